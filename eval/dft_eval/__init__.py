@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks in, results with their uncertainty out. Imports nothing of dft_factory."""

@@ -1,0 +1,19 @@
+"""Errors of an evaluation, by the exit status that they lead to."""
+
+
+class EvaluationError(Exception):
+    """Base: an evaluation that did not do all that was asked (exit status 1)."""
+
+    exit_status = 1
+
+
+class UsageError(EvaluationError, ValueError):
+    """A wrong option or malformed data file (exit status 2)."""
+
+    exit_status = 2
+
+
+class PrerequisiteError(EvaluationError):
+    """Something missing on this machine; the message ends with the mend (exit status 3)."""
+
+    exit_status = 3

@@ -1,0 +1,159 @@
+"""The result schema: the one thing that every benchmark adapter returns.
+
+``results.json`` holds one :class:`ResultFile`; beside it lies one JSONL of items a benchmark, from
+which every interval and paired comparison is made. Scores are fractions; ``None`` means unscored,
+which is never the same as wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dft_eval.errors import UsageError
+
+SCHEMA_VERSION = 1
+RESULTS_NAME = "results.json"
+
+
+class ItemScore(BaseModel):
+    """One item of a benchmark: its id, its score (0..1, or ``None`` for unscored) and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    score: float | None = Field(default=None, ge=0.0, le=1.0)
+    reason: str = ""
+
+
+class BenchmarkResult(BaseModel):
+    """One benchmark's score. ``stderr`` is the standard error of the mean over scored items."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    benchmark: str
+    metric: str
+    score: float | None = Field(ge=0.0, le=1.0)
+    stderr: float | None = Field(ge=0.0)
+    n_total: int = Field(ge=0)
+    n_scored: int = Field(ge=0)
+    breakdown: dict[str, float | None] = Field(default_factory=dict)
+    items: str
+    harness: str
+    prompt_style: Literal["completion", "chat"]
+    decoding: dict[str, Any] = Field(default_factory=dict)
+    judge: str | None = None
+    seed: int = 0
+    notes: list[str] = Field(default_factory=list)
+
+
+class ResultFile(BaseModel):
+    """The whole ``results.json`` of one model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    model: str
+    model_sha256: str | None
+    base_model: str | None = None
+    label: str
+    results: list[BenchmarkResult] = Field(default_factory=list)
+
+
+def mean_and_stderr(scores: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and its standard error, sample standard deviation / sqrt(n); ``None`` where undefined.
+
+    The standard error of a single score is undefined, hence ``None``.
+    """
+    n = len(scores)
+    if n == 0:
+        return None, None
+    mean = math.fsum(scores) / n
+    if n == 1:
+        return mean, None
+    variance = math.fsum((score - mean) ** 2 for score in scores) / (n - 1)
+    return mean, math.sqrt(variance / n)
+
+
+def summarise(items: Iterable[ItemScore]) -> dict[str, Any]:
+    """``score``, ``stderr``, ``n_total`` and ``n_scored`` of a benchmark, from its items."""
+    rows = list(items)
+    scored = [row.score for row in rows if row.score is not None]
+    score, stderr = mean_and_stderr(scored)
+    return {"score": score, "stderr": stderr, "n_total": len(rows), "n_scored": len(scored)}
+
+
+def atomic_write(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader, or a kill, never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_items(path: Path, items: Iterable[ItemScore]) -> None:
+    """Write the items file of one benchmark."""
+    atomic_write(path, "".join(item.model_dump_json() + "\n" for item in items))
+
+
+def read_items(path: Path) -> list[ItemScore]:
+    """Read an items file; :class:`UsageError` names the line that is malformed."""
+    rows: list[ItemScore] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(ItemScore.model_validate_json(line))
+        except ValidationError as error:
+            raise UsageError(f"{path}, line {number}: not an item score: {error}") from error
+    return rows
+
+
+def read_results(path: Path) -> ResultFile:
+    """Read a ``results.json`` (or the folder that holds one)."""
+    file = path / RESULTS_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"No results at {file}: run `dft-factory eval ... --out {file.parent}`.")
+    try:
+        return ResultFile.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UsageError(f"{file} does not follow the result schema: {error}") from error
+
+
+def merge_results(out: Path, header: ResultFile, new: Iterable[BenchmarkResult]) -> ResultFile:
+    """Write ``new`` into ``out/results.json``.
+
+    A benchmark scored again (same name and prompt style) replaces its former row. Results of another
+    model in the same folder are refused: their items would be mixed up.
+    """
+    target = out / RESULTS_NAME
+    rows: list[BenchmarkResult] = []
+    if target.exists():
+        former = read_results(target)
+        if (former.model, former.model_sha256) != (header.model, header.model_sha256):
+            raise UsageError(
+                f"{target} holds the results of {former.model!r} (sha256 {former.model_sha256}), not of "
+                f"{header.model!r} (sha256 {header.model_sha256}). Use another --out, or delete it."
+            )
+        rows = list(former.results)
+    for result in new:
+        key = (result.benchmark, result.prompt_style)
+        rows = [row for row in rows if (row.benchmark, row.prompt_style) != key]
+        rows.append(result)
+    merged = header.model_copy(update={"results": rows})
+    payload = json.loads(merged.model_dump_json())
+    atomic_write(target, json.dumps(payload, indent=2, ensure_ascii=False) + "\n")
+    return merged
