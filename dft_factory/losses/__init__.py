@@ -1,0 +1,1 @@
+"""Token-weighted losses in plain torch; nothing here knows of LLaMA-Factory."""

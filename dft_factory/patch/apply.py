@@ -1,0 +1,190 @@
+"""Apply the patch table to modules as they load, say what became of each patch, undo it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from dft_factory.errors import DftFactoryError, UpstreamContractError
+from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY, Patch
+
+WAITING, APPLIED, FAILED, UNSUPPORTED = "waiting", "applied", "failed", "unsupported"
+
+
+@dataclass(frozen=True)
+class PatchStatus:
+    """What became of one patch in this process. ``detail`` says why, where there is a why."""
+
+    patch: Patch
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class _Applied:
+    module: ModuleType
+    original: Any
+    replacement: Any
+
+
+_applied: dict[str, _Applied] = {}
+_failures: dict[str, str] = {}
+
+
+def llamafactory_version() -> str | None:
+    """Version of the LLaMA-Factory that this process would run; None where there is none.
+
+    Read from the source that would be imported, since a checkout on the path may differ from the
+    installed metadata.
+    """
+    try:
+        spec = importlib.util.find_spec("llamafactory")
+    except (ImportError, ValueError):
+        spec = None
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        source = Path(folder) / "extras" / "env.py"
+        if source.is_file():
+            found = re.search(
+                r"""^VERSION\s*=\s*["']([^"']+)["']""", source.read_text("utf-8"), re.MULTILINE
+            )
+            if found:
+                return found.group(1)
+    try:
+        return importlib.metadata.version("llamafactory")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def is_supported(version: str | None) -> bool:
+    """Whether the patches were tested against this release."""
+    return version in SUPPORTED_LLAMAFACTORY
+
+
+def unsupported_message(version: str | None) -> str:
+    """What an objective of ours is refused with on another release."""
+    return (
+        f"LLaMA-Factory {version} is not supported by this dft-factory; supported: "
+        f"{', '.join(SUPPORTED_LLAMAFACTORY)}. Stock runs are untouched. Install a supported one: "
+        f"`pip install llamafactory=={SUPPORTED_LLAMAFACTORY[-1]}`."
+    )
+
+
+def _load(factory: str) -> Any:
+    module, _, function = factory.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def apply_to(module: ModuleType) -> None:
+    """Apply every patch of ``module``; called right after the module has run.
+
+    A patch that fails leaves LLaMA-Factory's attribute as it was, so that stock runs go on; runs
+    with our objectives are then refused by :func:`require_intact`.
+    """
+    supported = is_supported(llamafactory_version())
+    for patch in PATCHES:
+        if patch.module != module.__name__ or patch.name in _applied:
+            continue
+        factory = patch.factory if supported else patch.on_unsupported
+        if factory is None:
+            continue
+        try:
+            original = getattr(module, patch.attribute)
+            replacement = _load(factory)(original)
+            setattr(module, patch.attribute, replacement)
+        except Exception as error:
+            _failures[patch.name] = f"{type(error).__name__}: {error}"
+            if supported:
+                sys.stderr.write(
+                    f"dft-factory: cannot patch {patch.target} ({_failures[patch.name]}). Stock "
+                    "runs are untouched, runs with dft or sft objectives are refused. "
+                    "`dft-factory doctor` says more.\n"
+                )
+        else:
+            _applied[patch.name] = _Applied(module, original, replacement)
+            _failures.pop(patch.name, None)
+    _show_our_errors_without_traceback()
+
+
+def status() -> list[PatchStatus]:
+    """What became of every patch in this process."""
+    version = llamafactory_version()
+    rows: list[PatchStatus] = []
+    for patch in PATCHES:
+        if patch.name in _failures:
+            rows.append(PatchStatus(patch, FAILED, _failures[patch.name]))
+        elif not is_supported(version):
+            rows.append(PatchStatus(patch, UNSUPPORTED, f"LLaMA-Factory {version}"))
+        elif patch.name not in _applied:
+            loaded = patch.module in sys.modules
+            detail = "its module was imported before activation" if loaded else ""
+            rows.append(PatchStatus(patch, FAILED if loaded else WAITING, detail))
+        elif getattr(_applied[patch.name].module, patch.attribute, None) is not (
+            _applied[patch.name].replacement
+        ):
+            rows.append(PatchStatus(patch, FAILED, "replaced again by somebody else"))
+        else:
+            rows.append(PatchStatus(patch, APPLIED))
+    return rows
+
+
+def require_intact() -> None:
+    """Raise unless every patch holds whose module is loaded.
+
+    Raises:
+        UpstreamContractError: a patch is missing, so that a run with one of our objectives would
+            train something else than asked.
+    """
+    broken = [row for row in status() if row.state == FAILED]
+    if broken:
+        listed = "; ".join(f"{row.patch.target}: {row.detail}" for row in broken)
+        raise UpstreamContractError(
+            f"The patch of LLaMA-Factory is broken ({listed}), so this run would train plain SFT. "
+            "It is refused. Run `dft-factory doctor`."
+        )
+
+
+def revert() -> None:
+    """Undo every patch: each attribute is LLaMA-Factory's own again, and no new one is patched.
+
+    Copies that other modules took by ``from X import Y`` keep what they copied.
+    """
+    from dft_factory import startup
+
+    startup.uninstall()
+    for patch in reversed(PATCHES):
+        done = _applied.pop(patch.name, None)
+        if done is not None:
+            setattr(done.module, patch.attribute, done.original)
+    _failures.clear()
+    if isinstance(sys.excepthook, _ErrorPrinter):
+        sys.excepthook = sys.excepthook.former
+
+
+class _ErrorPrinter:
+    """Prints our own errors as one message; leaves every other exception to the former hook."""
+
+    def __init__(self, former: Any) -> None:
+        self.former = former
+
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, DftFactoryError):
+            sys.stderr.write(f"dft-factory: {error}\n")
+        elif self.former is not None:
+            self.former(kind, error, trace)
+        else:
+            traceback.print_exception(kind, error, trace)
+
+
+def _show_our_errors_without_traceback() -> None:
+    if not isinstance(sys.excepthook, _ErrorPrinter):
+        sys.excepthook = _ErrorPrinter(sys.excepthook)

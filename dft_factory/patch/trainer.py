@@ -1,0 +1,164 @@
+"""The trainer's part: which loss, normalised by what, logged as what.
+
+A mixin over LLaMA-Factory's ``CustomSeq2SeqTrainer`` (transformers' ``Seq2SeqTrainer``). Every
+method hands on to the original unless one of our objectives is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dft_factory.errors import ConfigError, UpstreamContractError
+from dft_factory.losses.token import (
+    IGNORE_INDEX,
+    STATISTICS,
+    count_labelled,
+    token_weighted_nll,
+)
+from dft_factory.objectives import Selection
+
+LOGGED = {"nll": "nll", "token_prob": "mean_token_prob", "token_weight": "token_weight_mean"}
+"""Statistic -> name in the logs; evaluation puts its prefix before each."""
+
+if TYPE_CHECKING:  # LLaMA-Factory's class at run time
+    _Base = Any
+else:
+    _Base = object
+
+
+def _means(sums: Tensor) -> dict[str, float]:
+    """Token means of summed :data:`STATISTICS`, (5,); NaN where there was no labelled token."""
+    named = dict(zip(STATISTICS, sums.tolist(), strict=True))
+    tokens = named.pop("tokens")
+    return {name: value / tokens if tokens else float("nan") for name, value in named.items()}
+
+
+def _refuse_runtime(selection: Selection, trainer: Any) -> None:
+    """Refusals that only the loaded model and the set-up accelerator decide."""
+    asked = f"finetuning_type: {selection.name!r}"
+    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
+    for flag, name in (
+        ("sp_enabled", "sequence parallelism"),
+        ("cp_enabled", "context parallelism"),
+        ("tp_enabled", "tensor parallelism"),
+    ):
+        if parallelism is not None and getattr(parallelism, flag, False):
+            raise ConfigError(
+                f"{asked} does not work with {name}, under which transformers computes the loss "
+                "itself (plain NLL). Switch it off in the accelerate configuration."
+            )
+    config = trainer.model.config
+    for part in (config, getattr(config, "text_config", None)):
+        if getattr(part, "output_router_logits", False):
+            raise ConfigError(
+                f"{asked} would drop the router loss of this mixture-of-experts model, whose "
+                "config.json sets output_router_logits: true. Set it to false."
+            )
+
+
+class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
+    """Token-weighted NLL, exact over the accumulated all-rank batch, for text and multimodal models.
+
+    Logged in training beside ``loss``: ``nll`` (nats a token), ``mean_token_prob`` and
+    ``token_weight_mean``, means over the labelled tokens of all ranks since the last log. In
+    evaluation the same with the prefix, and ``eval_loss`` as the mean over all labelled tokens of
+    the set, so that it depends on neither batch size nor number of ranks.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        from dft_factory.patch.llamafactory import selection_of
+
+        self._selection = selection_of(self.finetuning_args)
+        if self._selection is None:
+            return
+        _refuse_runtime(self._selection, self)
+        # transformers divides the loss by the accumulation steps, or hands the token count to the
+        # model, unless told that a loss function of ours does the normalising.
+        self.model_accepts_loss_kwargs = False
+        self.compute_loss_func = self._token_weighted_loss
+        self._since_log: Tensor | None = None
+        self._evaluated: list[Tensor] | None = None
+
+    def _token_weighted_loss(
+        self, outputs: Any, labels: Tensor | None, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """``compute_loss_func`` of transformers' Trainer, whose arguments it has."""
+        logits = outputs.get("logits") if hasattr(outputs, "get") else outputs[0]
+        if logits is None or labels is None:
+            missing = "logits" if logits is None else "labels"
+            raise UpstreamContractError(
+                f"{type(self.model).__name__} came back without {missing}; without them there is no "
+                "token-weighted loss, and plain SFT was not asked for."
+            )
+        assert self._selection is not None
+        loss = token_weighted_nll(logits, labels, self._selection.weight, IGNORE_INDEX)
+        rows = loss.rows.double() if loss.rows.device.type in ("cpu", "cuda") else loss.rows
+        if self._evaluated is not None:
+            # gather_for_metrics drops the rows that pad the last batch of uneven ranks.
+            self._evaluated.append(self.gather_function(rows).sum(dim=0))
+        else:
+            sums = rows.sum(dim=0)
+            self._since_log = sums if self._since_log is None else self._since_log + sums
+        return loss.total / num_items_in_batch
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Labelled tokens of the accumulated batch over all ranks, at least 1."""
+        if self._selection is None:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        counts: Iterable[Tensor] = (
+            count_labelled(batch["labels"], IGNORE_INDEX)
+            for batch in batch_samples
+            if batch.get("labels") is not None
+        )
+        total = torch.zeros((), dtype=torch.int64, device=device)
+        for count in counts:
+            total = total + count.to(device)
+        if self.args.world_size > 1:
+            total = self.accelerator.reduce(total, reduction="sum")
+        return total.clamp(min=1)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the statistics since the last log to every training log."""
+        if self._selection is not None and "loss" in logs:
+            sums = self._since_log
+            self._since_log = None
+            if sums is None:
+                sums = torch.zeros(len(STATISTICS), dtype=torch.float64, device=self.args.device)
+            if self.args.world_size > 1:
+                sums = self.accelerator.reduce(sums, reduction="sum")
+            means = _means(sums)
+            logs.update({logged: means[name] for name, logged in LOGGED.items()})
+        super().log(logs, start_time)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """Evaluate, then put exact token means in the place of the mean of batch means."""
+        if self._selection is None:
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        self._evaluated = []
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            evaluated = self._evaluated
+        finally:
+            self._evaluated = None
+        if evaluated:
+            means = _means(torch.stack(evaluated).sum(dim=0))
+            output.metrics[f"{metric_key_prefix}_loss"] = means["objective"]
+            for name, logged in LOGGED.items():
+                output.metrics[f"{metric_key_prefix}_{logged}"] = means[name]
+        return output

@@ -1,0 +1,199 @@
+"""Tiny checkpoints with the architecture and tokenizer layout of Qwen2.5-Coder and Qwen2.5-VL.
+
+Made offline in seconds with random weights: to try a config from its first line to its last
+before spending a GPU on it, and to test. They know nothing; do not judge an objective by them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dft_factory.errors import ConfigError
+
+KINDS = ("qwen2.5-coder", "qwen2.5-vl")
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+"""Qwen2.5's special tokens, by name; their ids follow the small vocabulary."""
+
+VOCABULARY = 512
+_CORPUS = (
+    "def add(a, b):\n    return a + b\n\nfor item in items:\n    print(item)\n",
+    "Write a Python function that returns the sum of a list of numbers.",
+    "How many circles are in the picture? There are three circles and one square.",
+    "<think> The triangle has a base of 4 and a height of 3. </think> <answer> 6 </answer>",
+    "user assistant system You are a helpful assistant.",
+)
+
+_TEXT_CHAT = (
+    "{%- if messages[0].role != 'system' %}"
+    "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+_VISION_CHAT = (
+    "{%- if messages[0].role != 'system' %}"
+    "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}"
+    "{%- if message.content is string %}{{- message.content }}"
+    "{%- else %}{%- for part in message.content %}"
+    "{%- if part.type == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{%- elif part.type == 'video' %}{{- '<|vision_start|><|video_pad|><|vision_end|>' }}"
+    "{%- elif part.type == 'text' %}{{- part.text }}{%- endif %}"
+    "{%- endfor %}{%- endif %}{{- '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+
+def _tokenizer(chat_template: str) -> Any:
+    """A byte-level BPE of :data:`VOCABULARY` entries trained on a few lines, plus Qwen's specials."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(_CORPUS, trainer)
+    bpe.add_special_tokens(list(SPECIAL_TOKENS))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        chat_template=chat_template,
+        model_max_length=32768,
+        padding_side="left",
+    )
+
+
+def _text_config(tokenizer: Any, tie_word_embeddings: bool) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer) + (-len(tokenizer)) % 64,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": tie_word_embeddings,
+        "bos_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _make_coder(out: Path, tie_word_embeddings: bool) -> None:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = _tokenizer(_TEXT_CHAT)
+    config = Qwen2Config(
+        **_text_config(tokenizer, tie_word_embeddings),
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    )
+    Qwen2ForCausalLM(config).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _make_vl(out: Path, tie_word_embeddings: bool) -> None:
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    tokenizer = _tokenizer(_VISION_CHAT)
+    text = _text_config(tokenizer, tie_word_embeddings)
+    head_dim = text["hidden_size"] // text["num_attention_heads"]
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **text,
+            # The three sections (time, height, width) share half a head: 2 + 3 + 3 = 16 / 2.
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": [head_dim // 2 - 2 * (head_dim // 2 * 3 // 8)]
+                + [head_dim // 2 * 3 // 8] * 2,
+            },
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": text["hidden_size"],
+            "fullatt_block_indexes": [1],
+            "window_size": 56,
+        },
+        tie_word_embeddings=tie_word_embeddings,
+        **{
+            f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+            for name, token in (
+                ("image", "image_pad"),
+                ("video", "video_pad"),
+                ("vision_start", "vision_start"),
+                ("vision_end", "vision_end"),
+            )
+        },
+    )
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(out)
+    size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+    Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=dict(size)),
+        video_processor=Qwen2VLVideoProcessor(size=dict(size)),
+        tokenizer=tokenizer,
+        chat_template=_VISION_CHAT,
+    ).save_pretrained(out)
+
+
+def make_tiny(
+    kind: str, out: Path, *, seed: int = 0, tie_word_embeddings: bool = False, force: bool = False
+) -> Path:
+    """Write a tiny checkpoint of :data:`KINDS` with its tokenizer (and processor) to ``out``.
+
+    Args:
+        seed: of the random weights; the same seed gives the same file.
+        tie_word_embeddings: as Qwen2.5's models up to 3B have it.
+        force: replace what lies at ``out``.
+
+    Raises:
+        ConfigError: unknown kind, or ``out`` exists and ``force`` is not given.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"kind: {kind!r} is unknown. Choose one of {', '.join(KINDS)}.")
+    if out.exists():
+        if not force:
+            raise ConfigError(f"out: {out} exists. Choose another folder, or add --force.")
+        shutil.rmtree(out)
+    import torch
+
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        (_make_coder if kind == KINDS[0] else _make_vl)(out, tie_word_embeddings)
+    finally:
+        torch.random.set_rng_state(state)
+    return out

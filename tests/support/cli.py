@@ -1,0 +1,149 @@
+"""Run the stock ``llamafactory-cli`` in a subprocess, the way a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PLUGIN = Path(__file__).parent / "torch_plugin"
+TIMEOUT_SECONDS = 600
+
+
+def executable(name: str) -> str:
+    """A command of the environment that runs the tests."""
+    path = Path(sys.executable).parent / name
+    assert path.exists(), f"{path} is missing: run bash scripts/setup.sh"
+    return str(path)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """This process' environment, one thread a process, nothing that would change a run."""
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("USE_", "FORCE_TORCHRUN", "NPROC", "RECORD_"))
+    }
+    environment.update(
+        OMP_NUM_THREADS="1",
+        TOKENIZERS_PARALLELISM="false",
+        HF_HUB_OFFLINE="1",
+        HF_DATASETS_OFFLINE="1",
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    )
+    environment.update(extra)
+    return environment
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run of the command line."""
+
+    status: int
+    output: str
+    folder: Path
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        state = json.loads((self.folder / "trainer_state.json").read_text())
+        return list(state["log_history"])
+
+    @property
+    def gradients(self) -> dict[str, Any]:
+        import torch
+
+        return dict(torch.load(self.folder.with_suffix(".gradients.pt"), weights_only=True))
+
+    def ok(self) -> Run:
+        assert self.status == 0, self.output[-6000:]
+        return self
+
+
+def base_config(model: Path, data: Path, dataset: str, template: str) -> dict[str, Any]:
+    """A recipe of one step on four examples in fp32 on CPU; tests change what they are about."""
+    return {
+        "model_name_or_path": str(model),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "dft",
+        "dataset": dataset,
+        "dataset_dir": str(data),
+        "template": template,
+        "cutoff_len": 512,
+        "max_steps": 1,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-3,
+        "max_grad_norm": 0.0,
+        "disable_shuffling": True,
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "preprocessing_num_workers": 1,
+        "overwrite_cache": True,
+        "seed": 0,
+    }
+
+
+def train(
+    config: dict[str, Any],
+    folder: Path,
+    *,
+    ranks: int = 1,
+    command: tuple[str, ...] = ("llamafactory-cli", "train"),
+    environment: dict[str, str] | None = None,
+) -> Run:
+    """``llamafactory-cli train config.yaml`` with ``output_dir: folder``; records gradients."""
+    recipe = folder.with_suffix(".yaml")
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(yaml.safe_dump({"output_dir": str(folder), **config}))
+    extra = {
+        "RECORD_GRADIENTS": str(folder.with_suffix(".gradients.pt")),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(PLUGIN), os.environ.get("PYTHONPATH", "")])
+        ),
+    }
+    if ranks > 1:
+        extra.update(
+            FORCE_TORCHRUN="1",
+            NPROC_PER_NODE=str(ranks),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(free_port()),
+        )
+    done = subprocess.run(
+        [executable(command[0]), *command[1:], str(recipe)],
+        env=clean_environment(**{**extra, **(environment or {})}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, folder)
+
+
+def relative_error(found: dict[str, Any], expected: dict[str, Any]) -> float:
+    """Norm of the difference over the norm of ``expected``, over all parameters at once."""
+    assert found.keys() == expected.keys(), sorted(found.keys() ^ expected.keys())
+    difference = sum(
+        float((found[name].double() - expected[name].double()).pow(2).sum()) for name in expected
+    )
+    size = sum(float(expected[name].double().pow(2).sum()) for name in expected)
+    assert size > 0
+    return float((difference / size) ** 0.5)

@@ -1,0 +1,41 @@
+"""Saves the gradients of the first optimizer step of any training process, before the step.
+
+Put this folder on PYTHONPATH: torch calls the entry point, in the stock command line and in
+torchrun's workers alike, so that what is measured is the gradient itself and not a difference of
+weights. RECORD_GRADIENTS names the file that rank 0 writes.
+"""
+
+import os
+
+
+def activate():
+    path = os.environ.get("RECORD_GRADIENTS")
+    if not path or os.environ.get("RANK", "0") != "0":
+        return
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    def record(optimizer, args, kwargs):
+        import gc
+
+        import torch
+
+        if os.path.exists(path):
+            return
+        wanted = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        named = {}
+        models = [m for m in gc.get_objects() if isinstance(m, torch.nn.Module)]
+        # The outermost module that holds every parameter of the optimizer, unwrapped from DDP.
+        for model in models:
+            names = {id(p): n for n, p in model.named_parameters(remove_duplicate=True)}
+            if wanted <= names.keys() and type(model).__name__ != "DistributedDataParallel":
+                if len(names) >= len(named):
+                    named = names
+        gradients = {
+            named[id(p)]: p.grad.detach().clone()
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        }
+        torch.save(gradients, path)
+
+    register_optimizer_step_pre_hook(record)
