@@ -16,7 +16,11 @@ def activate():  # noqa: ANN201 - must parse and run whatever else is broken
 
         install()
     except (Exception, SystemExit) as error:
-        sys.stderr.write(
-            "dft-factory: not active, LLaMA-Factory runs as if it were not installed "
-            f"({type(error).__name__}: {error}). Reinstall it, or run `pip uninstall dft-factory`.\n"
-        )
+        try:
+            sys.stderr.write(
+                "dft-factory: not active, LLaMA-Factory runs as if it were not installed "
+                f"({type(error).__name__}: {error}). Reinstall it, or run "
+                "`pip uninstall dft-factory`.\n"
+            )
+        except Exception:  # no stderr (None, closed): the notice is lost, torch still imports
+            pass

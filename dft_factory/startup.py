@@ -6,6 +6,7 @@ LLaMA-Factory is imported here; a process that never imports it pays for one fin
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import sys
@@ -31,9 +32,23 @@ class _PatchingLoader(importlib.abc.Loader):
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        from dft_factory.patch.apply import apply_to
+        try:
+            from dft_factory.patch.apply import apply_to
 
-        apply_to(module)
+            apply_to(module)
+        except (Exception, SystemExit) as error:
+            # Our own code is broken or gone. LLaMA-Factory must not be: its module is as it was, so
+            # stock runs go on, and LLaMA-Factory itself or require_intact refuses our objectives.
+            _report(
+                f"dft-factory: cannot patch {module.__name__} ({type(error).__name__}: {error}). "
+                "Stock runs are untouched, runs with dft or sft objectives are refused. Reinstall "
+                "dft-factory.\n"
+            )
+
+
+def _report(message: str) -> None:
+    with contextlib.suppress(Exception):  # stderr may be None or closed
+        sys.stderr.write(message)
 
 
 class PatchingFinder(importlib.abc.MetaPathFinder):

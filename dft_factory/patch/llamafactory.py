@@ -154,7 +154,10 @@ def _refuse_training(
     """Refusals that need more than FinetuningArguments."""
     asked = f"finetuning_type: {selection.name!r}"
     if getattr(finetuning, "use_mca", False):
-        raise ConfigError(f"{asked} does not work with Megatron (MCA). Unset USE_MCA.")
+        raise ConfigError(
+            f"{asked} does not work with Megatron (MCA), which has a loss of its own. Remove use_mca "
+            "and unset the environment variable USE_MCA."
+        )
     if model.use_kt or _is_on("USE_KT"):
         raise ConfigError(
             f"{asked} does not work with KTransformers, whose trainer has a loss of its own. Remove "

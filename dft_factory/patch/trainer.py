@@ -99,8 +99,10 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         loss = token_weighted_nll(logits, labels, self._selection.weight, IGNORE_INDEX)
         rows = loss.rows.double() if loss.rows.device.type in ("cpu", "cuda") else loss.rows
         if self._evaluated is not None:
-            # gather_for_metrics drops the rows that pad the last batch of uneven ranks.
-            self._evaluated.append(self.gather_function(rows).sum(dim=0))
+            # Drops the rows that pad the last batch of uneven ranks; gather_function does not, since
+            # transformers' Seq2SeqTrainer sets it to plain gather.
+            gathered = self.accelerator.gather_for_metrics(rows)
+            self._evaluated.append(gathered.sum(dim=0))
         else:
             sums = rows.sum(dim=0)
             self._since_log = sums if self._since_log is None else self._since_log + sums

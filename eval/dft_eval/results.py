@@ -114,7 +114,10 @@ def write_items(path: Path, items: Iterable[ItemScore]) -> None:
 def read_items(path: Path) -> list[ItemScore]:
     """Read an items file; :class:`UsageError` names the line that is malformed."""
     rows: list[ItemScore] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines(): JSON leaves U+2028 and its like inside a string unescaped.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line:
+            continue
         try:
             rows.append(ItemScore.model_validate_json(line))
         except ValidationError as error:
@@ -136,8 +139,8 @@ def read_results(path: Path) -> ResultFile:
 def merge_results(out: Path, header: ResultFile, new: Iterable[BenchmarkResult]) -> ResultFile:
     """Write ``new`` into ``out/results.json``.
 
-    A benchmark scored again (same name and prompt style) replaces its former row. Results of another
-    model in the same folder are refused: their items would be mixed up.
+    A benchmark scored again (same name and prompt style) replaces its former row. Results of
+    another model in the same folder are refused: their items would be mixed up.
     """
     target = out / RESULTS_NAME
     rows: list[BenchmarkResult] = []
@@ -145,8 +148,9 @@ def merge_results(out: Path, header: ResultFile, new: Iterable[BenchmarkResult])
         former = read_results(target)
         if (former.model, former.model_sha256) != (header.model, header.model_sha256):
             raise UsageError(
-                f"{target} holds the results of {former.model!r} (sha256 {former.model_sha256}), not of "
-                f"{header.model!r} (sha256 {header.model_sha256}). Use another --out, or delete it."
+                f"{target} holds the results of {former.model!r} (sha256 {former.model_sha256}), "
+                f"not of {header.model!r} (sha256 {header.model_sha256}). Use another --out, or "
+                "delete it."
             )
         rows = list(former.results)
     for result in new:

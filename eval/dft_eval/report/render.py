@@ -1,0 +1,110 @@
+"""Write the report: one self-contained HTML file, one Markdown file, pictures beside them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from dft_eval.report import figures
+from dft_eval.report.collect import Run, read_runs
+from dft_eval.report.examples import RULE
+from dft_eval.report.formats import markdown_fence, markdown_inline, visible
+from dft_eval.report.view import View, build_view
+from dft_eval.results import atomic_write
+
+MARKDOWN_NAME = "report.md"
+HTML_NAME = "report.html"
+CURVES_PNG = "learning_curves.png"
+PROBABILITIES_PNG = "token_probabilities.png"
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """What was written. ``pictures`` holds only those for which there was data."""
+
+    markdown: Path
+    html: Path
+    pictures: tuple[Path, ...]
+
+
+def _visible(value: Any) -> Any:
+    return visible(value) if type(value) is str else value
+
+
+def _environment(*, html: bool) -> Environment:
+    """An environment in which every value is escaped unless it says that it is markup already."""
+    environment = Environment(
+        loader=PackageLoader("dft_eval.report", "templates"),
+        autoescape=html,
+        finalize=_visible if html else markdown_inline,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["fence"] = markdown_fence
+    return environment
+
+
+def render_markdown(view: View) -> str:
+    """The report as Markdown, its pictures as files beside it."""
+    template = _environment(html=False).get_template("report.md.j2")
+    text = template.render(view=view, rule=RULE)
+    return text.rstrip("\n") + "\n"
+
+
+def render_html(view: View, pictures: Mapping[str, bytes]) -> str:
+    """The report as HTML, its pictures within it."""
+    inline = {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
+    template = _environment(html=True).get_template("report.html.j2")
+    return template.render(view=view, pictures=inline, rule=RULE)
+
+
+def _pictures(runs: Sequence[Run], view: View) -> dict[str, bytes]:
+    pictures: dict[str, bytes] = {}
+    if view.curves is not None:
+        pictures[CURVES_PNG] = figures.learning_curves(runs)
+    if view.probabilities is not None:
+        pictures[PROBABILITIES_PNG] = figures.token_probabilities(runs)
+    return pictures
+
+
+def build_report(
+    run_dirs: Sequence[Path], out: Path, *, title: str = "Comparison of runs"
+) -> ReportPaths:
+    """Compare evaluated runs; write ``report.md``, ``report.html`` and pictures into ``out``.
+
+    The same input gives the same bytes. Nothing is written unless all of it could be made. A
+    picture that an earlier report left in ``out`` and this one has no data for is removed.
+
+    Args:
+        run_dirs: run folders, the reference (base) first: each is compared with every earlier one.
+        out: folder, made if need be; may be a parent of the run folders.
+
+    Raises:
+        UsageError: a run folder lacks its results or holds a malformed file, two runs bear one
+            label, or token-probability histograms have different bins.
+    """
+    runs = read_runs(run_dirs)
+    view = build_view(runs, title)
+    pictures = _pictures(runs, view)
+    markdown = render_markdown(view)
+    html = render_html(view, pictures)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (CURVES_PNG, PROBABILITIES_PNG):
+        if name in pictures:
+            (out / name).write_bytes(pictures[name])
+        else:
+            (out / name).unlink(missing_ok=True)
+    atomic_write(out / MARKDOWN_NAME, markdown)
+    atomic_write(out / HTML_NAME, html)
+    return ReportPaths(
+        markdown=out / MARKDOWN_NAME,
+        html=out / HTML_NAME,
+        pictures=tuple(out / name for name in pictures),
+    )

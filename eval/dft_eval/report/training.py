@@ -1,0 +1,75 @@
+"""Learning curves and token probabilities: last values, and what is missing, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from dft_eval.report.collect import CURVES, TOKEN_PROBABILITIES, TRAINER_STATE, Points, Run
+from dft_eval.report.formats import number, percent, plural
+from dft_eval.report.tables import Table
+
+
+def _folders(runs: Iterable[Run]) -> str:
+    return ", ".join(f"{run.folder} ({run.label})" for run in runs)
+
+
+def curves(runs: Sequence[Run]) -> tuple[Table | None, tuple[str, ...]]:
+    """Last logged values (``None`` if no run has any curve), and remarks."""
+    missing = [run for run in runs if run.curves is None]
+    notes = []
+    if missing:
+        notes.append(f"No learning curves: no {TRAINER_STATE} in {_folders(missing)}.")
+    rows = []
+    for run in runs:
+        if run.curves is None:
+            continue
+        logged = [(f"training {name}", run.curves.train.get(name)) for name in CURVES]
+        logged += [(f"evaluation {name}", run.curves.evaluation.get(name)) for name in CURVES]
+        found = [points for _, points in logged if points]
+        if not found:
+            notes.append(
+                f"No learning curves of {run.label}: {run.curves.path} logs neither "
+                f"{' nor '.join(CURVES)} (stock LLaMA-Factory training logs the loss alone)."
+            )
+            continue
+        lacking = [name for name, one in logged if one is None]
+        if lacking:
+            notes.append(f"{run.label} has no {', no '.join(lacking)} in its log.")
+        bad = sum(not math.isfinite(value) for one in found for value in one.values)
+        if bad:
+            notes.append(
+                f"{run.label}: {plural(bad, 'logged value')} not finite, a gap in the curve."
+            )
+        last = max(points.steps[-1] for points in found)
+        rows.append((run.label, f"{last:,}", *(_last(one) for _, one in logged)))
+    head = (
+        *("run", "last step", "last training NLL", "last training probability"),
+        *("last evaluation NLL", "last evaluation probability"),
+    )
+    return (Table(head, tuple(rows)) if rows else None), tuple(notes)
+
+
+def _last(logged: Points | None) -> str:
+    return number(logged.values[-1] if logged else None)
+
+
+def probabilities(runs: Sequence[Run]) -> tuple[Table | None, tuple[str, ...]]:
+    """Statistics of the token probabilities (``None`` if no run has any), and remarks."""
+    missing = [run for run in runs if run.probabilities is None]
+    notes = []
+    if missing:
+        notes.append(f"No token probabilities: no {TOKEN_PROBABILITIES} in {_folders(missing)}.")
+    rows = []
+    for run in runs:
+        if one := run.probabilities:
+            numbers = (number(one.mean), number(one.median))
+            shares = (percent(one.share_below), percent(one.share_above), number(one.nll))
+            rows.append((run.label, one.model, one.dataset, f"{one.n_tokens:,}", *numbers, *shares))
+    if len({row[2:4] for row in rows}) > 1:
+        notes.append("The runs were probed on different tokens: compare their shapes with care.")
+    head = (
+        *("run", "model", "data set", "tokens", "mean", "median"),
+        *("share below 0.1", "share above 0.9", "NLL (nats a token)"),
+    )
+    return (Table(head, tuple(rows)) if rows else None), tuple(notes)

@@ -1,0 +1,84 @@
+"""What the report says, as finished text; both templates render this alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dft_eval.report import tables, training
+from dft_eval.report.collect import Run
+from dft_eval.report.comparison import LEVEL
+from dft_eval.report.examples import Example, examples
+from dft_eval.report.pairs import Pair, pair
+from dft_eval.report.tables import SHORT_SHA, Summary, Table, benchmarks
+
+
+@dataclass(frozen=True)
+class View:
+    """The whole report but for its pictures."""
+
+    title: str
+    labels: tuple[str, ...]
+    cautions: tuple[str, ...]
+    summary: Summary
+    models: Table
+    methods: Table
+    breakdowns: tuple[tuple[str, Table], ...]
+    pairs: tuple[Pair, ...]
+    curves: Table | None
+    curve_notes: tuple[str, ...]
+    probabilities: Table | None
+    probability_notes: tuple[str, ...]
+    examples: tuple[Example, ...]
+    example_notes: tuple[str, ...]
+
+
+def _cautions(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[str, ...]:
+    cautions = []
+    for first, second in itertools.combinations(runs, 2):
+        sha = first.results.model_sha256
+        if sha and sha == second.results.model_sha256:
+            cautions.append(
+                f"{first.label} and {second.label} have the same weights (SHA-256 "
+                f"{sha[:SHORT_SHA]}): any difference between them is not one of training."
+            )
+    bases = dict.fromkeys(run.results.base_model for run in runs if run.results.base_model)
+    if len(bases) > 1:
+        cautions.append(f"The runs belong to different base models: {', '.join(map(str, bases))}.")
+    made = sum(len(pair.table.rows) for pair in pairs if pair.table)
+    if made > 1:
+        cautions.append(
+            f"{made} comparisons are made below, each at the 5 % level and not corrected for their "
+            f"number: about {LEVEL * made:.1f} would look real by chance alone."
+        )
+    return tuple(cautions)
+
+
+def build_view(runs: Sequence[Run], title: str) -> View:
+    """Everything that the report says of ``runs``."""
+    keys = benchmarks(runs)
+    pairs = tuple(
+        pair(runs[earlier], runs[later], keys)
+        for later in range(len(runs))
+        for earlier in range(later)
+    )
+    curves, curve_notes = training.curves(runs)
+    probabilities, probability_notes = training.probabilities(runs)
+    shown, example_notes = examples(runs)
+    return View(
+        title=title,
+        labels=tuple(run.label for run in runs),
+        cautions=_cautions(runs, pairs),
+        summary=tables.summary(runs),
+        models=tables.models(runs),
+        methods=tables.methods(runs),
+        breakdowns=tables.breakdowns(runs),
+        pairs=pairs,
+        curves=curves,
+        curve_notes=curve_notes,
+        probabilities=probabilities,
+        probability_notes=probability_notes,
+        examples=shown,
+        example_notes=example_notes,
+    )

@@ -1,0 +1,66 @@
+"""The only code that runs model-written programs: a bubblewrap sandbox with limits and a watchdog.
+
+:func:`check_program` judges one Python program against its tests, :func:`run` runs any command,
+:func:`check` proves before an evaluation that both work on this machine, :func:`describe` names the
+sandbox for a report. All of them are synchronous and may be called from several threads at once.
+
+How a program is held
+---------------------
+* Namespaces of its own for users, processes, network (no interface but an unconfigured loopback),
+  IPC, host name and cgroups; no capabilities, and no user namespace to win them back in.
+* A root of its own: ``/usr`` and what the loader needs, read-only; an empty, sized ``/work``. Home,
+  ``/etc/passwd``, other checkouts and the environment are not there. Nothing else can be written,
+  and a run creates nothing on the host's file system: program and secrets travel over a pipe.
+* If we are root, bubblewrap itself starts as uid 65534: the kernel excuses root from RLIMIT_NPROC.
+* Limits (:class:`Limits`) set inside the namespaces by ``launcher.py``; resident memory, wall time
+  and output are watched from outside, and a breach kills the namespace's first process, with which
+  the kernel kills all others.
+* A list of system calls refused (``seccomp.py``): those which hold memory that no limit counts, and
+  some which only enlarge the kernel's attack surface.
+
+How a program is judged
+-----------------------
+The launcher reports one random secret before model code runs and another once model code *and*
+tests have run to their end, over a pipe of its own which output cannot flood. Without the first
+secret the sandbox failed and the item is unscored; with the first alone the program is wrong,
+whatever its exit status. A program that leaves with status 0 before the tests passes nothing.
+
+What this does not protect from
+-------------------------------
+* A program that searches its own interpreter (frames, ``gc``, memory) for the second secret can
+  fake a pass, and one whose objects claim to equal everything satisfies careless tests: tests and
+  model code share a process. The marker stops accidents and usual tricks, not a determined forger.
+* Bugs in the kernel or in bubblewrap; side channels (timing, caches, load); what is readable below
+  ``/usr`` or the interpreter's own prefix.
+* Contention: programs share the processors, and each may burn ``cpu_seconds`` per process.
+* The memory watchdog samples: between two looks (50 ms) a program can pass its limit. Kernel memory
+  of pipes and sockets is bounded only by the number of open files and processes.
+* Before Linux 5.14 RLIMIT_NPROC counts all processes of a user together; there the watchdog alone
+  counts them. On machines other than x86-64 and AArch64 no system call is refused.
+
+The interpreter is a bare one, without site-packages: a program that imports numpy fails.
+"""
+
+from dft_eval.sandbox.limits import (
+    ALL_PROTECTIONS,
+    NO_SANDBOX,
+    Completed,
+    KilledFor,
+    Limits,
+    Protections,
+)
+from dft_eval.sandbox.probe import check, describe
+from dft_eval.sandbox.runner import check_program, run
+
+__all__ = [
+    "ALL_PROTECTIONS",
+    "NO_SANDBOX",
+    "Completed",
+    "KilledFor",
+    "Limits",
+    "Protections",
+    "check",
+    "check_program",
+    "describe",
+    "run",
+]

@@ -1,0 +1,122 @@
+"""Trusted first program inside the sandbox: sets the limits, then runs what it is told to.
+
+Its *source* is given to ``python -I -S -B -c``; the evaluation never imports it. It needs the
+standard library only, and binds what it uses before model code could replace it.
+
+It stays as process 1 of the namespace, which its children cannot kill, and reaps; a child sets the
+limits for itself and does the work. When that child ends, process 1 ends, and with it all others.
+
+Arguments: the numbers of two inherited pipes. The first carries the job and is read to its end and
+closed before model code runs; over the second the launcher reports its markers.
+Job: 8 bytes (big endian) length of the JSON header, the header, then the files' bytes one by one.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any, NoReturn
+
+
+def set_limits(limits: dict[str, list[int]]) -> None:
+    """Apply ``{"RLIMIT_X": [soft, hard]}``, never above what we are allowed ourselves."""
+    for name, wanted in limits.items():
+        which = getattr(resource, name)
+        ceiling = resource.getrlimit(which)[1]
+        bounded = [v if ceiling == resource.RLIM_INFINITY else min(v, ceiling) for v in wanted]
+        resource.setrlimit(which, (bounded[0], bounded[1]))
+
+
+def write_files(files: list[list[Any]], blobs: bytes) -> None:
+    """Write ``[[relative path, size], ...]`` into the working directory."""
+    offset = 0
+    for name, size in files:
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        with open(name, "wb") as stream:
+            stream.write(blobs[offset : offset + size])
+        offset += size
+
+
+def run_command(
+    command: list[str], limits: dict[str, list[int]], report: int, start: bytes
+) -> None:
+    """Become ``command``; without the start marker if there is no such program."""
+    import shutil
+
+    program = shutil.which(command[0])
+    if program is None:
+        sys.exit(f"no program {command[0]!r} in the sandbox (PATH={os.environ.get('PATH', '')})")
+    os.set_inheritable(report, False)
+    set_limits(limits)
+    os.write(report, start)
+    os.execv(program, command)
+
+
+def run_python(
+    solution: str, test: str, limits: dict[str, list[int]], report: int, start: bytes, finish: bytes
+) -> NoReturn:
+    """Run solution and test in one module; the finish marker only if both ran to their end.
+
+    The test is compiled first: it is ours, and if it is broken no program should be called wrong.
+    """
+    import site
+    import traceback
+    import types
+
+    site.setquit()  # exit() and quit(), which -S leaves out
+    execute, write, leave, own_pid = exec, os.write, os._exit, os.getpid
+    checked = compile(test, "<test>", "exec", dont_inherit=True)
+    module = types.ModuleType("candidate")  # as in HumanEval, not "__main__": guarded blocks rest
+    sys.modules["candidate"] = module
+    sys.argv[:] = ["candidate"]
+    me = own_pid()
+    set_limits(limits)
+    write(report, start)
+    try:
+        execute(compile(solution, "<solution>", "exec", dont_inherit=True), module.__dict__)
+        execute(checked, module.__dict__)
+        sys.stdout.flush()
+    except SystemExit:
+        raise
+    except BaseException:
+        try:
+            traceback.print_exc()
+            sys.stdout.flush()
+        finally:
+            leave(1)
+    if own_pid() == me:  # a forked child that comes by here says nothing
+        write(report, finish)
+    leave(0)
+
+
+def wait_for(worker: int) -> NoReturn:
+    """Reap whatever ends; end with the status of ``worker``, 128 + n for signal n."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a handler process 1 ignores it
+    while True:
+        ended, status = os.wait()
+        if ended == worker:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+
+
+def main() -> None:
+    """Read the job, close its pipe, have a child do it."""
+    control, report = int(sys.argv[1]), int(sys.argv[2])
+    with open(control, "rb") as stream:
+        data = stream.read()
+    end = 8 + int.from_bytes(data[:8], "big")
+    job = json.loads(data[8:end])
+    write_files(job["files"], data[end:])
+    del data
+    worker = os.fork()
+    if worker:
+        wait_for(worker)
+    start, finish, limits = job["start"].encode(), job["finish"].encode(), job["limits"]
+    if job["command"] is not None:
+        run_command(job["command"], limits, report, start)
+    run_python(job["solution"], job["test"], limits, report, start, finish)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What a run may use, what holds it, and what came of it: three frozen records."""
+
+from __future__ import annotations
+
+import math
+import signal as signals
+from dataclasses import dataclass, fields
+from typing import Literal
+
+MIB = 1024 * 1024
+
+KilledFor = Literal["start", "wall time", "memory", "output", "processes"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may use; sizes in bytes, times in seconds. ``ValueError`` if one is negative.
+
+    Attributes:
+        wall_seconds: From the launcher's first marker to the end of the program.
+        start_seconds: For the sandbox itself to start; a breach leaves the item unscored.
+        cpu_seconds: Processor time of each process.
+        memory_bytes: Resident memory of all processes together; shared pages count once.
+        address_space_bytes: Virtual memory of each process; ``None`` for runtimes that reserve far
+            more than they use (JVM, V8), which ``memory_bytes`` still bounds.
+        processes: Processes and threads, the launcher included.
+        disk_bytes: All of ``/work``, each single file, and (separately) ``/dev/shm``.
+        output_bytes: Kept of each of stdout and stderr: the first half and the last half of it.
+        output_kill_bytes: Written in all; the program is killed when it writes more.
+        open_files: File descriptors of each process.
+    """
+
+    wall_seconds: float = 15.0
+    start_seconds: float = 60.0
+    cpu_seconds: float = 15.0
+    memory_bytes: int = 1024 * MIB
+    address_space_bytes: int | None = 1024 * MIB
+    processes: int = 32
+    disk_bytes: int = 64 * MIB
+    output_bytes: int = 64 * 1024
+    output_kill_bytes: int = 16 * MIB
+    open_files: int = 256
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"Limits.{field.name} is {value!r}: it must be finite and >= 0.")
+
+
+@dataclass(frozen=True)
+class Protections:
+    """One switch a protection, all on. They exist for the tests, which show that each one matters.
+
+    Attributes:
+        bubblewrap: Off: no sandbox at all. The launcher runs directly in a temporary directory,
+            with resource limits and wall time; of the next seven only ``environment`` still holds.
+        network: No network. Off: the host's.
+        private_root: A root without the host's files. Off: the host's root, writable where the user
+            may write, and a sized working directory in ``/dev/shm``.
+        read_only_root: The bare ``/`` and ``/dev`` cannot be written. Off: they can, without bound.
+        environment: An empty environment. Off: that of our process.
+        pid_namespace: Only its own processes exist, and all die with the first. Off: the host's.
+        no_new_userns: User namespaces cannot be created inside.
+        system_calls: Some system calls are refused (see ``seccomp.py``).
+        processes, memory, disk, output, wall_time: That limit holds.
+        markers: A Python program passes by the second marker. Off: by exit status 0.
+    """
+
+    bubblewrap: bool = True
+    network: bool = True
+    private_root: bool = True
+    read_only_root: bool = True
+    environment: bool = True
+    pid_namespace: bool = True
+    no_new_userns: bool = True
+    system_calls: bool = True
+    processes: bool = True
+    memory: bool = True
+    disk: bool = True
+    output: bool = True
+    wall_time: bool = True
+    markers: bool = True
+
+
+ALL_PROTECTIONS = Protections()
+
+#: ``--unsafe-no-sandbox``: the caller prints the warning. Without a user namespace RLIMIT_NPROC
+#: would count everything that the user runs, hence no limit on processes.
+NO_SANDBOX = Protections(bubblewrap=False, processes=False)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What came of one run.
+
+    Attributes:
+        started: The launcher's first marker came: whatever follows is the program's own doing.
+        finished: A Python program: the second marker came. A command: it exited with status 0.
+        exit_code: 0..255; ``None`` if a signal ended it.
+        signal: Number of the signal that ended it. The launcher, like a shell, tells signal n
+            by the status 128 + n: a program that exits with such a status itself reads the same.
+        stdout, stderr: What was kept (``Limits.output_bytes``), UTF-8 with replacements.
+        killed_for: The limit for which the watchdog killed it, else ``None``.
+        seconds: From the first marker to the end; from the call, if it never started.
+    """
+
+    started: bool
+    finished: bool
+    exit_code: int | None
+    signal: int | None
+    stdout: str
+    stderr: str
+    killed_for: KilledFor | None
+    seconds: float
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the wall time was up."""
+        return self.killed_for == "wall time"
+
+    @property
+    def score(self) -> float | None:
+        """1.0 if the program finished, 0.0 if it did not, ``None`` if it never started."""
+        if not self.started:
+            return None
+        return float(self.finished and self.killed_for is None)
+
+    @property
+    def reason(self) -> str:
+        """One line that says why the score is what it is."""
+        lines = self.stderr.strip().splitlines()
+        last = lines[-1][:300] if lines else ""
+        if not self.started:
+            if self.killed_for == "start":
+                return f"the sandbox did not start within {self.seconds:.0f} s"
+            return f"the sandbox did not start: {last or f'exit status {self.exit_code}'}"
+        if self.killed_for is not None:
+            return f"killed for its {self.killed_for}"
+        if self.finished:
+            return "passed"
+        if self.signal == signals.SIGXCPU:
+            return "CPU time was up"
+        if self.signal is not None:
+            return f"ended by signal {self.signal}"
+        if self.exit_code == 0:
+            return "exited with status 0 before the tests had ended"
+        return last or f"exit status {self.exit_code}"
+
+    def verdict(self) -> tuple[float | None, str]:
+        """``(score, reason)``, the two fields that an item's result needs."""
+        return self.score, self.reason

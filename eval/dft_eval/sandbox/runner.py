@@ -1,0 +1,190 @@
+"""Run one program in one sandbox: feed it, watch it, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from dft_eval.sandbox import processes
+from dft_eval.sandbox.channels import Channels, Output, Report
+from dft_eval.sandbox.command import resource_limits, working_directory
+from dft_eval.sandbox.limits import ALL_PROTECTIONS, Completed, KilledFor, Limits, Protections
+from dft_eval.sandbox.start import Pipes, host_directory, spawn
+
+_TICK_SECONDS = 0.05
+_DEFAULT_LIMITS = Limits()
+
+
+def check_program(
+    solution: str,
+    test: str,
+    *,
+    limits: Limits = _DEFAULT_LIMITS,
+    protections: Protections = ALL_PROTECTIONS,
+) -> Completed:
+    """Run ``solution`` and then ``test`` in one Python module; see :attr:`Completed.score`.
+
+    Each is compiled by itself, so a solution cannot swallow the test in an open string. The module
+    is not ``__main__``: guarded blocks do not run, as in HumanEval. Standard input is empty.
+
+    Raises:
+        PrerequisiteError: no bubblewrap or no Python that the sandbox's user can run.
+        EvaluationError: a killed process does not go away.
+    """
+    job = {"command": None, "solution": solution, "test": test}
+    done = _run(job, {}, b"", (), {}, limits, protections)
+    if protections.markers:
+        return done
+    return replace(done, finished=done.exit_code == 0)
+
+
+def run(
+    command: Sequence[str],
+    *,
+    files: Mapping[str, bytes] | None = None,
+    payload: bytes = b"",
+    read_only: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+    limits: Limits = _DEFAULT_LIMITS,
+    protections: Protections = ALL_PROTECTIONS,
+) -> Completed:
+    """Run ``command`` in a sandbox of its own.
+
+    Args:
+        command: Program (looked for on the sandbox's PATH) and arguments.
+        files: Written into the working directory before: relative path -> content.
+        payload: Standard input.
+        read_only: Host paths shown at the same place, read-only (a toolchain outside ``/usr``).
+        variables: Environment beside PATH, LANG, HOME and TMPDIR.
+
+    Raises:
+        ValueError: no command, or a file whose path leads out of the working directory.
+        PrerequisiteError, EvaluationError: as :func:`check_program`.
+    """
+    if not command:
+        raise ValueError("No command to run.")
+    for name in files or {}:
+        path = PurePosixPath(name)
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise ValueError(f"File {name!r}: give a relative path inside the working directory.")
+    job = {"command": list(command), "solution": "", "test": ""}
+    done = _run(job, files or {}, payload, read_only, variables or {}, limits, protections)
+    return replace(done, finished=done.started and done.exit_code == 0)
+
+
+def _run(
+    job: Mapping[str, object],
+    files: Mapping[str, bytes],
+    stdin: bytes,
+    read_only: Sequence[str],
+    variables: Mapping[str, str],
+    limits: Limits,
+    protections: Protections,
+) -> Completed:
+    """Start, feed, watch and end one sandbox. Secrets go with the job, over its pipe only."""
+    start, finish = secrets.token_hex(16), secrets.token_hex(16)
+    header = {
+        **job,
+        "start": start,
+        "finish": finish,
+        "files": [[name, len(content)] for name, content in files.items()],
+        "limits": resource_limits(limits, protections),
+    }
+    encoded = json.dumps(header).encode()
+    message = b"".join([len(encoded).to_bytes(8, "big"), encoded, *files.values()])
+    keep = limits.output_bytes if protections.output else None
+    report = Report(start.encode(), finish.encode())
+    stdout, stderr, info = Output(keep), Output(keep), Output(4096)
+    inside = protections.bubblewrap and protections.pid_namespace
+    called = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        home = working_directory(protections)
+        if not protections.bubblewrap:
+            home = stack.enter_context(host_directory())
+        channels = stack.enter_context(Channels())
+        pipes = Pipes(
+            stdin=channels.outgoing(stdin),
+            stdout=channels.incoming(stdout),
+            stderr=channels.incoming(stderr),
+            control=channels.outgoing(message),
+            report=channels.incoming(report),
+            info=channels.incoming(info),
+        )
+        try:
+            process = spawn(pipes, home, read_only, variables, limits, protections)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+                raise
+            # No process to be had just now, which is not the program's fault.
+            return Completed(
+                False, False, None, None, "", str(error), None, time.monotonic() - called
+            )
+        try:
+            channels.close_theirs()
+            outputs = (stdout, stderr, report)
+            killed_for = _watch(process, channels, outputs, called, limits, protections)
+        finally:
+            processes.end(process, first_pid=_first_pid(info) if inside else None)
+        channels.drain()
+    status = process.returncode
+    signal = -status if status < 0 else status - 128 if 128 < status <= 128 + 64 else None
+    return Completed(
+        started=report.begun is not None,
+        finished=report.finished,
+        exit_code=None if signal else status,
+        signal=signal,
+        stdout=stdout.text(),
+        stderr=stderr.text(),
+        killed_for=killed_for,
+        seconds=time.monotonic() - (report.begun or called),
+    )
+
+
+def _first_pid(info: Output) -> int | None:
+    """Host pid of the namespace's first process, from ``bwrap --info-fd``."""
+    match = re.search(r'"child-pid": *(\d+)', info.text())
+    return int(match.group(1)) if match else None
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    channels: Channels,
+    outputs: tuple[Output, Output, Report],
+    called: float,
+    limits: Limits,
+    protections: Protections,
+) -> KilledFor | None:
+    """Serve the pipes until the process ends (``None``) or passes a limit."""
+    report = outputs[2]
+    next_look = 0.0
+    while process.poll() is None:
+        if channels.all_ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_TICK_SECONDS)
+        else:
+            channels.step(_TICK_SECONDS)
+        now = time.monotonic()
+        if report.begun is None and now - called > limits.start_seconds:
+            return "start"
+        running = 0.0 if report.begun is None else now - report.begun
+        if protections.wall_time and running > limits.wall_seconds:
+            return "wall time"
+        if protections.output and sum(o.total for o in outputs) > limits.output_kill_bytes:
+            return "output"
+        if now < next_look:
+            continue
+        next_look = now + _TICK_SECONDS
+        pids = processes.descendants(process.pid)
+        if protections.memory and processes.holds_more_than(pids, limits.memory_bytes):
+            return "memory"
+        if protections.processes and len(pids) > limits.processes:
+            return "processes"
+    return None

@@ -1,0 +1,106 @@
+"""Start the process of one sandbox, with its pipes and as the right user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+from dft_eval.errors import PrerequisiteError
+from dft_eval.sandbox import host
+from dft_eval.sandbox.command import bubblewrap_command, environment
+from dft_eval.sandbox.limits import Limits, Protections
+from dft_eval.sandbox.seccomp import refusal_filter
+
+
+@lru_cache(maxsize=1)
+def _launcher() -> str:
+    return resources.files("dft_eval.sandbox").joinpath("launcher.py").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Pipes:
+    """The process's ends of its pipes."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    control: int
+    report: int
+    info: int
+
+
+@contextlib.contextmanager
+def host_directory() -> Iterator[str]:
+    """A directory of the host for a program without a sandbox, owned by its user."""
+    path = tempfile.mkdtemp(prefix="dft-unsafe-")
+    try:
+        if os.getuid() == 0:
+            os.chown(path, host.NOBODY, host.NOBODY)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def spawn(
+    pipes: Pipes,
+    home: str,
+    read_only: Sequence[str],
+    variables: Mapping[str, str],
+    limits: Limits,
+    protections: Protections,
+) -> subprocess.Popen[bytes]:
+    """Start the launcher, inside bubblewrap unless that is off, with nothing else inherited.
+
+    Raises:
+        PrerequisiteError: no bubblewrap or Python that the user can run, or no right to drop to it.
+    """
+    python = host.interpreter()
+    command = [python.path, "-I", "-S", "-B", "-X", "utf8", "-c", _launcher()]
+    command += [str(pipes.control), str(pipes.report)]
+    inherited = [pipes.control, pipes.report]
+    executable, filter_fd = python.path, None
+    try:
+        if protections.bubblewrap:
+            executable = host.bubblewrap().path
+            program = refusal_filter() if protections.system_calls else None
+            if program is not None:
+                filter_fd = os.memfd_create("seccomp")
+                os.write(filter_fd, program)
+                os.lseek(filter_fd, 0, os.SEEK_SET)
+                inherited.append(filter_fd)
+            inherited.append(pipes.info)
+            prefix = bubblewrap_command(
+                limits,
+                protections,
+                read_only=[*python.prefixes, *read_only],
+                seccomp_fd=filter_fd,
+                info_fd=pipes.info,
+            )
+            command = [*prefix, *command]
+        return subprocess.Popen(
+            command,
+            executable=executable,
+            stdin=pipes.stdin,
+            stdout=pipes.stdout,
+            stderr=pipes.stderr,
+            cwd="/" if protections.bubblewrap else home,
+            env=environment(protections, home, variables),
+            pass_fds=inherited,
+            start_new_session=True,
+            **host.user_options(),
+        )
+    except PermissionError as error:
+        raise PrerequisiteError(
+            f"Cannot start {executable} ({error}). Root must be able to become uid {host.NOBODY} "
+            "(CAP_SETUID, CAP_SETGID): run the evaluation as an ordinary user instead."
+        ) from error
+    finally:
+        if filter_fd is not None:
+            os.close(filter_fd)

@@ -1,0 +1,287 @@
+"""The gradient of one step of the stock command line, held against independent implementations.
+
+What is compared is the gradient itself, recorded before the optimizer step, as one relative error
+over all parameters: |g - g'| / |g'|.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import Bench
+from tests.support.cli import Run, relative_error, train
+
+pytestmark = pytest.mark.cli
+
+RUNS: dict[str, tuple[dict[str, Any], int]] = {
+    "dft": ({"finetuning_type": "dft"}, 1),
+    "sft": ({"finetuning_type": "sft"}, 1),
+    "native": ({"finetuning_type": "full", "use_dft_loss": True}, 1),
+    **{
+        f"{objective} {name}": ({"finetuning_type": objective, **split}, ranks)
+        for objective in ("dft", "sft")
+        for name, split, ranks in (
+            (
+                "accumulated",
+                {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
+                1,
+            ),
+            ("two ranks", {"per_device_train_batch_size": 2}, 2),
+        )
+    },
+}
+
+
+@pytest.fixture(scope="module", params=["text", "vl"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return request.getfixturevalue(f"{request.param}_bench")
+
+
+@pytest.fixture(scope="module")
+def runs(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp(f"runs-{bench.modality}")
+
+    def go(name: str) -> Run:
+        changes, ranks = RUNS[name]
+        return train(bench.config(**changes), folder / name.replace(" ", "-"), ranks=ranks)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(RUNS, pool.map(go, RUNS), strict=True))
+
+
+def reference_gradients(bench: Bench, objective: str) -> dict[str, torch.Tensor]:
+    """The same batch through LLaMA-Factory's data code, the loss written down again in float64."""
+    from llamafactory.data import (
+        SFTDataCollatorWith4DAttentionMask,
+        get_dataset,
+        get_template_and_fix_tokenizer,
+    )
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    loader = AutoModelForCausalLM if bench.modality == "text" else AutoModelForImageTextToText
+    model = loader.from_pretrained(bench.model, dtype=torch.float64).train()
+    config = bench.config(output_dir=str(bench.data / "reference"), finetuning_type="full")
+    model_args, data_args, training_args, *_ = get_train_args(config)
+    module = load_tokenizer(model_args)
+    template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+    dataset = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+    collator = SFTDataCollatorWith4DAttentionMask(
+        template=template, model=model, label_pad_token_id=-100, **module
+    )
+    batch = collator([dataset["train_dataset"][i] for i in range(4)])
+    labels = batch.pop("labels")
+    pictures = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    logits = model(**pictures).logits
+
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for row in range(labels.shape[0]):
+        for position in range(1, labels.shape[1]):
+            label = int(labels[row, position])
+            if label == -100:
+                continue
+            probability = torch.softmax(logits[row, position - 1], dim=-1)[label]
+            weight = probability.item() if objective == "dft" else 1.0
+            total = total - weight * torch.log(probability)
+            count += 1
+    (total / count).backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("objective", ["dft", "sft"])
+def test_gradient_equals_an_independent_float64_implementation(
+    bench: Bench, runs: dict[str, Run], objective: str, record_property: Any
+) -> None:
+    error = relative_error(
+        runs[objective].ok().gradients, reference_gradients(bench, objective)
+    )
+    record_property(f"{bench.modality} {objective} against float64", error)
+    assert error <= 1e-5
+
+
+def test_gradient_equals_llamafactorys_own_dft(
+    bench: Bench, runs: dict[str, Run], record_property: Any
+) -> None:
+    error = relative_error(runs["dft"].ok().gradients, runs["native"].ok().gradients)
+    record_property(f"{bench.modality} dft against use_dft_loss", error)
+    assert error <= 1e-5
+
+
+@pytest.mark.parametrize("objective", ["dft", "sft"])
+@pytest.mark.parametrize("split", ["accumulated", "two ranks"])
+def test_gradient_does_not_depend_on_how_the_batch_is_split(
+    bench: Bench, runs: dict[str, Run], objective: str, split: str, record_property: Any
+) -> None:
+    """Four examples at once, one by one, or two on each of two ranks: the same gradient."""
+    whole, parts = runs[objective].ok(), runs[f"{objective} {split}"].ok()
+    error = relative_error(parts.gradients, whole.gradients)
+    record_property(f"{bench.modality} {objective} {split}", error)
+    assert error <= 1e-6
+    for name in ("loss", "nll", "mean_token_prob", "token_weight_mean"):
+        assert parts.log[0][name] == pytest.approx(whole.log[0][name], rel=1e-5)
+
+
+def test_objectives_are_told_apart(bench: Bench, runs: dict[str, Run]) -> None:
+    """Both log the same data; only the weight differs."""
+    dft, sft = runs["dft"].ok().log[0], runs["sft"].ok().log[0]
+    assert sft["loss"] == pytest.approx(sft["nll"], rel=1e-5)
+    assert sft["token_weight_mean"] == 1.0
+    assert dft["nll"] == pytest.approx(sft["nll"], rel=1e-5)
+    assert dft["token_weight_mean"] == pytest.approx(dft["mean_token_prob"])
+    assert 0 < dft["loss"] < sft["loss"] / 10
+    assert relative_error(runs["dft"].gradients, runs["sft"].gradients) > 0.5
+
+
+def test_stock_run_is_untouched_by_the_package(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    """``finetuning_type: full`` with the entry point active and switched off: the same bytes."""
+    weights = []
+    for autoload in ("1", "0"):
+        run = train(
+            text_bench.config(finetuning_type="full", max_steps=2),
+            tmp_path / f"stock{autoload}",
+            environment={"TORCH_DEVICE_BACKEND_AUTOLOAD": autoload, "PYTHONPATH": ""},
+        ).ok()
+        weights.append((run.folder / "model.safetensors").read_bytes())
+        assert "nll" not in run.log[0]
+    assert weights[0] == weights[1]
+
+
+def _tokenized(folder: Path, labelled: list[bool]) -> Path:
+    """A data set tokenized beforehand, some of whose examples have no label at all."""
+    from datasets import Dataset, DatasetDict
+
+    rows: dict[str, list[Any]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    for index, has_labels in enumerate(labelled):
+        ids = [(7 * index + 3 * k) % 300 for k in range(12)]
+        rows["input_ids"].append(ids)
+        rows["attention_mask"].append([1] * 12)
+        rows["labels"].append([-100] * 6 + (ids[6:] if has_labels else [-100] * 6))
+    rows.update({key: [None] * len(labelled) for key in ("images", "videos", "audios")})
+    DatasetDict({"train": Dataset.from_dict(rows)}).save_to_disk(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("objective", ["dft", "sft"])
+@pytest.mark.parametrize(
+    ("labelled", "changes", "ranks"),
+    [
+        # whole optimizer steps without a label, in one process
+        ([True, False, True, False], {"per_device_train_batch_size": 1, "max_steps": 4}, 1),
+        # one micro-batch of an accumulated step
+        (
+            [True, False],
+            {
+                "per_device_train_batch_size": 1,
+                "gradient_accumulation_steps": 2,
+                "max_steps": 2,
+            },
+            1,
+        ),
+        # one rank of two
+        ([True, False, True, False], {"per_device_train_batch_size": 1, "max_steps": 2}, 2),
+    ],
+    ids=["one process", "accumulated", "two ranks"],
+)
+def test_micro_batches_without_a_label_train_on(
+    text_bench: Bench,
+    tmp_path: Path,
+    objective: str,
+    labelled: list[bool],
+    changes: dict[str, Any],
+    ranks: int,
+) -> None:
+    config = text_bench.config(
+        finetuning_type=objective,
+        dataset="tiny_text",
+        tokenized_path=str(_tokenized(tmp_path / "tokenized", labelled)),
+        **changes,
+    )
+    run = train(config, tmp_path / "run", ranks=ranks).ok()
+    steps = [row for row in run.log if "loss" in row]
+    assert len(steps) == changes["max_steps"]
+    assert all(row["loss"] == row["loss"] and row["loss"] < 100 for row in steps)
+    assert steps[0]["loss"] > 0
+    assert steps[0]["grad_norm"] > 0
+    if ranks == 1 and "gradient_accumulation_steps" not in changes:
+        assert steps[1]["loss"] == 0.0
+        assert steps[1]["grad_norm"] == 0.0
+
+
+def test_an_empty_micro_batch_changes_nothing(text_bench: Bench, tmp_path: Path) -> None:
+    """[labelled, empty] accumulated is [labelled] alone: N counts labelled tokens only."""
+    gradients = []
+    for labelled in ([True], [True, False]):
+        config = text_bench.config(
+            tokenized_path=str(_tokenized(tmp_path / f"t{len(labelled)}", labelled)),
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=len(labelled),
+        )
+        gradients.append(train(config, tmp_path / f"run{len(labelled)}").ok().gradients)
+    assert relative_error(gradients[1], gradients[0]) <= 1e-6
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_evaluation_does_not_depend_on_the_batch_size(
+    text_bench: Bench, tmp_path: Path, ranks: int
+) -> None:
+    """5 examples in batches of 1, 2, 4: eval_loss, eval_nll and their like agree, on 1 and 2 ranks.
+
+    With two ranks the last batch is padded with examples that were already counted.
+    """
+    found = []
+    for size in (1, 2, 4):
+        config = text_bench.config(
+            do_train=False,
+            do_eval=True,
+            eval_dataset="tiny_text",
+            dataset=None,
+            max_samples=5,
+            max_steps=None,
+            per_device_eval_batch_size=size,
+            compute_accuracy=size == 2,
+        )
+        run = train(config, tmp_path / f"bs{size}", ranks=ranks).ok()
+        found.append(_evaluation(run))
+        assert ("eval_accuracy" in found[-1]) == (size == 2)
+    for name in ("eval_loss", "eval_nll", "eval_mean_token_prob", "eval_token_weight_mean"):
+        values = [row[name] for row in found]
+        assert values == pytest.approx([values[0]] * 3, rel=1e-5), name
+    assert found[0]["eval_nll"] > 10 * found[0]["eval_loss"]
+
+
+def _evaluation(run: Run) -> dict[str, Any]:
+    import json
+
+    return dict(json.loads((run.folder / "eval_results.json").read_text()))
+
+
+@pytest.mark.parametrize("method", ["lora", "freeze", "oft"])
+def test_every_method_trains(text_bench: Bench, tmp_path: Path, method: str) -> None:
+    """dft_<method> trains what LLaMA-Factory's <method> trains, with our loss."""
+    changes = {"oft_block_size": 8, "oft_rank": 0} if method == "oft" else {}
+    ours = train(
+        text_bench.config(finetuning_type=f"dft_{method}", **changes), tmp_path / "ours"
+    ).ok()
+    native = train(
+        text_bench.config(finetuning_type=method, use_dft_loss=True, **changes),
+        tmp_path / "native",
+    ).ok()
+    assert "nll" in ours.log[0]
+    assert relative_error(ours.gradients, native.gradients) <= 1e-5
+
+
+def test_weights_of_the_whole_sequence(text_bench: Bench, tmp_path: Path) -> None:
+    """geometric_mean: one weight an example, between the least and the greatest token's."""
+    run = train(
+        text_bench.config(dft_weight="geometric_mean"), tmp_path / "run"
+    ).ok()
+    row = run.log[0]
+    assert 0 < row["token_weight_mean"] < row["mean_token_prob"]

@@ -1,0 +1,621 @@
+"""``dft_factory.data``: the UltraFeedback converter and the driver behind ``data prepare``."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+import random
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dft_factory.data.prepare import CONVERTERS, Report, prepare
+from dft_factory.data.records import Dropped
+from dft_factory.data.ultrafeedback import ASPECTS, average_rating, convert, rating_number
+from dft_factory.errors import ConfigError, MissingDependencyError
+
+Json = dict[str, Any]
+
+
+def completion(response: object, *ratings: object, **more: object) -> Json:
+    """A completion with one rating for each aspect; fewer ratings leave the last aspects out."""
+    annotations = {
+        aspect: {"Rating": rating, "Rationale": ""}
+        for aspect, rating in zip(ASPECTS, ratings, strict=False)
+    }
+    return {"response": response, "annotations": annotations, **more}
+
+
+def record(*completions: Any, instruction: object = "Q") -> Json:
+    return {"source": "test", "instruction": instruction, "completions": list(completions)}
+
+
+def answer(*completions: Json) -> str:
+    converted = convert(record(*completions))
+    assert not isinstance(converted, Dropped), converted
+    return converted["output"]
+
+
+def good(number: int) -> Json:
+    return record(completion(f"A{number}", 5), instruction=f"Q{number}")
+
+
+def write_lines(path: Path, records: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    return path
+
+
+def read_lines(path: Path) -> list[Json]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# ---------------------------------------------------------------- ratings
+
+
+@pytest.mark.parametrize(
+    ("rating", "number"),
+    [
+        ("4", 4),
+        (" 4 ", 4),
+        ("4.5", Fraction(9, 2)),
+        (4, 4),
+        (4.5, Fraction(9, 2)),
+        (4.1, Fraction(41, 10)),
+        ("4.1", Fraction(41, 10)),
+        ("0", 0),
+        ("N/A", None),
+        ("", None),
+        ("4/5", None),
+        ("four", None),
+        ("1_0", None),
+        ("nan", None),
+        ("inf", None),
+        (math.nan, None),
+        (math.inf, None),
+        (True, None),
+        (None, None),
+        ([4], None),
+    ],
+)
+def test_rating_number(rating: object, number: Fraction | None) -> None:
+    assert rating_number(rating) == number
+
+
+def test_average_leaves_out_what_is_not_a_number() -> None:
+    """5, N/A, 4.5 and "4": (5 + 4.5 + 4) / 3 = 13.5 / 3 = 4.5, not 13.5 / 4."""
+    assert average_rating(completion("x", 5, "N/A", 4.5, "4")) == Fraction(9, 2)
+
+
+def test_average_over_present_aspects_only() -> None:
+    """Two aspects of four, 5 and 2: 7 / 2. An unknown fifth aspect does not count."""
+    rated = completion("x", "5", "2")
+    rated["annotations"]["style"] = {"Rating": "1"}
+    assert average_rating(rated) == Fraction(7, 2)
+
+
+@pytest.mark.parametrize(
+    "rated",
+    [
+        {"response": "x"},
+        {"response": "x", "annotations": None},
+        {"response": "x", "annotations": {}},
+        {"response": "x", "annotations": {"helpfulness": "5"}},
+        {"response": "x", "annotations": {"helpfulness": {}}},
+        completion("x", "N/A", "N/A", "N/A", "N/A"),
+    ],
+)
+def test_no_average_without_ratings(rated: Json) -> None:
+    assert average_rating(rated) is None
+
+
+# ---------------------------------------------------------------- one record
+
+
+def test_highest_average_is_kept() -> None:
+    """Averages 13/4, 18/4 and 12/4: the second."""
+    converted = convert(
+        record(
+            completion("a", "3", "3", "3", "4"),
+            completion("b", "5", "4", "5", "4"),
+            completion("c", "3", "3", "3", "3"),
+            instruction="Why?",
+        )
+    )
+    assert converted == {"instruction": "Why?", "input": "", "output": "b"}
+
+
+def test_not_applicable_is_not_zero() -> None:
+    """5 alone averages 5 and beats (5+5+5+4)/4 = 4.75; as zeros it would be 5/4."""
+    four = completion("four", "5", "5", "5", "4")
+    assert answer(four, completion("one", "N/A", "N/A", "5", "N/A")) == "one"
+
+
+def test_scores_other_than_the_ratings_are_ignored() -> None:
+    """The published 10-for-1 bug: overall_score 10 on the answer with the lowest ratings."""
+    worst = completion("bad", "1", "1", "1", "1", **{"overall_score": 10, "fine-grained_score": 5})
+    best = completion("fair", "2", "1", "1", "1", **{"overall_score": 1, "fine-grained_score": 0})
+    assert answer(worst, best) == "fair"
+
+
+def test_earlier_of_equal_averages_wins() -> None:
+    """(5+4)/2 = 4.5 = (4+5+4.5)/3: equal, though made of different ratings."""
+    one, two = completion("one", 5, 4), completion("two", "4", "5", "4.5")
+    assert answer(one, two) == "one"
+    assert answer(two, one) == "two"
+
+
+def test_equal_averages_are_equal_exactly() -> None:
+    """Both sums are 0.6, but in floats one order of adding gives 0.6000000000000001."""
+    assert (0.1 + 0.2) + 0.3 > (0.3 + 0.2) + 0.1
+    one, two = completion("one", 0.3, 0.2, 0.1), completion("two", 0.1, 0.2, 0.3)
+    assert answer(one, two) == "one"
+    assert answer(two, one) == "two"
+
+
+def test_texts_are_kept_as_published() -> None:
+    text = "  def f():\n\treturn 'ü\u2028'\n"
+    converted = convert(record(completion(text, 5), instruction=f"\n{text}"))
+    assert converted == {"instruction": f"\n{text}", "input": "", "output": text}
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("text", "record is not an object"),
+        ([1], "record is not an object"),
+        (None, "record is not an object"),
+        ({"completions": [completion("a", 5)]}, "missing instruction"),
+        (record(completion("a", 5), instruction=None), "missing instruction"),
+        (record(completion("a", 5), instruction=" \n"), "empty instruction"),
+        ({"instruction": "Q"}, "missing completions"),
+        ({"instruction": "Q", "completions": "a"}, "missing completions"),
+        (record(), "missing completions"),
+        (record(completion("a", 5), None), "malformed completion"),
+        (record(completion("a", "N/A"), {"response": "b"}), "no numeric rating"),
+        (record(completion(None, 5), completion("b", 1)), "missing best response"),
+        (record({"annotations": {"honesty": {"Rating": 5}}}), "missing best response"),
+        (record(completion(" ", 5), completion("b", 1)), "empty best response"),
+        (record(completion("a\ud800", 5)), "invalid Unicode"),
+        (record(completion("a", 5), instruction="\udfff"), "invalid Unicode"),
+    ],
+)
+def test_dropped_with_a_reason(broken: object, reason: str) -> None:
+    assert convert(broken) == Dropped(reason)
+
+
+def test_lower_rated_completions_may_be_incomplete() -> None:
+    assert answer({"response": "x"}, completion(None, 1), completion("best", 3)) == "best"
+
+
+ratings = st.lists(
+    st.one_of(
+        st.sampled_from(["1", "2", "3", "4", "5", "N/A"]),
+        st.integers(1, 5),
+        st.sampled_from([1.5, 4.5, None, math.nan]),
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(ratings, min_size=1, max_size=4))
+def test_kept_is_the_first_of_the_highest(lists: list[list[object]]) -> None:
+    """Nothing is rated higher, nothing before it is rated as high."""
+    completions = [completion(str(i), *rated) for i, rated in enumerate(lists)]
+    averages = [average_rating(c) for c in completions]
+    converted = convert(record(*completions))
+    if all(average is None for average in averages):
+        assert converted == Dropped("no numeric rating")
+        return
+    assert not isinstance(converted, Dropped)
+    kept = int(converted["output"])
+    highest = averages[kept]
+    assert highest is not None
+    assert all(average is None or average <= highest for average in averages)
+    assert highest not in averages[:kept]
+
+
+@given(st.lists(ratings, min_size=1, max_size=4), st.randoms())
+def test_order_changes_nothing_but_ties(lists: list[list[object]], rng: random.Random) -> None:
+    """Whatever the order, the average of the kept completion is the same."""
+    completions = [completion(str(i), *rated) for i, rated in enumerate(lists)]
+    averages = {c["response"]: average_rating(c) for c in completions}
+    shuffled = rng.sample(completions, len(completions))
+    one, two = convert(record(*completions)), convert(record(*shuffled))
+    if isinstance(one, Dropped):
+        assert two == one
+    else:
+        assert not isinstance(two, Dropped)
+        assert averages[one["output"]] == averages[two["output"]]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 3))
+def test_not_applicable_is_the_same_as_absent(numbers: list[int], place: int) -> None:
+    """Numbers with an N/A anywhere between them: still the mean of the numbers."""
+    rated = [*map(str, numbers)]
+    rated.insert(place, "N/A")
+    expected = Fraction(sum(numbers), len(numbers))
+    assert average_rating(completion("x", *rated)) == expected
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "instruction": json_values,
+            "completions": json_values
+            | st.lists(
+                st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "response": json_values,
+                        "annotations": json_values
+                        | st.dictionaries(
+                            st.sampled_from(ASPECTS),
+                            st.fixed_dictionaries({"Rating": json_values}),
+                        ),
+                    },
+                ),
+                max_size=4,
+            ),
+        },
+    )
+)
+def test_no_json_value_raises(value: Json) -> None:
+    converted = convert(value)
+    assert isinstance(converted, Dropped) or all(isinstance(v, str) for v in converted.values())
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def test_folder_and_report(tmp_path: Path) -> None:
+    """Seven lines and a blank one: kept Q0, Q1 and Q2; one drop each for four reasons."""
+    source = tmp_path / "in.jsonl"
+    lines = [json.dumps(r) for r in (good(0), {"instruction": "Q"}, good(1))]
+    lines += ['{"instruction": ', "", json.dumps(record(completion("a", "N/A"))), "[]"]
+    lines += [json.dumps(good(2))]
+    source.write_text("\n".join(lines), encoding="utf-8")
+    out = tmp_path / "deep" / "out"
+    report = prepare("ultrafeedback", str(source), out, limit=None, seed=0)
+
+    data = out / "ultrafeedback.jsonl"
+    assert read_lines(data) == [
+        {"instruction": f"Q{i}", "input": "", "output": f"A{i}"} for i in range(3)
+    ]
+    assert json.loads((out / "dataset_info.json").read_text()) == {
+        "ultrafeedback": {
+            "file_name": "ultrafeedback.jsonl",
+            "columns": {"prompt": "instruction", "query": "input", "response": "output"},
+        }
+    }
+    assert json.loads((out / "report.json").read_text()) == {
+        "name": "ultrafeedback",
+        "source": str(source),
+        "files": ["in.jsonl"],
+        "read": 7,
+        "kept": 3,
+        "dropped": {
+            "malformed JSON": 1,
+            "missing completions": 1,
+            "no numeric rating": 1,
+            "record is not an object": 1,
+        },
+        "sampled": 3,
+        "limit": None,
+        "seed": 0,
+        "file_name": "ultrafeedback.jsonl",
+        "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+    }
+    assert report == Report.model_validate_json((out / "report.json").read_bytes())
+    assert {p.name for p in out.iterdir()} == {
+        "ultrafeedback.jsonl", "dataset_info.json", "report.json"
+    }  # fmt: skip
+    assert [p.name for p in out.parent.iterdir()] == ["out"], "scratch files are left"
+
+
+def test_line_that_is_not_utf8_is_counted(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf" + json.dumps(good(0)).encode() + b'\n{"a": "\xff"}\n')
+    report = prepare("ultrafeedback", str(source), tmp_path / "out")
+    assert (report.kept, report.dropped) == (1, {"malformed JSON": 1})
+
+
+def test_unusual_characters_survive(tmp_path: Path) -> None:
+    """U+2028 is no line break in JSON Lines, and nothing is written as an escape."""
+    text = "a\u2028b\n\U0001f600 ü"
+    source = write_lines(tmp_path / "in.jsonl", [record(completion(text, 5)), good(1)])
+    prepare("ultrafeedback", str(source), tmp_path / "out", limit=2, seed=1)
+    lines = (tmp_path / "out" / "ultrafeedback.jsonl").read_bytes().split(b"\n")
+    assert len(lines) == 3
+    assert {json.loads(line)["output"] for line in lines[:2]} == {text, "A1"}
+    assert "😀 ü".encode() in b"".join(lines)
+
+
+# ---------------------------------------------------------------- sampling
+
+
+def sample(tmp_path: Path, n: int, limit: int | None, seed: int) -> list[str]:
+    """The answers that come out of records 0 to n - 1, of which every third is dropped."""
+    records = [good(i) if i % 3 else {"instruction": "Q"} for i in range(n)]
+    source = write_lines(tmp_path / "in.jsonl", records)
+    out = tmp_path / f"out-{n}-{limit}-{seed}"
+    report = prepare("ultrafeedback", str(source), out, limit=limit, seed=seed)
+    answers = [r["output"] for r in read_lines(out / "ultrafeedback.jsonl")]
+    assert report.sampled == len(answers)
+    return answers
+
+
+def test_sample_is_the_beginning_of_a_seeded_shuffle(tmp_path: Path) -> None:
+    """Of 30 records 0, 3, 6, ... are dropped; the 20 kept ones are shuffled as documented."""
+    kept = [f"A{i}" for i in range(30) if i % 3]
+    expected = list(kept)
+    random.Random(7).shuffle(expected)
+    assert sample(tmp_path, 30, None, 7) == kept
+    assert sample(tmp_path, 30, 8, 7) == expected[:8]
+    assert sample(tmp_path, 30, 3, 7) == expected[:3]
+    assert sample(tmp_path, 30, 99, 7) == expected
+    assert sample(tmp_path, 30, 8, 8) != expected[:8]
+
+
+def test_same_settings_give_the_same_bytes(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [good(i) for i in range(50)])
+    outs = [tmp_path / "a", tmp_path / "b"]
+    hashes = {prepare("ultrafeedback", str(source), o, limit=20, seed=3).sha256 for o in outs}
+    assert len(hashes) == 1
+    for name in ("ultrafeedback.jsonl", "dataset_info.json", "report.json"):
+        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
+
+
+# ---------------------------------------------------------------- sources
+
+
+def as_gzip(folder: Path, records: list[Json]) -> Path:
+    path = folder / "x.jsonl.gz"
+    path.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in records).encode()))
+    return path
+
+
+def as_list(folder: Path, records: list[Json]) -> Path:
+    path = folder / "x.json"
+    path.write_text(json.dumps(records, indent=2), encoding="utf-8")
+    return path
+
+
+def as_parquet(folder: Path, records: list[Json]) -> Path:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = folder / "x.parquet"
+    parquet.write_table(arrow.Table.from_pylist(records), path)
+    return path
+
+
+def as_folder(folder: Path, records: list[Json]) -> Path:
+    path = folder / "many"
+    path.mkdir()
+    write_lines(path / "b.jsonl", records[3:])
+    write_lines(path / "a.jsonl", records[:3])
+    (path / "README.md").write_text("not data")
+    return path
+
+
+@pytest.mark.parametrize("write", [as_gzip, as_list, as_parquet, as_folder])
+def test_every_kind_of_source(write: Callable[[Path, list[Json]], Path], tmp_path: Path) -> None:
+    """The same records in each form, the folder's files in the order of their names."""
+    source = write(tmp_path, [good(i) for i in range(7)])
+    report = prepare("ultrafeedback", str(source), tmp_path / "out")
+    answers = [r["output"] for r in read_lines(tmp_path / "out" / "ultrafeedback.jsonl")]
+    assert answers == [f"A{i}" for i in range(7)]
+    assert report.files == (["a.jsonl", "b.jsonl"] if write is as_folder else [source.name])
+
+
+def fake_datasets(monkeypatch: pytest.MonkeyPatch, load: Callable[..., object]) -> None:
+    module = types.ModuleType("datasets")
+    module.load_dataset = load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+
+
+def test_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def load(name: str, split: str) -> list[Json]:
+        asked.append((name, split))
+        return [good(0), good(1)]
+
+    fake_datasets(monkeypatch, load)
+    report = prepare("ultrafeedback", "openbmb/UltraFeedback", tmp_path / "out")
+    assert asked == [("openbmb/UltraFeedback", "train")]
+    assert (report.kept, report.files) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionError("no route"), MissingDependencyError),
+        (FileNotFoundError("no route"), ConfigError),
+        (ValueError("no route"), ConfigError),
+    ],
+)
+def test_hub_that_fails(
+    error: Exception, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says what was tried and how to give a local file; nothing is written."""
+
+    def load(name: str, split: str) -> None:
+        raise error
+
+    fake_datasets(monkeypatch, load)
+    with pytest.raises(kind, match=r"load_dataset\('a/b', split='train'\).*no route") as caught:
+        prepare("ultrafeedback", "a/b", tmp_path / "out")
+    assert "--source PATH" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hub_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install datasets$"):
+        prepare("ultrafeedback", "a/b", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", b"hello", "unknown ending"),
+        ("x.json", b"{}", "must hold a list of records, not dict"),
+        ("x.json", b'{"a": 1}\n{"a": 2}\n', "rename it to .jsonl"),
+        ("x.jsonl.gz", b"not gzip", "cannot be read"),
+        ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-12], "cannot be read"),
+        ("x.parquet", b"not parquet at all", "cannot be read"),
+        ("x.jsonl", b"", "no record to keep .0 read."),
+        ("x.jsonl", b"{}\nnot json\n", "2 read; malformed JSON: 1; missing instruction: 1"),
+    ],
+)
+def test_unusable_file(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    source = tmp_path / name
+    source.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        prepare("ultrafeedback", str(source), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == [name], "nothing is written"
+
+
+@pytest.mark.parametrize("source", ["no/such/file.jsonl", "/no/such/folder", "a b", "./x", "", " "])
+def test_source_that_does_not_exist(source: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist.*hub id"):
+        prepare("ultrafeedback", source, tmp_path / "out")
+
+
+def test_folder_without_data(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"holds no \.jsonl"):
+        prepare("ultrafeedback", str(tmp_path / "empty"), tmp_path / "out")
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_unknown_name_names_the_choices_and_a_near_match(tmp_path: Path) -> None:
+    assert list(CONVERTERS) == ["ultrafeedback"]
+    with pytest.raises(ConfigError) as caught:
+        prepare("UltraFeedbak", "x.jsonl", tmp_path / "out")
+    assert str(caught.value) == (
+        "data set 'UltraFeedbak' is unknown. Choose one of ultrafeedback. "
+        "Did you mean 'ultrafeedback'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"limit": 0}, "--limit: 0"), ({"limit": -3}, "--limit: -3"), ({"seed": -1}, "--seed: -1")],
+)
+def test_impossible_number(settings: Json, message: str, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [good(0)])
+    with pytest.raises(ConfigError, match=message):
+        prepare("ultrafeedback", str(source), tmp_path / "out", **settings)
+
+
+def test_same_settings_make_the_folder_anew(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [good(0)])
+    out = tmp_path / "out"
+    prepare("ultrafeedback", str(source), out, seed=1)
+    write_lines(source, [good(5), good(6)])
+    report = prepare("ultrafeedback", str(source), out, seed=2)  # no limit: no seed in use
+    assert report.kept == 2
+    assert [r["output"] for r in read_lines(out / "ultrafeedback.jsonl")] == ["A5", "A6"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limit": 2, "seed": 1}, "limit 3 there and 2 now"),
+        ({"limit": None, "seed": 1}, "limit 3 there and None now"),
+        ({"limit": 3, "seed": 2}, "seed 1 there and 2 now"),
+        ({"limit": 3, "seed": 1, "source": "other.jsonl"}, "source .* there and .*other"),
+    ],
+)
+def test_folder_of_other_settings_is_refused(settings: Json, message: str, tmp_path: Path) -> None:
+    sources = {n: write_lines(tmp_path / n, [good(i) for i in range(5)])
+               for n in ("in.jsonl", "other.jsonl")}  # fmt: skip
+    out = tmp_path / "out"
+    prepare("ultrafeedback", str(sources["in.jsonl"]), out, limit=3, seed=1)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    source = sources[settings.pop("source", "in.jsonl")]
+    with pytest.raises(ConfigError, match=message):
+        prepare("ultrafeedback", str(source), out, **settings)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dataset_info.json", "{}", "is not empty and has no report.json"),
+        ("report.json", "{}", "is not the report of a prepared data set"),
+        ("report.json", "oops", "is not the report of a prepared data set"),
+    ],
+)
+def test_folder_of_something_else_is_refused(
+    name: str, content: str, message: str, tmp_path: Path
+) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [good(0)])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        prepare("ultrafeedback", str(source), out)
+    assert {p.name: p.read_text() for p in out.iterdir()} == {name: content}
+
+
+def test_out_that_is_a_file_or_holds_the_source(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [good(0)])
+    with pytest.raises(ConfigError, match="is a file"):
+        prepare("ultrafeedback", str(source), source)
+    with pytest.raises(ConfigError, match="holds the source"):
+        prepare("ultrafeedback", str(source), tmp_path)
+    with pytest.raises(ConfigError, match="holds the source"):
+        prepare("ultrafeedback", str(tmp_path), tmp_path)
+
+
+def test_nothing_is_left_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [good(0)])
+
+    def crash(path: Path) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dft_factory.data.prepare._sha256", crash)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("ultrafeedback", str(source), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+# ---------------------------------------------------------------- imports
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """The command line imports this module to know the names; torch alone would cost seconds."""
+    code = (
+        "import sys, dft_factory.data.prepare\n"
+        "print(sorted({'torch', 'datasets', 'pyarrow', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"

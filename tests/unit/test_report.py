@@ -1,0 +1,585 @@
+"""The report of evaluated runs: numbers derived by hand, hostile text, missing pieces."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from dft_eval.errors import UsageError
+from dft_eval.report import build_report
+from dft_eval.report.collect import read_runs
+from dft_eval.report.comparison import compare, sign_test, verdict
+from dft_eval.report.examples import choose
+from dft_eval.report.figures import learning_curves, token_probabilities
+from dft_eval.report.formats import markdown_fence, markdown_inline, points
+from dft_eval.results import ItemScore, mean_and_stderr, summarise, write_items
+
+Scores = Mapping[str, float | None]
+
+
+def write_run(
+    folder: Path,
+    label: str,
+    benchmarks: Mapping[str, Scores],
+    *,
+    sha: str | None = "ab" * 32,
+    model: str | None = None,
+    reason: str = "",
+    **fields: Any,
+) -> Path:
+    """A run folder with the scores of each benchmark by item id; ``fields`` go to each result."""
+    folder.mkdir(parents=True)
+    rows = []
+    for number, (benchmark, scores) in enumerate(benchmarks.items()):
+        items = [ItemScore(id=name, score=score, reason=reason) for name, score in scores.items()]
+        name = f"b{number}.items.jsonl"
+        write_items(folder / name, items)
+        row = {"benchmark": benchmark, "metric": "accuracy", "items": name, "harness": "toy 1.0"}
+        rows.append({**row, "prompt_style": "chat", **summarise(items), **fields})
+    header = {"schema_version": 1, "model": model or f"models/{label}", "model_sha256": sha}
+    document = {**header, "label": label, "base_model": "toy/base", "results": rows}
+    (folder / "results.json").write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
+def write_completions(path: Path, completions: Mapping[str, str], prompt: str = "2+2?") -> None:
+    rows = [
+        {"id": name, "prompt": prompt, "completion": text, "finish_reason": "stop"}
+        for name, text in completions.items()
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_trainer_state(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"log_history": history, "global_step": 2}), encoding="utf-8")
+
+
+def write_probabilities(folder: Path, **changes: Any) -> None:
+    document = {
+        "schema_version": 1,
+        "model": "toy",
+        "label": "x",
+        "dataset": "toys",
+        "n_tokens": 4,
+        "bin_edges": [0.0, 0.5, 1.0],
+        "counts": [1, 3],
+        "mean": 0.7,
+        "median": 0.75,
+        "share_below_0.1": 0.25,
+        "share_above_0.9": 0.5,
+        "nll": 0.9,
+        **changes,
+    }
+    (folder / "token_probabilities.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """base: a 1, b 0, c 0, d 0. sft: a 1, b 1, c 1, d unscored."""
+    monkeypatch.chdir(tmp_path)
+    base = write_run(Path("base"), "base", {"toy": {"a": 1, "b": 0, "c": 0, "d": 0}})
+    sft = write_run(
+        Path("sft"), "sft", {"toy": {"a": 1, "b": 1, "c": 1, "d": None}}, sha=None, model="m_2"
+    )
+    return [base, sft]
+
+
+GOLDEN = """\
+# Toys
+
+## Scores
+
+Score ± one standard error; in brackets items scored / items given.
+
+| run | toy, accuracy (chat) |
+| --- | --- |
+| base | 25.0 ± 25.0 % |
+| sft | 100.0 ± 0.0 % (3/4) |
+
+| run | model | SHA-256 of the weights | base model |
+| --- | --- | --- | --- |
+| base | models/base | abababababab | toy/base |
+| sft | m\\_2 | none (a served model has no files to sum) | toy/base |
+
+### How the scores were made
+
+| benchmark | runs | harness | judge | seed | decoding |
+| --- | --- | --- | --- | --- | --- |
+| toy (chat) | base, sft | toy 1.0 | none | 0 | {} |
+
+## Paired comparisons
+
+Over the items that both runs have scored. Difference: mean of the paired differences ± its \
+standard error, in percentage points. Interval: 95 %, normal approximation of the paired \
+differences; rough for fewer than 30 items. p: exact two-sided McNemar test where all scores are \
+0 or 1, exact sign test for fewer than 30 graded items, else the normal approximation; the verdict \
+follows p at the 5 % level. Items count as independent, which translations of one problem are not.
+
+### sft against base
+
+- **toy (chat)**: no difference can be told apart from chance (p = 0.50, 3 items)
+
+| benchmark | items in both | base | sft | difference (points) | 95 % interval (points) \
+| won / lost / tied | p |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| toy (chat) | 3 | 33.3 % | 100.0 % | +66.7 ± 33.3 | +1.3 to +100.0 | 2 / 0 / 1 \
+| 0.50 (McNemar, exact) |
+
+toy (chat): left out 1 item in both but unscored in at least one.
+
+## Learning curves
+
+No learning curves: no trainer\\_state.json in base (base), sft (sft).
+
+## Token probabilities
+
+No token probabilities: no token\\_probabilities.json in base (base), sft (sft).
+
+## Completions side by side
+
+Items on which the runs' scores disagree come first, then others, taken in turn from each \
+benchmark; within a benchmark those with the most completions, in the order of a hash of their id. \
+Nobody picked them.
+
+No completions of sft for toy (chat): no such .completions.jsonl in sft.
+
+### 1. toy (chat), item b
+
+Prompt:
+
+```text
+2+2?
+```
+
+**base**: score 0
+
+````text
+```
+five
+```
+````
+
+**sft**: score 1
+
+No completion kept.
+"""
+
+
+def test_markdown_golden(twins: list[Path]) -> None:
+    """All numbers by hand.
+
+    base: mean 1/4; variance ((3/4)² + 3·(1/4)²)/3 = 1/4; stderr sqrt(1/4 / 4) = 25 %.
+    sft: three scored items, all 1; stderr 0. Paired over a, b, c: differences 0, 1, 1; mean 2/3;
+    variance ((2/3)² + 2·(1/3)²)/2 = 1/3; stderr sqrt(1/3 / 3) = 1/3; interval 2/3 ± 1.96/3 =
+    0.0133 to 1.32, which ends at 1. Won 2, lost 0: p = 2·(1/2)² = 1/2.
+    """
+    write_completions(Path("base/toy.completions.jsonl"), {"b": "```\nfive\n```"})
+    written = build_report(twins, Path("out"), title="Toys")
+    assert written.markdown.read_text(encoding="utf-8") == GOLDEN
+    assert written.pictures == ()
+    page = Page(written.html.read_text(encoding="utf-8")).text
+    for text in ("100.0 ± 0.0 % (3/4)", "+66.7 ± 33.3", "2 / 0 / 1", "unscored in at least one"):
+        assert text in page
+
+
+def test_differences_are_paired_by_id_and_not_by_position() -> None:
+    """The same scores in another order differ nowhere; a and d swapped differ twice.
+
+    Swapped: differences +1, 0, 0, -1; mean 0; variance 2/3; stderr sqrt(2/3 / 4) = 0.408. The
+    unpaired standard error were sqrt(1/12 + 1/12) = 0.408 too, so pairing shows in ``shuffled``.
+    """
+    first = {"a": 1.0, "b": 1.0, "c": 0.0, "d": 0.0}
+    shuffled = compare(first, dict(reversed(first.items()))).effect
+    assert shuffled is not None
+    assert (shuffled.won, shuffled.lost, shuffled.tied, shuffled.stderr) == (0, 0, 4, 0.0)
+    swapped = compare(first, {"a": 0.0, "b": 1.0, "c": 0.0, "d": 1.0}).effect
+    assert swapped is not None
+    assert (swapped.won, swapped.lost, swapped.tied, swapped.difference) == (1, 1, 2, 0.0)
+    assert swapped.stderr == pytest.approx(math.sqrt(1 / 6))
+    assert swapped.p == 1.0
+
+
+def test_items_of_one_side_only_are_counted_and_left_out() -> None:
+    result = compare({"a": 1.0, "x": 0.0, "u": None}, {"a": 0.0, "y": 1.0, "z": 1.0, "u": 1.0})
+    assert (result.n_paired, result.only_first, result.only_second, result.unscored) == (1, 1, 2, 1)
+    assert result.effect is not None
+    assert (result.effect.difference, result.effect.stderr) == (-1.0, None)
+    assert result.effect.interval is None
+
+
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_sign_test_counts_coin_tosses(won: int, lost: int) -> None:
+    """Against all 2^n outcomes: those at least as one-sided as the one seen."""
+    n = min(won + lost, 12)
+    won = min(won, n)
+    lost = n - won
+    seen = abs(won - lost)
+    sides = [abs(2 * sum(tosses) - n) for tosses in itertools.product((0, 1), repeat=n)]
+    assert sign_test(won, lost) == pytest.approx(sum(side >= seen for side in sides) / 2**n)
+
+
+def test_verdicts() -> None:
+    """Eight won, none lost: p = 2/2^8 = 0.0078. 5 won, 1 lost: 2·(1 + 6)/2^6 = 0.21875."""
+    zeros = {str(n): 0.0 for n in range(8)}
+    ones = dict.fromkeys(zeros, 1.0)
+    won = compare(zeros, ones)
+    assert (
+        verdict(won, "a", "b") == "b scores higher than a, by 100.0 points (p = 0.00781, 8 items)"
+    )
+    lost = compare(ones, zeros)
+    assert (
+        verdict(lost, "a", "b") == "a scores higher than b, by 100.0 points (p = 0.00781, 8 items)"
+    )
+    even = compare({**zeros, "7": 1.0}, {**ones, "5": 0.0, "6": 0.0, "7": 0.0})
+    assert "no difference can be told apart from chance (p = 0.22" in verdict(even, "a", "b")
+    assert (
+        verdict(compare(ones, ones), "a", "b") == "the same score on every item compared (8 items)"
+    )
+    assert verdict(compare({}, ones), "a", "b") == "not compared: no item is scored in both"
+    # Seven small gains and one great loss: nobody won.
+    mixed = compare(
+        {**zeros, "7": 1.0, "8": 0.0}, {**dict.fromkeys(zeros, 0.1), "7": 0.0, "8": 0.1}
+    )
+    assert mixed.effect is not None
+    assert mixed.effect.method == "sign test, exact"
+    torn = compare(
+        {str(n): (1.0 if n == 20 else 0.0) for n in range(21)},
+        {str(n): (0.0 if n == 20 else 0.01) for n in range(21)},
+    )
+    assert verdict(torn, "a", "b").startswith("undecided")
+
+
+def test_many_graded_items_use_the_normal_approximation() -> None:
+    """32 differences, half 0 and half 1/2: mean 1/4, variance 32·(1/16)/31 = 2/31, stderr
+    sqrt(2/31/32) = 0.0449; z = 5.57; p = erfc(5.57/sqrt 2), about 2.6e-8."""
+    first = {str(n): 0.25 for n in range(32)}
+    effect = compare(first, {name: 0.25 + int(name) % 2 / 2 for name in first}).effect
+    assert effect is not None
+    stderr = math.sqrt(2 / 31 / 32)
+    assert effect.stderr == pytest.approx(stderr)
+    assert effect.interval == pytest.approx((0.25 - 1.959964 * stderr, 0.25 + 1.959964 * stderr))
+    assert effect.method == "normal"
+    assert effect.p == pytest.approx(2.6e-8, rel=0.05)
+
+
+def test_unscored_is_a_word_and_never_zero(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", "a", {"toy": {"x": None, "y": None}})
+    other = write_run(tmp_path / "b", "b", {"toy": {"x": 1, "y": 0}}, sha=None)
+    text = build_report([run, other], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "| a | unscored (0/2) |" in text
+    assert "not compared: no item is scored in both" in text
+    assert "left out 2 items in both but unscored in at least one" in text
+
+
+def test_notes_and_doubts_become_footnotes(tmp_path: Path) -> None:
+    """Partial sets show their numbers; a score that its items do not bear out is said so."""
+    run = write_run(
+        tmp_path / "a",
+        "a",
+        {"toy": {"x": 1, "y": 0}},
+        notes=["partial: 2 of 3040"],
+        score=0.9,
+        stderr=None,
+        breakdown={"easy": 0.5, "hard": None},
+    )
+    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "| a | 90.0 % (2/2) [1] [2] [3] |" in text
+    assert "[1] toy: partial: 2 of 3040" in text
+    assert "[2] toy: no standard error is given" in text
+    assert "[3] toy: the score is not the mean of its items (50.0 %)" in text
+    assert "| easy | 50.0 % |" in text
+    assert "| hard | unscored |" in text
+    assert "One run: nothing to compare." in text
+
+
+def test_unlike_settings_and_equal_weights_are_said(tmp_path: Path) -> None:
+    scores = {"toy": {"x": 1, "y": 0}}
+    runs = [
+        write_run(tmp_path / "a", "a", scores),
+        write_run(tmp_path / "b", "b", scores, harness="toy 2.0"),
+        write_run(tmp_path / "c", "c", {"other": {"x": 1}}, sha="cd" * 32),
+    ]
+    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "a and b have the same weights (SHA-256 abababababab)" in text
+    assert "toy (chat): not like for like, harness 'toy 1.0' and 'toy 2.0'." in text
+    assert "toy (chat): not compared, only a has run it." in text
+    assert "other (chat): not compared, only c has run it." in text
+    assert "| c | not run |" in text
+
+
+HOSTILE = (
+    "</pre></td><script>alert(1)</script>`````\n```\n<img src=http://x.test/y onerror=z>|*a*![i](u)"
+)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> list[Path]:
+    """Two runs in which every foreign string is an attack."""
+    folders = []
+    for name, score in (("a", 1.0), ("b", 0.0)):
+        folder = write_run(
+            tmp_path / name,
+            f"_$\\frac${name}{HOSTILE}",
+            {f"bench{HOSTILE}": {HOSTILE: score, "fine": 1.0}},
+            reason=HOSTILE,
+            notes=[HOSTILE],
+            harness=HOSTILE,
+            judge=HOSTILE,
+            metric=HOSTILE,
+            decoding={HOSTILE: HOSTILE},
+            breakdown={HOSTILE: 0.5},
+            model=HOSTILE,
+        )
+        write_completions(folder / "b0.completions.jsonl", {HOSTILE: HOSTILE}, prompt=HOSTILE)
+        write_probabilities(folder, dataset=HOSTILE, model=HOSTILE)
+        write_trainer_state(folder / "trainer_state.json", [{"step": 1, "nll": 1.0}])
+        folders.append(folder)
+    return folders
+
+
+def test_hostile_text_stays_text_in_html(hostile: list[Path], tmp_path: Path) -> None:
+    html = build_report(hostile, tmp_path / "out", title=HOSTILE).html.read_text(encoding="utf-8")
+    page = Page(html)
+    assert "script" not in page.tags
+    assert not {name for name, _ in page.attributes if name.startswith("on")}
+    assert page.tags.count("img") == 2
+    for name, value in page.attributes:
+        if name in {"src", "href", "action", "data", "poster", "srcset"}:
+            assert (value or "").startswith(("data:image/png;base64,", "#"))
+    # Shown as it is in the prompt and completion of both runs (and on one line elsewhere).
+    assert page.text.count(HOSTILE) >= 4
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_hostile_text_stays_text_in_markdown(hostile: list[Path], tmp_path: Path) -> None:
+    text = build_report(hostile, tmp_path / "out", title=HOSTILE).markdown.read_text("utf-8")
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    inline = [child for token in tokens for child in token.children or ()]
+    kinds = {token.type for token in (*tokens, *inline)}
+    assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "code_inline"}
+    images = [child.attrs["src"] for child in inline if child.type == "image"]
+    assert images == ["learning_curves.png", "token_probabilities.png"]
+    # One prompt and two completions, each whole.
+    fences = [token.content for token in tokens if token.type == "fence"]
+    assert fences == [HOSTILE + "\n"] * 3
+    # A pipe inside a cell does not make another cell: the rows of a table have as many as its head.
+    assert "table_open" in kinds
+    for token in tokens:
+        if token.type == "table_open" and token.map:
+            rows = text.splitlines()[slice(*token.map)]
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, rows
+
+
+@given(st.text(alphabet="`~\n\r a<", max_size=40))
+def test_no_text_ends_its_fence(text: str) -> None:
+    block = f"before\n\n{markdown_fence(text)}\n\nafter\n"
+    tokens = MarkdownIt("commonmark").parse(block)
+    assert [t.type for t in tokens if t.type in {"fence", "paragraph_open"}] == [
+        "paragraph_open",
+        "fence",
+        "paragraph_open",
+    ]
+
+
+@given(st.text(alphabet="`*_[]()!<>&|~#\\ab1.-+= \n\x00\u202e", max_size=30), st.booleans())
+def test_inline_text_is_shown_as_it_is(text: str, behind: bool) -> None:
+    """Behind a word or at the start of a line, any text is one paragraph of that text."""
+    wanted = " ".join(text.split()).replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
+    if behind or not wanted:
+        text, wanted = f"x {text}", f"x {wanted}".rstrip()
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(markdown_inline(text))
+    assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    children = tokens[1].children or []
+    assert {child.type for child in children} <= {"text", "text_special"}
+    assert "".join(child.content for child in children) == wanted
+
+
+def test_missing_pieces_are_named(twins: list[Path]) -> None:
+    written = build_report(twins, Path("out"))
+    page = Page(written.html.read_text(encoding="utf-8"))
+    assert "img" not in page.tags
+    assert "No learning curves: no trainer_state.json in base (base), sft (sft)." in page.text
+    assert "No token probabilities: no token_probabilities.json in base (base)" in page.text
+    assert "No completions of base for toy (chat)" in page.text
+
+
+def test_curves_and_histogram(twins: list[Path]) -> None:
+    """A trainer state in a sub folder counts, one in a checkpoint does not; NaN is reported."""
+    history = [
+        {"step": 1, "loss": 2.0, "nll": 2.0, "mean_token_prob": 0.25, "epoch": 0.5},
+        {"step": 2, "loss": 1.0, "nll": float("nan"), "mean_token_prob": 0.5, "epoch": 1.0},
+        {"step": 2, "eval_loss": 1.5, "eval_nll": 1.5},
+        {"step": 2, "train_runtime": 3.0},
+    ]
+    write_trainer_state(Path("sft/model/trainer_state.json"), history)
+    write_trainer_state(Path("sft/checkpoint-2/trainer_state.json"), history)
+    write_trainer_state(Path("base/trainer_state.json"), [{"step": 1, "loss": 2.0}])
+    write_probabilities(Path("sft"))
+    written = build_report(twins, Path("out"))
+    assert [path.name for path in written.pictures] == [
+        "learning_curves.png",
+        "token_probabilities.png",
+    ]
+    text = written.markdown.read_text(encoding="utf-8")
+    assert "| sft | 2 | not finite | 0.500 | 1.500 | not logged |" in text
+    assert "sft: 1 logged value not finite" in text
+    assert "sft has no evaluation mean\\_token\\_prob in its log." in text
+    assert "No learning curves of base: base/trainer\\_state.json logs neither nll nor" in text
+    assert "| sft | toy | toys | 4 | 0.700 | 0.750 | 25.0 % | 50.0 % | 0.900 |" in text
+    assert "no token\\_probabilities.json in base (base)." in text
+    page = Page(written.html.read_text(encoding="utf-8"))
+    assert page.tags.count("img") == 2
+
+    # A later report without that data leaves no picture behind.
+    Path("sft/token_probabilities.json").unlink()
+    assert len(build_report(twins, Path("out")).pictures) == 1
+    assert not Path("out/token_probabilities.png").exists()
+
+
+def test_the_same_runs_give_the_same_bytes(hostile: list[Path], tmp_path: Path) -> None:
+    first = build_report(hostile, tmp_path / "first")
+    second = build_report(hostile, tmp_path / "second")
+    assert first.markdown.read_bytes() == second.markdown.read_bytes()
+    assert first.html.read_bytes() == second.html.read_bytes()
+    for one, other in zip(first.pictures, second.pictures, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+        # Nothing of the machine: no software version, no time.
+        assert b"tEXt" not in one.read_bytes()
+
+
+def test_pictures_leave_the_callers_matplotlib_alone(hostile: list[Path]) -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    runs = read_runs(hostile)
+    assert learning_curves(runs).startswith(b"\x89PNG")
+    assert token_probabilities(runs).startswith(b"\x89PNG")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_examples_begin_with_disagreements_of_each_benchmark(tmp_path: Path) -> None:
+    same = {f"s{n}": 1.0 for n in range(20)}
+    one, two = dict(same), dict(same)
+    one |= {"d1": 0.0, "d2": 1.0, "d3": None}
+    two |= {"d1": 1.0, "d2": 0.0, "d3": 1.0}
+    first = write_run(tmp_path / "a", "a", {"p": one, "q": same})
+    second = write_run(tmp_path / "b", "b", {"p": two, "q": {**same, "s7": 0.0}})
+    for folder in (first, second):
+        write_completions(folder / "p.completions.jsonl", dict.fromkeys(one, "text"))
+        write_completions(folder / "q.completions.jsonl", dict.fromkeys(same, "text"))
+    chosen = choose(read_runs([first, second]))
+    assert len(chosen) == len(set(chosen)) == 10
+    assert {(key[0], item) for key, item in chosen[:3]} == {("p", "d1"), ("p", "d2"), ("q", "s7")}
+    assert [key[0] for key, _ in chosen[3:]] == ["p", "q", "p", "q", "p", "q", "p"]
+
+
+def test_long_completions_are_cut_visibly(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
+    write_completions(run / "toy.completions.jsonl", {"x": "y" * 1600, "ghost": ""})
+    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "cut here: 1,500 of 1,600 characters are shown" in text
+    assert "y" * 1500 + "\n" in text
+    assert "a, toy (chat): 1 completion without an item." in text
+
+
+def test_unusual_line_separators_do_not_split_a_completion(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
+    write_completions(run / "toy.completions.jsonl", {"x": "one\u2028two\x85three"})
+    assert "one\u2028two" in build_report([run], tmp_path / "out").markdown.read_text("utf-8")
+
+
+def test_two_prompt_styles_never_mix(tmp_path: Path) -> None:
+    """Each style is a column of its own, and completions that could be either's are not used."""
+    scores = {"toy": {"x": 1.0, "y": 0.0}}
+    chat = write_run(tmp_path / "a", "a", scores)
+    plain = write_run(tmp_path / "b", "b", scores, sha=None, prompt_style="completion")
+    text = build_report([chat, plain], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "| run | toy, accuracy (chat) | toy, accuracy (completion) |" in text
+    assert "No benchmark was run by both." in text
+
+    both = json.loads((chat / "results.json").read_text())
+    both["results"].append({**both["results"][0], "prompt_style": "completion"})
+    (chat / "results.json").write_text(json.dumps(both))
+    write_completions(chat / "toy.completions.jsonl", {"x": "whose?"})
+    assert choose(read_runs([chat])) == []
+
+
+def test_refusals_name_the_files(tmp_path: Path) -> None:
+    scores = {"toy": {"x": 1.0}}
+    first, second = (write_run(tmp_path / name, "same", scores) for name in ("a", "b"))
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=r"a and .*b are labelled 'same'"):
+        build_report([first, second], out)
+    with pytest.raises(UsageError, match=r"No results at .*nowhere"):
+        build_report([tmp_path / "nowhere"], out)
+    with pytest.raises(UsageError, match="No run folder given"):
+        build_report([], out)
+    with pytest.raises(UsageError, match="is a file"):
+        build_report([first / "results.json"], out)
+
+    third = write_run(tmp_path / "c", "c", scores)
+    write_probabilities(first)
+    write_probabilities(third, bin_edges=[0.0, 0.25, 1.0])
+    with pytest.raises(UsageError, match=r"a/token_.* and .*c/token_.* different bin_edges"):
+        build_report([first, third], out)
+    write_probabilities(third, counts=[1, 1])
+    with pytest.raises(UsageError, match=r"c/token_.*malformed.*[\s\S]*add up to 2"):
+        build_report([first, third], out)
+    (third / "token_probabilities.json").unlink()
+
+    for name in ("x", "y"):
+        write_trainer_state(third / name / "trainer_state.json", [])
+    with pytest.raises(UsageError, match=r"2 trainer states.*x/trainer.*y/trainer"):
+        build_report([third], out)
+
+    write_items(first / "b0.items.jsonl", [ItemScore(id="x", score=1)] * 2)
+    with pytest.raises(UsageError, match=r"b0\.items\.jsonl.*more than once, first 'x'"):
+        build_report([first], out)
+    (first / "b0.items.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"No .*b0\.items\.jsonl.*dft-factory eval toy"):
+        build_report([first], out)
+    fourth = write_run(tmp_path / "d", "d", scores, items="../c/b0.items.jsonl")
+    with pytest.raises(UsageError, match=r"must lie beside results\.json"):
+        build_report([fourth], out)
+    assert not out.exists()
+
+
+def test_standard_error_is_that_of_the_schema() -> None:
+    """Scores 1, 0, 0, 0: sqrt(1/4 / 4) = 1/4; and a signed zero is shown without its sign."""
+    assert mean_and_stderr([1, 0, 0, 0]) == (0.25, 0.25)
+    assert points(-0.0001) == "0.0"
+    assert points(-0.5, 0.125) == "−50.0 ± 12.5"

@@ -1,0 +1,446 @@
+"""One attack per protection, each run twice: fully protected, and with that one protection off.
+
+Off, the attack must leave its mark, or the test would prove nothing. Every program has its own
+brake (at most 60 forks, 250 MB, 40 MB of disk, 20 s) and touches only what this file made for it: a
+directory, a process, a port, a variable. Mild probes of the same walls are in ``test_sandbox.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import pytest
+
+from dft_eval import sandbox
+from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections, host
+
+MIB = 1024 * 1024
+MARK = "LEFT ITS MARK"
+DEFAULT_LIMITS = Limits()
+
+
+class Scene:
+    """What the attacks may touch."""
+
+    def __init__(self, directory: Path, decoy: subprocess.Popen[bytes], server: socket.socket):
+        self.directory, self.decoy, self.server = directory, decoy, server
+        self.secret = secrets.token_hex(8)
+        self.daemon = f"d{secrets.token_hex(6)}"
+        (directory / "home").mkdir()
+        (directory / "home" / "secret").write_text(self.secret)
+        (directory / "home").chmod(0o755)
+        (directory / "home" / "secret").chmod(0o644)
+
+    def fill_in(self, program: str) -> str:
+        """The program with the places of this scene."""
+        for name, value in {
+            "DIRECTORY": str(self.directory),
+            "SECRET_FILE": str(self.directory / "home" / "secret"),
+            "PORT": str(self.server.getsockname()[1]),
+            "DECOY": str(self.decoy.pid),
+            "DAEMON": self.daemon,
+            "MARK": MARK,
+        }.items():
+            program = program.replace(f"@{name}@", value)
+        return program
+
+    def daemons(self) -> list[int]:
+        """Host pids of processes that took this scene's name."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and (entry / "comm").read_text().strip() == self.daemon:
+                    found.append(int(entry.name))
+        return found
+
+    def connected(self) -> bool:
+        """Whether somebody connected to our server."""
+        try:
+            self.server.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    directory = Path(tempfile.mkdtemp(prefix="dft-scene-"))
+    directory.chmod(0o777)
+    sleeper = [host.interpreter().path, "-I", "-S", "-c", "import time; time.sleep(60)"]
+    decoy = subprocess.Popen(sleeper, cwd="/", env={}, **host.user_options())
+    server = socket.create_server(("127.0.0.1", 0))
+    server.setblocking(False)
+    made = Scene(directory, decoy, server)
+    monkeypatch.setenv("DFT_TEST_SECRET", made.secret)
+    yield made
+    for pid in made.daemons():
+        os.kill(pid, signal.SIGKILL)
+    decoy.kill()
+    decoy.wait()
+    server.close()
+    shutil.rmtree(directory)
+
+
+Evidence = Callable[[Completed, Scene], bool]
+
+
+def printed(done: Completed, _: Scene) -> bool:
+    """The program itself says that it got through."""
+    return MARK in done.stdout
+
+
+def says(*words: str) -> Evidence:
+    """The program itself says what stopped it."""
+    return lambda done, _: any(f"contained: {word}" in done.stdout for word in words)
+
+
+def killed_for(cause: str) -> Evidence:
+    """The watchdog stopped it."""
+    return lambda done, _: done.killed_for == cause
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A program, the protection that stops it, what shows that it did, and what shows otherwise."""
+
+    name: str
+    protection: str
+    program: str
+    contained: Evidence
+    mark: Evidence = printed
+    limits: Limits = DEFAULT_LIMITS
+
+
+def attempt(body: str) -> str:
+    """``body`` with the mark printed after it, or the error that stopped it."""
+    indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    return (
+        f"try:\n{indented}\nexcept (OSError, MemoryError) as error:\n"
+        "    print('contained:', type(error).__name__, error, flush=True)\n"
+        "else:\n    print('@MARK@', flush=True)\n"
+    )
+
+
+FORK_BOMB = """
+import os, signal, time
+children = []
+try:
+    for _ in range(60):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(10)
+            os._exit(0)
+        children.append(pid)
+    print('@MARK@', len(children))
+except OSError as error:
+    print('contained:', type(error).__name__, len(children))
+for pid in children:
+    os.kill(pid, signal.SIGKILL)
+"""
+
+MEMORY_IN_CHILDREN = """
+import os, time
+ready, done = os.pipe()
+for _ in range(5):
+    if os.fork() == 0:
+        held = b'x' * 40_000_000
+        os.write(done, b'.')
+        time.sleep(3)
+        os._exit(0)
+have = b''
+while len(have) < 5:
+    have += os.read(ready, 5)
+time.sleep(1)
+print('@MARK@')
+"""
+
+FILL = """
+import os
+for number in range(20):
+    with open(f'@PLACE@/filler{number}', 'wb') as stream:
+        stream.write(bytes(2_000_000))
+"""
+
+ROOT_FILLER = """
+import os
+errors = []
+for place in ('/', '/dev'):
+    try:
+        with open(os.path.join(place, 'filler'), 'wb') as stream:
+            stream.write(bytes(20_000_000))
+    except OSError as error:
+        errors.append(error)
+if len(errors) == 2:
+    raise errors[0]
+"""
+
+FLOOD = """
+import os
+for _ in range(30):
+    os.write(1, b'x' * 1_000_000)
+"""
+
+LOOP = """
+import time
+end = time.monotonic() + 4
+while time.monotonic() < end:
+    pass
+print('@MARK@')
+"""
+
+DEAF = """
+import os, signal, time
+for number in range(1, 65):
+    try:
+        signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError):
+        pass
+os.fork()
+end = time.monotonic() + 4
+while time.monotonic() < end:
+    time.sleep(0.1)
+print('@MARK@')
+"""
+
+DAEMON = """
+import ctypes, os, time
+up, tell = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        ctypes.CDLL(None).prctl(15, b'@DAEMON@', 0, 0, 0)
+        os.write(tell, b'.')
+        for stream in (0, 1, 2):
+            os.close(stream)
+        time.sleep(15)
+    os._exit(0)
+os.read(up, 1)
+print('daemon is up')
+"""
+
+CONNECT = """
+import socket
+socket.create_connection(('127.0.0.1', @PORT@), timeout=5).close()
+"""
+
+OTHER_ROUTES = """
+import os
+target = '@SECRET_FILE@'
+os.symlink(target, 'link')
+os.symlink('../' * 20 + target.lstrip('/'), 'climb')
+routes = ['link', 'climb', '/proc/self/root' + target, '/proc/1/root' + target]
+routes += ['/proc/1/cwd' + '/..' * 20 + target, '/proc/self/cwd' + '/..' * 20 + target]
+for route in routes:
+    try:
+        open(route).read()
+    except OSError as caught:
+        error = caught
+    else:
+        break
+else:
+    raise error
+"""
+
+READ_VARIABLE = """
+import os
+with open('/proc/1/environ', 'rb') as stream:
+    first = stream.read()
+if 'DFT_TEST_SECRET' not in os.environ and b'DFT_TEST_SECRET' not in first:
+    raise OSError('no such variable')
+"""
+
+MEMFD = """
+import os
+held = os.memfd_create('held')
+os.write(held, bytes(40_000_000))
+"""
+
+REGAIN_CAPABILITIES = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER | CLONE_NEWNS
+    raise OSError(ctypes.get_errno(), 'unshare')
+status = open('/proc/self/status').read()
+if 'CapEff:\\t0000000000000000' in status:
+    raise OSError('no capabilities')
+"""
+
+KILL_DECOY = """
+import os
+os.kill(@DECOY@, 9)
+"""
+
+WRITE_TO_HOST = """
+open('@DIRECTORY@/written', 'w').write('hello')
+"""
+
+GUESS_MARKER = """
+import glob, os, re, sys
+seen = ' '.join(sys.orig_argv) + repr(dict(os.environ))
+for pattern in ('/proc/*/cmdline', '/proc/*/environ', '/proc/*/fd/*', '/work/*', '/dev/shm/*'):
+    for path in glob.glob(pattern):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            seen += os.read(handle, 1_000_000).decode(errors='replace')
+        except OSError:
+            pass
+guesses = ['finish', 'finished', 'passed', 'OK', '0' * 32] + re.findall('[0-9a-f]{16,}', seen)
+for descriptor in range(1, 64):
+    try:
+        os.write(descriptor, '\\n'.join(guesses).encode())
+    except OSError:
+        pass
+os._exit(0)
+"""
+
+PASSED: Evidence = lambda done, _: done.score == 1.0  # noqa: E731
+JUDGED_WRONG: Evidence = lambda done, _: (done.score, done.exit_code) == (0.0, 0)  # noqa: E731
+SMALL_MEMORY = Limits(memory_bytes=100 * MIB, address_space_bytes=150 * MIB)
+SMALL_DISK = Limits(disk_bytes=8 * MIB)
+ONE_SECOND = Limits(wall_seconds=1)
+
+ATTACKS = [
+    Attack(
+        "fork bomb", "processes", FORK_BOMB, says("BlockingIOError"), limits=Limits(processes=16)
+    ),
+    Attack(
+        "memory of one process",
+        "memory",
+        attempt("held = b'x' * 250_000_000"),
+        says("MemoryError"),
+        limits=SMALL_MEMORY,
+    ),
+    Attack(
+        "memory of many processes",
+        "memory",
+        MEMORY_IN_CHILDREN,
+        killed_for("memory"),
+        limits=SMALL_MEMORY,
+    ),
+    Attack("memory of no process", "system_calls", attempt(MEMFD), says("OSError [Errno 38]")),
+    Attack(
+        "fills the working directory",
+        "disk",
+        attempt(FILL.replace("@PLACE@", ".")),
+        says("OSError [Errno 28]"),
+        limits=SMALL_DISK,
+    ),
+    Attack(
+        "fills shared memory",
+        "disk",
+        attempt(FILL.replace("@PLACE@", "/dev/shm")),
+        says("OSError [Errno 28]"),
+        limits=SMALL_DISK,
+    ),
+    Attack(
+        "fills the bare root", "read_only_root", attempt(ROOT_FILLER), says("OSError [Errno 30]")
+    ),
+    Attack(
+        "floods stdout",
+        "output",
+        FLOOD,
+        lambda done, _: done.killed_for == "output" and len(done.stdout) < 70_000,
+        mark=lambda done, _: len(done.stdout) == 30_000_000,
+        limits=Limits(output_kill_bytes=2 * MIB),
+    ),
+    Attack("loops for ever", "wall_time", LOOP, killed_for("wall time"), limits=ONE_SECOND),
+    Attack("ignores signals", "wall_time", DEAF, killed_for("wall time"), limits=ONE_SECOND),
+    Attack(
+        "leaves a daemon",
+        "pid_namespace",
+        DAEMON,
+        lambda done, scene: "daemon is up" in done.stdout and not scene.daemons(),
+        mark=lambda done, scene: "daemon is up" in done.stdout and len(scene.daemons()) == 1,
+    ),
+    Attack(
+        "kills another process",
+        "pid_namespace",
+        attempt(KILL_DECOY),
+        lambda done, scene: "ProcessLookupError" in done.stdout and scene.decoy.poll() is None,
+        mark=lambda _, scene: scene.decoy.wait(timeout=10) == -signal.SIGKILL,
+    ),
+    Attack(
+        "connects to this host",
+        "network",
+        attempt(CONNECT),
+        lambda done, scene: "contained: " in done.stdout and not scene.connected(),
+        mark=lambda _, scene: scene.connected(),
+    ),
+    Attack(
+        "reads a file below home",
+        "private_root",
+        attempt("open('@SECRET_FILE@').read()"),
+        says("FileNotFoundError"),
+    ),
+    Attack(
+        "reads it by other routes",
+        "private_root",
+        attempt(OTHER_ROUTES),
+        says("FileNotFoundError", "PermissionError"),
+    ),
+    Attack(
+        "writes to this host",
+        "private_root",
+        attempt(WRITE_TO_HOST),
+        lambda _, scene: not (scene.directory / "written").exists(),
+        mark=lambda _, scene: (scene.directory / "written").read_text() == "hello",
+    ),
+    Attack(
+        "meets no sandbox at all",
+        "bubblewrap",
+        attempt(WRITE_TO_HOST),
+        lambda _, scene: not (scene.directory / "written").exists(),
+        mark=lambda _, scene: (scene.directory / "written").read_text() == "hello",
+    ),
+    Attack(
+        "reads a variable",
+        "environment",
+        attempt(READ_VARIABLE),
+        says("OSError no such variable"),
+    ),
+    Attack(
+        "regains capabilities",
+        "no_new_userns",
+        attempt(REGAIN_CAPABILITIES),
+        says("OSError [Errno 28]", "PermissionError", "OSError [Errno 1]"),
+    ),
+    Attack("leaves before the tests", "markers", "exit(0)", JUDGED_WRONG, mark=PASSED),
+    Attack("guesses the marker", "markers", GUESS_MARKER, JUDGED_WRONG, mark=PASSED),
+]
+
+each_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+
+
+def launch(attack: Attack, scene: Scene, protections: Protections) -> Completed:
+    test = "assert False, 'reached the test'" if attack.protection == "markers" else ""
+    program = scene.fill_in(attack.program)
+    done = sandbox.check_program(program, test, limits=attack.limits, protections=protections)
+    assert done.started, done.reason
+    return done
+
+
+@each_attack
+def test_contained(attack: Attack, scene: Scene) -> None:
+    done = launch(attack, scene, ALL_PROTECTIONS)
+    assert attack.contained(done, scene), done
+    assert MARK not in done.stdout
+
+
+@each_attack
+def test_leaves_its_mark_without_its_one_protection(attack: Attack, scene: Scene) -> None:
+    done = launch(attack, scene, replace(ALL_PROTECTIONS, **{attack.protection: False}))
+    assert attack.mark(done, scene), done
+
+
+def test_every_protection_has_its_attack() -> None:
+    assert {attack.protection for attack in ATTACKS} == {f.name for f in fields(Protections)}
