@@ -80,7 +80,9 @@ def answer(model: Any, tokenizer: Any, question: str, max_new_tokens: int = 32) 
     inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
     with torch.no_grad():
         tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    return str(tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    return str(
+        tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    )
 
 
 def make_smollm2(out: Path, *, force: bool = False) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,43 @@ def vl_bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(
         "vl", make_tiny("qwen2.5-vl", folder / "model"), write_picture_set(folder / "data")
     )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--with-toolchains",
+        action="store_true",
+        help="fail if any test could not run for want of data or a toolchain",
+    )
+
+
+NOT_RUN = "not run: "
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List by name the tests that could not run here."""
+    rows = [r for r in terminalreporter.stats.get("skipped", []) if NOT_RUN in str(r.longrepr)]
+    if rows:
+        terminalreporter.section("tests not run on this machine")
+        for row in rows:
+            reason = str(row.longrepr).split(NOT_RUN, 1)[-1].rstrip("')")
+            terminalreporter.line(f"{row.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if not session.config.getoption("--with-toolchains"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of other people's published items; tests without it are listed as not run."""
+    named = os.environ.get("DFT_TEST_DATA")
+    if not named:
+        pytest.skip(f"{NOT_RUN}DFT_TEST_DATA names no folder")
+    path = Path(named)
+    assert path.is_dir(), f"DFT_TEST_DATA: {path} is no folder"
+    return path

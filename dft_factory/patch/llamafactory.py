@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 
 from dft_factory.errors import ConfigError
+from dft_factory.losses.weights import weight_choices
 from dft_factory.objectives import (
     METHODS,
     OBJECTIVES,
@@ -23,7 +24,6 @@ from dft_factory.objectives import (
     select,
     split_finetuning_type,
 )
-from dft_factory.losses.weights import weight_choices
 from dft_factory.patch import apply
 
 OTHER_LOSSES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss")
@@ -47,8 +47,8 @@ def _refuse_arguments(asked: str, arguments: Any) -> None:
     for variable, name in (("USE_V1", "the v1 trainer"), ("USE_MCA", "Megatron (MCA)")):
         if _is_on(variable):
             raise ConfigError(
-                f"finetuning_type: {asked!r} does not work with {name}, which has a loss of its own. "
-                f"Unset the environment variable {variable}."
+                f"finetuning_type: {asked!r} does not work with {name}, which has a loss of its "
+                f"own. Unset the environment variable {variable}."
             )
     if arguments.stage != "sft":
         raise ConfigError(
@@ -73,7 +73,7 @@ def widen_finetuning_arguments(base: type) -> type:
     """FinetuningArguments that also accept our objectives."""
     types = Literal[(*METHODS, *finetuning_types())]  # type: ignore[valid-type]
 
-    def __post_init__(self: Any) -> None:
+    def post_init(self: Any) -> None:
         asked = self.finetuning_type
         selection = select(asked, self.dft_weight)
         self.dft_objective = None
@@ -115,7 +115,7 @@ def widen_finetuning_arguments(base: type) -> type:
         ],
         bases=(base,),
         namespace={
-            "__post_init__": __post_init__,
+            "__post_init__": post_init,
             "__module__": base.__module__,
             "__qualname__": base.__qualname__,
             "__doc__": base.__doc__,
@@ -128,7 +128,7 @@ def refuse_objectives(base: type) -> type:
     original = base.__post_init__  # type: ignore[attr-defined]
 
     @functools.wraps(original)
-    def __post_init__(self: Any) -> None:
+    def post_init(self: Any) -> None:
         if self.finetuning_type in finetuning_types():
             raise ConfigError(
                 f"finetuning_type: {self.finetuning_type!r}: "
@@ -140,7 +140,7 @@ def refuse_objectives(base: type) -> type:
         base.__name__,
         (base,),
         {
-            "__post_init__": __post_init__,
+            "__post_init__": post_init,
             "__module__": base.__module__,
             "__qualname__": base.__qualname__,
             "__doc__": base.__doc__,
@@ -155,13 +155,13 @@ def _refuse_training(
     asked = f"finetuning_type: {selection.name!r}"
     if getattr(finetuning, "use_mca", False):
         raise ConfigError(
-            f"{asked} does not work with Megatron (MCA), which has a loss of its own. Remove use_mca "
-            "and unset the environment variable USE_MCA."
+            f"{asked} does not work with Megatron (MCA), which has a loss of its own. Remove "
+            "use_mca and unset the environment variable USE_MCA."
         )
     if model.use_kt or _is_on("USE_KT"):
         raise ConfigError(
-            f"{asked} does not work with KTransformers, whose trainer has a loss of its own. Remove "
-            "use_kt and unset USE_KT."
+            f"{asked} does not work with KTransformers, whose trainer has a loss of its own. "
+            "Remove use_kt and unset USE_KT."
         )
     if model.use_unsloth:
         raise ConfigError(
@@ -180,14 +180,15 @@ def _refuse_training(
         )
     if not training.average_tokens_across_devices and training.world_size > 1:
         raise ConfigError(
-            f"{asked} normalises over the tokens of all ranks, which average_tokens_across_devices: "
-            "false switches off. Remove average_tokens_across_devices."
+            f"{asked} normalises over the tokens of all ranks, which "
+            "average_tokens_across_devices: false switches off. Remove "
+            "average_tokens_across_devices."
         )
     if selection.weight.needs_sequence and (data.packing or data.neat_packing):
         raise ConfigError(
-            f"{asked} with dft_weight: {selection.weight.spec!r} weighs whole examples, and packing "
-            "joins several into one row. Remove packing and neat_packing, or choose a weight of "
-            "single tokens."
+            f"{asked} with dft_weight: {selection.weight.spec!r} weighs whole examples, and "
+            "packing joins several into one row. Remove packing and neat_packing, or choose a "
+            "weight of single tokens."
         )
 
 

@@ -6,7 +6,7 @@ method hands on to the original unless one of our objectives is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,31 +37,52 @@ def _means(sums: Tensor) -> dict[str, float]:
     return {name: value / tokens if tokens else float("nan") for name, value in named.items()}
 
 
+def _parts(config: Any) -> Iterator[Any]:
+    """A model's configuration and every one nested in it (text_config, thinker_config)."""
+    yield config
+    for part in vars(config).values():
+        if hasattr(part, "model_type") and hasattr(part, "to_dict"):
+            yield from _parts(part)
+
+
 def _refuse_runtime(selection: Selection, trainer: Any) -> None:
-    """Refusals that only the loaded model and the set-up accelerator decide."""
+    """Refusals that only the loaded data and model and the set-up accelerator decide."""
     asked = f"finetuning_type: {selection.name!r}"
     parallelism = getattr(trainer.accelerator, "parallelism_config", None)
-    for flag, name in (
-        ("sp_enabled", "sequence parallelism"),
-        ("cp_enabled", "context parallelism"),
-        ("tp_enabled", "tensor parallelism"),
+    for name, size, why in (
+        ("sequence", "sp_size", "transformers computes the loss itself (plain NLL)"),
+        ("context", "cp_size", "each rank sees only a part of every example"),
+        ("tensor", "tp_size", "several ranks count the same tokens"),
     ):
-        if parallelism is not None and getattr(parallelism, flag, False):
+        ranks = getattr(parallelism, size, 1)
+        if size == "tp_size" and ranks == 1:  # of the model, or DeepSpeed's autotp_size
+            ranks = trainer.get_tp_size()
+        if ranks > 1:
             raise ConfigError(
-                f"{asked} does not work with {name}, under which transformers computes the loss "
-                "itself (plain NLL). Switch it off in the accelerate configuration."
+                f"{asked} does not work with {name} parallelism ({size} {ranks}), under which "
+                f"{why}. Switch it off in the accelerate or DeepSpeed configuration."
             )
-    config = trainer.model.config
-    for part in (config, getattr(config, "text_config", None)):
+    for part in _parts(trainer.model.config):
         if getattr(part, "output_router_logits", False):
             raise ConfigError(
                 f"{asked} would drop the router loss of this mixture-of-experts model, whose "
                 "config.json sets output_router_logits: true. Set it to false."
             )
+    if selection.weight.needs_sequence:
+        for dataset in (trainer.train_dataset, trainer.eval_dataset):
+            parts = dataset.values() if isinstance(dataset, dict) else (dataset,)
+            # LLaMA-Factory's packing writes position_ids; a data set packed and tokenized earlier
+            # (tokenized_path) is told by nothing else.
+            if any("position_ids" in (getattr(part, "column_names", None) or ()) for part in parts):
+                raise ConfigError(
+                    f"{asked} with dft_weight: {selection.weight.spec!r} weighs whole "
+                    "examples, and this tokenized data set was packed: several are joined in one "
+                    "row. Tokenize it again without packing, or choose a weight of single tokens."
+                )
 
 
 class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
-    """Token-weighted NLL, exact over the accumulated all-rank batch, for text and multimodal models.
+    """Token-weighted NLL, exact over the accumulated all-rank batch, for text and multimodal data.
 
     Logged in training beside ``loss``: ``nll`` (nats a token), ``mean_token_prob`` and
     ``token_weight_mean``, means over the labelled tokens of all ranks since the last log. In
@@ -92,21 +113,22 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         if logits is None or labels is None:
             missing = "logits" if logits is None else "labels"
             raise UpstreamContractError(
-                f"{type(self.model).__name__} came back without {missing}; without them there is no "
-                "token-weighted loss, and plain SFT was not asked for."
+                f"{type(self.model).__name__} came back without {missing}; without them there is "
+                "no token-weighted loss, and plain SFT was not asked for."
             )
         assert self._selection is not None
         loss = token_weighted_nll(logits, labels, self._selection.weight, IGNORE_INDEX)
         rows = loss.rows.double() if loss.rows.device.type in ("cpu", "cuda") else loss.rows
         if self._evaluated is not None:
-            # Drops the rows that pad the last batch of uneven ranks; gather_function does not, since
-            # transformers' Seq2SeqTrainer sets it to plain gather.
+            # Drops the rows that pad the last batch of uneven ranks; gather_function does not,
+            # since transformers' Seq2SeqTrainer sets it to plain gather.
             gathered = self.accelerator.gather_for_metrics(rows)
             self._evaluated.append(gathered.sum(dim=0))
         else:
             sums = rows.sum(dim=0)
             self._since_log = sums if self._since_log is None else self._since_log + sums
-        return loss.total / num_items_in_batch
+        normalised: Tensor = loss.total / num_items_in_batch
+        return normalised
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Labelled tokens of the accumulated batch over all ranks, at least 1."""

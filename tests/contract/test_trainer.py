@@ -98,9 +98,7 @@ def reference_gradients(bench: Bench, objective: str) -> dict[str, torch.Tensor]
 def test_gradient_equals_an_independent_float64_implementation(
     bench: Bench, runs: dict[str, Run], objective: str, record_property: Any
 ) -> None:
-    error = relative_error(
-        runs[objective].ok().gradients, reference_gradients(bench, objective)
-    )
+    error = relative_error(runs[objective].ok().gradients, reference_gradients(bench, objective))
     record_property(f"{bench.modality} {objective} against float64", error)
     assert error <= 1e-5
 
@@ -138,9 +136,7 @@ def test_objectives_are_told_apart(bench: Bench, runs: dict[str, Run]) -> None:
     assert relative_error(runs["dft"].gradients, runs["sft"].gradients) > 0.5
 
 
-def test_stock_run_is_untouched_by_the_package(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_stock_run_is_untouched_by_the_package(text_bench: Bench, tmp_path: Path) -> None:
     """``finetuning_type: full`` with the entry point active and switched off: the same bytes."""
     weights = []
     for autoload in ("1", "0"):
@@ -280,8 +276,6 @@ def test_every_method_trains(text_bench: Bench, tmp_path: Path, method: str) -> 
 
 def test_weights_of_the_whole_sequence(text_bench: Bench, tmp_path: Path) -> None:
     """geometric_mean: one weight an example, between the least and the greatest token's."""
-    run = train(
-        text_bench.config(dft_weight="geometric_mean"), tmp_path / "run"
-    ).ok()
+    run = train(text_bench.config(dft_weight="geometric_mean"), tmp_path / "run").ok()
     row = run.log[0]
     assert 0 < row["token_weight_mean"] < row["mean_token_prob"]

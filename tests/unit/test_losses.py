@@ -113,9 +113,7 @@ def test_micro_batches_add_up(seed: int, spec: str, cut: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), spec=st.sampled_from(SPECS), shift=st.floats(-50, 50))
-def test_a_constant_added_to_the_logits_changes_nothing(
-    seed: int, spec: str, shift: float
-) -> None:
+def test_a_constant_added_to_the_logits_changes_nothing(seed: int, spec: str, shift: float) -> None:
     logits, labels = batch(seed)
     weight = parse_weight(spec)
     one = token_weighted_nll(logits, labels, weight).rows
@@ -146,9 +144,7 @@ def test_masked_positions_have_no_gradient(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_without_a_label_the_loss_is_a_differentiable_zero(
-    spec: str, dtype: torch.dtype
-) -> None:
+def test_without_a_label_the_loss_is_a_differentiable_zero(spec: str, dtype: torch.dtype) -> None:
     logits = torch.full((2, 4, 5), 1e4, dtype=dtype, requires_grad=True)
     labels = torch.full((2, 4), IGNORE_INDEX)
     loss = token_weighted_nll(logits, labels, parse_weight(spec))
@@ -225,9 +221,7 @@ def test_oracles_of_other_projects() -> None:
 
 def test_shapes_that_do_not_fit_are_named() -> None:
     with pytest.raises(UpstreamContractError, match=r"\(1, 3, 4\).*\(1, 5\)"):
-        token_weighted_nll(
-            torch.zeros(1, 3, 4), torch.zeros(1, 5, dtype=torch.long), UNIT_WEIGHT
-        )
+        token_weighted_nll(torch.zeros(1, 3, 4), torch.zeros(1, 5, dtype=torch.long), UNIT_WEIGHT)
 
 
 @pytest.mark.parametrize(

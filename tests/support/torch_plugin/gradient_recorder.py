@@ -27,9 +27,9 @@ def activate():
         # The outermost module that holds every parameter of the optimizer, unwrapped from DDP.
         for model in models:
             names = {id(p): n for n, p in model.named_parameters(remove_duplicate=True)}
-            if wanted <= names.keys() and type(model).__name__ != "DistributedDataParallel":
-                if len(names) >= len(named):
-                    named = names
+            wrapped = type(model).__name__ == "DistributedDataParallel"
+            if wanted <= names.keys() and not wrapped and len(names) >= len(named):
+                named = names
         gradients = {
             named[id(p)]: p.grad.detach().clone()
             for group in optimizer.param_groups

@@ -1,0 +1,78 @@
+"""Run in a fresh process by ``doctor``: what a training run gets, as one line of JSON.
+
+``import torch`` comes first and is all that activates this package, as in ``llamafactory-cli``,
+``torchrun`` workers and ``accelerate launch``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+MARK = "dft-factory probe: "
+"""Before the JSON, since libraries print to stdout as they please."""
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _gpus(torch: Any) -> list[dict[str, Any]]:
+    if not torch.cuda.is_available():
+        return []
+    rows: list[dict[str, Any]] = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        rows.append(
+            {
+                "name": properties.name,
+                "memory_gib": round(properties.total_memory / 2**30, 1),
+                # Native bfloat16 came with compute capability 8.0; ROCm builds report theirs.
+                "bf16": bool(torch.version.hip) or properties.major >= 8,
+            }
+        )
+    return rows
+
+
+def look() -> dict[str, Any]:
+    """Import torch, then every module of the patch table; say what became of each patch."""
+    seen: dict[str, Any] = {"torch_error": None, "gpus": None, "active": False, "patches": {}}
+    try:
+        torch = importlib.import_module("torch")
+    except BaseException as error:  # a half-installed torch may raise anything
+        seen["torch_error"] = _short(error)
+        return seen
+    try:
+        seen["gpus"] = _gpus(torch)
+    except Exception as error:  # a broken driver must not hide the patch table
+        seen["gpu_error"] = _short(error)
+
+    from dft_factory import startup
+    from dft_factory.patch.apply import FAILED, WAITING, llamafactory_version, status
+    from dft_factory.patch.table import PATCHES
+
+    seen["active"] = startup.installed() is not None
+    if not seen["active"] or llamafactory_version() is None:
+        return seen
+    errors: dict[str, str] = {}
+    for module in dict.fromkeys(patch.module for patch in PATCHES):
+        try:
+            importlib.import_module(module)
+        except BaseException as error:  # SystemExit too: some dependencies exit at import
+            errors[module] = _short(error)
+    for row in status():
+        state, detail = row.state, row.detail
+        if state == WAITING:
+            state, detail = FAILED, errors.get(row.patch.module, "its module was never loaded")
+        seen["patches"][row.patch.name] = {"state": state, "detail": detail}
+    return seen
+
+
+if __name__ == "__main__":
+    seen = look()
+    sys.stdout.write(f"\n{MARK}{json.dumps(seen)}\n")
+    sys.stdout.flush()
+    os._exit(0)  # threads and atexit hooks of what was imported have no say

@@ -1,0 +1,1 @@
+"""Token probabilities of a training set under one or several models."""

@@ -1,0 +1,56 @@
+"""``python -m dft_factory.probe CONFIG --model LABEL=PATH:OUT ...``: one file a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from dft_factory.errors import ConfigError
+from dft_factory.probe.measure import measure, read_config
+
+FILE_NAME = "token_probabilities.json"
+
+
+def main() -> None:
+    """Parse, measure, write ``token_probabilities.json`` into each model's folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, help="training YAML whose data is measured")
+    parser.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="LABEL=PATH:OUT",
+        help="a model folder and the folder that receives its file; may be repeated",
+    )
+    parser.add_argument("--limit", type=int, default=64, help="examples (default: 64)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    given = parser.parse_args()
+    models: dict[str, str] = {}
+    folders: dict[str, Path] = {}
+    for each in given.model:
+        label, equals, rest = each.partition("=")
+        path, colon, out = rest.rpartition(":")
+        if not (equals and colon and label and path and out):
+            raise ConfigError(f"--model {each!r}: write LABEL=PATH:OUT.")
+        models[label], folders[label] = path, Path(out)
+
+    def progress(label: str, done: int, total: int) -> None:
+        if done == total:
+            sys.stderr.write(f"token probabilities of {label}: done\n")
+
+    for row in measure(
+        read_config(given.config), models, limit=given.limit, seed=given.seed, progress=progress
+    ):
+        target = folders[row.label] / FILE_NAME
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(row.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ConfigError as error:
+        sys.stderr.write(f"dft-factory: {error}\n")
+        sys.exit(2)

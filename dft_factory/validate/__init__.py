@@ -1,0 +1,10 @@
+"""``dft-factory validate``: every error of every file together, before a GPU is rented.
+
+Importing this package imports neither torch nor LLaMA-Factory; :func:`validate_files` starts one
+process that does, whatever the number of files.
+"""
+
+from dft_factory.validate.findings import Finding, exit_status, render_text
+from dft_factory.validate.run import validate_files
+
+__all__ = ["Finding", "exit_status", "render_text", "validate_files"]

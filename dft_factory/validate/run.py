@@ -1,0 +1,125 @@
+"""All checks of all files, put together."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dft_factory.errors import MissingDependencyError, UpstreamContractError
+from dft_factory.patch.table import SUPPORTED_LLAMAFACTORY
+from dft_factory.validate.files import Config, read
+from dft_factory.validate.findings import Finding
+from dft_factory.validate.places import check_places, resolve
+from dft_factory.validate.twins import check_twins
+
+WORKER_SECONDS = 600
+OTHER_TRAINERS = ("USE_V1", "USE_MCA", "USE_KT")
+
+
+def validate_files(paths: Sequence[Path]) -> list[Finding]:
+    """Everything wrong with these files, file by file in the order given.
+
+    Takes 10 to 20 s for any number of files, the time in which LLaMA-Factory is imported; none of
+    it if no file can be read.
+
+    Raises:
+        MissingDependencyError: LLaMA-Factory is not installed.
+        UpstreamContractError: LLaMA-Factory cannot be imported.
+    """
+    paths = list(dict.fromkeys(paths))
+    found: dict[Path, list[Finding]] = {path: [] for path in paths}
+    configs: list[Config] = []
+    for path in paths:
+        config, problems = read(path)
+        found[path] += problems
+        if config is not None:
+            configs.append(config)
+    for finding in _ask_llamafactory(configs):
+        found[finding.file].append(finding)
+    for config in configs:
+        if config.is_recipe:
+            found[config.file] += check_places(config)
+    for finding in check_twins(configs):
+        found.setdefault(finding.file, []).append(finding)
+    return [finding for each in found.values() for finding in dict.fromkeys(each)]
+
+
+def _ask_llamafactory(configs: Sequence[Config]) -> list[Finding]:
+    if not configs:
+        return []
+    if importlib.util.find_spec("llamafactory") is None:
+        raise MissingDependencyError(
+            "validate asks LLaMA-Factory itself, which is not installed. "
+            f"`pip install llamafactory=={SUPPORTED_LLAMAFACTORY[-1]}`"
+        )
+    answers = _run_worker([_job(config) for config in configs])
+    return [
+        Finding(config.file, severity, key, message)
+        for config, verdicts in zip(configs, answers, strict=True)
+        for severity, key, message in verdicts
+    ]
+
+
+def _job(config: Config) -> dict[str, Any]:
+    deepspeed = config.values.get("deepspeed")
+    if isinstance(deepspeed, str):
+        place = resolve(config, deepspeed)
+        deepspeed = str(place.resolve()) if place.is_file() else None
+    model = config.values.get("model_name_or_path")
+    folder = resolve(config, model).resolve() if isinstance(model, str) else None
+    return {
+        "kind": config.kind,
+        "values": config.values,
+        "deepspeed": deepspeed,
+        "model": str(folder) if folder is not None and folder.is_dir() else None,
+    }
+
+
+def _environment() -> dict[str, str]:
+    """One process, at most one GPU, no network: the verdict must not depend on the shell."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in (*OTHER_TRAINERS, "ALLOW_EXTRA_ARGS", "FORCE_TORCHRUN")
+        and key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+        and not key.startswith("ACCELERATE_")
+    }
+    visible = kept.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    kept.update(CUDA_VISIBLE_DEVICES=visible, HF_HUB_OFFLINE="1", PYTHONIOENCODING="utf-8")
+    return kept
+
+
+def _run_worker(jobs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    from dft_factory.validate.worker import MARK
+
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "dft_factory.validate.worker"],
+            input=json.dumps(jobs),
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=WORKER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UpstreamContractError(
+            f"LLaMA-Factory took more than {WORKER_SECONDS} s over these files. Try fewer."
+        ) from error
+    for line in done.stdout.splitlines():
+        if line.startswith(MARK):
+            answers: list[list[Any]] = json.loads(line.removeprefix(MARK))
+            return answers
+    said = done.stderr.strip().splitlines()
+    raise UpstreamContractError(
+        f"LLaMA-Factory cannot be asked (exit status {done.returncode}: "
+        f"{said[-1] if said else 'it said nothing'}). Run `dft-factory doctor`."
+    )

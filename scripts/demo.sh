@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# From nothing to a comparison of base, SFT and DFT: makes .venv, trains twins through the stock
+# llamafactory-cli, evaluates all three, writes runs/demo/report.html. --full: everything, longer.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+exec .venv/bin/python -m dft_factory.demo "$@"

@@ -1,0 +1,437 @@
+"""The ``arguments`` patch: our values parse wherever LLaMA-Factory reads ``finetuning_type``."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch  # activates dft-factory, before anything here imports llamafactory
+import yaml
+
+from tests.conftest import Bench
+from tests.support.cli import clean_environment, executable, free_port, train
+
+OURS = {
+    "dft": ("dft", "full"),
+    "dft_full": ("dft", "full"),
+    "dft_lora": ("dft", "lora"),
+    "dft_freeze": ("dft", "freeze"),
+    "dft_oft": ("dft", "oft"),
+    "sft": ("sft", "full"),
+    "sft_full": ("sft", "full"),
+    "sft_lora": ("sft", "lora"),
+    "sft_freeze": ("sft", "freeze"),
+    "sft_oft": ("sft", "oft"),
+}
+STOCK = ("full", "lora", "freeze", "oft")
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    """A recipe that parses without a model or a data set at hand."""
+    return {
+        "model_name_or_path": "some/model",
+        "stage": "sft",
+        "do_train": True,
+        "dataset": "some_set",
+        "template": "qwen",
+        "output_dir": "some_folder",
+        "use_cpu": True,
+        "report_to": "none",
+        **changes,
+    }
+
+
+def words(config: dict[str, Any]) -> list[str]:
+    """The same recipe as command line words."""
+    return [word for key, value in config.items() for word in (f"--{key}", str(value))]
+
+
+def parsed(config: dict[str, Any] | list[str]) -> Any:
+    from llamafactory.hparams import get_train_args
+
+    return get_train_args(config)[3]
+
+
+@pytest.mark.parametrize("form", ["yaml", "words"])
+@pytest.mark.parametrize("value", OURS)
+def test_value_is_translated_to_llamafactorys_method(value: str, form: str) -> None:
+    config = training(finetuning_type=value)
+    arguments = parsed(config if form == "yaml" else words(config))
+    objective, method = OURS[value]
+    assert arguments.finetuning_type == method
+    assert arguments.dft_objective == objective
+    assert arguments.dft_weight == ("token" if objective == "dft" else None)
+
+
+@pytest.mark.parametrize("form", ["yaml", "words"])
+@pytest.mark.parametrize("value", STOCK)
+def test_stock_value_selects_no_objective(value: str, form: str) -> None:
+    config = training(finetuning_type=value)
+    arguments = parsed(config if form == "yaml" else words(config))
+    assert (arguments.finetuning_type, arguments.dft_objective) == (value, None)
+    assert arguments.dft_weight is None
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("token", "token"),
+        ("sequence", "sequence"),
+        ("geometric_mean", "geometric_mean"),
+        ("power:0.50", "power:0.5"),
+        (" floor: 0.1 ", "floor:0.1"),
+        ("threshold:1e-1", "threshold:0.1"),
+    ],
+)
+def test_weight_is_canonical(written: str, canonical: str) -> None:
+    assert parsed(training(finetuning_type="dft", dft_weight=written)).dft_weight == canonical
+
+
+def test_words_with_equals_signs() -> None:
+    arguments = parsed([*words(training()), "--finetuning_type=dft_lora", "--dft_weight=power:0.5"])
+    found = (arguments.dft_objective, arguments.finetuning_type, arguments.dft_weight)
+    assert found == ("dft", "lora", "power:0.5")
+
+
+def test_selection_reaches_the_trainer_side() -> None:
+    from dft_factory.patch.llamafactory import selection_of
+
+    selection = selection_of(parsed(training(finetuning_type="dft_oft", dft_weight="floor:0.1")))
+    assert selection is not None
+    assert (selection.name, selection.weight.spec) == ("dft_oft", "floor:0.1")
+    assert selection_of(parsed(training(finetuning_type="oft"))) is None
+
+
+@pytest.mark.parametrize("form", ["yaml", "words"])
+def test_objective_cannot_be_set_from_outside(form: str) -> None:
+    """``dft_objective`` is what finetuning_type was translated to, no setting of its own."""
+    config = training(finetuning_type="lora", dft_objective="dft")
+    with pytest.raises(ValueError, match="dft_objective"):
+        parsed(config if form == "yaml" else words(config))
+
+
+@pytest.mark.parametrize("value", [*OURS, *STOCK])
+def test_export_chat_and_api_parse_the_same_values(value: str) -> None:
+    """All three commands parse with get_infer_args."""
+    from llamafactory.hparams import get_infer_args
+
+    config = {"model_name_or_path": "some/model", "template": "qwen", "finetuning_type": value}
+    objective, method = OURS.get(value, (None, value))
+    for form in (config, words(config)):
+        arguments = get_infer_args(form)[2]
+        assert (arguments.dft_objective, arguments.finetuning_type) == (objective, method)
+
+
+@pytest.mark.parametrize("value", ["dft_lora", "sft", "lora"])
+def test_arguments_survive_copies(value: str) -> None:
+    original = parsed(training(finetuning_type=value))
+    for copied in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert type(copied) is type(original)
+        assert asdict(copied) == asdict(original)
+    as_dict = original.to_dict()
+    objective, method = OURS.get(value, (None, value))
+    assert (as_dict["dft_objective"], as_dict["finetuning_type"]) == (objective, method)
+    assert json.loads(json.dumps(as_dict)) == as_dict
+
+
+def test_class_looks_like_llamafactorys() -> None:
+    from llamafactory.hparams import FinetuningArguments, finetuning_args
+
+    assert FinetuningArguments is finetuning_args.FinetuningArguments
+    assert FinetuningArguments.__name__ == FinetuningArguments.__qualname__ == "FinetuningArguments"
+    assert FinetuningArguments.__module__ == "llamafactory.hparams.finetuning_args"
+    assert FinetuningArguments().finetuning_type == "lora"
+
+
+# --- a process with the patch against one without ---------------------------------------------
+
+DUMP_STOCK_PARSES = """
+    import dataclasses, json, re, sys
+    from unittest import mock
+    import torch
+    from llamafactory.hparams import get_infer_args, get_train_args
+
+    def shown(parsed):
+        rows = {}
+        for arguments in parsed:
+            values = {each.name: getattr(arguments, each.name, None)
+                      for each in dataclasses.fields(arguments)}
+            values.update(vars(arguments))
+            name = type(arguments).__name__
+            rows[name] = {k: re.sub(" at 0x[0-9a-f]+", "", repr(v)) for k, v in values.items()}
+        return rows
+
+    found = {}
+    for name, config in json.loads(sys.argv[1]).items():
+        found[name] = shown(get_train_args(config))
+    for value in ("full", "lora", "freeze", "oft"):
+        config = {"model_name_or_path": "m", "template": "qwen", "finetuning_type": value}
+        found["infer " + value] = shown(get_infer_args(config))
+    print("FOUND " + json.dumps(found))
+"""
+
+STOCK_CONFIGS = {
+    **{value: training(finetuning_type=value) for value in STOCK},
+    "default": training(),
+    "many": training(
+        finetuning_type="lora",
+        lora_target="q_proj, v_proj",
+        additional_target="embed_tokens",
+        lora_rank=4,
+        use_dft_loss=True,
+        label_smoothing_factor=0.1,
+        packing=True,
+    ),
+    "dpo": training(finetuning_type="lora", stage="dpo", pref_beta=0.2),
+    "pt": training(finetuning_type="full", stage="pt"),
+    "words": words(training(finetuning_type="freeze", freeze_trainable_layers=1)),
+}
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> Any:
+    """What a fresh interpreter of this environment prints after ``FOUND``."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(done.stdout.rpartition("FOUND ")[2].splitlines()[0])
+
+
+def stock_parses(autoload: str) -> Any:
+    return run_python(
+        DUMP_STOCK_PARSES,
+        json.dumps(STOCK_CONFIGS),
+        TORCH_DEVICE_BACKEND_AUTOLOAD=autoload,
+    )
+
+
+def test_stock_values_leave_stock_arguments(started: Started) -> None:
+    """Every field of every argument class, against a process that never saw this package."""
+    patched, stock = started["patched"].result(), started["stock"].result()
+    added = {"dft_objective": "None", "dft_weight": "None"}
+    for name, expected in stock.items():
+        assert "dft_objective" not in expected["FinetuningArguments"]
+        expected["FinetuningArguments"].update(added)
+        assert patched[name] == expected, name
+    assert len(stock) == len(STOCK_CONFIGS) + len(STOCK)
+
+
+REVERT = """
+    import json, sys
+    import torch
+    former_hook = sys.excepthook
+    import llamafactory.hparams.finetuning_args as arguments
+    import llamafactory.hparams.parser as parser
+    import llamafactory.train.sft.trainer as trainer
+    import llamafactory.v1.config.arg_parser as v1
+    from dft_factory import startup
+    from dft_factory.patch import apply
+    from dft_factory.patch.trainer import TokenWeightedTrainerMixin
+
+    names = [(arguments, "FinetuningArguments"), (parser, "_parse_train_args"),
+             (parser, "_parse_train_mca_args"), (trainer, "CustomSeq2SeqTrainer"),
+             (v1, "get_args")]
+    def original(patched):
+        if not isinstance(patched, type):
+            return patched.__wrapped__
+        mixed_in = TokenWeightedTrainerMixin in patched.__mro__
+        return patched.__mro__[2] if mixed_in else patched.__mro__[1]
+    expected = [original(getattr(module, name)) for module, name in names]
+    hook_during = sys.excepthook
+    before = [row.state for row in apply.status()]
+    apply.revert()
+    refused = ""
+    try:
+        arguments.FinetuningArguments(finetuning_type="dft")
+    except AssertionError as error:
+        refused = str(error)
+    print("FOUND " + json.dumps({
+        "before": before,
+        "same": [getattr(m, n) is e for (m, n), e in zip(names, expected)],
+        "fields": "dft_weight" in arguments.FinetuningArguments.__dataclass_fields__,
+        "finder": startup.installed() is None,
+        "hook": [hook_during is former_hook, sys.excepthook is former_hook],
+        "refused": refused,
+    }))
+"""
+
+
+def test_revert_restores_the_original_objects(started: Started) -> None:
+    found = started["revert"].result()
+    assert found == {
+        "before": ["applied"] * 5,
+        "same": [True] * 5,
+        "fields": False,
+        "finder": True,
+        "hook": [False, True],
+        "refused": "Invalid fine-tuning method.",
+    }
+
+
+# --- the other commands of the real command line ----------------------------------------------
+
+
+def cli(command: str, *arguments: str, stdin: str = "") -> str:
+    """Everything that a successful ``llamafactory-cli`` printed."""
+    done = subprocess.run(
+        [executable("llamafactory-cli"), command, *arguments],
+        env=clean_environment(COLUMNS="200"),
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def recipe(folder: Path, name: str, config: dict[str, Any]) -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def api(path: str, log: Path) -> Any:
+    """One chat completion from ``llamafactory-cli api``, listening on the loopback address."""
+    port = free_port()
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [executable("llamafactory-cli"), "api", path],
+            env=clean_environment(API_HOST="127.0.0.1", API_PORT=str(port)),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    question = {"model": "x", "messages": [{"role": "user", "content": "What is it?"}]}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/chat/completions",
+        json.dumps(question).encode(),
+        {"Content-Type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        for _ in range(240):
+            assert server.poll() is None, log.read_text()[-4000:]
+            try:
+                with opener.open(request, timeout=60) as response:
+                    return json.load(response)
+            except urllib.error.URLError as error:
+                if not isinstance(error.reason, ConnectionError):
+                    raise
+                time.sleep(0.5)
+        raise AssertionError(f"the server never listened: {log.read_text()[-4000:]}")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+Started = dict[str, "Future[Any]"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def started(text_bench: Bench, folder: Path) -> Iterator[Started]:
+    """Every process of this module, two at a time, while the other tests run."""
+    # One step moves LoRA's B alone, from zero; at this rate the merged weights show it.
+    training_run = text_bench.config(finetuning_type="dft_lora", learning_rate=0.1)
+    inference = {
+        "model_name_or_path": str(text_bench.model),
+        "adapter_name_or_path": str(folder / "adapter"),
+        "template": "qwen",
+        "finetuning_type": "dft_lora",
+        "infer_dtype": "float32",
+        "max_new_tokens": 3,
+    }
+
+    def after_training(go: Callable[[str], Any], name: str, **changes: Any) -> Any:
+        done["adapter"].result().ok()
+        return go(recipe(folder, name, {**inference, **changes}))
+
+    with ThreadPoolExecutor(2) as pool:
+        done: Started = {"adapter": pool.submit(train, training_run, folder / "adapter")}
+        done["patched"] = pool.submit(stock_parses, "1")
+        done["stock"] = pool.submit(stock_parses, "0")
+        done["revert"] = pool.submit(run_python, REVERT)
+        done["help"] = pool.submit(cli, "train", "-h")
+        done["export"] = pool.submit(
+            after_training, partial(cli, "export"), "export", export_dir=str(folder / "merged")
+        )
+        done["chat"] = pool.submit(
+            after_training, partial(cli, "chat", stdin="What is it?\nexit\n"), "chat"
+        )
+        done["api"] = pool.submit(after_training, partial(api, log=folder / "api.log"), "api")
+        yield done
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.cli
+def test_export_merges_a_dft_lora_adapter(
+    text_bench: Bench, folder: Path, started: Started
+) -> None:
+    """``llamafactory-cli export`` with our value: what peft itself merges, and it loads."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    assert "nll" in started["adapter"].result().ok().log[0]
+    started["export"].result()
+    load = partial(AutoModelForCausalLM.from_pretrained, dtype=torch.float32)
+    exported = load(folder / "merged").state_dict()
+    base = load(text_bench.model)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    merged = PeftModel.from_pretrained(base, folder / "adapter").merge_and_unload().state_dict()
+    assert exported.keys() == merged.keys()
+    for name, value in merged.items():
+        torch.testing.assert_close(exported[name], value)
+    assert any(not torch.equal(exported[name], value) for name, value in before.items())
+
+
+@pytest.mark.cli
+def test_chat_answers_with_a_dft_lora_adapter(started: Started) -> None:
+    output = started["chat"].result()
+    assert "Assistant: " in output
+    assert "Loaded adapter(s)" in output
+
+
+@pytest.mark.cli
+def test_api_serves_a_dft_lora_adapter(started: Started) -> None:
+    answer = started["api"].result()
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    assert 1 <= answer["usage"]["completion_tokens"] <= 3
+
+
+@pytest.mark.cli
+def test_help_lists_our_values(started: Started) -> None:
+    output = started["help"].result()
+    choices = output.partition("--finetuning_type {")[2].partition("}")[0].split(",")
+    assert set(choices) == {*STOCK, *OURS}
+    assert "power:A" in output.partition("--dft_weight")[2]
+    assert "dft_objective" not in output

@@ -1,0 +1,565 @@
+"""The refusals: what our objectives cannot honour is refused by name, and stock runs never are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch  # activates dft-factory, before anything here imports llamafactory
+import yaml
+
+from dft_factory.errors import ConfigError, DftFactoryError, UpstreamContractError
+from dft_factory.objectives import select
+from tests.conftest import Bench
+from tests.support.cli import Run, clean_environment, train
+
+UNKNOWN_TYPE = (
+    "finetuning_type: {0} is unknown. Choose LLaMA-Factory's full, lora, freeze, oft, or dft, "
+    "dft_full, dft_lora, dft_freeze, dft_oft, sft, sft_full, sft_lora, sft_freeze, sft_oft."
+)
+WEIGHTS = "token, sequence, geometric_mean, power:A, floor:U, threshold:T"
+OTHER_STAGE = (
+    "finetuning_type: 'dft' needs stage: sft, not stage: '{0}': every other stage has a loss of "
+    "its own. Write stage: sft, or one of full, lora, freeze, oft as finetuning_type."
+)
+WEIGHT_ELSEWHERE = (
+    "dft_weight: 'token' has no effect with finetuning_type: '{0}'. Remove dft_weight, or choose "
+    "a finetuning_type that begins with 'dft'."
+)
+OTHER_LOSS = "finetuning_type: 'dft' and {0}: true both choose a loss. Remove {1}."
+PACKED = (
+    "finetuning_type: 'dft' with dft_weight: '{0}' weighs whole examples, and packing joins "
+    "several into one row. Remove packing and neat_packing, or choose a weight of single tokens."
+)
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    # values that do not exist
+    "type": (
+        {"finetuning_type": "dtf_lora"},
+        UNKNOWN_TYPE.format("'dtf_lora'") + " Did you mean 'dft_lora'?",
+    ),
+    "type and method": (
+        {"finetuning_type": "dft_qlora"},
+        UNKNOWN_TYPE.format("'dft_qlora'") + " Did you mean 'dft_lora'?",
+    ),
+    "type, far off": ({"finetuning_type": "ppo"}, UNKNOWN_TYPE.format("'ppo'")),
+    "type, no text": ({"finetuning_type": 3}, UNKNOWN_TYPE.format("3")),
+    "weight": (
+        {"dft_weight": "tokens"},
+        f"dft_weight: 'tokens' is unknown. Choose one of {WEIGHTS}. Did you mean 'token'?",
+    ),
+    "weight, no text": (
+        {"dft_weight": 0.5},
+        f"dft_weight: 0.5 is a float, not a name. Choose one of {WEIGHTS}.",
+    ),
+    "weight without value": (
+        {"dft_weight": "power"},
+        "dft_weight: 'power' lacks its value: write power:A with A a number 0 or more, for example "
+        "power:0.5.",
+    ),
+    "weight out of range": (
+        {"dft_weight": "floor:1.5"},
+        "dft_weight: 'floor:1.5': U must be a number from 0 to 1, not '1.5'.",
+    ),
+    "weight with a value too many": (
+        {"dft_weight": "token:1"},
+        "dft_weight: 'token:1': 'token' takes no value. Write 'token'.",
+    ),
+    # a weight where none applies
+    "weight of sft": (
+        {"finetuning_type": "sft_lora", "dft_weight": "token"},
+        WEIGHT_ELSEWHERE.format("sft_lora"),
+    ),
+    "weight of full": (
+        {"finetuning_type": "full", "dft_weight": "token"},
+        WEIGHT_ELSEWHERE.format("full"),
+    ),
+    # another loss
+    **{
+        stage: ({"stage": stage}, OTHER_STAGE.format(stage))
+        for stage in ("pt", "rm", "ppo", "dpo", "kto")
+    },
+    **{
+        switch: ({switch: True}, OTHER_LOSS.format(switch, switch))
+        for switch in ("use_dft_loss", "use_eaft_loss", "use_asft_loss")
+    },
+    "two switches": (
+        {"use_dft_loss": True, "use_asft_loss": True},
+        OTHER_LOSS.format("use_dft_loss, use_asft_loss", "use_dft_loss and use_asft_loss"),
+    ),
+    "use_hyper_parallel": (
+        {"use_hyper_parallel": True},
+        "finetuning_type: 'dft' does not work with use_hyper_parallel: true, which has a loss of "
+        "its own. Remove use_hyper_parallel.",
+    ),
+    "use_mca": (
+        {"use_mca": True},
+        "finetuning_type: 'dft' does not work with Megatron (MCA), which has a loss of its own. "
+        "Remove use_mca and unset the environment variable USE_MCA.",
+    ),
+    "use_kt": (
+        {"use_kt": True},
+        "finetuning_type: 'dft' does not work with KTransformers, whose trainer has a loss of its "
+        "own. Remove use_kt and unset USE_KT.",
+    ),
+    "use_unsloth": (
+        {"use_unsloth": True},
+        "finetuning_type: 'dft' does not work with use_unsloth: true: Unsloth replaces the model's "
+        "forward and may return no logits. Remove use_unsloth.",
+    ),
+    # terms that would be dropped
+    "moe_aux_loss_coef": (
+        {"moe_aux_loss_coef": 0.01},
+        "finetuning_type: 'dft' would drop the router loss that moe_aux_loss_coef: 0.01 asks for. "
+        "Remove moe_aux_loss_coef.",
+    ),
+    "label_smoothing_factor": (
+        {"label_smoothing_factor": 0.1},
+        "finetuning_type: 'dft' does not combine with label_smoothing_factor: 0.1. Remove "
+        "label_smoothing_factor.",
+    ),
+    # whole sequences in packed rows
+    **{
+        f"{weight}, {packing}": ({"dft_weight": weight, packing: True}, PACKED.format(weight))
+        for weight in ("sequence", "geometric_mean")
+        for packing in ("packing", "neat_packing")
+    },
+}
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    """A recipe that parses without a model or a data set at hand."""
+    return {
+        "model_name_or_path": "some/model",
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "dft",
+        "dataset": "some_set",
+        "template": "qwen",
+        "output_dir": "some_folder",
+        "use_cpu": True,
+        "report_to": "none",
+        **changes,
+    }
+
+
+def parse(config: dict[str, Any]) -> Any:
+    from llamafactory.hparams import get_train_args
+
+    return get_train_args(config)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_by_name(case: str) -> None:
+    changes, message = REFUSED[case]
+    with pytest.raises(ConfigError) as refusal:
+        parse(training(**changes))
+    assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize("objective", ["sft", "sft_lora", "dft_freeze"])
+@pytest.mark.parametrize("case", ["dpo", "use_dft_loss", "label_smoothing_factor"])
+def test_refused_with_every_objective_and_method(case: str, objective: str) -> None:
+    """The message names the finetuning_type as it was written."""
+    changes, message = REFUSED[case]
+    with pytest.raises(ConfigError) as refusal:
+        parse(training(**{**changes, "finetuning_type": objective}))
+    assert str(refusal.value) == message.replace("'dft'", f"'{objective}'")
+
+
+STOCK = [
+    case
+    for case, (changes, _) in REFUSED.items()
+    if changes.keys() - {"finetuning_type", "dft_weight"}
+]
+LLAMAFACTORY_REFUSES = ("ppo", "use_kt", "use_unsloth")
+"""For want of a reward model and of packages: with its own errors."""
+
+
+@pytest.mark.parametrize("case", STOCK)
+def test_stock_runs_are_never_refused_by_us(case: str) -> None:
+    changes = {key: value for key, value in REFUSED[case][0].items() if key != "dft_weight"}
+    config = training(**{**changes, "finetuning_type": "full"})
+    if case in LLAMAFACTORY_REFUSES:
+        with pytest.raises((ValueError, ImportError)) as refusal:
+            parse(config)
+        assert not isinstance(refusal.value, DftFactoryError)
+    else:
+        assert parse(config)[3].dft_objective is None
+
+
+@pytest.mark.parametrize("weight", ["token", "power:0.5", "floor:0.1", "threshold:0.1"])
+@pytest.mark.parametrize("packing", ["packing", "neat_packing"])
+def test_weights_of_single_tokens_go_with_packing(weight: str, packing: str) -> None:
+    assert parse(training(dft_weight=weight, **{packing: True}))[3].dft_weight == weight
+
+
+# --- what the environment and the number of ranks decide ----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("USE_V1", "the v1 trainer, which has a loss of its own. Unset the environment variable "),
+        ("USE_MCA", "Megatron (MCA), which has a loss of its own. Unset the environment variable "),
+    ],
+)
+@pytest.mark.parametrize("on", ["1", "true", "Y"])
+def test_other_trainers_by_environment(
+    monkeypatch: pytest.MonkeyPatch, variable: str, message: str, on: str
+) -> None:
+    from llamafactory.hparams import FinetuningArguments
+
+    monkeypatch.setenv(variable, on)
+    with pytest.raises(ConfigError) as refusal:
+        FinetuningArguments(finetuning_type="dft_lora")
+    expected = f"finetuning_type: 'dft_lora' does not work with {message}{variable}."
+    assert str(refusal.value) == expected
+    assert FinetuningArguments(finetuning_type="full").dft_objective is None
+    monkeypatch.setenv(variable, "0")
+    assert FinetuningArguments(finetuning_type="dft_lora").dft_objective == "dft"
+
+
+def test_ktransformers_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USE_KT", "1")
+    with pytest.raises(ConfigError) as refusal:
+        parse(training())
+    assert str(refusal.value) == REFUSED["use_kt"][1]
+    assert parse(training(finetuning_type="full"))[3].dft_objective is None
+
+
+def test_averages_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would divide by each rank's own tokens; harmless where there is one rank."""
+    from transformers import TrainingArguments
+
+    config = {"average_tokens_across_devices": False}
+    assert parse(training(**config))[3].dft_objective == "dft"
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    with pytest.raises(ConfigError) as refusal:
+        parse(training(**config))
+    assert str(refusal.value) == AVERAGED
+    assert parse(training(**config, finetuning_type="full"))[3].dft_objective is None
+    assert parse(training())[3].dft_objective == "dft"
+
+
+V1 = (
+    "finetuning_type: '{0}' does not work with LLaMA-Factory's v1 trainer, which has a loss of its "
+    "own. Unset the environment variable USE_V1."
+)
+
+
+@pytest.mark.parametrize("form", ["mapping", "words", "equals", "yaml", "json", "override"])
+def test_v1_parser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str) -> None:
+    """Every way in which v1 reads its arguments, also where it is told to drop what it ignores."""
+    from llamafactory.v1.config.arg_parser import get_args
+
+    monkeypatch.setenv("ALLOW_EXTRA_KEYS", "1")
+    file = tmp_path / ("recipe.json" if form == "json" else "recipe.yaml")
+    written = {"finetuning_type": "full" if form == "override" else "dft_lora"}
+    file.write_text(json.dumps(written) if form == "json" else yaml.safe_dump(written))
+    words = {
+        "words": ["--finetuning_type", "dft_lora"],
+        "equals": ["--finetuning_type=dft_lora"],
+        "yaml": [str(file)],
+        "json": [str(file)],
+        "override": [str(file), "finetuning_type=dft_lora"],
+    }
+    monkeypatch.setattr(sys, "argv", ["launcher", *words.get(form, [])])
+    with pytest.raises(ConfigError) as refusal:
+        get_args({"finetuning_type": "dft_lora"} if form == "mapping" else None)
+    assert str(refusal.value) == V1.format("dft_lora")
+
+
+def test_v1_stock_arguments_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llamafactory.v1.config.arg_parser import get_args
+
+    monkeypatch.setenv("ALLOW_EXTRA_KEYS", "1")
+    for changes in ({}, {"finetuning_type": "full"}):
+        model, *_ = get_args({"model": "some/model", **changes})
+        assert model.model == "some/model"
+
+
+# --- what only the loaded model, the data and the accelerator decide ------------------------------
+
+
+def refuse_runtime(weight: str = "token", **trainer: Any) -> None:
+    """``_refuse_runtime`` on a stand-in that has just what it reads of a trainer."""
+    from dft_factory.patch.trainer import _refuse_runtime
+
+    parts = {
+        "accelerator": SimpleNamespace(parallelism_config=None),
+        "model": SimpleNamespace(config=SimpleNamespace()),
+        "train_dataset": None,
+        "eval_dataset": None,
+        "get_tp_size": lambda: 1,
+    }
+    selection = select("dft", weight)
+    assert selection is not None
+    _refuse_runtime(selection, SimpleNamespace(**{**parts, **trainer}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "why"),
+    [
+        (
+            {"sp_size": 2, "sp_backend": "deepspeed"},
+            "sequence parallelism (sp_size 2)",
+            "transformers computes the loss itself (plain NLL)",
+        ),
+        (
+            {"cp_size": 4},
+            "context parallelism (cp_size 4)",
+            "each rank sees only a part of every example",
+        ),
+        (
+            {"tp_size": 2},
+            "tensor parallelism (tp_size 2)",
+            "several ranks count the same tokens",
+        ),
+    ],
+    ids=["sequence", "context", "tensor"],
+)
+def test_parallelism_within_an_example(settings: dict[str, Any], kind: str, why: str) -> None:
+    """accelerate's own configuration object."""
+    from accelerate.parallelism_config import ParallelismConfig
+
+    accelerator = SimpleNamespace(parallelism_config=ParallelismConfig(**settings))
+    with pytest.raises(ConfigError) as refusal:
+        refuse_runtime(accelerator=accelerator)
+    assert str(refusal.value) == (
+        f"finetuning_type: 'dft' does not work with {kind}, under which {why}. Switch it off in "
+        "the accelerate or DeepSpeed configuration."
+    )
+
+
+def test_data_parallelism_passes() -> None:
+    from accelerate.parallelism_config import ParallelismConfig
+
+    settings = ParallelismConfig(dp_replicate_size=2, dp_shard_size=2)
+    refuse_runtime(accelerator=SimpleNamespace(parallelism_config=settings))
+
+
+def test_deepspeeds_tensor_parallelism() -> None:
+    """Set in DeepSpeed's configuration alone, where transformers' Trainer reads it."""
+    from transformers import Trainer
+
+    deepspeed = SimpleNamespace(config={"tensor_parallel": {"autotp_size": 2}})
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(),
+        is_deepspeed_enabled=True,
+        args=SimpleNamespace(hf_deepspeed_config=deepspeed),
+    )
+    with pytest.raises(ConfigError, match=r"tensor parallelism \(tp_size 2\)"):
+        refuse_runtime(get_tp_size=lambda: Trainer.get_tp_size(trainer))
+
+
+ROUTER = (
+    "finetuning_type: 'dft' would drop the router loss of this mixture-of-experts model, whose "
+    "config.json sets output_router_logits: true. Set it to false."
+)
+
+
+def test_router_loss_of_a_nested_configuration() -> None:
+    """Multimodal models keep it in text_config, omni models one deeper, in thinker_config."""
+    from transformers import Qwen2VLConfig, Qwen3OmniMoeConfig
+
+    for config in (Qwen2VLConfig(), Qwen3OmniMoeConfig()):
+        refuse_runtime(model=SimpleNamespace(config=config))
+    text, omni = Qwen2VLConfig(), Qwen3OmniMoeConfig()
+    text.text_config.output_router_logits = True
+    omni.thinker_config.text_config.output_router_logits = True
+    for config in (text, omni):
+        with pytest.raises(ConfigError) as refusal:
+            refuse_runtime(model=SimpleNamespace(config=config))
+        assert str(refusal.value) == ROUTER
+
+
+@pytest.mark.parametrize("missing", ["logits", "labels"])
+def test_model_without_logits(missing: str) -> None:
+    """Where LLaMA-Factory's own DFT falls back to plain SFT in silence."""
+    from dft_factory.patch.trainer import TokenWeightedTrainerMixin
+
+    logits, labels = torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.int64)
+    trainer = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    with pytest.raises(UpstreamContractError) as refusal:
+        TokenWeightedTrainerMixin._token_weighted_loss(
+            trainer,
+            {"loss": logits.sum(), "logits": None if missing == "logits" else logits},
+            None if missing == "labels" else labels,
+        )
+    assert str(refusal.value) == (
+        f"Linear came back without {missing}; without them there is no token-weighted loss, and "
+        "plain SFT was not asked for."
+    )
+
+
+def run_here(config: dict[str, Any]) -> None:
+    """A whole training run in this process, which has imported everything already."""
+    from llamafactory.train.tuner import run_exp
+
+    run_exp(config)
+
+
+def test_router_loss_of_a_real_run(text_bench: Bench, tmp_path: Path) -> None:
+    model = shutil.copytree(text_bench.model, tmp_path / "model")
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**settings, "output_router_logits": True}))
+    config = text_bench.config(model_name_or_path=str(model), output_dir=str(tmp_path / "run"))
+    with pytest.raises(ConfigError) as refusal:
+        run_here(config)
+    assert str(refusal.value) == ROUTER
+    run_here({**config, "finetuning_type": "full"})
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_data_that_was_packed_and_tokenized_before(text_bench: Bench, tmp_path: Path) -> None:
+    """``tokenized_path`` ignores every data argument, ``packing`` too: its columns tell."""
+    tokenized = {
+        "tokenized_path": str(tmp_path / "tokenized"),
+        "output_dir": str(tmp_path / "run"),
+        "cutoff_len": 128,
+    }
+    run_here(text_bench.config(**tokenized, packing=True))
+    config = text_bench.config(**{**tokenized, "output_dir": str(tmp_path / "again")})
+    with pytest.raises(ConfigError) as refusal:
+        run_here({**config, "dft_weight": "geometric_mean"})
+    assert str(refusal.value) == (
+        "finetuning_type: 'dft' with dft_weight: 'geometric_mean' weighs whole examples, and this "
+        "tokenized data set was packed: several are joined in one row. Tokenize it again without "
+        "packing, or choose a weight of single tokens."
+    )
+    run_here({**config, "dft_weight": "floor:0.1"})
+
+
+# --- what the user sees: the real command line ----------------------------------------------------
+
+AVERAGED = (
+    "finetuning_type: 'dft' normalises over the tokens of all ranks, which "
+    "average_tokens_across_devices: false switches off. Remove average_tokens_across_devices."
+)
+MCA = """
+import json, sys
+import torch
+from dft_factory.errors import ConfigError
+from llamafactory.hparams import get_train_args
+
+config, found = json.loads(sys.argv[1]), []
+for value in ("dft", "full"):
+    try:
+        found.append(get_train_args({**config, "finetuning_type": value})[3].use_mca)
+    except ConfigError as error:
+        found.append(str(error))
+print("FOUND " + json.dumps(found))
+"""
+
+
+def run_mca(folder: Path) -> list[Any]:
+    """Parses under USE_MCA=1, with an empty stand-in for Megatron's adapter."""
+    package = folder / "stand-in" / "mcore_adapter"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from transformers import Seq2SeqTrainingArguments, TrainingArguments\n"
+        "class TrainingArguments(Seq2SeqTrainingArguments):\n"
+        "    pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", MCA, json.dumps(training())],
+        env=clean_environment(USE_MCA="1", PYTHONPATH=str(package.parent)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return list(json.loads(done.stdout.rpartition("FOUND ")[2]))
+
+
+Started = dict[str, "Future[Any]"]
+
+
+@pytest.fixture(scope="module")
+def started(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """Every process of this module, two at a time."""
+    folder = tmp_path_factory.mktemp("refusals")
+    averaged = {"average_tokens_across_devices": False}
+    v1 = {"command": ("llamafactory-cli", "sft")}
+    extra = {"USE_V1": "1", "ALLOW_EXTRA_KEYS": "1"}
+    runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "two ranks": (averaged, {"ranks": 2}),
+        "one rank": ({"label_smoothing_factor": 0.1}, {}),
+        "v1": ({}, {**v1, "environment": {"USE_V1": "1"}}),
+        "v1, extra keys": ({}, {**v1, "environment": extra}),
+        "ordinary error": ({"dataset": "no_such_set"}, {}),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        done: Started = {
+            name: pool.submit(
+                train, text_bench.config(**changes), folder / name.replace(" ", "-"), **options
+            )
+            for name, (changes, options) in runs.items()
+        }
+        done["mca"] = pool.submit(run_mca, folder)
+        yield done
+        pool.shutdown(cancel_futures=True)
+
+
+def test_megatron_as_a_user_starts_it(started: Started) -> None:
+    ours, stock = started["mca"].result()
+    assert ours == (
+        "finetuning_type: 'dft' does not work with Megatron (MCA), which has a loss of its own. "
+        "Unset the environment variable USE_MCA."
+    )
+    assert stock is True
+
+
+def refused(run: Run) -> list[str]:
+    """The messages that a refused run showed, each on a line of its own; no traceback of ours."""
+    assert run.status != 0
+    assert not (run.folder / "trainer_state.json").exists()
+    assert "ConfigError" not in run.output, run.output[-4000:]
+    assert "dft_factory" not in run.output, run.output[-4000:]
+    return [line for line in run.output.splitlines() if "dft-factory: " in line]
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("one rank", REFUSED["label_smoothing_factor"][1]),
+        ("v1", V1.format("dft")),
+        ("v1, extra keys", V1.format("dft")),
+    ],
+)
+def test_command_line_shows_one_message_and_no_traceback(
+    started: Started, name: str, message: str
+) -> None:
+    run = started[name].result()
+    assert refused(run) == [f"dft-factory: {message}"]
+    assert "Traceback" not in run.output
+
+
+@pytest.mark.cli
+def test_every_rank_shows_its_message_and_no_traceback(started: Started) -> None:
+    """What torchrun and llamafactory-cli add about their children is theirs."""
+    messages = refused(started["two ranks"].result())
+    assert 1 <= len(messages) <= 2
+    assert {line[line.index("dft-factory: ") :] for line in messages} == {
+        f"dft-factory: {AVERAGED}"
+    }
+
+
+@pytest.mark.cli
+def test_other_errors_keep_their_traceback(started: Started) -> None:
+    run = started["ordinary error"].result()
+    assert run.status != 0
+    assert "Traceback (most recent call last):" in run.output
+    assert "ValueError: Undefined dataset no_such_set" in run.output
+    assert "dft-factory: " not in run.output

@@ -1,0 +1,308 @@
+"""``validate`` with the real LLaMA-Factory: one run over many files, all findings at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dft_factory.validate import Finding, exit_status, validate_files
+
+GOOD = """
+model_name_or_path: org/model
+stage: sft
+do_train: true
+finetuning_type: dft
+dataset: here
+dataset_dir: data
+template: qwen
+output_dir: runs/one
+learning_rate: 1e-5
+use_cpu: true
+bf16: true
+report_to: none
+"""
+NO_GPU = "needs a GPU that can do it, and this machine has none."
+DFT = "finetuning_type: 'dft'"
+
+FILES = {
+    "good.yaml": GOOD,
+    "fields.yaml": GOOD
+    + """
+learning_rat: 1e-5
+max_steps: 1e3
+save_strategy: no
+pref_loss: simop
+per_device_train_batch_size: "two"
+lora_target: [q_proj, v_proj]
+""",
+    "template.yaml": GOOD.replace("template: qwen", "template: qwne"),
+    "selection.yaml": GOOD.replace("type: dft", "type: dtf").replace("dataset: here", "seed: 1"),
+    "weight.yaml": GOOD + "dft_weight: tokne\n",
+    "stock.yaml": GOOD.replace("type: dft", "type: full") + "dft_weight: token\n",
+    "refused.yaml": GOOD
+    + """
+dft_weight: sequence
+packing: true
+neat_packing: true
+use_dft_loss: true
+use_eaft_loss: true
+use_unsloth: true
+use_kt: true
+moe_aux_loss_coef: 0.1
+label_smoothing_factor: 0.1
+average_tokens_across_devices: false
+""",
+    "stage.yaml": GOOD.replace("stage: sft", "stage: dpo"),
+    "theirs.yaml": GOOD + "do_predict: true\nquantization_bit: 4\nfp16: true\n",
+    "nothing.yaml": GOOD.replace("do_train: true\n", ""),
+    "missing.yaml": "do_train: true\noutput_dir: runs/x\nuse_cpu: true\n",
+    "machine.yaml": GOOD.replace("use_cpu: true", "deepspeed: configs/z3.json")
+    .replace("runs/one", "runs/full")
+    .replace("dataset: here", "dataset: gone"),
+    "router.yaml": GOOD.replace("org/model", "moe"),
+    "z3.json": json.dumps({"train_batch_size": "auto", "zero_optimization": {"stage": 3}}),
+    "z4.json": json.dumps(
+        {
+            "optimizer": {"type": "AdamW", "params": {"lr": 0.5}},
+            "zero_optimization": {"stage": 4, "overlap_com": True, "reduce_bucket_size": "auto"},
+        }
+    ),
+    "against.yaml": GOOD + "deepspeed: configs/z4.json\n",
+    "fsdp.yaml": """
+distributed_type: FSDP
+mixed_precison: bf16
+num_processes: 2
+fsdp_config: {fsdp_version: 2, fsdp_reshard_after_foward: true}
+parallelism_config: {parallelism_config_cp_size: 2}
+""",
+    "fsdp_good.yaml": """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+mixed_precision: bf16
+num_processes: 2
+fsdp_config: {fsdp_version: 2, fsdp_reshard_after_forward: true}
+""",
+    "export_good.yaml": """
+model_name_or_path: org/model
+adapter_name_or_path: org/adapter
+template: qwen
+export_dir: runs/merged
+""",
+    "export.yaml": """
+model_name_or_path: org/model
+adapter_name_or_path: org/adapter
+finetuning_type: full
+export_dir: runs/merged
+export_device: gpu
+learning_rate: 1e-4
+""",
+    "inference.yaml": "model_name_or_path: org/model\ntemplate: qwen\ninfer_backend: huggingface\n",
+    "inference_bad.yaml": "model_name_or_path: org/model\ninfer_backend: vlm\n",
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
+    root = tmp_path_factory.mktemp("project")
+    (root / "configs").mkdir()
+    (root / "data").mkdir()
+    (root / "data/here.json").write_text("[]")
+    info = {"here": {"file_name": "here.json"}, "gone": {"file_name": "gone.json"}}
+    (root / "data/dataset_info.json").write_text(json.dumps(info))
+    (root / "moe").mkdir()
+    (root / "moe/config.json").write_text(json.dumps({"output_router_logits": True}))
+    (root / "runs/full").mkdir(parents=True)
+    (root / "runs/full/model.safetensors").write_text("")
+    for name, text in FILES.items():
+        (root / "configs" / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        # None of these may change what a recipe means.
+        patch.setenv("USE_V1", "1")
+        patch.setenv("ALLOW_EXTRA_ARGS", "1")
+        patch.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        return validate_files([Path("configs") / name for name in FILES])
+
+
+def _of(found: Sequence[Finding], name: str) -> list[tuple[str, str, str]]:
+    return [(x.severity, x.key, x.message) for x in found if x.file.name == name]
+
+
+def _keys(found: Sequence[Finding], name: str) -> list[str]:
+    return [x.key for x in found if x.file.name == name and x.severity == "error"]
+
+
+@pytest.mark.parametrize(
+    "name", ["good.yaml", "export_good.yaml", "fsdp_good.yaml", "inference.yaml", "z3.json"]
+)
+def test_good_files_yield_nothing(found: Sequence[Finding], name: str) -> None:
+    assert _of(found, name) == []
+
+
+def test_errors_of_all_files_come_together(found: Sequence[Finding]) -> None:
+    assert exit_status(found) == 2
+    order = list(dict.fromkeys(x.file.name for x in found))
+    assert order == [name for name in FILES if name in order]
+    assert len(order) >= 15
+
+
+def test_fields(found: Sequence[Finding]) -> None:
+    assert _of(found, "fields.yaml") == [
+        ("error", "learning_rat", "is no argument of LLaMA-Factory. Did you mean 'learning_rate'?"),
+        ("error", "max_steps", "1000.0 is a number, not a whole number. Write 1000."),
+        (
+            "error",
+            "save_strategy",
+            "no without quotes is the boolean false in YAML. Write 'no'.",
+        ),
+        (
+            "error",
+            "pref_loss",
+            "'simop' is unknown. Choose one of sigmoid, hinge, ipo, kto_pair, orpo, simpo. Did "
+            "you mean 'simpo'?",
+        ),
+        ("error", "per_device_train_batch_size", "'two' is text, not a whole number."),
+    ]
+
+
+def test_template(found: Sequence[Finding]) -> None:
+    ((severity, key, message),) = _of(found, "template.yaml")
+    assert (severity, key) == ("error", "template")
+    assert message.startswith("'qwne' is unknown to LLaMA-Factory. Did you mean 'qwen'?")
+
+
+def test_the_selection_speaks_with_the_words_of_objectives(found: Sequence[Finding]) -> None:
+    (first, second) = _of(found, "selection.yaml")
+    assert first[:2] == ("error", "finetuning_type")
+    assert first[2].startswith("'dtf' is unknown. Choose LLaMA-Factory's full, lora, freeze, oft")
+    assert second == (
+        "error",
+        "dataset",
+        "LLaMA-Factory refuses it: Please specify dataset for training.",
+    )
+    (weight,) = _of(found, "weight.yaml")
+    assert weight[1] == "dft_weight"
+    assert weight[2].endswith("Did you mean 'token'?")
+    (stock,) = _of(found, "stock.yaml")
+    assert stock[1] == "dft_weight"
+    assert stock[2].startswith("'token' has no effect with finetuning_type: 'full'.")
+
+
+def test_every_refusal_of_ours_at_once(found: Sequence[Finding]) -> None:
+    assert set(_keys(found, "refused.yaml")) == {
+        "use_dft_loss, use_eaft_loss",
+        "use_kt",
+        "use_unsloth",
+        "moe_aux_loss_coef",
+        "label_smoothing_factor",
+        "packing, neat_packing",
+    }
+    for severity, key, message in _of(found, "refused.yaml"):
+        if severity == "error":
+            assert message.startswith(DFT), key
+    assert [k for s, k, _ in _of(found, "refused.yaml") if s == "warning"] == [
+        "average_tokens_across_devices"
+    ]
+
+
+def test_another_stage(found: Sequence[Finding]) -> None:
+    ((severity, key, message),) = _of(found, "stage.yaml")
+    assert (severity, key) == ("error", "stage")
+    assert message.startswith(f"{DFT} needs stage: sft, not stage: 'dpo'")
+
+
+def test_what_only_llamafactory_knows(found: Sequence[Finding]) -> None:
+    said = {key: text for severity, key, text in _of(found, "theirs.yaml") if severity == "error"}
+    assert said == {
+        "fp16": "LLaMA-Factory refuses it: At most one of fp16 and bf16 can be True, but not both",
+        "do_predict": "LLaMA-Factory refuses it: Please enable `predict_with_generate` to save "
+        "model predictions.",
+        "quantization_bit": "LLaMA-Factory refuses it: Quantization is only compatible with the "
+        "LoRA or OFT method.",
+    }
+
+
+def test_a_recipe_that_would_do_nothing_or_lacks_what_it_needs(found: Sequence[Finding]) -> None:
+    assert _keys(found, "nothing.yaml") == ["do_train"]
+    ((_, key, message),) = _of(found, "missing.yaml")
+    assert key == "model_name_or_path"
+    assert message == "LLaMA-Factory refuses it: Please provide `model_name_or_path`."
+
+
+def test_what_depends_on_this_machine_is_a_warning(found: Sequence[Finding]) -> None:
+    assert _of(found, "machine.yaml") == [
+        ("warning", "bf16", f"{NO_GPU} On a CPU it needs use_cpu: true."),
+        (
+            "warning",
+            "output_dir",
+            "it holds a trained model already. Move that away, or name another folder.",
+        ),
+        ("warning", "deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."),
+        (
+            "warning",
+            "dataset",
+            "'gone': data/gone.json is not here yet. Put it there before training.",
+        ),
+    ]
+
+
+def test_a_router_loss_that_would_be_dropped(found: Sequence[Finding]) -> None:
+    assert _keys(found, "router.yaml") == ["model_name_or_path"]
+
+
+def test_deepspeed(found: Sequence[Finding]) -> None:
+    assert [(key, message) for _, key, message in _of(found, "z4.json")] == [
+        ("zero_optimization.stage", "4: Input should be 0, 1, 2, 3 or 3."),
+        (
+            "zero_optimization.overlap_com",
+            "is no setting of DeepSpeed. Did you mean 'overlap_comm'?",
+        ),
+    ]
+    errors = [text for severity, _, text in _of(found, "against.yaml") if severity == "error"]
+    assert errors == [
+        "contradicts the recipe: ds optimizer.params.lr=0.5 vs hf learning_rate=1e-05. Write "
+        "'auto' there."
+    ]
+
+
+def test_accelerate(found: Sequence[Finding]) -> None:
+    assert _of(found, "fsdp.yaml") == [
+        (
+            "error",
+            "mixed_precison",
+            "is no setting of accelerate. Did you mean 'mixed_precision'?",
+        ),
+        (
+            "error",
+            "fsdp_config.fsdp_reshard_after_foward",
+            "is no setting of accelerate, which ignores it. Did you mean "
+            "'fsdp_reshard_after_forward'?",
+        ),
+        (
+            "warning",
+            "parallelism_config.parallelism_config_cp_size",
+            "2: transformers computes the loss itself under this parallelism, so "
+            "finetuning_type: dft is refused. Set it to 1 for DFT.",
+        ),
+    ]
+
+
+def test_export_and_inference(found: Sequence[Finding]) -> None:
+    assert _of(found, "export.yaml") == [
+        ("error", "export_device", "'gpu' is unknown. Choose one of cpu, auto."),
+        (
+            "error",
+            "learning_rate",
+            "belongs into a training recipe; LLaMA-Factory refuses it here. Remove it.",
+        ),
+        (
+            "error",
+            "adapter_name_or_path",
+            "LLaMA-Factory refuses it: Adapter is only valid for the LoRA method.",
+        ),
+    ]
+    assert _keys(found, "inference_bad.yaml") == ["infer_backend"]

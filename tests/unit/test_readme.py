@@ -1,0 +1,80 @@
+"""README.md says what the patch table says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from dft_factory.doctor.readme import (
+    BEGIN,
+    END,
+    UPDATE,
+    patch_table_markdown,
+    update_readme,
+)
+from dft_factory.errors import ConfigError
+from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_patch_table_in_the_readme_is_current() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert patch_table_markdown() in text, (
+        f"README.md is behind dft_factory/patch/table.py (its table stands between {BEGIN} and "
+        f"{END}). Run `{UPDATE}`."
+    )
+
+
+def _cells(markdown: str) -> list[list[str]]:
+    """Body cells as a reader sees them: rendered, tags and code marks gone."""
+    rows: list[list[str]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline" and rows:
+            rows[-1].append("".join(child.content for child in token.children or ()))
+    return rows[1:]
+
+
+def test_nothing_of_the_table_is_swallowed_by_markdown() -> None:
+    rows = _cells(patch_table_markdown())
+    assert len(rows) == len(PATCHES)
+    for row, patch in zip(rows, PATCHES, strict=True):
+        assert row[:3] == [patch.target, patch.change, patch.reason]
+        assert row[3].startswith(", ".join(SUPPORTED_LLAMAFACTORY))
+        assert f"({patch.test})" in patch_table_markdown()
+
+
+def test_update_replaces_what_is_between_the_markers_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    assert update_readme(readme) is True
+    assert readme.read_text() == f"# before\n\n{patch_table_markdown()}\n\nafter\n"
+    assert update_readme(readme) is False
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
+def test_update_refuses_a_file_without_one_place_for_the_table(tmp_path: Path, text: str) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(ConfigError, match="once each and in this order"):
+        update_readme(readme)
+    assert readme.read_text() == text
+
+
+def test_the_command_that_the_failing_test_names_works(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
+    command = [sys.executable, *UPDATE.split()[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tmp_path / "README.md").read_text() == f"{patch_table_markdown()}\n"
+    missing = subprocess.run(
+        [*command[:-1], "NONE.md"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("dft-factory: NONE.md: cannot be read")

@@ -1,0 +1,110 @@
+"""The result schema, its arithmetic, and what a reader of broken files is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dft_eval.errors import UsageError
+from dft_eval.results import (
+    BenchmarkResult,
+    ItemScore,
+    ResultFile,
+    mean_and_stderr,
+    merge_results,
+    read_items,
+    read_results,
+    summarise,
+    write_items,
+)
+
+
+def row(name: str = "humaneval", style: str = "chat", score: float = 0.5) -> BenchmarkResult:
+    return BenchmarkResult(
+        benchmark=name,
+        metric="pass@1",
+        score=score,
+        stderr=0.1,
+        n_total=4,
+        n_scored=4,
+        items=f"{name}.items.jsonl",
+        harness="h 1",
+        prompt_style="chat" if style == "chat" else "completion",
+    )
+
+
+def header(model: str = "m", sha: str | None = "s") -> ResultFile:
+    return ResultFile(model=model, model_sha256=sha, label="base")
+
+
+def test_mean_and_standard_error_by_hand() -> None:
+    """Scores 1, 0, 0, 1: mean 1/2, sample variance 4·(1/4)/3 = 1/3, error sqrt(1/3/4) = 0.288675."""
+    mean, error = mean_and_stderr([1, 0, 0, 1])
+    assert mean == 0.5
+    assert error == pytest.approx(0.2886751346)
+    assert mean_and_stderr([]) == (None, None)
+    assert mean_and_stderr([1.0]) == (1.0, None)
+
+
+def test_an_unscored_item_is_neither_right_nor_wrong() -> None:
+    items = [ItemScore(id=str(i), score=s) for i, s in enumerate([1.0, None, 0.0, 1.0])]
+    found = summarise(items)
+    assert (found["n_total"], found["n_scored"]) == (4, 3)
+    assert found["score"] == pytest.approx(2 / 3)
+
+
+@given(st.lists(st.builds(ItemScore, id=st.text(), score=st.none(), reason=st.text()), max_size=5))
+def test_items_survive_any_text(
+    tmp_path_factory: pytest.TempPathFactory, items: list[ItemScore]
+) -> None:
+    path = tmp_path_factory.mktemp("items") / "x.jsonl"
+    write_items(path, items)
+    assert read_items(path) == items
+
+
+def test_a_malformed_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.items.jsonl"
+    path.write_text('{"id": "a", "score": 1.0}\n{"id": "b", "score": 2.0}\n')
+    with pytest.raises(UsageError, match="line 2"):
+        read_items(path)
+
+
+def test_merging(tmp_path: Path) -> None:
+    """A benchmark scored again replaces its row; another style and benchmark stand beside it."""
+    merge_results(tmp_path, header(), [row(score=0.1)])
+    merge_results(tmp_path, header(), [row(style="completion"), row("python-basics")])
+    merged = merge_results(tmp_path, header(), [row(score=0.9)])
+    found = read_results(tmp_path)
+    assert found == merged
+    assert [(r.benchmark, r.prompt_style, r.score) for r in found.results] == [
+        ("humaneval", "completion", 0.5),
+        ("python-basics", "chat", 0.5),
+        ("humaneval", "chat", 0.9),
+    ]
+    assert set(json.loads((tmp_path / "results.json").read_text())) == {
+        "schema_version",
+        "model",
+        "model_sha256",
+        "base_model",
+        "label",
+        "results",
+    }
+
+
+@pytest.mark.parametrize("other", [header("n"), header(sha="t")])
+def test_results_of_another_model_are_not_mixed(tmp_path: Path, other: ResultFile) -> None:
+    merge_results(tmp_path, header(), [row()])
+    with pytest.raises(UsageError, match="Use another --out"):
+        merge_results(tmp_path, other, [row()])
+
+
+def test_unreadable_results(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="dft-factory eval"):
+        read_results(tmp_path)
+    (tmp_path / "results.json").write_text('{"schema_version": 2}')
+    with pytest.raises(UsageError, match="schema"):
+        read_results(tmp_path)

@@ -1,0 +1,480 @@
+"""``dft-factory validate``: everything that can be judged without starting LLaMA-Factory."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from dft_factory.validate import Finding, exit_status, render_text, validate_files
+from dft_factory.validate.blame import every_refusal
+from dft_factory.validate.fields import check_values, fields_of
+from dft_factory.validate.files import Config, kind_of, read
+from dft_factory.validate.places import check_places
+from dft_factory.validate.twins import check_twins
+
+
+def test_importing_the_two_packages_is_cheap() -> None:
+    source = (
+        "import sys, dft_factory.doctor, dft_factory.validate; "
+        "print(sorted({'torch', 'llamafactory', 'transformers', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+# Findings
+
+
+def test_findings_are_one_line_each_and_errors_alone_fail() -> None:
+    warning = Finding(Path("a.yaml"), "warning", "bf16", "needs a GPU.")
+    error = Finding(Path("b.yaml"), "error", "stage", "no.")
+    assert render_text([warning, error]) == (
+        "a.yaml: bf16: warning: needs a GPU.\nb.yaml: stage: no.\n"
+    )
+    assert (exit_status([]), exit_status([warning]), exit_status([warning, error])) == (0, 0, 2)
+
+
+# Reading
+
+
+def _read(tmp_path: Path, text: str, name: str = "x.yaml") -> tuple[Config | None, list[str]]:
+    file = tmp_path / name
+    file.write_text(text)
+    config, findings = read(file)
+    assert all(finding.severity == "error" for finding in findings)
+    return config, [f"{finding.key}: {finding.message}" for finding in findings]
+
+
+def test_numbers_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
+    config, findings = _read(
+        tmp_path, "do_train: true\nlearning_rate: 1e-5\nsave_strategy: no\nmax_steps: 010\n"
+    )
+    assert findings == []
+    assert config is not None
+    # Plain PyYAML reads '1e-5' as text; `no` is a boolean for both.
+    assert config.values["learning_rate"] == 1e-5
+    assert config.values["save_strategy"] is False
+
+
+def test_every_duplicate_is_found_and_the_rest_is_still_read(tmp_path: Path) -> None:
+    text = (
+        "do_train: true\nlearning_rate: 1e-5\nstage: sft\nfsdp_config: {a: 1, a: 2}\n"
+        "learning_rate: 2e-5\nstage: pt\n"
+    )
+    config, findings = _read(tmp_path, text)
+    tail = "and LLaMA-Factory refuses to read the file. Remove one of the two."
+    assert findings == [
+        f"learning_rate: is given twice, on lines 2 and 5, {tail}",
+        f"stage: is given twice, on lines 3 and 6, {tail}",
+        f"fsdp_config.a: is given twice, on lines 4 and 4, {tail}",
+    ]
+    assert config is not None
+    assert config.values == {
+        "do_train": True,
+        "learning_rate": 2e-5,
+        "stage": "pt",
+        "fsdp_config": {"a": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1\nb: 2\n", "-: is not YAML, line 2, column 2: expected ',' or ']', but got ':'."),
+        ("a: b: c\n", "-: is not YAML, line 1, column 5: mapping values are not allowed here."),
+        ("\ta: 1\n", "-: is not YAML, line 1, column 1: found character '\\t' that cannot start"),
+        ("a: 1\n---\nb: 2\n", "-: is not YAML, line 2, column 1: but found another document."),
+        ("", "-: is empty, not keys and values. Expected a LLaMA-Factory recipe"),
+        ("- a\n", "-: holds a list, not keys and values."),
+        ("just words\n", "-: holds a str, not keys and values."),
+        ("colour: red\n", "-: is of no known kind. Expected a LLaMA-Factory recipe"),
+        ("do_train: ${x\n", "-: cannot be read: "),
+    ],
+)
+def test_what_cannot_be_read_says_where(tmp_path: Path, text: str, message: str) -> None:
+    config, findings = _read(tmp_path, text)
+    assert config is None
+    assert len(findings) == 1
+    assert findings[0].startswith(message)
+
+
+def test_files_that_are_no_text_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_bytes(b"a: \xff\n")
+    found = validate_files([tmp_path / "none.yaml", tmp_path, tmp_path / "b.yaml"])
+    assert [(finding.file, finding.message) for finding in found] == [
+        (tmp_path / "none.yaml", "no such file."),
+        (tmp_path, f"is a folder. Name its files, for example {tmp_path}/*.yaml."),
+        (tmp_path / "b.yaml", "is not UTF-8 text: byte 3 is invalid start byte."),
+    ]
+
+
+def test_a_key_that_is_no_name(tmp_path: Path) -> None:
+    config, findings = _read(tmp_path, "do_train: true\n1: 2\n")
+    assert findings == ["1: this key is a int, not a name. Remove it."]
+    assert config is not None
+    assert config.values == {"do_train": True}
+
+
+def test_json(tmp_path: Path) -> None:
+    config, findings = _read(tmp_path, '{"zero_optimization": {"stage": 2, "stage": 3}}', "ds.json")
+    assert config is not None
+    assert config.kind == "deepspeed"
+    assert config.values == {"zero_optimization": {"stage": 3}}
+    assert findings == ["stage: is given twice; only the last value counts. Remove one of the two."]
+    assert _read(tmp_path, '{"a": 1,}', "x.json")[1][0].startswith("-: is not JSON, line 1: ")
+    assert _read(tmp_path, '{"do_train": true}', "r.json")[1] == [
+        "-: llamafactory-cli 0.9.5 cannot read JSON recipes. Write it as YAML."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        (["model_name_or_path", "do_train", "deepspeed"], "train"),
+        (["model_name_or_path", "stage"], "train"),
+        (["model_name_or_path", "export_dir", "finetuning_type"], "export"),
+        (["model_name_or_path", "template"], "inference"),
+        (["zero_optimization", "bf16", "train_batch_size"], "deepspeed"),
+        (["distributed_type", "mixed_precision", "num_processes"], "accelerate"),
+        (["bf16"], None),
+    ],
+)
+def test_kinds(keys: list[str], kind: str | None) -> None:
+    assert kind_of(dict.fromkeys(keys)) == kind
+
+
+# Fields
+
+
+class _Mode(enum.StrEnum):
+    NO = "no"
+    STEPS = "steps"
+
+
+@dataclass
+class _Arguments:
+    whole: int = 1
+    number: float = 0.0
+    flag: bool = False
+    text: str = ""
+    maybe: int | None = None
+    choice: Literal["cpu", "auto"] = "cpu"
+    maybe_choice: Literal["a", "b"] | None = None
+    mode: _Mode | str = "no"
+    settings: dict[str, Any] | str | None = None
+    names: str = field(default="", metadata={"help": "Use commas to separate several."})
+    resume_from_checkpoint: str | None = None
+    hidden: str = field(default="", init=False)
+    text_or_none: str = None  # type: ignore[assignment]
+
+
+GOOD = [
+    ("whole", 3),
+    ("number", 3),
+    ("number", 1e-5),
+    ("flag", True),
+    ("text", "x"),
+    ("maybe", None),
+    ("choice", "auto"),
+    ("maybe_choice", None),
+    ("maybe_choice", "b"),
+    ("mode", "steps"),
+    ("settings", {"a": 1}),
+    ("settings", "file.json"),
+    ("names", "a,b"),
+    ("names", ["a", "b"]),
+    ("resume_from_checkpoint", True),
+    ("text_or_none", None),
+]
+BAD = [
+    ("whole", "3", "'3' is text, not a whole number. Remove the quotes."),
+    ("whole", "many", "'many' is text, not a whole number."),
+    ("whole", 1e3, "1000.0 is a number, not a whole number. Write 1000."),
+    ("whole", 0.5, "0.5 is a number, not a whole number."),
+    ("whole", True, "True is a boolean, not a whole number."),
+    ("whole", None, "is empty. Give a value, or remove the line."),
+    ("number", "1e-5", "'1e-5' is text, not a number. Remove the quotes."),
+    ("flag", 1, "1 is a whole number, not true or false. Write true."),
+    ("flag", "true", "'true' is text, not true or false. Remove the quotes."),
+    ("flag", "maybe", "'maybe' is text, not true or false."),
+    ("text", 2024, "2024 is a whole number, not text. Put it into quotes: '2024'."),
+    (
+        "text",
+        False,
+        "False is a boolean, not text. Put the word into quotes: without them YAML reads no, off "
+        "and false as a boolean.",
+    ),
+    ("text", ["a"], "['a'] is a list, not text."),
+    ("text", "${x}", "'${x}': LLaMA-Factory does not fill in ${...}. Write the value itself."),
+    (
+        "choice",
+        "gpu",
+        "'gpu' is unknown. Choose one of cpu, auto.",
+    ),
+    ("choice", "autp", "'autp' is unknown. Choose one of cpu, auto. Did you mean 'auto'?"),
+    ("mode", False, "no without quotes is the boolean false in YAML. Write 'no'."),
+    ("mode", "step", "'step' is unknown. Choose one of no, steps. Did you mean 'steps'?"),
+    ("settings", [1], "[1] is a list, not text or a mapping."),
+    ("hidden", "x", "is no argument of LLaMA-Factory."),
+    ("wohle", 1, "is no argument of LLaMA-Factory. Did you mean 'whole'?"),
+    ("other", 1, "belongs into a training recipe; LLaMA-Factory refuses it here. Remove it."),
+]
+
+
+def _check(key: str, value: Any) -> list[tuple[str, str]]:
+    return list(check_values({key: value}, fields_of([_Arguments]), {"other": "a training recipe"}))
+
+
+@pytest.mark.parametrize(("key", "value"), GOOD)
+def test_values_that_fit(key: str, value: Any) -> None:
+    assert _check(key, value) == []
+
+
+@pytest.mark.parametrize(("key", "value", "message"), BAD)
+def test_values_that_do_not_fit(key: str, value: Any, message: str) -> None:
+    assert _check(key, value) == [(key, message)]
+
+
+# Blame
+
+
+def _parser(*rules: tuple[Callable[[dict[str, Any]], bool], str]) -> Callable[..., Any]:
+    """A parser that raises the message of the first rule that applies."""
+
+    def parse(values: dict[str, Any]) -> BaseException | None:
+        return next((ValueError(said) for applies, said in rules if applies(values)), None)
+
+    return parse
+
+
+def _blamed(parse: Any, values: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    return [(refusal.keys, str(refusal.error)) for refusal in every_refusal(parse, values)]
+
+
+def test_one_after_the_other_and_by_experiment_where_the_message_names_no_key() -> None:
+    parse = _parser(
+        (lambda v: v.get("a", 0) > 1, "Too much."),
+        (lambda v: v.get("b", 0) > 1, "b must be small."),
+        (lambda v: v.get("c", 0) > 1, "It is not so."),
+    )
+    assert _blamed(parse, {"a": 2, "b": 2, "c": 2, "d": 2}) == [
+        (("a",), "Too much."),
+        (("b",), "b must be small."),
+        (("c",), "It is not so."),
+    ]
+    assert _blamed(parse, {"a": 1}) == []
+
+
+def test_keys_that_each_suffice_are_blamed_together() -> None:
+    parse = _parser((lambda v: bool(v.get("p") or v.get("q")), "dft: remove p and q."))
+    assert _blamed(parse, {"p": 1, "q": 1, "r": 1}) == [(("p", "q"), "dft: remove p and q.")]
+
+    def lists(values: dict[str, Any]) -> BaseException | None:
+        bad = [key for key in ("p", "q") if key in values]
+        return ValueError(f"{', '.join(bad)} clash. Remove {' and '.join(bad)}.") if bad else None
+
+    assert [keys for keys, _ in _blamed(lists, {"p": 1, "q": 1, "r": 1})] == [("p", "q")]
+    assert _blamed(parse, {"q": 1, "r": 1}) == [(("q",), "dft: remove p and q.")]
+
+
+def test_a_key_that_is_only_mentioned_is_not_blamed() -> None:
+    parse = _parser(
+        (lambda v: "p" in v, "p does not go with r."),
+        (lambda v: "r" in v, "r is bad."),
+    )
+    for values in ({"r": 1, "p": 1}, {"p": 1, "r": 1}):
+        assert _blamed(parse, values) == [
+            (("p",), "p does not go with r."),
+            (("r",), "r is bad."),
+        ]
+
+
+def test_what_the_recipe_is_about_is_blamed_last() -> None:
+    parse = _parser(
+        (
+            lambda v: v.get("finetuning_type") == "dft" and v.get("stage") == "dpo",
+            "finetuning_type: dft needs stage: sft.",
+        )
+    )
+    values = {"finetuning_type": "dft", "stage": "dpo"}
+    assert _blamed(parse, values)[0][0] == ("stage",)
+
+
+def test_a_refusal_that_no_key_explains_ends_it() -> None:
+    assert _blamed(_parser((lambda v: True, "Never.")), {"a": 1, "b": 2}) == [((), "Never.")]
+
+
+# What a recipe points at
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a data set, entered from somewhere else."""
+    (tmp_path / "project" / "configs").mkdir(parents=True)
+    data = tmp_path / "project" / "data"
+    data.mkdir()
+    info = {
+        "here": {"file_name": "here.json"},
+        "gone": {"file_name": "gone.json"},
+        "hub": {"hf_hub_url": "a/b"},
+        "pairs": {"file_name": "here.json", "ranking": True},
+    }
+    (data / "dataset_info.json").write_text(json.dumps(info))
+    (data / "here.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "project"
+
+
+def _places(project: Path, **values: Any) -> list[tuple[str, str, str]]:
+    config = Config(project / "configs" / "x.yaml", "train", values)
+    return [(each.severity, each.key, each.message) for each in check_places(config)]
+
+
+def test_data_sets_are_found_from_the_project_of_the_recipe(project: Path) -> None:
+    assert _places(project, dataset="here, hub", dataset_dir="data") == []
+    assert _places(project, dataset="here", eval_dataset="hub") == []  # data is the default
+    assert _places(project, dataset="a/b", dataset_dir="ONLINE") == []
+
+
+def test_data_sets_that_are_not_there(project: Path) -> None:
+    assert _places(project, dataset="here,heer,gone", eval_dataset="pairs") == [
+        (
+            "error",
+            "dataset",
+            "'heer' is not in data/dataset_info.json, which has here, gone, hub, pairs. Did you "
+            "mean 'here'?",
+        ),
+        (
+            "warning",
+            "dataset",
+            "'gone': data/gone.json is not here yet. Put it there before training.",
+        ),
+        (
+            "error",
+            "eval_dataset",
+            "'pairs' is a ranking data set (ranking: true in dataset_info.json), which stage: sft "
+            "cannot train on.",
+        ),
+    ]
+    assert _places(project, dataset="ultrafeedback", dataset_dir="runs/data") == [
+        (
+            "warning",
+            "dataset_dir",
+            "there is no runs/data/dataset_info.json: not here yet. Make it: `dft-factory data "
+            "prepare ultrafeedback --source PATH_OR_HUB_ID --out runs/data`.",
+        )
+    ]
+
+
+def test_models_that_look_local_are_looked_for(project: Path) -> None:
+    (project / "runs" / "base").mkdir(parents=True)
+    for name in ("Qwen/Qwen2.5-Coder-3B", "gpt2", "runs/base"):
+        assert _places(project, model_name_or_path=name) == []
+    for name in ("runs/other", "./model", "/no/such/model", "a/b/c"):
+        assert _places(project, model_name_or_path=name) == [
+            (
+                "warning",
+                "model_name_or_path",
+                f"{name!r} is not here yet. Train, download or make it first.",
+            )
+        ]
+
+
+def test_a_deepspeed_file_must_be_there(project: Path) -> None:
+    (project / "configs" / "z3.json").write_text("{}")
+    assert _places(project, deepspeed="configs/z3.json") == []
+    assert _places(project, deepspeed={"zero_optimization": {}}) == []
+    assert _places(project, deepspeed="configs/z4.json") == [
+        (
+            "error",
+            "deepspeed",
+            "there is no file 'configs/z4.json'. Give its path from the folder that "
+            "llamafactory-cli is started in.",
+        )
+    ]
+    (finding,) = _places(project, deepspeed="/no/such/z3.json")
+    assert finding[0] == "warning"
+
+
+# Twins
+
+TWIN = {"do_train": True, "finetuning_type": "sft", "learning_rate": 1e-5, "output_dir": "a"}
+
+
+def _twins(folder: Path, sft: dict[str, Any], dft: dict[str, Any]) -> list[Finding]:
+    configs = [
+        Config(folder / "m_sft_full.yaml", "train", sft),
+        Config(folder / "m_dft_full.yaml", "train", dft),
+    ]
+    found = list(check_twins(configs))
+    assert found == list(check_twins(configs[::-1]))
+    assert {finding.file for finding in found} <= {folder / "m_dft_full.yaml"}
+    return found
+
+
+def test_twins_may_differ_in_the_objective_and_their_names(tmp_path: Path) -> None:
+    dft = {"finetuning_type": "dft", "dft_weight": "token", "output_dir": "b", "run_name": "x"}
+    assert _twins(tmp_path, TWIN, {**TWIN, **dft}) == []
+
+
+def test_any_other_difference_is_warned_of(tmp_path: Path) -> None:
+    dft = {**TWIN, "finetuning_type": "dft", "output_dir": "b", "learning_rate": 2e-5, "seed": 1}
+    tail = "in its twin m_sft_full.yaml: the comparison would be of that, too. Make them equal."
+    assert [(each.severity, each.key, each.message) for each in _twins(tmp_path, TWIN, dft)] == [
+        ("warning", "learning_rate", f"2e-05 here and 1e-05 {tail}"),
+        ("warning", "seed", f"1 here and nothing {tail}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sft", "dft", "agree"),
+    [
+        ("sft", "dft", True),
+        ("sft_lora", "dft_lora", True),
+        ("full", "dft", False),
+        ("sft", "dft_lora", False),
+        ("dft", "sft", False),
+        ("sft", "sft", False),
+    ],
+)
+def test_twins_have_the_same_method(tmp_path: Path, sft: str, dft: str, agree: bool) -> None:
+    found = _twins(
+        tmp_path,
+        {**TWIN, "finetuning_type": sft},
+        {**TWIN, "finetuning_type": dft, "output_dir": "b"},
+    )
+    assert [finding.key for finding in found] == ([] if agree else ["finetuning_type"])
+
+
+def test_one_output_dir_for_both_is_an_error(tmp_path: Path) -> None:
+    (finding,) = _twins(tmp_path, TWIN, {**TWIN, "finetuning_type": "dft"})
+    assert (finding.severity, finding.key) == ("error", "output_dir")
+
+
+def test_a_twin_that_was_not_named_is_read_from_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "sft.yaml").write_text("do_train: true\nfinetuning_type: sft\nseed: 1\n")
+    (tmp_path / "dft.yaml").write_text("do_train: true\nfinetuning_type: dft\nseed: 2\n")
+    (tmp_path / "drafts_sftx.yaml").write_text("do_train: true\n")
+    for name in ("sft.yaml", "dft.yaml"):
+        config, _ = read(tmp_path / name)
+        assert config is not None
+        found = list(check_twins([config]))
+        assert [(finding.file.name, finding.key) for finding in found] == [("dft.yaml", "seed")]
+    alone, _ = read(tmp_path / "drafts_sftx.yaml")
+    assert alone is not None
+    assert list(check_twins([alone])) == []
+
+
+def test_the_hand_made_dataclass_has_every_kind_of_field() -> None:
+    assert {each.name for each in dataclasses.fields(_Arguments)} >= {key for key, _ in GOOD}
