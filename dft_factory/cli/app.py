@@ -36,6 +36,41 @@ def main() -> None:
         sys.exit(next((status for kind, status in statuses if isinstance(error, kind)), 1))
 
 
+@app.command("doctor")
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
+    update_readme: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option(help="Write the patch table into this README and stop."),
+    ] = None,
+) -> None:
+    """What is installed, what works here, and the command that mends the rest."""
+    if update_readme is not None:
+        from dft_factory.doctor.readme import update_readme as update
+
+        typer.echo("updated" if update(update_readme) else "current already")
+        return
+    import json
+
+    from dft_factory.doctor import examine, exit_status, render_text, to_json
+
+    report = examine()
+    typer.echo(json.dumps(to_json(report), indent=2) if as_json else render_text(report))
+    raise typer.Exit(exit_status(report))
+
+
+@app.command("validate")
+def validate_command(
+    configs: Annotated[list[Path], typer.Argument(help="Recipes: LLaMA-Factory YAML.")],
+) -> None:
+    """Every error of every recipe together, before a GPU is rented."""
+    from dft_factory.validate import exit_status, render_text, validate_files
+
+    findings = validate_files(configs)
+    typer.echo(render_text(findings))
+    raise typer.Exit(exit_status(findings))
+
+
 @app.command("eval")
 def eval_command(
     benchmarks: Annotated[list[str], typer.Argument(help="humaneval, python-basics")],
@@ -43,7 +78,7 @@ def eval_command(
     out: Annotated[Path, typer.Option(help="Folder for results.json and the items files.")],
     label: Annotated[str, typer.Option(help="base, sft, dft, ...")] = "model",
     base_model: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        Optional[str],  # noqa: UP045
         typer.Option(help="The row of the paper that this model belongs to."),
     ] = None,
     prompt_style: Annotated[

@@ -36,7 +36,7 @@ MACHINE = (
         "it holds a trained model already. Move that away, or name another folder.",
     ),
 )
-"""Refusals by LLaMA-Factory that depend on this machine, the key meant, and what is said instead."""
+"""Refusals that depend on this machine: what LLaMA-Factory says, the key meant, what we say."""
 
 
 class RecipeChecks:

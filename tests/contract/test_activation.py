@@ -1,0 +1,546 @@
+"""How the package gets into a process, what it costs there, and what happens where it cannot.
+
+Environments other than the one that runs the tests are real virtual environments: they hold this
+one's site-packages entry by entry, as links, without whatever belongs to dft-factory, and the wheel
+or the editable install is then put there by uv.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import venv
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Bench
+from tests.support.cli import Run, clean_environment, executable, relative_error, train
+
+ROOT = Path(__file__).resolve().parents[2]
+AUTOLOAD_OFF = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+NOT_ACTIVE = "dft-factory: not active, LLaMA-Factory runs as if it were not installed "
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment and, for an editable install, the source tree that it points to."""
+
+    python: Path
+    site: Path
+    source: Path
+
+    def run(
+        self, code: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """``python -c code``; the working directory is not on the path."""
+        return subprocess.run(
+            [self.python, "-c", textwrap.dedent(code), *arguments],
+            env=clean_environment(
+                PYTHONSAFEPATH="1", PYTHONDONTWRITEBYTECODE="1", PYTHONPATH="", **environment
+            ),
+            cwd=self.python.parent,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def found(self, code: str, *arguments: str, **environment: str) -> Any:
+        """What the code printed as JSON after ``FOUND``."""
+        done = self.run(code, *arguments, **environment)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return json.loads(done.stdout.rpartition("FOUND ")[2].splitlines()[0])
+
+
+HERE = Environment(Path(sys.executable), Path(sysconfig.get_path("purelib")), ROOT)
+
+
+def make_environment(folder: Path) -> Environment:
+    """Everything that this environment holds, except dft-factory."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = folder / "lib" / HERE.site.parent.name / "site-packages"
+    installed = importlib.metadata.distribution("dft-factory").files or []
+    ours = {file.parts[0] for file in installed}
+    assert "_dft_factory_autoload.py" in ours
+    for entry in HERE.site.iterdir():
+        if entry.name not in ours and entry.name != "__pycache__":
+            (site / entry.name).symlink_to(entry)
+    return Environment(folder / "bin" / "python", site, folder)
+
+
+def uv(*arguments: str | Path) -> None:
+    done = subprocess.run(
+        [executable("uv"), "--quiet", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def build_wheel(folder: Path) -> Path:
+    uv("build", "--wheel", "--out-dir", folder, ROOT)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def make_wheel_environment(folder: Path, wheel: Path) -> Environment:
+    environment = make_environment(folder)
+    uv("pip", "install", "--python", environment.python, "--no-deps", "--no-index", wheel)
+    return Environment(environment.python, environment.site, environment.site)
+
+
+def make_editable_environment(folder: Path) -> Environment:
+    """Installed from a copy of the source tree, which may be broken."""
+    source = folder / "source"
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("dft_factory", "eval"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    environment = make_environment(folder / "venv")
+    uv("pip", "install", "--python", environment.python, "--no-deps", "--editable", source)
+    return Environment(environment.python, environment.site, source)
+
+
+# --- what runs in those processes ----------------------------
+
+IMPORT_TORCH = """
+    import sys
+    if "no stderr" in sys.argv:
+        sys.stderr = None
+    import torch
+    print("torch works", torch.ones(2).sum().item())
+"""
+WHERE = """
+    import json, sys
+    import torch
+    import dft_eval, dft_factory
+    from dft_factory import startup
+    print("FOUND " + json.dumps([startup.installed() is not None, dft_factory.__file__,
+                                 dft_eval.__file__]))
+"""
+ADDED_MODULES = """
+    import json, sys, time
+    import torch
+    before = set(sys.modules)
+    finders = list(sys.meta_path)
+    start = time.perf_counter()
+    import _dft_factory_autoload
+    _dft_factory_autoload.activate()
+    seconds = time.perf_counter() - start
+    added = sorted(set(sys.modules) - before)
+    new = [type(each).__name__ for each in sys.meta_path if each not in finders]
+    _dft_factory_autoload.activate()
+    print("FOUND " + json.dumps([added, seconds, new, len(sys.meta_path) - len(finders)]))
+"""
+TRY = """
+    import json, sys
+    import torch
+    {before}
+    from llamafactory.hparams import finetuning_args, get_train_args
+    {after}
+    def attempt(value):
+        config = json.loads(sys.argv[1])
+        try:
+            parsed = get_train_args(dict(config, finetuning_type=value))
+        except Exception as error:
+            return [type(error).__name__, str(error)]
+        return ["parsed", parsed[3].finetuning_type]
+    found = {{"dft": attempt("dft"), "full": attempt("full")}}
+    {last}
+    print("FOUND " + json.dumps(found))
+"""
+FAILING_PATCH = TRY.format(
+    before="""
+    from dft_factory.patch.table import PATCHES
+    loss = next(patch for patch in PATCHES if patch.name == "loss")
+    object.__setattr__(loss, "attribute", "GoneInTheNextRelease")
+    """,
+    after="""
+    import llamafactory.train.sft.trainer
+    """,
+    last="""
+    import llamafactory.train.tuner
+    """,
+)
+LATE = TRY.format(
+    before="""
+    import llamafactory.train.sft.trainer
+    import _dft_factory_autoload
+    _dft_factory_autoload.activate()
+    """,
+    after="",
+    last="""
+    import importlib
+    arguments = importlib.reload(finetuning_args).FinetuningArguments
+    found["method"] = arguments(finetuning_type="full").finetuning_type
+    try:
+        arguments(finetuning_type="dft")
+    except Exception as error:
+        found["reloaded"] = [type(error).__name__, str(error)]
+    """,
+)
+PLAIN = TRY.format(before="", after="", last="")
+UNSUPPORTED = TRY.format(
+    before="",
+    after="",
+    last="""
+    import dataclasses
+    import llamafactory.hparams.parser as parser
+    import llamafactory.train.sft.trainer as trainer
+    import llamafactory.v1.config.arg_parser as v1
+    from dft_factory.patch.apply import status
+    arguments = finetuning_args.FinetuningArguments
+    found["folder"] = llamafactory.__file__
+    found["states"] = [row.state for row in status()]
+    found["mro"] = [each.__module__ for each in arguments.__mro__[:3]]
+    found["fields"] = "dft_weight" in {each.name for each in dataclasses.fields(arguments)}
+    found["trainer"] = [each.__module__ for each in trainer.CustomSeq2SeqTrainer.__mro__[:2]]
+    found["wrapped"] = [hasattr(each, "__wrapped__") for each in (
+        parser._parse_train_args, parser._parse_train_mca_args, v1.get_args)]
+    """,
+).replace("import torch", "import torch, llamafactory", 1)
+
+PARSES = json.dumps(
+    {
+        "model_name_or_path": "some/model",
+        "stage": "sft",
+        "do_train": True,
+        "dataset": "some_set",
+        "template": "qwen",
+        "output_dir": "some_folder",
+        "use_cpu": True,
+        "report_to": "none",
+    }
+)
+
+
+def unsupported(folder: Path) -> Any:
+    """A process whose LLaMA-Factory says that it is 0.9.6."""
+    spec = HERE.site / "llamafactory"
+    package = folder / "llamafactory"
+    (package / "extras").mkdir(parents=True)
+    for here, there in ((spec, package), (spec / "extras", package / "extras")):
+        for entry in here.iterdir():
+            if entry.name not in ("extras", "env.py", "__pycache__"):
+                (there / entry.name).symlink_to(entry)
+    text = (spec / "extras" / "env.py").read_text()
+    assert 'VERSION = "0.9.5"' in text
+    (package / "extras" / "env.py").write_text(text.replace('"0.9.5"', '"0.9.6"'))
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n" + textwrap.dedent(UNSUPPORTED)
+    return HERE.found(code, PARSES)
+
+
+BREAKAGES: dict[str, tuple[str, str | None, str]] = {
+    # name -> file, what it then holds (None: the folder dft_factory is moved away), the notice
+    "moved away": ("__init__.py", None, "ModuleNotFoundError: No module named 'dft_factory"),
+    "syntax error in __init__": ("__init__.py", "def (:\n", "SyntaxError: invalid syntax"),
+    "syntax error in startup": ("startup.py", "def (:\n", "SyntaxError: invalid syntax"),
+    "syntax error in table": ("patch/table.py", "def (:\n", "SyntaxError: invalid syntax"),
+    "exits": ("__init__.py", "raise SystemExit('over')\n", "SystemExit: over"),
+    "import error": (
+        "startup.py",
+        "import no_such_module_at_all\n",
+        "ModuleNotFoundError: No module named 'no_such_module_at_all'",
+    ),
+    "unreadable": ("startup.py", "\0", "SyntaxError: source code string cannot contain null"),
+}
+
+
+def break_in_turn(make: Callable[[], Environment], by_hand: bool) -> dict[str, Any]:
+    """Break one environment in each way and mend it again; ``import torch`` in between."""
+    environment = make()
+    package = environment.source / "dft_factory"
+    found: dict[str, Any] = {"where": environment.found(WHERE), "site": str(environment.source)}
+    found["healthy"] = environment.run(IMPORT_TORCH)
+    for name, (file, text, _) in BREAKAGES.items():
+        away = package.rename(package.with_name("gone"))
+        if text is not None:
+            shutil.copytree(away, package)
+            (package / file).write_text(text)
+        found[name] = environment.run(IMPORT_TORCH)
+        if name == "import error":
+            found["no stderr"] = environment.run(IMPORT_TORCH, "no stderr")
+        if text is not None:
+            shutil.rmtree(package)
+        away.rename(package)
+    if by_hand:
+        (environment.site / "_dft_factory_autoload.py").unlink()
+        found["deleted"] = environment.run(IMPORT_TORCH)
+        found["deleted, switched off"] = environment.run(IMPORT_TORCH, **AUTOLOAD_OFF)
+        uv("pip", "uninstall", "--python", environment.python, "dft-factory")
+        found["uninstalled"] = environment.run(IMPORT_TORCH)
+    return found
+
+
+def broken_later(make: Callable[[], Environment]) -> dict[str, Any]:
+    """The part that is imported with LLaMA-Factory is broken, the part before it is not."""
+    environment = make()
+    (environment.source / "dft_factory" / "patch" / "apply.py").write_text("def (:\n")
+    done = environment.run(PLAIN, PARSES)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = dict(json.loads(done.stdout.rpartition("FOUND ")[2]))
+    return {**found, "notices": [x for x in done.stderr.splitlines() if "dft-factory:" in x]}
+
+
+# --- all processes, two at a time ----------------------------
+
+Started = dict[str, "Future[Any]"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("activation")
+
+
+@pytest.fixture(scope="module")
+def wheel(folder: Path) -> Path:
+    return build_wheel(folder / "dist")
+
+
+@pytest.fixture(scope="module")
+def started(text_bench: Bench, folder: Path, wheel: Path) -> Iterator[Started]:
+    """Every process of this module."""
+    none = make_environment(folder / "none")
+    installed = make_wheel_environment(folder / "wheel", wheel)
+    dft, full = text_bench.config(), text_bench.config(finetuning_type="full", max_steps=2)
+    launcher = HERE.site / "llamafactory" / "launcher.py"
+    safe = {"PYTHONSAFEPATH": "1"}
+
+    def cli(name: str, config: dict[str, Any], python: Path | None = None, **options: Any) -> None:
+        if python is not None:
+            options["command"] = (str(python), "-m", "llamafactory.cli", "train")
+        done[name] = pool.submit(train, config, folder / "runs" / name, **options)
+
+    with ThreadPoolExecutor(2) as pool:
+        done: Started = {}
+        cli("torchrun", dft, ranks=2)
+        cli("cli", dft)
+        cli("wheel", dft, installed.python, environment=safe)
+        command = ("accelerate", "launch", "--cpu", "--num_processes", "1", str(launcher))
+        cli("accelerate", dft, command=command)
+        cli("off", dft, environment=AUTOLOAD_OFF)
+        cli("stock", full, HERE.python, environment=safe)
+        cli("stock without", full, none.python, environment=safe)
+        made = {
+            "in wheel": partial(make_wheel_environment, folder / "broken wheel", wheel),
+            "in editable": partial(make_editable_environment, folder / "broken editable"),
+        }
+        for name, make in made.items():
+            done[name] = pool.submit(break_in_turn, make, by_hand=name == "in wheel")
+        later = partial(make_wheel_environment, folder / "later", wheel)
+        done["later"] = pool.submit(broken_later, later)
+        done["modules"] = pool.submit(HERE.found, ADDED_MODULES, **AUTOLOAD_OFF)
+        done["unsupported"] = pool.submit(unsupported, folder / "unsupported")
+        done["failing"] = pool.submit(HERE.found, FAILING_PATCH, PARSES)
+        done["late"] = pool.submit(HERE.found, LATE, PARSES, **AUTOLOAD_OFF)
+        yield done
+        pool.shutdown(cancel_futures=True)
+
+
+# --- (a) active ----------------------------
+
+
+@pytest.mark.cli
+def test_active_in_the_stock_command_line(started: Started) -> None:
+    run: Run = started["cli"].result().ok()
+    assert run.log[0]["nll"] > 10 * run.log[0]["loss"] > 0
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize("name", ["torchrun", "accelerate", "wheel"])
+def test_active_elsewhere_and_trains_the_same(started: Started, name: str) -> None:
+    """torchrun's workers, ``accelerate launch``, and a wheel instead of an editable install."""
+    run: Run = started[name].result().ok()
+    expected: Run = started["cli"].result().ok()
+    assert run.log[0]["nll"] > 10 * run.log[0]["loss"] > 0
+    if name != "torchrun":  # which trains twice as many examples at a time
+        assert relative_error(run.gradients, expected.gradients) <= 1e-6
+
+
+def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        texts = {name: archive.read(name) for name in archive.namelist()}
+    (points,) = [text for name, text in texts.items() if name.endswith("entry_points.txt")]
+    tree = {
+        path.relative_to(root).as_posix()
+        for root, package in ((ROOT, "dft_factory"), (ROOT / "eval", "dft_eval"))
+        for path in (root / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names == tree - {"dft_factory/_autoload.py"} | {"_dft_factory_autoload.py"}
+    autoload = (ROOT / "dft_factory" / "_autoload.py").read_bytes()
+    assert texts["_dft_factory_autoload.py"] == autoload
+    assert "dft_factory/data/resources/code_instructions.jsonl" in names
+    assert "dft_eval/resources/python_basics.jsonl" in names
+    assert "dft_eval/report/templates/report.html.j2" in names
+    assert b"[torch.backends]\ndft_factory = _dft_factory_autoload:activate" in points
+    assert b"[console_scripts]\ndft-factory = dft_factory.cli:main" in points
+    found_here = [name for name, text in texts.items() if str(ROOT).encode() in text]
+    assert found_here == []
+
+
+@pytest.mark.parametrize("layout", ["in wheel", "in editable"])
+def test_healthy_install_is_found_and_silent(started: Started, layout: str) -> None:
+    found = started[layout].result()
+    active, training, evaluation = found["where"]
+    assert active
+    assert training.startswith(found["site"])
+    assert evaluation.startswith(found["site"])
+    healthy = found["healthy"]
+    assert (healthy.returncode, healthy.stdout, healthy.stderr) == (0, "torch works 2.0\n", "")
+
+
+# --- (b) never in the way of torch ----------------------------
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+@pytest.mark.parametrize("layout", ["in wheel", "in editable"])
+def test_torch_imports_whatever_became_of_the_package(
+    started: Started, layout: str, name: str
+) -> None:
+    done = started[layout].result()[name]
+    assert (done.returncode, done.stdout) == (0, "torch works 2.0\n"), done.stderr
+    (notice,) = done.stderr.splitlines()
+    assert notice.startswith(f"{NOT_ACTIVE}({BREAKAGES[name][2]}")
+    assert notice.endswith("). Reinstall it, or run `pip uninstall dft-factory`.")
+
+
+@pytest.mark.parametrize("layout", ["in wheel", "in editable"])
+def test_torch_imports_where_no_notice_can_be_written(started: Started, layout: str) -> None:
+    """A daemon has no stderr."""
+    done = started[layout].result()["no stderr"]
+    assert (done.returncode, done.stdout, done.stderr) == (0, "torch works 2.0\n", "")
+
+
+def test_deleting_the_autoload_file_by_hand_is_torchs_error(started: Started) -> None:
+    """The one way to break ``import torch``; torch's own switch and an uninstall mend it."""
+    found = started["in wheel"].result()
+    assert found["deleted"].returncode != 0
+    assert "Failed to load the backend extension: dft_factory." in found["deleted"].stderr
+    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in found["deleted"].stderr
+    for name in ("deleted, switched off", "uninstalled"):
+        done = found[name]
+        assert (done.returncode, done.stdout, done.stderr) == (0, "torch works 2.0\n", ""), name
+
+
+def test_stock_llamafactory_runs_where_our_later_half_is_broken(started: Started) -> None:
+    found = started["later"].result()
+    assert found["full"] == ["parsed", "full"]
+    assert found["dft"] == ["AssertionError", "Invalid fine-tuning method."]
+    assert found["notices"]
+    for notice in found["notices"]:
+        assert re.match(
+            r"dft-factory: cannot patch llamafactory\.\S+ \(SyntaxError: .*\)\. Stock runs are "
+            r"untouched, runs with dft or sft objectives are refused\. Reinstall dft-factory\.$",
+            notice,
+        )
+
+
+# --- (c) cost ----------------------------
+
+
+def test_activation_imports_five_small_modules(started: Started, record_property: Any) -> None:
+    added, seconds, finders, more_finders = started["modules"].result()
+    record_property("activation in ms, once", 1000 * seconds)
+    assert [name for name in added if name.split(".")[0] not in sys.stdlib_module_names] == [
+        "_dft_factory_autoload",
+        "dft_factory",
+        "dft_factory.patch",
+        "dft_factory.patch.table",
+        "dft_factory.startup",
+    ]
+    assert finders == ["PatchingFinder"]
+    assert more_finders == 1  # after a second activation
+
+
+# --- (d) to (f) where the patches do not apply ----------------------------
+
+
+def test_another_llamafactory_is_left_alone(started: Started, folder: Path) -> None:
+    found = started["unsupported"].result()
+    assert found["folder"].startswith(str(folder))
+    assert found["full"] == ["parsed", "full"]
+    assert found["dft"] == [
+        "ConfigError",
+        "finetuning_type: 'dft': LLaMA-Factory 0.9.6 is not supported by this dft-factory; "
+        "supported: 0.9.5. Stock runs are untouched. Install a supported one: `pip install "
+        "llamafactory==0.9.5`.",
+    ]
+    assert set(found["states"]) == {"unsupported"}
+    stock = "llamafactory.hparams.finetuning_args"
+    assert found["mro"] == [stock] * 3
+    assert found["fields"] is False
+    assert found["trainer"] == ["llamafactory.train.sft.trainer", "transformers.trainer_seq2seq"]
+    assert found["wrapped"] == [False] * 3
+
+
+@pytest.mark.cli
+def test_switched_off_a_dft_recipe_is_refused_by_llamafactory(started: Started) -> None:
+    run: Run = started["off"].result()
+    assert run.status != 0
+    assert "AssertionError: Invalid fine-tuning method." in run.output
+    assert "dft-factory" not in run.output
+    assert not (run.folder / "trainer_state.json").exists()
+
+
+BROKEN = (
+    "The patch of LLaMA-Factory is broken ({0}), so this run would train plain SFT. It is refused. "
+    "Run `dft-factory doctor`."
+)
+
+
+def test_a_patch_that_fails_leaves_stock_runs_and_refuses_ours(started: Started) -> None:
+    found = started["failing"].result()
+    assert found["full"] == ["parsed", "full"]
+    target = "llamafactory.train.sft.trainer.GoneInTheNextRelease"
+    reason = (
+        "AttributeError: module 'llamafactory.train.sft.trainer' has no attribute "
+        "'GoneInTheNextRelease'"
+    )
+    assert found["dft"] == ["UpstreamContractError", BROKEN.format(f"{target}: {reason}")]
+
+
+def test_modules_imported_before_activation_are_refused(started: Started) -> None:
+    """LLaMA-Factory refuses by itself; and so do we, where its arguments alone were patched."""
+    found = started["late"].result()
+    assert found["full"] == ["parsed", "full"]
+    assert found["dft"] == ["AssertionError", "Invalid fine-tuning method."]
+    assert found["method"] == "full"
+    kind, message = found["reloaded"]
+    assert kind == "UpstreamContractError"
+    early = "its module was imported before activation"
+    assert f"llamafactory.train.sft.trainer.CustomSeq2SeqTrainer: {early}" in message
+
+
+# --- (g) a stock run with and without the package ----------------------------
+
+
+@pytest.mark.cli
+def test_stock_run_with_and_without_the_package_installed(started: Started) -> None:
+    """The same weights bit for bit, and the same log."""
+    runs: list[Run] = [started[name].result().ok() for name in ("stock", "stock without")]
+    weights = [(run.folder / "model.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1]
+    timed = re.compile("runtime|second|flos")
+    logs = [
+        [{k: v for k, v in row.items() if not timed.search(k)} for row in run.log] for run in runs
+    ]
+    assert logs[0] == logs[1]
+    assert "nll" not in logs[0][0]
