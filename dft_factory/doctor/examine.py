@@ -146,9 +146,13 @@ def examine() -> Report:
 def _probe() -> tuple[Mapping[str, Any], str]:
     """What :mod:`dft_factory.doctor.probe` saw; or nothing, and how it died."""
     command = [sys.executable, "-P", "-m", "dft_factory.doctor.probe"]
+    # USE_MCA without its package keeps LLaMA-Factory itself from being imported; all three are
+    # warned of, and none is about the patch.
+    environment = {key: value for key, value in os.environ.items() if key not in OTHER_TRAINERS}
     try:
         done = subprocess.run(
             command,
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

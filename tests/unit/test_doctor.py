@@ -108,8 +108,9 @@ def test_switched_off_is_loud_and_no_failure() -> None:
 
 
 def test_a_patch_that_does_not_fit_is_a_failure(tmp_path: Path) -> None:
-    fake = fake_llamafactory(tmp_path, SUPPORTED_LLAMAFACTORY[-1], "class Other: pass\n")
-    found = look(PYTHONPATH=fake)
+    source = "import os\nassert 'USE_MCA' not in os.environ\nclass Other: pass\n"
+    fake = fake_llamafactory(tmp_path, SUPPORTED_LLAMAFACTORY[-1], source)
+    found = look(PYTHONPATH=fake, USE_MCA="1")
     rows = {row["name"]: row for row in found["patches"]}
     assert rows["arguments"]["state"] == "failed"
     assert "has no attribute 'FinetuningArguments'" in rows["arguments"]["detail"]
