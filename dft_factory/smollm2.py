@@ -132,7 +132,8 @@ def make_smollm2(out: Path, *, force: bool = False) -> Path:
     if CHECK_ANSWER not in said:
         raise UpstreamContractError(
             f"The converted SmolLM2 answers {CHECK_QUESTION!r} with {said!r}, without "
-            f"{CHECK_ANSWER!r}: the conversion by this transformers version is broken. See {partial}."
+            f"{CHECK_ANSWER!r}: the conversion by this transformers version is broken. See "
+            f"{partial}."
         )
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)

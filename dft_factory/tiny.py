@@ -63,7 +63,7 @@ _VISION_CHAT = (
 
 
 def _tokenizer(chat_template: str) -> Any:
-    """A byte-level BPE of :data:`VOCABULARY` entries trained on a few lines, plus Qwen's specials."""
+    """A byte-level BPE trained on a few lines, plus Qwen's special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

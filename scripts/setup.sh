@@ -12,7 +12,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
   exit 3
 fi
 stamp=.venv/.dft-factory-stamp
-wanted=$( { cat pyproject.toml constraints.txt scripts/setup.sh; pwd; } | sha256sum | cut -d' ' -f1)
+wanted=$( { cat pyproject.toml constraints.txt scripts/setup.sh dft_factory/_autoload.py; pwd; } | sha256sum | cut -d' ' -f1)
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   say ".venv is up to date, skipped."
   exit 0

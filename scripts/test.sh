@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv, then linters, types and every test. Installs nothing system-wide.
-#   --with-toolchains   first installs the system packages that the remaining tests need, and fails
-#                       if any test could not run
+#   --with-toolchains   fails if any test could not run (no test needs a system package yet: the
+#                       sandbox comes in a wheel)
 # Tests on other people's published items read the folder that DFT_TEST_DATA names.
 # More words are handed to pytest: bash scripts/test.sh tests/unit -k loss
 set -euo pipefail

@@ -72,6 +72,21 @@ def per_token_logps(logits: Tensor, targets: Tensor) -> Tensor:
     return (chosen - logits.logsumexp(-1)).clamp(max=0.0)
 
 
+@torch.no_grad()
+def token_rows(logps: Tensor, weights: Tensor, sequence: Tensor, n_rows: int) -> Tensor:
+    """:attr:`TokenLoss.rows` from log-probability, weight and example of each labelled token.
+
+    Args:
+        logps: (n,).
+        weights: (n,).
+        sequence: (n,), int64, below ``n_rows``.
+    """
+    columns = torch.stack(
+        [-weights * logps, -logps, logps.exp(), weights, torch.ones_like(logps)], dim=-1
+    )
+    return columns.new_zeros(n_rows, len(STATISTICS)).index_add_(0, sequence, columns)
+
+
 def token_weighted_nll(
     logits: Tensor, labels: Tensor, weight: TokenWeight, ignore_index: int = IGNORE_INDEX
 ) -> TokenLoss:
@@ -97,10 +112,6 @@ def token_weighted_nll(
     n_rows = labels.shape[0]
     with torch.no_grad():
         weights = weight(logps, sequence, n_rows)
-    objective = -(weights * logps)
-    with torch.no_grad():
-        columns = torch.stack(
-            [objective, -logps, logps.exp(), weights, torch.ones_like(logps)], dim=-1
-        )
-        rows = columns.new_zeros(n_rows, len(STATISTICS)).index_add_(0, sequence, columns)
-    return TokenLoss(total=objective.sum(), rows=rows)
+    return TokenLoss(
+        total=-(weights * logps).sum(), rows=token_rows(logps, weights, sequence, n_rows)
+    )

@@ -1,1 +1,1 @@
-"""How LLaMA-Factory is opened without touching its files. Importing this package imports nothing."""
+"""How LLaMA-Factory is opened without touching its files."""

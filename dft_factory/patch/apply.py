@@ -96,7 +96,10 @@ def apply_to(module: ModuleType) -> None:
         if factory is None:
             continue
         try:
-            original = getattr(module, patch.attribute)
+            # Not getattr, whose error blames a circular import: the module is still being imported.
+            if patch.attribute not in vars(module):
+                raise UpstreamContractError(f"{patch.module} has no {patch.attribute}")
+            original = vars(module)[patch.attribute]
             replacement = _load(factory)(original)
             setattr(module, patch.attribute, replacement)
         except Exception as error:

@@ -78,8 +78,8 @@ PATCHES: tuple[Patch, ...] = (
         attribute="get_args",
         factory=f"{_FACTORIES}:refuse_objectives_in_v1",
         change="Refuses our objectives under USE_V1 by name.",
-        reason="LLaMA-Factory's v1 trainer has its own arguments and loss; with ALLOW_EXTRA_KEYS it "
-        "would drop finetuning_type in silence.",
+        reason="LLaMA-Factory's v1 trainer has its own arguments and loss; with ALLOW_EXTRA_KEYS "
+        "it would drop finetuning_type in silence.",
         test="tests/contract/test_refusals.py",
     ),
     Patch(

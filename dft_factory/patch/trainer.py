@@ -6,7 +6,9 @@ method hands on to the original unless one of our objectives is asked for.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +18,14 @@ from dft_factory.errors import ConfigError, UpstreamContractError
 from dft_factory.losses.token import (
     IGNORE_INDEX,
     STATISTICS,
+    TokenLoss,
     count_labelled,
     token_weighted_nll,
 )
 from dft_factory.objectives import Selection
+from dft_factory.patch.head import HeadLoss, find_head, transform_of
+
+logger = logging.getLogger(__name__)
 
 LOGGED = {"nll": "nll", "token_prob": "mean_token_prob", "token_weight": "token_weight_mean"}
 """Statistic -> name in the logs; evaluation puts its prefix before each."""
@@ -81,6 +87,10 @@ def _refuse_runtime(selection: Selection, trainer: Any) -> None:
                 )
 
 
+class _HeadNotUnderstoodError(Exception):
+    """The model does to its head's output what is not accounted for; whole logits are needed."""
+
+
 class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
     """Token-weighted NLL, exact over the accumulated all-rank batch, for text and multimodal data.
 
@@ -104,6 +114,58 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         self.compute_loss_func = self._token_weighted_loss
         self._since_log: Tensor | None = None
         self._evaluated: list[Tensor] | None = None
+        self._keep_logits = False
+        self._head_checked = False
+        self._head: HeadLoss | None = None
+        head = find_head(self.model)
+        if head is None or self.args.torch_compile:
+            self._use_whole_logits(
+                "torch_compile is on" if self.args.torch_compile else "its head is no linear layer"
+            )
+        else:
+            self._head = HeadLoss(head, transform_of(self.model.config))
+
+    def _use_whole_logits(self, reason: str) -> None:
+        if self._head is not None:
+            self._head.release()
+        self._head = None
+        if self.is_world_process_zero():
+            logger.warning(
+                "dft-factory: the loss of %s is made from whole logits (%s): as exact, with more "
+                "memory.",
+                type(self.model).__name__,
+                reason,
+            )
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The same loss, made inside the head where that is possible."""
+        if self._selection is None or self._head is None or self._keep_logits:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        labels = inputs.get("labels")
+        with (
+            nullcontext() if labels is None else self._head.request(labels, self._selection.weight)
+        ):
+            if self._head_checked or labels is None:
+                return super().compute_loss(model, inputs, *args, **kwargs)
+            # transformers takes the labels out of the inputs; a second try needs them again.
+            try:
+                return super().compute_loss(model, {**inputs}, *args, **kwargs)
+            except _HeadNotUnderstoodError as error:
+                reason = str(error)
+        self._use_whole_logits(reason)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Metrics of predictions (compute_accuracy) need the logits themselves."""
+        if self._selection is None:
+            return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+        self._keep_logits = not prediction_loss_only
+        try:
+            return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+        finally:
+            self._keep_logits = False
 
     def _token_weighted_loss(
         self, outputs: Any, labels: Tensor | None, num_items_in_batch: Any = None
@@ -117,7 +179,9 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
                 "no token-weighted loss, and plain SFT was not asked for."
             )
         assert self._selection is not None
-        loss = token_weighted_nll(logits, labels, self._selection.weight, IGNORE_INDEX)
+        loss = self._loss_of_head(logits)
+        if loss is None:
+            loss = token_weighted_nll(logits, labels, self._selection.weight, IGNORE_INDEX)
         rows = loss.rows.double() if loss.rows.device.type in ("cpu", "cuda") else loss.rows
         if self._evaluated is not None:
             # Drops the rows that pad the last batch of uneven ranks; gather_function does not,
@@ -129,6 +193,17 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
             self._since_log = sums if self._since_log is None else self._since_log + sums
         normalised: Tensor = loss.total / num_items_in_batch
         return normalised
+
+    def _loss_of_head(self, logits: Tensor) -> TokenLoss | None:
+        """What the head made of the open request; None where it gave whole logits."""
+        if self._head is None:
+            return None
+        loss = self._head.answer(logits)
+        if loss is not None and not self._head_checked:
+            if not self._head.is_untouched(logits):
+                raise _HeadNotUnderstoodError("the model changes its head's output in its own way")
+            self._head_checked = True
+        return loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Labelled tokens of the accumulated batch over all ranks, at least 1."""

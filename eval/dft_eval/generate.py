@@ -66,7 +66,7 @@ class Completion(BaseModel):
     n_tokens: int
 
 
-def chat_prompt(tokenizer: Any, id: str, question: str, answer_begins: str = "") -> Prompt:  # noqa: A002
+def chat_prompt(tokenizer: Any, id: str, question: str, answer_begins: str = "") -> Prompt:
     """One user turn in the tokenizer's own chat template, the answer already begun.
 
     Raises:

@@ -72,7 +72,8 @@ def find_model(name: str) -> ModelFiles:
         return ModelFiles(name, folder, _local_folder(str(base)))
     if not (folder / "config.json").is_file():
         raise UsageError(
-            f"--model {name!r}: {folder} holds neither config.json nor {ADAPTER_CONFIG}: not a model."
+            f"--model {name!r}: {folder} holds neither config.json nor {ADAPTER_CONFIG}: not a "
+            "model."
         )
     return ModelFiles(name, folder)
 

@@ -256,12 +256,15 @@ V1 = (
 )
 
 
+@pytest.mark.parametrize("extra_keys", ["0", "1"])
 @pytest.mark.parametrize("form", ["mapping", "words", "equals", "yaml", "json", "override"])
-def test_v1_parser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str) -> None:
+def test_v1_parser(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, extra_keys: str
+) -> None:
     """Every way in which v1 reads its arguments, also where it is told to drop what it ignores."""
     from llamafactory.v1.config.arg_parser import get_args
 
-    monkeypatch.setenv("ALLOW_EXTRA_KEYS", "1")
+    monkeypatch.setenv("ALLOW_EXTRA_KEYS", extra_keys)
     file = tmp_path / ("recipe.json" if form == "json" else "recipe.yaml")
     written = {"finetuning_type": "full" if form == "override" else "dft_lora"}
     file.write_text(json.dumps(written) if form == "json" else yaml.safe_dump(written))
@@ -483,7 +486,6 @@ def started(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iter
     runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "two ranks": (averaged, {"ranks": 2}),
         "one rank": ({"label_smoothing_factor": 0.1}, {}),
-        "v1": ({}, {**v1, "environment": {"USE_V1": "1"}}),
         "v1, extra keys": ({}, {**v1, "environment": extra}),
         "ordinary error": ({"dataset": "no_such_set"}, {}),
     }
@@ -522,7 +524,6 @@ def refused(run: Run) -> list[str]:
     ("name", "message"),
     [
         ("one rank", REFUSED["label_smoothing_factor"][1]),
-        ("v1", V1.format("dft")),
         ("v1, extra keys", V1.format("dft")),
     ],
 )

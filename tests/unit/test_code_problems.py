@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dft_eval.benchmarks import BENCHMARKS
 from dft_eval.code_problems import (
     ANSWER_BEGINS,
     CHAT_STOP,
@@ -23,13 +24,12 @@ from dft_eval.code_problems import (
 )
 from dft_eval.errors import UsageError
 from dft_eval.generate import Completion, cut
-from dft_eval.benchmarks import BENCHMARKS
 from tests.conftest import Bench
 
 PROBLEM = CodeProblem(
     task_id="T/0",
-    prompt="from typing import List\n\ndef one() -> int:\n    return 1\n\n\ndef total(xs: List[int]) "
-    '-> int:\n    """Sum."""\n',
+    prompt="from typing import List\n\ndef one() -> int:\n    return 1\n\n\n"
+    'def total(xs: List[int]) -> int:\n    """Sum."""\n',
     entry_point="total",
     test="def check(candidate):\n    assert candidate([1, 2]) == 3\n",
 )
@@ -143,3 +143,11 @@ def test_problem_files(tmp_path: Path) -> None:
 def test_extraction_keeps_the_prompt_whole() -> None:
     program = extract_program(PROBLEM, "    return 0", "completion")
     assert program.startswith(PROBLEM.prompt.rstrip())
+
+
+def test_the_published_humanevalplus_file_is_read(test_data: Path) -> None:
+    """As ``--data``: the same 164 problems, compressed as published."""
+    published = read_problems(test_data / "humanevalplus" / "HumanEvalPlus.jsonl.gz")
+    ours = BENCHMARKS["humaneval"].load()
+    assert [p.task_id for p in published] == [p.task_id for p in ours]
+    assert [p.entry_point for p in published] == [p.entry_point for p in ours]

@@ -79,7 +79,7 @@ def test_a_stop_text_ends_a_completion(loaded: tuple[Any, Any], prompts: list[Pr
     assert held.finish_reason == "stop"
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     pass
 
 
@@ -110,9 +110,9 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
     def kill(done: int, total: int) -> None:
         calls.append(done)
         if len(calls) > after + 1:
-            raise _Killed
+            raise _KilledError
 
-    with pytest.raises(_Killed):
+    with pytest.raises(_KilledError):
         run("killed", kill, [])
     cache = tmp_path / "killed" / "x.completions.jsonl"
     with cache.open("a") as stream:

@@ -42,7 +42,7 @@ def header(model: str = "m", sha: str | None = "s") -> ResultFile:
 
 
 def test_mean_and_standard_error_by_hand() -> None:
-    """Scores 1, 0, 0, 1: mean 1/2, sample variance 4·(1/4)/3 = 1/3, error sqrt(1/3/4) = 0.288675."""
+    """Scores 1, 0, 0, 1: mean 1/2, variance 4·(1/4)/3 = 1/3, error sqrt(1/3/4) = 0.288675."""
     mean, error = mean_and_stderr([1, 0, 0, 1])
     assert mean == 0.5
     assert error == pytest.approx(0.2886751346)

@@ -2,13 +2,17 @@
 
 Put this folder on PYTHONPATH: torch calls the entry point, in the stock command line and in
 torchrun's workers alike, so that what is measured is the gradient itself and not a difference of
-weights. RECORD_GRADIENTS names the file that rank 0 writes.
+weights. RECORD_GRADIENTS names the file that rank 0 writes. RECORD_HEAD_OUTPUTS names a file that
+receives the number of elements of every output of a module named ``lm_head``.
 """
 
 import os
 
 
 def activate():
+    outputs = os.environ.get("RECORD_HEAD_OUTPUTS")
+    if outputs:
+        _record_head_outputs(outputs)
     path = os.environ.get("RECORD_GRADIENTS")
     if not path or os.environ.get("RANK", "0") != "0":
         return
@@ -39,3 +43,15 @@ def activate():
         torch.save(gradients, path)
 
     register_optimizer_step_pre_hook(record)
+
+
+def _record_head_outputs(path):
+    from torch.nn.modules.module import register_module_forward_hook
+
+    def record(module, args, output):
+        # The head is the only linear layer of the tiny models that is as wide as the vocabulary.
+        if type(module).__name__ == "Linear" and module.out_features > 400:
+            with open(path, "a") as stream:
+                stream.write(f"{output.numel()}\n")
+
+    register_module_forward_hook(record)

@@ -1,0 +1,236 @@
+"""Time and memory of the loss from hidden states on: ours and its peers.
+
+    python benchmarks/loss_head.py                 # H 2048; N 2048, 4096, 8192; labelled 1 and .25
+    python benchmarks/loss_head.py --grid          # also H 896 and 3584
+    python benchmarks/loss_head.py --tokens 2048 --repeats 1
+
+Every point runs in a process of its own: forward and backward of the head and the loss, vocabulary
+151,936, bf16. Memory is the peak above what was there before (inputs and the head's weight are not
+counted, its gradient is); time is the median of the repeats. Compare within one run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+VOCABULARY = 151_936
+IGNORE_INDEX = -100
+
+
+def _inputs(point: dict[str, Any], device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states (1, N, H), head (V, H) and labels (1, N), the labelled share at the end."""
+    generator = torch.Generator().manual_seed(0)
+    n, h = point["tokens"], point["hidden"]
+    hidden = torch.randn(1, n, h, generator=generator).to(torch.bfloat16)
+    weight = (torch.randn(VOCABULARY, h, generator=generator) * h**-0.5).to(torch.bfloat16)
+    labels = torch.randint(VOCABULARY, (1, n), generator=generator)
+    labels[:, : round(n * (1 - point["labelled"]))] = IGNORE_INDEX
+    return (
+        hidden.to(device).requires_grad_(),
+        weight.to(device).requires_grad_(not point["frozen"]),
+        labels.to(device),
+    )
+
+
+def _ours(spec: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    from dft_factory.losses.linear import linear_token_weighted_nll
+    from dft_factory.losses.token import shift_labels
+    from dft_factory.losses.weights import parse_weight
+
+    token_weight = parse_weight(spec)
+
+    def run(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        targets = shift_labels(labels)
+        labelled = targets.ne(IGNORE_INDEX)
+        sequence = labelled.nonzero(as_tuple=True)[0]
+        loss = linear_token_weighted_nll(
+            hidden[labelled], weight, targets[labelled], sequence, 1, token_weight
+        )
+        return loss.total / max(1, int(labelled.sum()))
+
+    return run
+
+
+def _plain(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    return ForCausalLMLoss(hidden @ weight.t(), labels, VOCABULARY)
+
+
+def _llamafactory(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    from llamafactory.train.trainer_utils import dft_loss_func
+
+    return dft_loss_func(
+        {"logits": hidden @ weight.t()}, labels, labels[:, 1:].ne(IGNORE_INDEX).sum()
+    )
+
+
+def _liger(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    from dft_factory.losses.token import shift_labels
+
+    loss = LigerFusedLinearCrossEntropyLoss(use_token_scaling=True, reduction="mean")
+    return loss(weight, hidden[0], shift_labels(labels)[0])
+
+
+class _Gemms(torch.autograd.Function):
+    """The three products that any exact loss needs, in the same chunks, and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, chunk: int) -> Tensor:
+        rows = hidden[0]
+        buffer = rows.new_empty((min(chunk, rows.shape[0]), weight.shape[0]))
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if weight.requires_grad else None
+        for start in range(0, rows.shape[0], chunk):
+            part = rows[start : start + chunk]
+            out = torch.mm(part, weight.t(), out=buffer[: part.shape[0]])
+            torch.mm(out, weight, out=grad_hidden[0, start : start + chunk])
+            if grad_weight is not None:
+                grad_weight.addmm_(out.t(), part)
+        ctx.gradients = (grad_hidden, grad_weight)
+        return hidden.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return (*ctx.gradients, None)
+
+
+def _gemms(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    out: Tensor = _Gemms.apply(hidden, weight, 1024)
+    return out
+
+
+METHODS: dict[str, Callable[[], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
+    "three bare GEMMs": lambda: _gemms,
+    "plain CE (transformers)": lambda: _plain,
+    "LLaMA-Factory use_dft_loss": lambda: _llamafactory,
+    "ours: token": lambda: _ours("token"),
+    "ours: geometric_mean": lambda: _ours("geometric_mean"),
+    "ours: sequence": lambda: _ours("sequence"),
+    "Liger use_token_scaling": lambda: _liger,
+}
+
+
+def _resident() -> dict[str, int]:
+    """VmRSS and VmHWM of this process in bytes."""
+    with open("/proc/self/status", encoding="ascii") as stream:
+        rows = dict(line.split(":", 1) for line in stream if line.startswith("Vm"))
+    return {name: int(rows[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
+
+
+def run_point(point: dict[str, Any]) -> dict[str, Any]:
+    """One method at one size, in this process."""
+    torch.set_num_threads(point["threads"])
+    device = point["device"]
+    method = METHODS[point["method"]]()
+    warm = dict(point, tokens=64)
+    method(*_inputs(warm, device)).backward()
+    hidden, weight, labels = _inputs(point, device)
+
+    def step() -> float:
+        hidden.grad = weight.grad = None
+        if device == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        method(hidden, weight, labels).backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        seconds = [step()]
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as stream:
+            stream.write("5")  # forget the high-water mark
+        before = _resident()["VmRSS"]
+        seconds = [step()]
+        peak = _resident()["VmHWM"] - before
+    seconds += [step() for _ in range(point["repeats"])]
+    return {**point, "seconds": statistics.median(seconds[1:] or seconds), "bytes": peak}
+
+
+def main() -> None:
+    """Parse, run every point in a fresh process, print the table with its ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--grid", action="store_true", help="also H 896 and 3584")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096, 8192])
+    parser.add_argument("--labelled", type=float, nargs="+", default=[1.0, 0.25])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that can run")
+    parser.add_argument("--frozen", action="store_true", help="head without a gradient (LoRA)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", action="store_true", help="one JSON line a point")
+    parser.add_argument("--point", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.point:
+        print("POINT " + json.dumps(run_point(json.loads(given.point))))
+        return
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {given.threads} threads"
+    methods = given.methods or [
+        each for each in METHODS if device == "cuda" or not each.startswith("Liger")
+    ]
+    print(f"{name}, torch {torch.__version__}, bf16, V {VOCABULARY}")
+    for h in [2048, 896, 3584] if given.grid else [2048]:
+        for n in given.tokens:
+            for share in given.labelled:
+                print(f"\nH {h}, N {n}, labelled {share:g}{', head frozen' * given.frozen}")
+                print(f"{'':28}{'s':>9}{'x CE':>8}{'x GEMMs':>9}{'peak MiB':>10}{'x LF':>8}")
+                rows: dict[str, dict[str, Any]] = {}
+                for method in methods:
+                    point = {
+                        "method": method,
+                        "hidden": h,
+                        "tokens": n,
+                        "labelled": share,
+                        "frozen": given.frozen,
+                        "repeats": given.repeats,
+                        "threads": given.threads,
+                        "device": device,
+                    }
+                    done = subprocess.run(
+                        [sys.executable, __file__, "--point", json.dumps(point)],
+                        capture_output=True,
+                        text=True,
+                        check=False,
+                    )
+                    lines = [x for x in done.stdout.splitlines() if x.startswith("POINT ")]
+                    if not lines:
+                        print(f"{method:28}failed: {done.stderr.strip().splitlines()[-1:]}")
+                        continue
+                    rows[method] = json.loads(lines[0].removeprefix("POINT "))
+                for method, row in rows.items():
+                    print(
+                        f"{method:28}{row['seconds']:9.3f}"
+                        f"{_ratio(row, rows.get('plain CE (transformers)'), 'seconds'):>8}"
+                        f"{_ratio(row, rows.get('three bare GEMMs'), 'seconds'):>9}"
+                        f"{row['bytes'] / 2**20:10.0f}"
+                        f"{_ratio(row, rows.get('LLaMA-Factory use_dft_loss'), 'bytes'):>8}"
+                    )
+                    if given.json:
+                        print(json.dumps(row))
+                sys.stdout.flush()
+
+
+def _ratio(row: dict[str, Any], other: dict[str, Any] | None, key: str) -> str:
+    return "" if other is None or not other[key] else f"{row[key] / other[key]:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The head's takeover on real model classes: used, exact, given back, and not fooled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dft_factory.losses.token import TokenLoss, token_weighted_nll
+from dft_factory.losses.weights import TokenWeight, parse_weight
+from dft_factory.patch.head import PROBE, HeadLoss, find_head, transform_of
+from dft_factory.tiny import make_tiny
+from tests.conftest import Bench
+from tests.support.cli import relative_error, train
+
+TOKEN = parse_weight("token")
+
+
+def batch(vocabulary: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, (3, 11), generator=generator)
+    labels = ids.clone()
+    labels[:, :4] = -100
+    labels[1] = -100
+    return {"input_ids": ids, "labels": labels}
+
+
+def gradients(model: nn.Module, loss: TokenLoss) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.total.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def both_ways(
+    model: Any, data: dict[str, Tensor], weight: TokenWeight
+) -> tuple[TokenLoss, TokenLoss, dict[str, Tensor], dict[str, Tensor]]:
+    inputs = {"input_ids": data["input_ids"]}
+    whole = token_weighted_nll(model(**inputs).logits, data["labels"], weight)
+    expected = gradients(model, whole)
+    head = find_head(model)
+    assert head is not None
+    taken = HeadLoss(head, transform_of(model.config))
+    with taken.request(data["labels"], weight):
+        logits = model(**inputs).logits
+        assert logits.numel() == len(PROBE)
+        assert taken.is_untouched(logits)
+        found = taken.answer(logits)
+    assert found is not None
+    mine = gradients(model, found)
+    taken.release()
+    assert model(**inputs).logits.shape[-1] == head.weight.shape[0]
+    return found, whole, mine, expected
+
+
+def models() -> dict[str, Any]:
+    from transformers import (
+        CohereConfig,
+        CohereForCausalLM,
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        GraniteConfig,
+        GraniteForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
+
+    small = {
+        "vocab_size": 120,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "pad_token_id": 0,
+    }
+    return {
+        "llama": (LlamaForCausalLM, LlamaConfig(**small)),
+        "gemma2": (Gemma2ForCausalLM, Gemma2Config(**small, final_logit_softcapping=3.0)),
+        "cohere": (CohereForCausalLM, CohereConfig(**small, logit_scale=0.25)),
+        "granite": (GraniteForCausalLM, GraniteConfig(**small, logits_scaling=4.0)),
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "cohere", "granite"])
+@pytest.mark.parametrize("spec", ["token", "geometric_mean"])
+def test_models_that_scale_or_cap_their_logits(name: str, spec: str) -> None:
+    kind, config = models()[name]
+    torch.manual_seed(0)
+    model = kind(config).double().train()
+    found, whole, mine, expected = both_ways(model, batch(120), parse_weight(spec))
+    assert found.total.item() == pytest.approx(whole.total.item(), rel=1e-9)
+    torch.testing.assert_close(found.rows, whole.rows)
+    assert relative_error(mine, expected) <= 1e-9
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("peft", ["full", "lora", "modules_to_save"])
+def test_tied_untied_and_lora(tied: bool, peft: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    path = make_tiny("qwen2.5-coder", tmp_path / "m", tie_word_embeddings=tied)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).train()
+    if peft != "full":
+        saved = ["lm_head"] if peft == "modules_to_save" else None
+        model = get_peft_model(
+            model, LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=saved)
+        )
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.01
+    found, whole, mine, expected = both_ways(model, batch(400), TOKEN)
+    assert found.total.item() == pytest.approx(whole.total.item(), rel=1e-9)
+    assert relative_error(mine, expected) <= 1e-9
+    assert any("lm_head" in name for name in mine) == (peft != "lora" and not tied) or tied
+
+
+def test_under_autocast_parameters_stay_fp32(text_bench: Bench) -> None:
+    """bf16 training of LLaMA-Factory: fp32 weights under autocast; as exact as whole logits."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=torch.float32).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, whole, mine, expected = both_ways(model, batch(400), TOKEN)
+    assert found.total.item() == pytest.approx(whole.total.item(), rel=2e-2)
+    assert {g.dtype for g in mine.values()} == {torch.float32}
+    assert relative_error(mine, expected) <= 3e-2
+
+
+def test_an_unknown_change_of_the_logits_is_noticed(text_bench: Bench) -> None:
+    """A model that multiplies its logits by 1.25 behind our back is told from one that does not."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(text_bench.model)
+    head = find_head(model)
+    assert head is not None
+    taken = HeadLoss(head, transform_of(model.config))
+    data = batch(400)
+    with taken.request(data["labels"], TOKEN):
+        logits = model(input_ids=data["input_ids"]).logits
+    assert taken.is_untouched(logits)
+    assert not taken.is_untouched(logits * 1.25)
+    assert not taken.is_untouched(logits + 1)
+    assert not taken.is_untouched(logits[..., :3])
+
+
+def test_heads_that_cannot_be_taken_over(text_bench: Bench) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(text_bench.model)
+    assert find_head(nn.Linear(2, 2)) is None
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["lm_head"]))
+    assert find_head(wrapped) is None
+
+
+@pytest.mark.cli
+def test_the_stock_command_line_never_makes_whole_logits(
+    text_bench: Bench, vl_bench: Bench, tmp_path: Path
+) -> None:
+    """The head's module returns a few numbers in training and evaluation, full and LoRA.
+
+    A LoRA on the head itself cannot be taken over; that is said, and the run goes on.
+    """
+    for bench in (text_bench, vl_bench):
+        run = train(
+            bench.config(
+                finetuning_type="dft_lora",
+                eval_dataset=bench.config()["dataset"],
+                do_eval=True,
+                per_device_eval_batch_size=3,
+            ),
+            tmp_path / bench.modality,
+            environment={"RECORD_HEAD_OUTPUTS": str(tmp_path / f"{bench.modality}.txt")},
+        ).ok()
+        sizes = {int(x) for x in (tmp_path / f"{bench.modality}.txt").read_text().split()}
+        assert sizes == {len(PROBE)}
+        assert "whole logits" not in run.output
+    run = train(
+        text_bench.config(finetuning_type="dft_lora", lora_target="q_proj,lm_head"),
+        tmp_path / "head_lora",
+    ).ok()
+    assert run.output.count("made from whole logits") == 1
+    assert "nll" in run.log[0]
