@@ -178,6 +178,11 @@ def _refuse_training(
             f"{asked} does not combine with label_smoothing_factor: "
             f"{training.label_smoothing_factor}. Remove label_smoothing_factor."
         )
+    if not data.ignore_pad_token_for_loss:
+        raise ConfigError(
+            f"{asked} does not train on padding, which ignore_pad_token_for_loss: false asks for "
+            "and whose amount depends on how the batch is split. Remove ignore_pad_token_for_loss."
+        )
     if not training.average_tokens_across_devices and training.world_size > 1:
         raise ConfigError(
             f"{asked} normalises over the tokens of all ranks, which "

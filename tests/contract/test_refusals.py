@@ -126,6 +126,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "finetuning_type: 'dft' does not combine with label_smoothing_factor: 0.1. Remove "
         "label_smoothing_factor.",
     ),
+    "ignore_pad_token_for_loss": (
+        {"ignore_pad_token_for_loss": False},
+        "finetuning_type: 'dft' does not train on padding, which ignore_pad_token_for_loss: false "
+        "asks for and whose amount depends on how the batch is split. Remove "
+        "ignore_pad_token_for_loss.",
+    ),
     # whole sequences in packed rows
     **{
         f"{weight}, {packing}": ({"dft_weight": weight, packing: True}, PACKED.format(weight))
