@@ -40,8 +40,8 @@ class Plan:
     root: Path = Path("runs/demo")
     humaneval: int = 40
     overrides: tuple[str, ...] = ()
-    max_new_tokens: int = 256
-    probe_examples: int = 48
+    max_new_tokens: int = 160
+    probe_examples: int = 32
 
     def overridden(self, label: str) -> list[str]:
         """The overrides of one twin, its folders included where they are not the YAML's."""
@@ -50,7 +50,13 @@ class Plan:
         return [*self.overrides, f"output_dir={self.root / label / 'model'}"]
 
 
-FULL = Plan(root=Path("runs/demo-full"), humaneval=164, overrides=("num_train_epochs=3.0",))
+FULL = Plan(
+    root=Path("runs/demo-full"),
+    humaneval=164,
+    overrides=("num_train_epochs=3.0", "max_samples=240"),
+    max_new_tokens=512,
+    probe_examples=128,
+)
 
 
 def say(text: str) -> None:

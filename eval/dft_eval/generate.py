@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.results import atomic_write
 
+ROUND_TOKENS = 64
+"""Tokens generated before rows that have ended leave their batch."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -130,46 +133,64 @@ def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
 def complete_batch(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding
 ) -> list[Completion]:
-    """Greedy completions of one batch."""
+    """Greedy completions of one batch.
+
+    In rounds of :data:`ROUND_TOKENS`: rows that have ended leave the batch, since a few long
+    completions would otherwise be waited for by all.
+    """
     import torch
 
-    inputs = tokenizer(
-        [prompt.text for prompt in prompts],
-        return_tensors="pt",
-        padding=True,
-        add_special_tokens=not prompts[0].markup,
-    ).to(model.device)
-    stopping = {"stop_strings": list(decoding.stop), "tokenizer": tokenizer}
-    with torch.inference_mode():
-        output = model.generate(
-            **inputs,
-            max_new_tokens=decoding.max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=tokenizer.pad_token_id,
-            **(stopping if decoding.stop else {}),
-        )
+    starts: list[list[int]] = tokenizer(
+        [prompt.text for prompt in prompts], add_special_tokens=not prompts[0].markup
+    )["input_ids"]
     ends = model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends])
-    ends.add(tokenizer.eos_token_id)
-    rows: list[Completion] = []
-    for prompt, tokens in zip(prompts, output[:, inputs["input_ids"].shape[1] :], strict=True):
-        ids = tokens.tolist()
-        end = next((i for i, token in enumerate(ids) if token in ends), None)
-        text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
-        text, stopped = cut(text, decoding.stop)
-        rows.append(
-            Completion(
-                id=prompt.id,
-                prompt=prompt.text,
-                completion=text,
-                finish_reason="stop" if stopped or end is not None else "length",
-                n_tokens=len(ids) if end is None else end,
+    ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+    stopping = {"stop_strings": list(decoding.stop), "tokenizer": tokenizer}
+    made: list[list[int]] = [[] for _ in prompts]
+    rows: dict[int, Completion] = {}
+    for begin in range(0, decoding.max_new_tokens, ROUND_TOKENS):
+        active = [i for i in range(len(prompts)) if i not in rows]
+        if not active:
+            break
+        inputs = tokenizer.pad(
+            {"input_ids": [starts[i] + made[i] for i in active]}, return_tensors="pt"
+        ).to(model.device)
+        with torch.inference_mode():
+            output = model.generate(
+                **inputs,
+                max_new_tokens=min(ROUND_TOKENS, decoding.max_new_tokens - begin),
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=tokenizer.pad_token_id,
+                **(stopping if decoding.stop else {}),
             )
-        )
-    return rows
+        for i, tokens in zip(active, output[:, inputs["input_ids"].shape[1] :], strict=True):
+            made[i] += tokens.tolist()
+            row = _ended(tokenizer, prompts[i], made[i], ends, decoding)
+            if row is not None:
+                rows[i] = row
+    return [rows[i] for i in range(len(prompts))]
+
+
+def _ended(
+    tokenizer: Any, prompt: Prompt, ids: list[int], ends: set[int], decoding: Decoding
+) -> Completion | None:
+    """The completion of one row, if it has ended; what follows its end is dropped."""
+    end = next((i for i, token in enumerate(ids) if token in ends), None)
+    text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
+    text, stopped = cut(text, decoding.stop)
+    finished = stopped or end is not None
+    if not finished and len(ids) < decoding.max_new_tokens:
+        return None
+    return Completion(
+        id=prompt.id,
+        prompt=prompt.text,
+        completion=text,
+        finish_reason="stop" if finished else "length",
+        n_tokens=len(ids) if end is None else end,
+    )
 
 
 def generate(
