@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -228,7 +227,6 @@ def generate(
                 rows = complete_batch(model, tokenizer, [prompts[i] for i in batch], decoding)
                 stream.write("".join(row.model_dump_json() + "\n" for row in rows))
                 stream.flush()
-                os.fsync(stream.fileno())
                 done.update((row.id, row) for row in rows)
                 progress(len(done), len(prompts))
     missing = [prompt.id for prompt in prompts if prompt.id not in done]
