@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 from dft_factory.errors import ConfigError
 from dft_factory.losses.weights import DEFAULT_WEIGHT, UNIT_WEIGHT, TokenWeight, parse_weight
@@ -120,3 +121,11 @@ def select(finetuning_type: object, dft_weight: object = None) -> Selection | No
         return None if split is None else Selection(split[0], split[1], UNIT_WEIGHT)
     weight = parse_weight(DEFAULT_WEIGHT if dft_weight is None else dft_weight)
     return Selection(split[0], split[1], weight)
+
+
+def selection_of(finetuning_args: Any) -> Selection | None:
+    """The selection that parsed LLaMA-Factory arguments carry; None for a stock run."""
+    objective = getattr(finetuning_args, "dft_objective", None)
+    if objective is None:
+        return None
+    return select(f"{objective}_{finetuning_args.finetuning_type}", finetuning_args.dft_weight)

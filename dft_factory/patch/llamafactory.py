@@ -22,20 +22,13 @@ from dft_factory.objectives import (
     Selection,
     finetuning_types,
     select,
+    selection_of,
     split_finetuning_type,
 )
 from dft_factory.patch import apply
 
 OTHER_LOSSES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss")
 """LLaMA-Factory's own loss switches, which silently shadow each other."""
-
-
-def selection_of(finetuning_args: Any) -> Selection | None:
-    """The selection that parsed arguments carry; None for a stock run."""
-    objective = getattr(finetuning_args, "dft_objective", None)
-    if objective is None:
-        return None
-    return select(f"{objective}_{finetuning_args.finetuning_type}", finetuning_args.dft_weight)
 
 
 def _is_on(variable: str) -> bool:

@@ -22,7 +22,7 @@ from dft_factory.losses.token import (
     count_labelled,
     token_weighted_nll,
 )
-from dft_factory.objectives import Selection
+from dft_factory.objectives import Selection, selection_of
 from dft_factory.patch.head import HeadLoss, find_head, transform_of
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,6 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        from dft_factory.patch.llamafactory import selection_of
-
         self._selection = selection_of(self.finetuning_args)
         if self._selection is None:
             return

@@ -110,7 +110,7 @@ def test_words_with_equals_signs() -> None:
 
 
 def test_selection_reaches_the_trainer_side() -> None:
-    from dft_factory.patch.llamafactory import selection_of
+    from dft_factory.objectives import selection_of
 
     selection = selection_of(parsed(training(finetuning_type="dft_oft", dft_weight="floor:0.1")))
     assert selection is not None
