@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from dft_eval import sandbox
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion, Prompt, chat_prompt
+from dft_eval.generate import Completion, Prompt
 from dft_eval.results import ItemScore
 
 INSTRUCTION = (
@@ -81,12 +81,12 @@ def read_problems(path: Path) -> list[CodeProblem]:
     return problems
 
 
-def make_prompt(problem: CodeProblem, style: str, tokenizer: Any) -> Prompt:
+def make_prompt(problem: CodeProblem, style: str) -> Prompt:
     """The prompt of one problem in the given style."""
     if style == "completion":
-        return Prompt(problem.task_id, problem.prompt.strip(), markup=False)
+        return Prompt(problem.task_id, problem.prompt.strip())
     question = f"{INSTRUCTION}\n```\n{problem.prompt.strip()}\n```\n"
-    return chat_prompt(tokenizer, problem.task_id, question, ANSWER_BEGINS)
+    return Prompt(problem.task_id, question, chat=True, answer_begins=ANSWER_BEGINS)
 
 
 def preamble(problem: CodeProblem) -> str:

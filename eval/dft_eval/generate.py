@@ -1,6 +1,6 @@
-"""Prompts to completions, batched by length, on transformers; killed at any moment it goes on.
+"""Prompts to completions by any backend, resumable: killed at any moment it goes on.
 
-Batches are fixed before the first is run (longest first) and each is written whole, so that a
+Batches are fixed before the first is run and each is written whole, so that a
 resumed run makes the same batches, and so the same completions, as an undisturbed one.
 """
 
@@ -11,29 +11,29 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.results import atomic_write
 
-ROUND_TOKENS = 64
-"""Tokens generated before rows that have ended leave their batch."""
-
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt as the model reads it.
+    """One prompt, whoever completes it; the backend renders a chat in its own way.
 
     Attributes:
-        text: the whole input, chat markup included.
-        markup: whether ``text`` brings its own special tokens (a rendered chat does).
+        text: raw text to go on from, or with ``chat`` what the user says.
+        answer_begins: with ``chat``, the first words of the answer, put into the model's mouth.
+        images: with ``chat``, files of pictures that come before the text.
     """
 
     id: str
     text: str
-    markup: bool
+    chat: bool = False
+    answer_begins: str = ""
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,18 @@ class Completion(BaseModel):
     n_tokens: int
 
 
-def chat_prompt(tokenizer: Any, id: str, question: str, answer_begins: str = "") -> Prompt:
-    """One user turn in the tokenizer's own chat template, the answer already begun.
+class Backend(Protocol):
+    """What completes prompts: a model in this process, or a server."""
 
-    Raises:
-        UsageError: the tokenizer has no chat template.
-    """
-    if not tokenizer.chat_template:
-        raise UsageError(
-            "This model's tokenizer has no chat template, so --prompt-style chat cannot be used. "
-            "Use --prompt-style completion."
-        )
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-    )
-    return Prompt(id, f"{text}{answer_begins}", markup=True)
+    @property
+    def identity(self) -> str:
+        """What completions depend on beside prompts and decoding (the model's hash)."""
+
+    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+        """Places of the prompts in fixed batches, in the order in which they are to run."""
+
+    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion]:
+        """Completions of one batch, in its order."""
 
 
 def _key(prompts: Sequence[Prompt], decoding: Decoding, identity: str) -> dict[str, Any]:
@@ -117,79 +114,10 @@ def _open_cache(path: Path, key: dict[str, Any]) -> dict[str, Completion]:
     return done
 
 
-def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices in fixed batches, longest first, so that memory runs out at once or never."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + size] for start in range(0, len(order), size)]
-
-
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     """``text`` before the first stop text, and whether there was one."""
     places = [place for place in (text.find(each) for each in stop) if place >= 0]
     return (text[: min(places)], True) if places else (text, False)
-
-
-def complete_batch(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding
-) -> list[Completion]:
-    """Greedy completions of one batch.
-
-    In rounds of :data:`ROUND_TOKENS`: rows that have ended leave the batch, since a few long
-    completions would otherwise be waited for by all.
-    """
-    import torch
-
-    starts: list[list[int]] = tokenizer(
-        [prompt.text for prompt in prompts], add_special_tokens=not prompts[0].markup
-    )["input_ids"]
-    ends = model.generation_config.eos_token_id
-    ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
-    stopping = {"stop_strings": list(decoding.stop), "tokenizer": tokenizer}
-    made: list[list[int]] = [[] for _ in prompts]
-    rows: dict[int, Completion] = {}
-    for begin in range(0, decoding.max_new_tokens, ROUND_TOKENS):
-        active = [i for i in range(len(prompts)) if i not in rows]
-        if not active:
-            break
-        inputs = tokenizer.pad(
-            {"input_ids": [starts[i] + made[i] for i in active]}, return_tensors="pt"
-        ).to(model.device)
-        with torch.inference_mode():
-            output = model.generate(
-                **inputs,
-                max_new_tokens=min(ROUND_TOKENS, decoding.max_new_tokens - begin),
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=tokenizer.pad_token_id,
-                **(stopping if decoding.stop else {}),
-            )
-        for i, tokens in zip(active, output[:, inputs["input_ids"].shape[1] :], strict=True):
-            made[i] += tokens.tolist()
-            row = _ended(tokenizer, prompts[i], made[i], ends, decoding)
-            if row is not None:
-                rows[i] = row
-    return [rows[i] for i in range(len(prompts))]
-
-
-def _ended(
-    tokenizer: Any, prompt: Prompt, ids: list[int], ends: set[int], decoding: Decoding
-) -> Completion | None:
-    """The completion of one row, if it has ended; what follows its end is dropped."""
-    end = next((i for i, token in enumerate(ids) if token in ends), None)
-    text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
-    text, stopped = cut(text, decoding.stop)
-    finished = stopped or end is not None
-    if not finished and len(ids) < decoding.max_new_tokens:
-        return None
-    return Completion(
-        id=prompt.id,
-        prompt=prompt.text,
-        completion=text,
-        finish_reason="stop" if finished else "length",
-        n_tokens=len(ids) if end is None else end,
-    )
 
 
 def generate(
@@ -197,16 +125,14 @@ def generate(
     decoding: Decoding,
     cache: Path,
     *,
-    identity: str,
-    load: Callable[[], tuple[Any, Any]],
+    backend: Backend,
     progress: Callable[[int, int], None],
 ) -> list[Completion]:
     """Completions of all prompts, in their order, resuming what ``cache`` holds.
 
     Args:
         cache: the completions file (JSONL), written batch by batch.
-        identity: what the completions depend on beside prompts and decoding (the model's hash).
-        load: gives model and tokenizer; not called when nothing is left to do.
+        backend: asked for nothing when nothing is left to do.
         progress: called with (done, all) after every batch.
 
     Raises:
@@ -215,16 +141,13 @@ def generate(
     if len({prompt.id for prompt in prompts}) != len(prompts):
         raise UsageError("Two prompts share an id; every item needs its own.")
     cache.parent.mkdir(parents=True, exist_ok=True)
-    done = _open_cache(cache, _key(prompts, decoding, identity))
+    done = _open_cache(cache, _key(prompts, decoding, backend.identity))
     progress(len(done), len(prompts))
     if len(done) < len(prompts):
-        model, tokenizer = load()
-        lengths = [
-            len(tokenizer(prompt.text, add_special_tokens=False)["input_ids"]) for prompt in prompts
-        ]
+        planned = backend.batches(prompts, decoding.batch_size)
         with cache.open("a", encoding="utf-8") as stream:
-            for batch in _left(batches(lengths, decoding.batch_size), prompts, done):
-                rows = complete_batch(model, tokenizer, [prompts[i] for i in batch], decoding)
+            for batch in _left(planned, prompts, done):
+                rows = backend.complete([prompts[i] for i in batch], decoding)
                 stream.write("".join(row.model_dump_json() + "\n" for row in rows))
                 stream.flush()
                 done.update((row.id, row) for row in rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.hf_text import HfTextBackend
 
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -120,3 +121,24 @@ def load_model(files: ModelFiles) -> tuple[Any, Any]:
         model = PeftModel.from_pretrained(model, files.folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), tokenizer
+
+
+class LocalModel:
+    """A model of this machine or the hub under evaluation; loaded once, when it is first needed."""
+
+    def __init__(self, name: str) -> None:
+        """Find and fingerprint it; what cannot be evaluated is refused before anything runs.
+
+        Raises:
+            UsageError, PrerequisiteError: as :func:`find_model` and :func:`model_sha256`.
+        """
+        self.files = find_model(name)
+        self.sha256 = model_sha256(self.files)
+        self._loaded: tuple[Any, Any] | None = None
+        self.text = HfTextBackend(self.sha256, self.load)
+
+    def load(self) -> tuple[Any, Any]:
+        """Model and tokenizer."""
+        if self._loaded is None:
+            self._loaded = load_model(self.files)
+        return self._loaded

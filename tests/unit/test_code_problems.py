@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dft_eval.benchmarks import BENCHMARKS
 from dft_eval.code_problems import (
     ANSWER_BEGINS,
     CHAT_STOP,
@@ -24,6 +24,8 @@ from dft_eval.code_problems import (
 )
 from dft_eval.errors import UsageError
 from dft_eval.generate import Completion, cut
+from dft_eval.hf_text import render
+from dft_eval.python_programs import human_eval, python_basics
 from tests.conftest import Bench
 
 PROBLEM = CodeProblem(
@@ -90,8 +92,8 @@ def test_prompts_are_evalplus_own(text_bench: Bench) -> None:
     theirs = make_raw_chat_prompt(
         PROBLEM.prompt, INSTRUCTION, ANSWER_BEGINS.removesuffix("\n```python\n"), tokenizer
     )
-    assert make_prompt(PROBLEM, "chat", tokenizer).text == theirs
-    assert make_prompt(PROBLEM, "completion", tokenizer).text == PROBLEM.prompt.strip()
+    assert render(tokenizer, make_prompt(PROBLEM, "chat")) == theirs
+    assert render(tokenizer, make_prompt(PROBLEM, "completion")) == PROBLEM.prompt.strip()
 
 
 def test_stop_texts_are_evalplus_own() -> None:
@@ -104,12 +106,13 @@ def test_stop_texts_are_evalplus_own() -> None:
     assert cut("x\n```\n", CHAT_STOP) == ("x", True)
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_canonical_solutions_pass_in_both_styles(name: str) -> None:
+@pytest.mark.parametrize(("load", "published"), [(human_eval, 164), (python_basics, 60)])
+def test_canonical_solutions_pass_in_both_styles(
+    load: Callable[[], list[CodeProblem]], published: int
+) -> None:
     """Through extraction and sandbox, every published solution is scored 1.0 (164 of 164)."""
-    benchmark = BENCHMARKS[name]
-    problems = benchmark.load()
-    assert len(problems) == benchmark.published
+    problems = load()
+    assert len(problems) == published
     for style in ("completion", "chat"):
         texts = [
             p.canonical_solution if style == "completion" else p.prompt + p.canonical_solution
@@ -148,6 +151,6 @@ def test_extraction_keeps_the_prompt_whole() -> None:
 def test_the_published_humanevalplus_file_is_read(test_data: Path) -> None:
     """As ``--data``: the same 164 problems, compressed as published."""
     published = read_problems(test_data / "humanevalplus" / "HumanEvalPlus.jsonl.gz")
-    ours = BENCHMARKS["humaneval"].load()
+    ours = human_eval()
     assert [p.task_id for p in published] == [p.task_id for p in ours]
     assert [p.entry_point for p in published] == [p.entry_point for p in ours]

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dft_eval.errors import UsageError
-from dft_eval.generate import Decoding, Prompt, batches, chat_prompt, complete_batch, cut, generate
+from dft_eval.generate import Decoding, Prompt, cut, generate
+from dft_eval.hf_text import HfTextBackend, batches, complete_batch, render
 from dft_eval.models import find_model, load_model, model_sha256
 from tests.conftest import Bench
 
@@ -25,10 +26,10 @@ def loaded(text_bench: Bench) -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def prompts(loaded: tuple[Any, Any]) -> list[Prompt]:
+def prompts() -> list[Prompt]:
     words = "def add for item in items print circles square triangle the answer is"
     questions = [" ".join(words.split()[: 1 + (5 * i) % 12]) for i in range(8)]
-    return [chat_prompt(loaded[1], f"q{i}", text) for i, text in enumerate(questions)]
+    return [Prompt(f"q{i}", text, chat=True) for i, text in enumerate(questions)]
 
 
 def silent(done: int, total: int) -> None:
@@ -98,8 +99,7 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
             prompts,
             DECODING,
             tmp_path / folder / "x.completions.jsonl",
-            identity="m",
-            load=load,
+            backend=HfTextBackend("m", load),
             progress=progress,
         )
         return [row.model_dump_json() for row in rows]
@@ -121,11 +121,11 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
     loads: list[int] = []
     assert run("killed", lambda done, total: seen.append(done), loads) == undisturbed
     assert seen[0] == min(3 * (after + 1), 8)
-    assert len(loads) == (seen[0] < 8)
+    assert bool(loads) == (seen[0] < 8)
     written = [json.loads(line)["id"] for line in cache.read_text().splitlines()]
     assert sorted(written) == sorted({p.id for p in prompts})
     assert run("killed", silent, loads) == undisturbed
-    assert len(loads) == (seen[0] < 8)
+    assert bool(loads) == (seen[0] < 8)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
     [
         ({"decoding": replace(DECODING, max_new_tokens=5)}, "decoding"),
         ({"identity": "another"}, "model"),
-        ({"prompts": [Prompt("q", "x", False)]}, "prompts_sha256"),
+        ({"prompts": [Prompt("q", "x")]}, "prompts_sha256"),
     ],
 )
 def test_completions_of_other_settings_are_refused(
@@ -148,8 +148,7 @@ def test_completions_of_other_settings_are_refused(
             prompts,
             decoding,
             tmp_path / "x.jsonl",
-            identity=identity,
-            load=lambda: loaded,
+            backend=HfTextBackend(identity, lambda: loaded),
             progress=silent,
         )
 
@@ -164,7 +163,7 @@ def test_no_chat_template_is_named(loaded: tuple[Any, Any]) -> None:
         chat_template = None
 
     with pytest.raises(UsageError, match="--prompt-style completion"):
-        chat_prompt(Bare(), "x", "hello")
+        render(Bare(), Prompt("x", "hello", chat=True))
 
 
 def test_model_hash_covers_weights_alone(text_bench: Bench, tmp_path: Path) -> None:

