@@ -1,9 +1,9 @@
 """The token-weighted loss from hidden states, in chunks: the logits are never whole.
 
 Whole logits cost 10 bytes a token and vocabulary entry in LLaMA-Factory's own DFT (bf16 logits,
-their fp32 copy, the gradient). Here a chunk of rows goes through the head, its softmax part runs in
-place on a few rows at a time in fp32, and what is left in the chunk's buffer is the gradient with
-respect to the logits, from which the gradients of hidden states and head follow at once.
+their fp32 copy, the gradient). Here a chunk of rows goes through the head, ``losses.softmax`` turns
+it in place into the gradient with respect to the logits, and from that the gradients of hidden
+states and head follow at once.
 
 * Weights of single tokens: three matrix products in all (logits, grad of hidden, grad of head), in
   the forward pass.
@@ -15,57 +15,20 @@ Only labelled positions may be given; dropping the others before the head is the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dft_factory.losses.softmax import IDENTITY, LogitTransform, softmax_rows_
 from dft_factory.losses.weights import TokenWeight
+
+__all__ = ["CHUNK_TOKENS", "IDENTITY", "LinearLoss", "LogitTransform", "linear_token_weighted_nll"]
 
 CHUNK_TOKENS = 1024
 """Rows of logits held at once. The head's gradient is rounded once a chunk, so that a small chunk
 costs accuracy in bf16, and a large one memory: 2 bytes x rows x vocabulary."""
-
-TILE_BYTES = 16 * 2**20
-"""Bytes of fp32 logits worked on at once, a few rows: small enough to stay in a cache."""
-
-
-@dataclass(frozen=True)
-class LogitTransform:
-    """What a model does to its head's output before the softmax.
-
-    Attributes:
-        scale: the logits are multiplied by it first (Cohere's logit_scale, 1/Granite's
-            logits_scaling).
-        softcap: then z becomes softcap·tanh(z / softcap) (Gemma 2); None leaves z.
-    """
-
-    scale: float = 1.0
-    softcap: float | None = None
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether it changes nothing."""
-        return self.scale == 1.0 and self.softcap is None
-
-    def apply_(self, z: Tensor) -> Tensor:
-        """Transform in place."""
-        if self.scale != 1.0:
-            z.mul_(self.scale)
-        if self.softcap is not None:
-            z.div_(self.softcap).tanh_().mul_(self.softcap)
-        return z
-
-    def derivative_(self, gradient: Tensor, transformed: Tensor) -> Tensor:
-        """Multiply ``gradient`` in place by d transformed / d head output."""
-        if self.softcap is not None:
-            gradient.mul_(1 - (transformed / self.softcap).square_())
-        return gradient.mul_(self.scale) if self.scale != 1.0 else gradient
-
-
-IDENTITY = LogitTransform()
 
 
 @dataclass(frozen=True)
@@ -84,54 +47,12 @@ class LinearLoss:
     weights: Tensor
 
 
-def _tiles(rows: int, vocabulary: int) -> Iterator[slice]:
-    step = max(1, TILE_BYTES // (4 * vocabulary))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
-def _softmax_part(
-    logits: Tensor,
-    targets: Tensor,
-    transform: LogitTransform,
-    weigh: Callable[[Tensor, slice], Tensor] | None,
-    start: int,
-    logps: Tensor,
-) -> None:
-    """Log-probabilities of one chunk; with ``weigh``, ``logits`` becomes the gradient, in place.
-
-    Args:
-        logits: (c, V) in the model's dtype.
-        targets: (c,).
-        weigh: gives the weights of some rows from their log-probabilities and their place among
-            all tokens; None where log-probabilities are all that is wanted.
-        start: place of the chunk's first row among all tokens.
-        logps: (n,), filled for the chunk's rows.
-    """
-    for tile in _tiles(*logits.shape):
-        # A copy in fp32 (an fp32 chunk is worked on where it lies).
-        z = transform.apply_(_wide(logits[tile]))
-        chosen = targets[tile].unsqueeze(-1)
-        place = slice(start + tile.start, start + tile.stop)
-        normaliser = z.logsumexp(-1, keepdim=True)
-        row_logps = (z.gather(-1, chosen) - normaliser).squeeze(-1).clamp(max=0.0)
-        logps[place] = row_logps
-        if weigh is None:
-            continue
-        weights = weigh(row_logps, place).unsqueeze(-1)
-        kept = None if transform.softcap is None else z.clone()
-        z.sub_(normaliser).exp_().mul_(weights)
-        z.scatter_add_(-1, chosen, -weights)
-        transform.derivative_(z, z if kept is None else kept)
-        if z.data_ptr() != logits[tile].data_ptr():
-            logits[tile] = z
-
-
 class _LinearTokenLoss(torch.autograd.Function):
-    """Forward computes the gradients of a total of 1; backward scales and hands them out."""
+    """Forward makes the gradients of ``scale·total``; backward hands them out.
+
+    Backward multiplies them by what the gradient that arrives lacks of ``scale``, which is nothing
+    where the caller knew it: a pass over the head's gradient less.
+    """
 
     @staticmethod
     def forward(
@@ -145,6 +66,7 @@ class _LinearTokenLoss(torch.autograd.Function):
         token_weight: TokenWeight,
         transform: LogitTransform,
         chunk: int,
+        scale: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         wants = wants_hidden or wants_weight or wants_bias
@@ -163,7 +85,7 @@ class _LinearTokenLoss(torch.autograd.Function):
         weights: Tensor | None = None
         if token_weight.needs_sequence or not wants:
             for rows in chunks:
-                _softmax_part(project(rows), targets[rows], transform, None, rows.start, logps)
+                logps[rows] = softmax_rows_(project(rows), targets[rows], transform, None)
             weights = token_weight(logps, sequence, n_sequences)
         else:
             weights = torch.empty_like(logps)
@@ -172,18 +94,17 @@ class _LinearTokenLoss(torch.autograd.Function):
         grad_weight = torch.empty_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and wants_bias else None
         if wants:
-            known = weights if token_weight.needs_sequence else None
-
-            def weigh(row_logps: Tensor, place: slice) -> Tensor:
-                if known is not None:
-                    return known[place]
-                found = token_weight(row_logps, sequence[place], n_sequences)
-                weights[place] = found
-                return found
-
+            known = token_weight.needs_sequence
             for rows in chunks:
+
+                def weigh(row_logps: Tensor, place: slice, start: int = rows.start) -> Tensor:
+                    tokens = slice(start + place.start, start + place.stop)
+                    if not known:
+                        weights[tokens] = token_weight(row_logps, sequence[tokens], n_sequences)
+                    return weights[tokens] * scale
+
                 gradient = project(rows)
-                _softmax_part(gradient, targets[rows], transform, weigh, rows.start, logps)
+                logps[rows] = softmax_rows_(gradient, targets[rows], transform, weigh)
                 if grad_hidden is not None:
                     torch.mm(gradient, weight, out=grad_hidden[rows])
                 if grad_weight is not None and rows.start == 0:
@@ -195,15 +116,22 @@ class _LinearTokenLoss(torch.autograd.Function):
         if n == 0 and grad_weight is not None:
             grad_weight.zero_()
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
+        ctx.scale = scale
         ctx.mark_non_differentiable(logps, weights)
         return -(weights * logps).sum(), logps, weights
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        scale = grads[0]
-        scaled = [None if each is None else each.mul_(scale) for each in ctx.gradients]
-        ctx.gradients = ()
-        return (*scaled, None, None, None, None, None, None)
+        if not ctx.gradients:
+            raise RuntimeError("The loss head's backward pass ran before: its gradients are gone.")
+        lacking = grads[0] / ctx.scale
+        # Asking a GPU for the number would cost more than the multiplication saves.
+        if lacking.device.type != "cpu" or lacking.item() != 1.0:
+            for each in ctx.gradients:
+                if each is not None:
+                    each.mul_(lacking)
+        gradients, ctx.gradients = ctx.gradients, ()
+        return (*gradients, *[None] * 7)
 
 
 def linear_token_weighted_nll(
@@ -217,6 +145,7 @@ def linear_token_weighted_nll(
     bias: Tensor | None = None,
     transform: LogitTransform = IDENTITY,
     chunk: int = CHUNK_TOKENS,
+    expected_scale: float | Tensor = 1.0,
 ) -> LinearLoss:
     """``sum sg(w)·NLL`` of labelled tokens from their hidden states.
 
@@ -228,7 +157,14 @@ def linear_token_weighted_nll(
         targets: (n,), int64, the labelled tokens.
         sequence: (n,), int64, the example that each belongs to; ``n_sequences`` of them.
         chunk: rows of logits held at once.
+        expected_scale: what ``total`` will be multiplied by before backward, if known (1 / number
+            of tokens). Another one is as right and costs a pass over the head's gradient.
+
+    Raises:
+        RuntimeError: backward runs a second time.
     """
+    exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    scale = torch.as_tensor(expected_scale, dtype=exact, device=hidden.device)
     apply: Any = _LinearTokenLoss.apply  # untyped in torch
     total, logps, weights = apply(
         hidden,
@@ -240,5 +176,7 @@ def linear_token_weighted_nll(
         token_weight,
         transform,
         max(1, chunk),
+        # fp16 would lose small gradients, which its loss scaling is about to lift.
+        torch.ones_like(scale) if hidden.dtype == torch.float16 else scale,
     )
     return LinearLoss(total, logps, weights)

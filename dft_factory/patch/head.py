@@ -62,7 +62,7 @@ class HeadLoss:
         self._head = head
         self._transform = transform
         self._original = head.forward
-        self._request: tuple[Tensor, TokenWeight] | None = None
+        self._request: tuple[Tensor, TokenWeight, float | Tensor] | None = None
         self._answer: TokenLoss | None = None
         head.forward = self._forward  # type: ignore[method-assign,assignment]
 
@@ -71,9 +71,15 @@ class HeadLoss:
         del self._head.forward
 
     @contextmanager
-    def request(self, labels: Tensor, weight: TokenWeight) -> Iterator[None]:
-        """Within it, the model's forward pass makes the loss of ``labels``, (B, T), unshifted."""
-        self._request, self._answer = (labels, weight), None
+    def request(
+        self, labels: Tensor, weight: TokenWeight, expected_scale: float | Tensor = 1.0
+    ) -> Iterator[None]:
+        """Within it, the model's forward pass makes the loss of ``labels``, (B, T), unshifted.
+
+        Args:
+            expected_scale: by what the loss will be multiplied before backward, if known.
+        """
+        self._request, self._answer = (labels, weight, expected_scale), None
         try:
             yield
         finally:
@@ -98,7 +104,7 @@ class HeadLoss:
     def _forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self._request is None or self._answer is not None:
             return self._original(hidden, *args, **kwargs)
-        labels, token_weight = self._request
+        labels, token_weight, expected_scale = self._request
         if args or kwargs or hidden.dim() != 3 or hidden.shape[:2] != labels.shape:
             return self._original(hidden, *args, **kwargs)
         targets = shift_labels(labels, IGNORE_INDEX).to(hidden.device)
@@ -119,6 +125,7 @@ class HeadLoss:
                 token_weight,
                 bias=None if bias is None else bias.to(dtype),
                 transform=self._transform,
+                expected_scale=expected_scale,
             )
         self._answer = TokenLoss(
             loss.total, token_rows(loss.logps, loss.weights, sequence, labels.shape[0])

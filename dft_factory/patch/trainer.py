@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -135,23 +134,30 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
                 reason,
             )
 
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
         """The same loss, made inside the head where that is possible."""
-        if self._selection is None or self._head is None or self._keep_logits:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+        stock = super().compute_loss
         labels = inputs.get("labels")
-        with (
-            nullcontext() if labels is None else self._head.request(labels, self._selection.weight)
-        ):
-            if self._head_checked or labels is None:
-                return super().compute_loss(model, inputs, *args, **kwargs)
+        if self._selection is None or self._head is None or self._keep_logits or labels is None:
+            return stock(model, inputs, return_outputs, num_items_in_batch)
+        # What transformers multiplies the sum by before backward.
+        scale = 1.0 if num_items_in_batch is None else self.args.world_size / num_items_in_batch
+        with self._head.request(labels, self._selection.weight, scale):
+            if self._head_checked:
+                return stock(model, inputs, return_outputs, num_items_in_batch)
             # transformers takes the labels out of the inputs; a second try needs them again.
             try:
-                return super().compute_loss(model, {**inputs}, *args, **kwargs)
+                return stock(model, {**inputs}, return_outputs, num_items_in_batch)
             except _HeadNotUnderstoodError as error:
                 reason = str(error)
         self._use_whole_logits(reason)
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        return stock(model, inputs, return_outputs, num_items_in_batch)
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any

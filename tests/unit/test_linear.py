@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dft_factory.losses import linear
+from dft_factory.losses import softmax
 from dft_factory.losses.linear import IDENTITY, LogitTransform, linear_token_weighted_nll
 from dft_factory.losses.token import per_token_logps
 from dft_factory.losses.weights import UNIT_WEIGHT, TokenWeight, parse_weight
@@ -52,7 +52,7 @@ def test_equals_whole_logits(
     spec: str, transform: LogitTransform, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any chunk, any tile, with a bias: value and all three gradients, scaled as backward asks."""
-    monkeypatch.setattr(linear, "TILE_BYTES", 4 * 101 * 3)
+    monkeypatch.setattr(softmax, "TILE_BYTES", 4 * 101 * 3)
     weight = UNIT_WEIGHT if spec == "one" else parse_weight(spec)
     *mine, targets, sequence = inputs(torch.float64)
     *theirs, _, _ = inputs(torch.float64)

@@ -1,0 +1,149 @@
+"""The softmax part of the loss head on a GPU: two Triton kernels, one program a row.
+
+The first reads a row once and gives its normaliser and the log-probability of its target (online
+softmax, Milakov and Gimelshein, arXiv 1805.02867). The second overwrites the row with its gradient.
+The weights are made between them, in torch, from the log-probabilities.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from dft_factory.losses.softmax import LogitTransform
+
+BLOCK = 8192
+WARPS = 16
+
+
+@triton.jit
+def _transformed(raw, scale, softcap, HAS_SOFTCAP: tl.constexpr):  # noqa: N803
+    z = raw.to(tl.float32) * scale
+    if HAS_SOFTCAP:
+        # tanh(x) = 2·sigmoid(2x) - 1
+        z = softcap * (2.0 * tl.sigmoid(2.0 * z / softcap) - 1.0)
+    return z
+
+
+@triton.jit
+def _forward_kernel(
+    logits,
+    stride,
+    targets,
+    logps,
+    normalisers,
+    scale,
+    softcap,
+    VOCABULARY: tl.constexpr,  # noqa: N803
+    HAS_SOFTCAP: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    base = logits + row * stride
+    columns = tl.arange(0, BLOCK)
+    highest = -float("inf")
+    mass = 0.0
+    for start in range(0, VOCABULARY, BLOCK):
+        inside = start + columns < VOCABULARY
+        raw = tl.load(base + start + columns, mask=inside, other=0.0)
+        z = tl.where(inside, _transformed(raw, scale, softcap, HAS_SOFTCAP), -float("inf"))
+        risen = tl.maximum(highest, tl.max(z, 0))
+        mass = mass * tl.exp(highest - risen) + tl.sum(tl.exp(z - risen), 0)
+        highest = risen
+    target = tl.load(targets + row)
+    chosen = _transformed(tl.load(base + target), scale, softcap, HAS_SOFTCAP)
+    # Subtracted in this order: highest + log(mass) would round away what log(mass) says.
+    logp = (chosen - highest) - tl.log(mass)
+    tl.store(logps + row, tl.minimum(logp, 0.0))
+    tl.store(normalisers + 2 * row, highest)
+    tl.store(normalisers + 2 * row + 1, mass)
+
+
+@triton.jit
+def _gradient_kernel(
+    logits,
+    stride,
+    targets,
+    weights,
+    normalisers,
+    scale,
+    softcap,
+    VOCABULARY: tl.constexpr,  # noqa: N803
+    HAS_SOFTCAP: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    start = tl.program_id(1) * BLOCK
+    columns = start + tl.arange(0, BLOCK)
+    inside = columns < VOCABULARY
+    place = logits + row * stride + columns
+    z = _transformed(tl.load(place, mask=inside, other=0.0), scale, softcap, HAS_SOFTCAP)
+    highest = tl.load(normalisers + 2 * row)
+    mass = tl.load(normalisers + 2 * row + 1)
+    weight = tl.load(weights + row)
+    target = tl.load(targets + row)
+    gradient = tl.exp(z - highest) * (weight / mass)
+    gradient = tl.where(columns == target, gradient - weight, gradient)
+    if HAS_SOFTCAP:
+        ratio = z / softcap
+        gradient = gradient * (1.0 - ratio * ratio)
+    tl.store(place, (gradient * scale).to(logits.dtype.element_ty), mask=inside)
+
+
+def logps_and_normalisers(
+    logits: Tensor, targets: Tensor, transform: LogitTransform
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the targets, (c,), and highest logit and mass of each row, (c, 2).
+
+    Args:
+        logits: (c, V), rows contiguous.
+        targets: (c,), int64.
+    """
+    rows, vocabulary = logits.shape
+    logps = logits.new_empty(rows, dtype=torch.float32)
+    normalisers = logits.new_empty((rows, 2), dtype=torch.float32)
+    _forward_kernel[(rows,)](
+        logits,
+        logits.stride(0),
+        targets,
+        logps,
+        normalisers,
+        transform.scale,
+        transform.softcap or 1.0,
+        VOCABULARY=vocabulary,
+        HAS_SOFTCAP=transform.softcap is not None,
+        BLOCK=BLOCK,
+        num_warps=WARPS,
+    )
+    return logps, normalisers
+
+
+def gradient_(
+    logits: Tensor,
+    targets: Tensor,
+    normalisers: Tensor,
+    weights: Tensor,
+    transform: LogitTransform,
+) -> None:
+    """Overwrite ``logits`` with the gradient of ``-sum w·log p`` with respect to them.
+
+    Args:
+        weights: (c,), fp32.
+        normalisers: (c, 2), from :func:`logps_and_normalisers`.
+    """
+    rows, vocabulary = logits.shape
+    _gradient_kernel[(rows, triton.cdiv(vocabulary, BLOCK))](
+        logits,
+        logits.stride(0),
+        targets,
+        weights.contiguous(),
+        normalisers,
+        transform.scale,
+        transform.softcap or 1.0,
+        VOCABULARY=vocabulary,
+        HAS_SOFTCAP=transform.softcap is not None,
+        BLOCK=BLOCK,
+        num_warps=WARPS,
+    )

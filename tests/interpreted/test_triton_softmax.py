@@ -1,0 +1,94 @@
+"""The GPU kernels, run by Triton's interpreter, against the torch way on the same chunk.
+
+Collected only where TRITON_INTERPRET=1, which has to be set before Triton is imported:
+``tests/unit/test_triton.py`` runs this folder in a process of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dft_factory.losses import softmax
+from dft_factory.losses.softmax import IDENTITY, LogitTransform, softmax_rows_, uses_triton
+
+TRANSFORMS = (IDENTITY, LogitTransform(scale=0.5), LogitTransform(scale=2.0, softcap=5.0))
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The kernels' module, with rows of several blocks."""
+    from dft_factory.losses import triton_softmax
+
+    monkeypatch.setattr(triton_softmax, "BLOCK", 64)
+    assert uses_triton(torch.device("cpu"))
+    return triton_softmax
+
+
+def chunk(dtype: torch.dtype, spread: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    logits = (torch.randn(5, 150, generator=generator) * spread).to(dtype)
+    targets = torch.tensor([0, 63, 64, 149, 77])
+    return logits, targets, torch.rand(5, generator=generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=["identity", "scale", "softcap"])
+def test_kernels_do_what_torch_does(
+    interpreted: Any,
+    dtype: torch.dtype,
+    transform: LogitTransform,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logits, targets, weights = chunk(dtype)
+    kernel, plain, kept = logits.clone(), logits.clone(), logits.clone()
+    calls = []
+    launched = interpreted.gradient_
+
+    def counted(*args: Any) -> None:
+        calls.append(1)
+        launched(*args)
+
+    monkeypatch.setattr(interpreted, "gradient_", counted)
+    found = softmax_rows_(kernel, targets, transform, lambda logps, place: weights[place])
+    assert calls == [1]
+    monkeypatch.setattr(softmax, "uses_triton", lambda device: False)
+    expected = softmax_rows_(plain, targets, transform, lambda logps, place: weights[place])
+    assert calls == [1]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    # One rounding of the dtype, at most, lies between two ways to the same fp32 number.
+    torch.testing.assert_close(
+        kernel, plain, rtol=2 * torch.finfo(dtype).eps + 1e-6, atol=torch.finfo(dtype).tiny + 1e-7
+    )
+    assert not torch.equal(kernel, kept)
+
+
+def test_log_probabilities_alone_leave_the_logits(interpreted: Any) -> None:
+    logits, targets, _ = chunk(torch.bfloat16)
+    kept = logits.clone()
+    found = softmax_rows_(logits, targets, IDENTITY, None)
+    expected = kept.float().log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(logits, kept)
+
+
+def test_rows_of_a_larger_buffer(interpreted: Any) -> None:
+    """Only the rows handed in are written."""
+    buffer = torch.randn(8, 150)
+    kept = buffer.clone()
+    logits, targets, weights = chunk(torch.float32)
+    buffer[:5] = logits
+    softmax_rows_(buffer[:5], targets, IDENTITY, lambda logps, place: weights[place])
+    assert torch.equal(buffer[5:], kept[5:])
+    torch.testing.assert_close(buffer[:5].sum(-1), torch.zeros(5), rtol=0, atol=1e-5)
+
+
+def test_extreme_logits_stay_finite(interpreted: Any) -> None:
+    logits = torch.tensor([[0.0, 1e4, -1e4], [0.0, 1e4, -1e4], [-1e4, -1e4, -1e4]])
+    targets = torch.tensor([1, 2, 0])
+    found = softmax_rows_(logits, targets, IDENTITY, lambda logps, place: logps.exp())
+    assert found.tolist() == pytest.approx([0.0, -2e4, -1.0986123])
+    assert bool(torch.isfinite(logits).all())
