@@ -43,7 +43,7 @@ def _inputs(point: dict[str, Any], device: str) -> tuple[Tensor, Tensor, Tensor]
     )
 
 
-def _ours(spec: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _ours(spec: str, chunk: int = 1024) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     from dft_factory.losses.linear import linear_token_weighted_nll
     from dft_factory.losses.token import shift_labels
     from dft_factory.losses.weights import parse_weight
@@ -54,10 +54,18 @@ def _ours(spec: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         targets = shift_labels(labels)
         labelled = targets.ne(IGNORE_INDEX)
         sequence = labelled.nonzero(as_tuple=True)[0]
+        tokens = max(1, int(labelled.sum()))
         loss = linear_token_weighted_nll(
-            hidden[labelled], weight, targets[labelled], sequence, 1, token_weight
+            hidden[labelled],
+            weight,
+            targets[labelled],
+            sequence,
+            1,
+            token_weight,
+            chunk=chunk,
+            expected_scale=1 / tokens,  # known before the forward pass, as in training
         )
-        return loss.total / max(1, int(labelled.sum()))
+        return loss.total / tokens
 
     return run
 
@@ -86,19 +94,24 @@ def _liger(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 
 
 class _Gemms(torch.autograd.Function):
-    """The three products that any exact loss needs, in the same chunks, and nothing else."""
+    """The three products that any exact loss needs, in the same chunks, and nothing else.
+
+    As ours in what it allocates, too: the first chunk writes the head's gradient, the others add.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, chunk: int) -> Tensor:
         rows = hidden[0]
         buffer = rows.new_empty((min(chunk, rows.shape[0]), weight.shape[0]))
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight) if weight.requires_grad else None
+        grad_weight = torch.empty_like(weight) if weight.requires_grad else None
         for start in range(0, rows.shape[0], chunk):
             part = rows[start : start + chunk]
             out = torch.mm(part, weight.t(), out=buffer[: part.shape[0]])
             torch.mm(out, weight, out=grad_hidden[0, start : start + chunk])
-            if grad_weight is not None:
+            if grad_weight is not None and start == 0:
+                torch.mm(out.t(), part, out=grad_weight)
+            elif grad_weight is not None:
                 grad_weight.addmm_(out.t(), part)
         ctx.gradients = (grad_hidden, grad_weight)
         return hidden.new_zeros(())

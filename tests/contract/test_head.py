@@ -186,3 +186,21 @@ def test_the_stock_command_line_never_makes_whole_logits(
     ).ok()
     assert run.output.count("made from whole logits") == 1
     assert "nll" in run.log[0]
+
+
+def test_ligers_forward_keeps_dft_and_the_saving(tmp_path: Path) -> None:
+    """The forward that ``enable_liger_kernel: true`` puts in the model's place.
+
+    Without labels, which transformers takes out for a loss function of its caller's, it calls the
+    head like any model. Liger's other kernels need a GPU.
+    """
+    from liger_kernel.transformers import apply_liger_kernel_to_qwen2
+    from transformers import AutoModelForCausalLM
+
+    path = make_tiny("qwen2.5-coder", tmp_path / "m")
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).train()
+    apply_liger_kernel_to_qwen2(rope=False, rms_norm=False, swiglu=False, model=model)
+    assert "lce_forward" in model.forward.__name__
+    found, whole, mine, expected = both_ways(model, batch(400), TOKEN)
+    assert found.total.item() == pytest.approx(whole.total.item(), rel=1e-9)
+    assert relative_error(mine, expected) <= 1e-9
