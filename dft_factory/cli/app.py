@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from dft_eval.benchmark import JudgeChoice
 
 app = typer.Typer(
     name="dft-factory",
@@ -18,6 +23,33 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Training sets in LLaMA-Factory's format.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+
+Choice = TypeVar("Choice", bound=str)
+
+
+def _choice(option: str, value: str, choices: Sequence[Choice]) -> Choice:
+    """The choice that ``value`` names; UsageError names the others."""
+    from dft_eval.errors import UsageError
+
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise UsageError(f"{option} {value!r} is unknown. Choose of {', '.join(choices)}.")
+
+
+def _judge_choice(name: str | None, model: str | None, base_url: str | None) -> JudgeChoice | None:
+    """The judge that three options name; UsageError where they do not fit together."""
+    from dft_eval.benchmark import JUDGES, JudgeChoice
+    from dft_eval.errors import UsageError
+
+    if name != "openai":
+        for option, value in (("--judge-model", model), ("--judge-base-url", base_url)):
+            if value is not None:
+                raise UsageError(f"{option} {value!r} is for --judge openai.")
+    if name is None:
+        return None
+    return JudgeChoice(_choice("--judge", name, JUDGES), model, base_url)
 
 
 def main() -> None:
@@ -73,29 +105,78 @@ def validate_command(
 
 @app.command("eval")
 def eval_command(
-    benchmarks: Annotated[list[str], typer.Argument(help="humaneval, python-basics")],
-    model: Annotated[str, typer.Option(help="Hub id, model folder or LoRA adapter folder.")],
+    benchmarks: Annotated[
+        list[str], typer.Argument(help="humaneval, mathvision, ... (dft-factory doctor lists them)")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Hub id, model folder, LoRA adapter folder, or a server's model.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for results.json and the items files.")],
     label: Annotated[str, typer.Option(help="base, sft, dft, ...")] = "model",
     base_model: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="The row of the paper that this model belongs to."),
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="hf (transformers here) or openai (a server at --base-url).")
+    ] = "hf",
+    base_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="OpenAI-compatible server, http://host:port/v1; key: OPENAI_API_KEY."),
+    ] = None,
     prompt_style: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="completion or chat (default: completion for humaneval, else chat)."),
+        typer.Option(
+            help="completion or chat (default: completion for humaneval* and multipl-e, else chat)."
+        ),
     ] = None,
     limit: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Only the first N items; the result says 'partial'."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Recorded with the result.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of sampling; recorded with the result.")] = 0,
     data: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Problems in HumanEval's format, .jsonl or .jsonl.gz."),
+        typer.Option(help="The benchmark's published file or folder (default: its usual place)."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens a completion may have.")] = 512,
-    batch_size: Annotated[int, typer.Option(help="Prompts run together.")] = 32,
+    max_new_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Tokens a completion may have (default: the benchmark's own)."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(help="Prompts run together; requests at once, with a server.")
+    ] = 32,
+    samples: Annotated[int, typer.Option(help="Completions a prompt, for pass@k.")] = 1,
+    temperature: Annotated[float, typer.Option(help="0 is greedy decoding.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="With a temperature: nucleus sampling.")] = 1.0,
+    judge: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="For mathverse and mathvision: openai (a server) or rules (math-verify)."
+        ),
+    ] = None,
+    judge_model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --judge openai: the server's model."),
+    ] = None,
+    judge_base_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="With --judge openai: the server (default: OpenAI's); key: JUDGE_API_KEY."
+        ),
+    ] = None,
+    min_pixels: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Least pixels of a picture (default: VLMEvalKit's)."),
+    ] = None,
+    max_pixels: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Most pixels of a picture (default: VLMEvalKit's)."),
+    ] = None,
+    harness: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For multipl-e: whose recipes, official or qwen."),
+    ] = None,
     unsafe_no_sandbox: Annotated[
         bool,
         typer.Option(
@@ -104,18 +185,17 @@ def eval_command(
     ] = False,
 ) -> None:
     """Score a model on benchmarks; the model's programs run in a sandbox."""
-    from dft_eval.benchmarks import PROMPT_STYLES, Request, evaluate
-    from dft_eval.errors import UsageError
+    from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
+    from dft_eval.benchmarks import evaluate
     from dft_eval.generate import Decoding
 
-    if prompt_style is not None and prompt_style not in PROMPT_STYLES:
-        raise UsageError(
-            f"--prompt-style {prompt_style!r} is unknown. Choose of {', '.join(PROMPT_STYLES)}."
-        )
-    for option, value in (("--max-new-tokens", max_new_tokens), ("--batch-size", batch_size)):
-        if value < 1:
-            raise UsageError(f"{option} {value}: give a number of 1 or more.")
-    style = next((each for each in PROMPT_STYLES if each == prompt_style), None)
+    chosen_backend = _choice("--backend", backend, BACKENDS)
+    style = None if prompt_style is None else _choice("--prompt-style", prompt_style, PROMPT_STYLES)
+    decoding = Decoding(
+        batch_size=batch_size, samples=samples, temperature=temperature, top_p=top_p, seed=seed
+    )
+    if max_new_tokens is not None:
+        decoding = replace(decoding, max_new_tokens=max_new_tokens)
     results = evaluate(
         benchmarks,
         Request(
@@ -128,7 +208,14 @@ def eval_command(
             seed=seed,
             data=data,
             sandboxed=not unsafe_no_sandbox,
-            decoding=Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size),
+            backend=chosen_backend,
+            base_url=base_url,
+            decoding=decoding,
+            own_max_new_tokens=max_new_tokens is None,
+            judge=_judge_choice(judge, judge_model, judge_base_url),
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            harness=harness,
         ),
     )
     for row in results.results:
@@ -154,16 +241,20 @@ def report_command(
 
 @data_app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="ultrafeedback")],
+    name: Annotated[str, typer.Argument(help="ultrafeedback, wethink")],
     source: Annotated[str, typer.Option(help="Local file or folder, or a hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the data set and report.json.")],
     limit: Annotated[Optional[int], typer.Option(help="Sample N of the kept records.")] = None,  # noqa: UP045
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    pictures: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of pictures or archives, or one (default: beside the source)."),
+    ] = None,
 ) -> None:
     """Make a LLaMA-Factory data set; report.json counts what was dropped, by reason."""
     from dft_factory.data.prepare import prepare
 
-    report = prepare(name, source, out, limit, seed)
+    report = prepare(name, source, out, limit, seed, pictures)
     typer.echo(report.model_dump_json(indent=2))
 
 

@@ -21,6 +21,32 @@ ALPACA_ENTRY: Mapping[str, object] = {
 """The ``dataset_info.json`` entry of a file of :class:`AlpacaRecord`, without its ``file_name``."""
 
 
+class SharegptRecord(TypedDict):
+    """LLaMA-Factory's ``sharegpt`` format: turns, a system prompt and pictures.
+
+    The contents hold one ``<image>`` for each picture, in their order. ``images`` are paths that
+    LLaMA-Factory takes from ``media_dir``, which is ``dataset_dir`` unless a recipe says otherwise.
+    """
+
+    messages: list[dict[str, str]]
+    system: str
+    images: list[str]
+
+
+SHAREGPT_ENTRY: Mapping[str, object] = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages", "system": "system", "images": "images"},
+    "tags": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+    },
+}
+"""The ``dataset_info.json`` entry of a file of :class:`SharegptRecord`, without its
+``file_name``."""
+
+
 @dataclass(frozen=True)
 class Dropped:
     """A record that is left out; the report counts them by ``reason``."""
@@ -29,18 +55,34 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A record that was kept, with what the report must say about it.
+
+    Attributes:
+        notes: what was changed or passed over; the report counts each text.
+    """
+
+    record: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Converter:
     """A data set that ``dft-factory data prepare`` knows.
 
     Attributes:
-        convert: takes one published record (any JSON value) and gives the training record or
-            :class:`Dropped`; it never raises and keeps no state, so records can come in any order.
+        convert: takes one published record (any JSON value) and gives the training record (in
+            :class:`Kept` if there is more to say) or :class:`Dropped`; it never raises and keeps
+            no state, so records can come in any order.
         entry: the set's entry in ``dataset_info.json``, without its ``file_name``.
         hub_id: where the set is published, named in messages.
         split: the split that is read from the hub.
+        pictures_from: where its pictures are published, None if it has none. With pictures the
+            converted record's ``images`` are relative paths below the place that is searched.
     """
 
-    convert: Callable[[object], Mapping[str, object] | Dropped]
+    convert: Callable[[object], Mapping[str, object] | Kept | Dropped]
     entry: Mapping[str, object]
     hub_id: str
     split: str = "train"
+    pictures_from: str | None = None

@@ -16,6 +16,8 @@ from dft_factory.errors import ConfigError, MissingDependencyError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
+_NO_NUMBER = re.compile(r"[^0-9.eE+-]")
+_NOT_BLANK = re.compile(r"[^ \t\n\r]")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -52,7 +54,7 @@ def source_files(source: str) -> list[Path] | None:
 def read_files(files: list[Path]) -> Iterator[object]:
     """Records of local files, one after another; a line that is not JSON comes as ``Dropped``.
 
-    Lines and parquet batches are streamed; a ``.json`` list is loaded whole.
+    Lines, parquet batches and the elements of a ``.json`` list are streamed.
 
     Raises:
         ConfigError: a file that cannot be read to its end.
@@ -113,18 +115,107 @@ def _read_lines(lines: IO[bytes] | gzip.GzipFile) -> Iterator[object]:
 
 
 def _read_list(path: Path) -> Iterator[object]:
-    try:
-        records = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"--source: {str(path)!r} is not valid JSON: {error}. "
-            "If it has one record a line, rename it to .jsonl"
-        ) from error
-    if not isinstance(records, list):
-        raise ConfigError(
-            f"--source: {str(path)!r} must hold a list of records, not {type(records).__name__}."
-        )
-    yield from records
+    """The elements of a JSON list one by one; memory holds one of them, at most 64 MiB of text."""
+    mend = "If it has one record a line, rename it to .jsonl"
+    with path.open(encoding="utf-8-sig") as file:
+        text = JsonText(file)
+        count = 0
+        try:
+            if text.peek() != "[":
+                value = text.value()
+                if not text.peek():
+                    raise ConfigError(
+                        f"--source: {str(path)!r} must hold a list of records, "
+                        f"not {type(value).__name__}."
+                    )
+                raise ValueError("data after the first value")
+            text.skip()
+            if text.peek() == "]":
+                text.skip()
+            else:
+                while True:
+                    count += 1
+                    yield text.value()
+                    separator = text.peek()
+                    text.skip()
+                    if separator == "]":
+                        break
+                    if separator != ",":
+                        raise ValueError("',' or ']' expected after a record")
+            if text.peek():
+                raise ValueError("data after the list")
+        except ConfigError:
+            raise
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError included
+            # Its line and column would be those of the part that is held.
+            said = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise ConfigError(
+                f"--source: {str(path)!r} is not valid JSON: {said} (record {count}). {mend}"
+            ) from error
+
+
+class JsonText:
+    """JSON values read off a stream of text, which is never held whole."""
+
+    CHUNK = 1 << 20
+    LIMIT = 64 << 20
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        self._decoder = json.JSONDecoder()
+
+    def peek(self) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            found = _NOT_BLANK.search(self._text, self._at)
+            if found is not None:
+                self._at = found.start()
+                return found[0]
+            self._at = len(self._text)
+            if not self._more():
+                return ""
+
+    def skip(self) -> None:
+        """Passes over the character that :meth:`peek` gave."""
+        self._at += 1
+
+    def value(self) -> object:
+        """The next value.
+
+        Raises:
+            ValueError: there is none, or it takes more than ``LIMIT`` characters.
+        """
+        self.peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                wrong: json.JSONDecodeError | None = error
+            else:
+                # A number may go on in the next chunk: 1.5e has been read as 1.5 here.
+                wrong = None
+                cut = not _NO_NUMBER.match(self._text, end)
+                if not cut or self._ended:
+                    self._at = end
+                    return value
+            if not self._more():
+                if wrong is not None:
+                    raise wrong
+                continue
+            if len(self._text) > self.LIMIT:
+                raise ValueError(f"a record has no end within {self.LIMIT} characters")
+
+    def _more(self) -> bool:
+        """Reads on, by as much as is held already; false at the end."""
+        held = len(self._text) - self._at
+        chunk = self._file.read(max(self.CHUNK, held))
+        self._text = self._text[self._at :] + chunk
+        self._at = 0
+        self._ended = not chunk
+        return bool(chunk)
 
 
 def _read_parquet(path: Path) -> Iterator[object]:

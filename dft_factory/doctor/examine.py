@@ -30,6 +30,7 @@ from dft_factory.doctor.report import (
     Report,
     Version,
 )
+from dft_factory.doctor.toolchains import look_for_toolchains
 from dft_factory.patch.apply import (
     FAILED,
     is_supported,
@@ -69,6 +70,8 @@ class _Missing(Protocol):
     def what(self) -> str: ...
     @property
     def mend(self) -> str: ...
+    @property
+    def blocks(self) -> bool: ...
 
 
 class _Benchmark(Protocol):
@@ -130,6 +133,7 @@ def examine() -> Report:
     warnings += _stale_autoload(activation.autoload_file)
     warnings += _environment_warnings(os.environ)
     benchmarks, unread = _benchmarks()
+    toolchains, unseen = look_for_toolchains()
     gpus = seen.get("gpus")
     return Report(
         versions=_versions(release),
@@ -138,8 +142,9 @@ def examine() -> Report:
         activation=activation,
         patches=patches,
         benchmarks=benchmarks,
-        warnings=(*warnings, *unread),
+        warnings=(*warnings, *unread, *unseen),
         problems=tuple(problems),
+        toolchains=toolchains,
     )
 
 
@@ -330,7 +335,9 @@ def _benchmarks() -> tuple[tuple[BenchmarkRow, ...], tuple[str, ...]]:
 
 def _benchmark_row(benchmark: _Benchmark) -> BenchmarkRow:
     try:
-        lacks: Sequence[Lack] = [Lack(each.what, each.mend) for each in benchmark.missing()]
+        lacks: Sequence[Lack] = [
+            Lack(each.what, each.mend, each.blocks) for each in benchmark.missing()
+        ]
     except Exception as error:  # a benchmark that cannot even be asked cannot run
         lacks = [Lack(f"{type(error).__name__}: {error}", "")]
     return BenchmarkRow(benchmark.name, benchmark.summary, tuple(lacks))

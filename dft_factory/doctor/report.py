@@ -64,19 +64,32 @@ class PatchRow:
 
 @dataclass(frozen=True)
 class Lack:
-    """One thing that a benchmark lacks here, and the command that mends it."""
+    """One thing that a benchmark lacks here, and the command that mends it.
+
+    Without ``blocks`` the rest of the benchmark runs all the same.
+    """
 
     what: str
     mend: str
+    blocks: bool = True
 
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One benchmark; it can run here if nothing is missing."""
+    """One benchmark; it can run here if nothing is missing that blocks it."""
 
     name: str
     summary: str
     missing: tuple[Lack, ...]
+
+
+@dataclass(frozen=True)
+class ToolchainRow:
+    """The compiler or interpreter of one language. ``version`` is None where it is missing."""
+
+    language: str
+    version: str | None
+    missing: Lack | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,7 @@ class Report:
     benchmarks: tuple[BenchmarkRow, ...]
     warnings: tuple[str, ...]
     problems: tuple[Problem, ...]
+    toolchains: tuple[ToolchainRow, ...] = ()
 
 
 def exit_status(report: Report) -> int:

@@ -29,12 +29,23 @@ def _gpus(report: Report) -> Iterable[str]:
 
 def _benchmarks(report: Report) -> Iterable[str]:
     for row in report.benchmarks:
-        verdict = "cannot run here" if row.missing else "can run here"
+        verdict = "can run here" if not row.missing else "can run here in part"
+        if any(lack.blocks for lack in row.missing):
+            verdict = "cannot run here"
         yield f"  {row.name}: {verdict} ({row.summary})"
         for lack in row.missing:
             yield f"    missing: {lack.what}"
             if lack.mend:
                 yield f"    mend: {lack.mend}"
+
+
+def _toolchains(report: Report) -> Iterable[str]:
+    rows = [(row.language, row.version or "missing") for row in report.toolchains]
+    for line, row in zip(_columns(rows), report.toolchains, strict=True):
+        yield line
+        if row.missing is not None:
+            yield f"    missing: {row.missing.what}"
+            yield f"    mend: {row.missing.mend}"
 
 
 def _verdict(report: Report) -> str:
@@ -63,6 +74,8 @@ def render_text(report: Report) -> str:
     lines += _columns([(row.target, row.state, row.detail) for row in report.patches])
     if report.benchmarks:
         lines += ["", "Benchmarks", *_benchmarks(report)]
+    if report.toolchains:
+        lines += ["", "Languages of model-written programs", *_toolchains(report)]
     if report.warnings:
         lines += ["", "Warnings", *(f"  {warning}" for warning in report.warnings)]
     if report.problems:

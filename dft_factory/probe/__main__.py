@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+import yaml
+
 from dft_factory.errors import ConfigError
 from dft_factory.probe.measure import measure, read_config
 
@@ -18,6 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="training YAML whose data is measured")
     parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as after `llamafactory-cli train CONFIG`"
+    )
+    parser.add_argument(
         "--model",
         action="append",
         required=True,
@@ -26,7 +31,13 @@ def main() -> None:
     )
     parser.add_argument("--limit", type=int, default=64, help="examples (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
+    config = read_config(given.config)
+    for each in given.overrides:
+        key, equals, value = each.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"{each!r}: write KEY=VALUE.")
+        config[key] = yaml.safe_load(value)
     models: dict[str, str] = {}
     folders: dict[str, Path] = {}
     for each in given.model:
@@ -40,9 +51,7 @@ def main() -> None:
         if done == total:
             sys.stderr.write(f"token probabilities of {label}: done\n")
 
-    for row in measure(
-        read_config(given.config), models, limit=given.limit, seed=given.seed, progress=progress
-    ):
+    for row in measure(config, models, limit=given.limit, seed=given.seed, progress=progress):
         target = folders[row.label] / FILE_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(row.to_json(), indent=2) + "\n", encoding="utf-8")

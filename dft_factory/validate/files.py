@@ -30,7 +30,6 @@ _TRAINING = frozenset(
         "num_train_epochs",
         "max_steps",
         "per_device_train_batch_size",
-        "gradient_accumulation_steps",
         "dft_weight",
         "deepspeed",
     )

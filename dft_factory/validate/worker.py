@@ -183,6 +183,13 @@ class RecipeChecks:
                 "deepspeed",
                 "does not combine with GaLore or APOLLO. Remove one of them.",
             )
+        if values.get("use_cpu") is True:
+            yield (
+                "error",
+                "use_cpu, deepspeed",
+                "accelerate starts no DeepSpeed on use_cpu: true, so that every process would be "
+                "alone. Remove use_cpu; without a GPU, DS_ACCELERATOR=cpu has the same effect.",
+            )
         yield "warning", "deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."
         if trouble is not None:
             yield trouble

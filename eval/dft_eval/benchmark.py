@@ -9,7 +9,7 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from dft_eval import sandbox
 from dft_eval.errors import EvaluationError
@@ -18,14 +18,46 @@ from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
 
 PromptStyle = Literal["completion", "chat"]
 PROMPT_STYLES: tuple[PromptStyle, ...] = ("completion", "chat")
+BackendName = Literal["hf", "openai"]
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+JudgeName = Literal["openai", "rules"]
+JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that a benchmark needs and this machine lacks; ``mend`` is a command."""
+    """Something that a benchmark needs and this machine lacks; ``mend`` is a command.
+
+    Without ``blocks`` the rest of the benchmark runs all the same.
+    """
 
     what: str
     mend: str
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class JudgeChoice:
+    """Who says whether a free answer is right.
+
+    Attributes:
+        name: ``openai`` (a model behind an OpenAI-compatible server, its key in ``JUDGE_API_KEY``)
+            or ``rules``.
+        model: of the server, for ``openai``.
+        base_url: of the server, ``http://host:port/v1``; None for OpenAI's own.
+    """
+
+    name: JudgeName
+    model: str | None = None
+    base_url: str | None = None
+
+
+@dataclass(frozen=True)
+class PixelRange:
+    """Width times height between which a picture is resized before the model sees it."""
+
+    min_pixels: int
+    max_pixels: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +68,11 @@ class Request:
         limit: the first N rows of the data; None for all.
         data: the benchmark's published file or folder; None for its usual place.
         sandboxed: False only where the user asked for ``--unsafe-no-sandbox``.
+        backend: ``hf``, transformers in this process, or ``openai``, a server at ``base_url``.
+        own_max_new_tokens: each benchmark takes its own ``max_new_tokens`` (none was given).
+        judge: None where none was named.
+        min_pixels, max_pixels: of pictures; None for the benchmark's own.
+        harness: whose recipes a benchmark follows that knows several; None for its default.
     """
 
     model: str
@@ -47,7 +84,14 @@ class Request:
     seed: int = 0
     data: Path | None = None
     sandboxed: bool = True
+    backend: BackendName = "hf"
+    base_url: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
+    own_max_new_tokens: bool = False
+    judge: JudgeChoice | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    harness: str | None = None
 
 
 class Subject(Protocol):
@@ -57,9 +101,15 @@ class Subject(Protocol):
     def sha256(self) -> str | None:
         """Over the sorted weight files; None for a server."""
 
+    def record(self) -> dict[str, Any]:
+        """How it was run (backend, dtype, ...); goes into the result's ``decoding``."""
+
     @property
     def text(self) -> Backend:
         """Completes prompts without pictures."""
+
+    def vision(self, pixels: PixelRange) -> Backend:
+        """Completes prompts with pictures."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +119,12 @@ class Benchmark:
     Attributes:
         published: number of items of the published set.
         default_style: prompt style unless ``--prompt-style`` is given.
+        max_new_tokens: of a completion unless ``--max-new-tokens`` is given.
         missing: what keeps it from running here, each with the command that mends it.
+        samples: takes more than one completion a prompt (pass@k).
+        options: what else of :class:`Request` it takes: ``judge``, ``min_pixels``, ``max_pixels``.
+        data_format: benchmarks with the same one can be given one ``--data`` together.
+        harnesses: whose recipes can be chosen by ``--harness``, the default first.
         evaluate: generates, scores, and writes items and completions to ``request.out``.
     """
 
@@ -79,6 +134,11 @@ class Benchmark:
     default_style: PromptStyle
     missing: Callable[[], list[Missing]]
     evaluate: Callable[[Benchmark, Request, Subject], BenchmarkResult]
+    max_new_tokens: int = 512
+    samples: bool = False
+    options: frozenset[str] = frozenset()
+    data_format: str | None = None
+    harnesses: tuple[str, ...] = ()
 
 
 def is_installed(package: str) -> bool:

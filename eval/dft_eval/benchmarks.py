@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
-from dft_eval import python_programs
+from dft_eval import evalplus_adapter, multipl_e, python_programs
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, Request
 from dft_eval.errors import EvaluationError, UsageError
-from dft_eval.models import LocalModel
+from dft_eval.models import open_subject
 from dft_eval.results import ResultFile, merge_results
+from dft_eval.vlm.mathverse import MATHVERSE
+from dft_eval.vlm.mathvision import MATHVISION
+from dft_eval.vlm.wemath import WEMATH
 
 __all__ = ["BENCHMARKS", "PROMPT_STYLES", "Benchmark", "Request", "evaluate", "get_benchmark"]
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for benchmark in (python_programs.HUMANEVAL, python_programs.PYTHON_BASICS)
+    for benchmark in (
+        python_programs.HUMANEVAL,
+        evalplus_adapter.HUMANEVAL_PLUS,
+        multipl_e.MULTIPL_E,
+        python_programs.PYTHON_BASICS,
+        MATHVERSE,
+        MATHVISION,
+        WEMATH,
+    )
 }
 
 
@@ -42,17 +55,14 @@ def evaluate(names: list[str], request: Request) -> ResultFile:
         UsageError, PrerequisiteError: before anything is generated, where that can be known.
         EvaluationError: some items could not be scored.
     """
-    if request.limit is not None and request.limit < 1:
-        raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
-    if request.data is not None and len(names) > 1:
-        raise UsageError("--data names one benchmark's file: evaluate one benchmark at a time.")
     chosen = [get_benchmark(name) for name in dict.fromkeys(names)]
+    _check(chosen, request)
     if not request.sandboxed:
         sys.stderr.write(
             "dft-factory: --unsafe-no-sandbox: programs that the model wrote run with your rights, "
             "your files and your network.\n"
         )
-    subject = LocalModel(request.model)
+    subject = open_subject(request)
     header = ResultFile(
         model=request.model,
         model_sha256=subject.sha256,
@@ -62,7 +72,11 @@ def evaluate(names: list[str], request: Request) -> ResultFile:
     written = header
     unscored: list[str] = []
     for benchmark in chosen:
-        result = benchmark.evaluate(benchmark, request, subject)
+        decoding = request.decoding
+        if request.own_max_new_tokens:
+            decoding = replace(decoding, max_new_tokens=benchmark.max_new_tokens)
+        result = benchmark.evaluate(benchmark, replace(request, decoding=decoding), subject)
+        result = result.model_copy(update={"decoding": {**subject.record(), **result.decoding}})
         written = merge_results(request.out, header, [result])
         if result.n_scored < result.n_total:
             unscored.append(
@@ -73,3 +87,31 @@ def evaluate(names: list[str], request: Request) -> ResultFile:
             f"Items without a score ({'; '.join(unscored)}); their reasons are in the items files."
         )
     return written
+
+
+def _check(chosen: Sequence[Benchmark], request: Request) -> None:
+    """Refuse options that the chosen benchmarks do not take."""
+    if request.limit is not None and request.limit < 1:
+        raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
+    formats = {benchmark.data_format or benchmark.name for benchmark in chosen}
+    if request.data is not None and len(formats) > 1:
+        raise UsageError("--data names one benchmark's file: evaluate one benchmark at a time.")
+    for option in ("judge", "min_pixels", "max_pixels"):
+        without = [benchmark.name for benchmark in chosen if option not in benchmark.options]
+        if getattr(request, option) is not None and without:
+            able = [name for name, benchmark in BENCHMARKS.items() if option in benchmark.options]
+            raise UsageError(
+                f"--{option.replace('_', '-')} has no effect on {', '.join(without)}. Leave it "
+                f"out, or evaluate {', '.join(able)} by themselves."
+            )
+    single = [benchmark.name for benchmark in chosen if not benchmark.samples]
+    if request.decoding.samples > 1 and single:
+        able = [name for name, benchmark in BENCHMARKS.items() if benchmark.samples]
+        raise UsageError(
+            f"--samples {request.decoding.samples}: {', '.join(single)}: scored on one completion "
+            f"an item. Several are taken by {', '.join(able)}."
+        )
+    for benchmark in chosen:
+        if request.harness is not None and request.harness not in benchmark.harnesses:
+            known = ", ".join(benchmark.harnesses) or "its own alone; leave the option out"
+            raise UsageError(f"--harness {request.harness!r}: {benchmark.name} knows {known}.")

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from dft_eval import sandbox
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion, Prompt
+from dft_eval.generate import Completion, Failure, Prompt
 from dft_eval.results import ItemScore
 
 INSTRUCTION = (
@@ -84,7 +84,7 @@ def read_problems(path: Path) -> list[CodeProblem]:
 def make_prompt(problem: CodeProblem, style: str) -> Prompt:
     """The prompt of one problem in the given style."""
     if style == "completion":
-        return Prompt(problem.task_id, problem.prompt.strip())
+        return Prompt(problem.task_id, f"{problem.prompt.strip()}\n")
     question = f"{INSTRUCTION}\n```\n{problem.prompt.strip()}\n```\n"
     return Prompt(problem.task_id, question, chat=True, answer_begins=ANSWER_BEGINS)
 
@@ -110,13 +110,15 @@ def _as_body(completion: str) -> str:
 
 def judge(
     problems: Sequence[CodeProblem],
-    completions: Sequence[Completion],
+    completions: Sequence[Completion | Failure],
     style: str,
     *,
     sandboxed: bool,
     progress: Callable[[int, int], None],
 ) -> list[ItemScore]:
     """Run every program with its tests, as many at once as there are processors.
+
+    A prompt without a completion is unscored.
 
     Raises:
         PrerequisiteError: there is no working sandbox here, and ``sandboxed`` is set.
@@ -128,14 +130,16 @@ def judge(
         protections = sandbox.NO_SANDBOX
     finished = 0
 
-    def verdict(pair: tuple[CodeProblem, Completion]) -> ItemScore:
+    def verdict(pair: tuple[CodeProblem, Completion | Failure]) -> ItemScore:
         problem, completion = pair
+        if isinstance(completion, Failure):
+            return ItemScore(id=completion.id, score=None, reason=completion.reason)
         program = extract_program(problem, completion.completion, style)
         test = f"{problem.test}\ncheck({problem.entry_point})\n"
         score, reason = sandbox.check_program(program, test, protections=protections).verdict()
         if score == 0.0 and completion.finish_reason == "length":
             reason += " (completion cut at max_new_tokens)"
-        return ItemScore(id=problem.task_id, score=score, reason=reason)
+        return ItemScore(id=completion.id, score=score, reason=reason)
 
     rows: list[ItemScore] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -2,14 +2,17 @@
 
 Batches are fixed before the first is run and each is written whole, so that a
 resumed run makes the same batches, and so the same completions, as an undisturbed one.
+Each row is sampled with a seed of its own (of ``Decoding.seed`` and the prompt's id).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,21 +41,67 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How completions are made; recorded in the result. Greedy.
+    """How completions are made; recorded in the result. Greedy unless ``temperature`` is set.
 
     Attributes:
         max_new_tokens: tokens after which a completion is cut ('length').
-        batch_size: prompts run together.
+        batch_size: prompts run together; with a server, requests under way at once.
         stop: texts at the first of which a completion ends (and which it does not hold).
+        samples: completions a prompt, for pass@k.
+        temperature: divides the logits; 0 is greedy decoding.
+        top_p: the smallest set of tokens of at least this probability is sampled from.
+
+    Raises:
+        UsageError: a value out of its range, or one that would have no effect.
     """
 
     max_new_tokens: int = 512
     batch_size: int = 32
     stop: tuple[str, ...] = ()
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option in ("max_new_tokens", "batch_size", "samples"):
+            if (value := getattr(self, option)) < 1:
+                raise UsageError(
+                    f"--{option.replace('_', '-')} {value}: give a number of 1 or more."
+                )
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError(f"--temperature {self.temperature}: give 0 (greedy) or more.")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"--top-p {self.top_p}: give a number above 0 and up to 1.")
+        if self.temperature == 0 and (self.samples > 1 or self.top_p < 1):
+            raise UsageError(
+                f"--samples {self.samples} --top-p {self.top_p} with --temperature 0: greedy "
+                "decoding has one completion a prompt. Give a --temperature above 0, such as 0.8."
+            )
 
     def record(self) -> dict[str, Any]:
-        """For ``results.json``."""
-        return {"strategy": "greedy", **asdict(self), "stop": list(self.stop)}
+        """For ``results.json``; without what greedy decoding does not use."""
+        values = {**asdict(self), "stop": list(self.stop)}
+        if self.temperature > 0:
+            return {"strategy": "sampling", **values}
+        unused = ("samples", "temperature", "top_p", "seed")
+        return {"strategy": "greedy", **{k: v for k, v in values.items() if k not in unused}}
+
+    def row_seed(self, id: str) -> int:
+        """The seed of one prompt's completion, 31 bits: the same in whatever batch it is made."""
+        digest = hashlib.sha256(f"{self.seed} {id}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+
+def samples_of(prompts: Sequence[Prompt], decoding: Decoding) -> list[Prompt]:
+    """Every prompt ``decoding.samples`` times, one after the other, each with an id of its own."""
+    if decoding.samples == 1:
+        return list(prompts)
+    return [
+        replace(prompt, id=f"{prompt.id}#{k}")
+        for prompt in prompts
+        for k in range(decoding.samples)
+    ]
 
 
 class Completion(BaseModel):
@@ -68,8 +117,19 @@ class Completion(BaseModel):
     n_tokens: int
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A prompt that could not be completed, and why; a resumed run tries it again."""
+
+    id: str
+    reason: str
+
+
 class Backend(Protocol):
-    """What completes prompts: a model in this process, or a server."""
+    """What completes prompts: a model in this process, or a server.
+
+    Where it has an attribute ``concurrent`` that is true, it runs ``batch_size`` batches at once.
+    """
 
     @property
     def identity(self) -> str:
@@ -78,7 +138,9 @@ class Backend(Protocol):
     def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
         """Places of the prompts in fixed batches, in the order in which they are to run."""
 
-    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[Prompt], decoding: Decoding
+    ) -> Sequence[Completion | Failure]:
         """Completions of one batch, in its order."""
 
 
@@ -114,6 +176,18 @@ def _open_cache(path: Path, key: dict[str, Any]) -> dict[str, Completion]:
     return done
 
 
+def share_cache(
+    source: Path, target: Path, prompts: Sequence[Prompt], decoding: Decoding, identity: str
+) -> None:
+    """Copy completions of the same prompts and settings that another benchmark has made."""
+    settings = source.with_suffix(".settings.json")
+    if target.exists() or not source.exists() or not settings.exists():
+        return
+    if json.loads(settings.read_text(encoding="utf-8")) == _key(prompts, decoding, identity):
+        atomic_write(target, source.read_text(encoding="utf-8"))
+        atomic_write(target.with_suffix(".settings.json"), settings.read_text(encoding="utf-8"))
+
+
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     """``text`` before the first stop text, and whether there was one."""
     places = [place for place in (text.find(each) for each in stop) if place >= 0]
@@ -128,10 +202,34 @@ def generate(
     backend: Backend,
     progress: Callable[[int, int], None],
 ) -> list[Completion]:
-    """Completions of all prompts, in their order, resuming what ``cache`` holds.
+    """As :func:`generate_each`, where every prompt must have a completion.
+
+    Raises:
+        UsageError: as :func:`generate_each`.
+        EvaluationError: some failed; those that did not are in ``cache``.
+    """
+    rows = generate_each(prompts, decoding, cache, backend=backend, progress=progress)
+    failed = [row for row in rows if isinstance(row, Failure)]
+    if failed:
+        raise EvaluationError(
+            f"{cache} lacks {len(failed)} of {len(prompts)} completions, first {failed[0].id}: "
+            f"{failed[0].reason} The same command goes on from there."
+        )
+    return [row for row in rows if isinstance(row, Completion)]
+
+
+def generate_each(
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    cache: Path,
+    *,
+    backend: Backend,
+    progress: Callable[[int, int], None],
+) -> list[Completion | Failure]:
+    """A completion or a failure of every prompt, in their order, resuming what ``cache`` holds.
 
     Args:
-        cache: the completions file (JSONL), written batch by batch.
+        cache: the completions file (JSONL), written batch by batch, without failures.
         backend: asked for nothing when nothing is left to do.
         progress: called with (done, all) after every batch.
 
@@ -141,27 +239,46 @@ def generate(
     if len({prompt.id for prompt in prompts}) != len(prompts):
         raise UsageError("Two prompts share an id; every item needs its own.")
     cache.parent.mkdir(parents=True, exist_ok=True)
-    done = _open_cache(cache, _key(prompts, decoding, backend.identity))
+    done: dict[str, Completion | Failure] = {}
+    done.update(_open_cache(cache, _key(prompts, decoding, backend.identity)))
     progress(len(done), len(prompts))
     if len(done) < len(prompts):
         planned = backend.batches(prompts, decoding.batch_size)
+        left = [[prompts[i] for i in batch] for batch in _left(planned, prompts, done)]
         with cache.open("a", encoding="utf-8") as stream:
-            for batch in _left(planned, prompts, done):
-                rows = backend.complete([prompts[i] for i in batch], decoding)
-                stream.write("".join(row.model_dump_json() + "\n" for row in rows))
+            for rows in _run(backend, left, decoding):
+                made = [row for row in rows if isinstance(row, Completion)]
+                stream.write("".join(row.model_dump_json() + "\n" for row in made))
                 stream.flush()
                 done.update((row.id, row) for row in rows)
                 progress(len(done), len(prompts))
-    missing = [prompt.id for prompt in prompts if prompt.id not in done]
-    if missing:
-        raise EvaluationError(f"{cache} lacks {len(missing)} completions, {missing[0]} first.")
-    return [done[prompt.id] for prompt in prompts]
+    return [
+        done.get(prompt.id, Failure(prompt.id, "The backend returned nothing for it."))
+        for prompt in prompts
+    ]
 
 
 def _left(
-    planned: list[list[int]], prompts: Sequence[Prompt], done: dict[str, Completion]
+    planned: list[list[int]], prompts: Sequence[Prompt], done: Iterable[str]
 ) -> Iterator[list[int]]:
     """Planned batches of which at least one completion is missing; such a batch runs whole."""
+    known = set(done)
     for batch in planned:
-        if any(prompts[i].id not in done for i in batch):
+        if any(prompts[i].id not in known for i in batch):
             yield batch
+
+
+def _run(
+    backend: Backend, batches: Sequence[Sequence[Prompt]], decoding: Decoding
+) -> Iterator[Sequence[Completion | Failure]]:
+    """The rows of each batch, in the order in which they are finished."""
+    if not getattr(backend, "concurrent", False):
+        yield from (backend.complete(batch, decoding) for batch in batches)
+        return
+    pool = ThreadPoolExecutor(decoding.batch_size)
+    try:
+        futures = [pool.submit(backend.complete, batch, decoding) for batch in batches]
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -7,9 +7,11 @@ from typing import Any
 
 from dft_eval.errors import UsageError
 from dft_eval.generate import Completion, Decoding, Prompt, cut
+from dft_eval.hf_decode import decode
 
-ROUND_TOKENS = 64
-"""Tokens generated before rows that have ended leave their batch."""
+GROUP = 4
+"""Times ``batch_size``: prompts that are completed, and written, together. Rows that have ended are
+replaced within a group alone, so that a resumed run makes the same groups and completions."""
 
 
 def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -56,23 +58,17 @@ class HfTextBackend:
         _, tokenizer = self._load()
         texts = [render(tokenizer, prompt) for prompt in prompts]
         lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        return batches(lengths, size)
+        return batches(lengths, GROUP * size)
 
     def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion]:
-        """Greedy completions of one batch."""
+        """Completions of one batch."""
         return complete_batch(*self._load(), prompts, decoding)
 
 
 def complete_batch(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding
 ) -> list[Completion]:
-    """Greedy completions of one batch.
-
-    In rounds of :data:`ROUND_TOKENS`: rows that have ended leave the batch, since a few long
-    completions would otherwise be waited for by all.
-    """
-    import torch
-
+    """Completions of one group of prompts; raises as :func:`dft_eval.hf_decode.decode`."""
     texts = [render(tokenizer, prompt) for prompt in prompts]
     starts: list[list[int]] = [
         # A rendered chat brings its own special tokens.
@@ -81,49 +77,31 @@ def complete_batch(
     ]
     ends = model.generation_config.eos_token_id
     ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
-    stopping = {"stop_strings": list(decoding.stop), "tokenizer": tokenizer}
-    made: list[list[int]] = [[] for _ in prompts]
-    rows: dict[int, Completion] = {}
-    for begin in range(0, decoding.max_new_tokens, ROUND_TOKENS):
-        active = [i for i in range(len(prompts)) if i not in rows]
-        if not active:
-            break
-        inputs = tokenizer.pad(
-            {"input_ids": [starts[i] + made[i] for i in active]}, return_tensors="pt"
-        ).to(model.device)
-        with torch.inference_mode():
-            output = model.generate(
-                **inputs,
-                max_new_tokens=min(ROUND_TOKENS, decoding.max_new_tokens - begin),
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=tokenizer.pad_token_id,
-                **(stopping if decoding.stop else {}),
+    # A stop text of n bytes lies within the last n tokens; some more, since decoders may treat the
+    # first token of a text in a way of its own.
+    reach = max((len(text.encode()) for text in decoding.stop), default=0) + 4
+
+    def text_of(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+    def ended(row: int, ids: list[int]) -> bool:
+        if ids[-1] in ends:
+            return True
+        return cut(text_of(ids[-reach:]), decoding.stop)[1] and cut(text_of(ids), decoding.stop)[1]
+
+    seeds = [decoding.row_seed(prompt.id) for prompt in prompts]
+    made = decode(model, starts, decoding, seeds, ended)
+    rows: list[Completion] = []
+    for prompt, text, ids in zip(prompts, texts, made, strict=True):
+        ended_turn = ids[-1] in ends
+        completion, stopped = cut(text_of(ids[:-1] if ended_turn else ids), decoding.stop)
+        rows.append(
+            Completion(
+                id=prompt.id,
+                prompt=text,
+                completion=completion,
+                finish_reason="stop" if stopped or ended_turn else "length",
+                n_tokens=len(ids) - ended_turn,
             )
-        for i, tokens in zip(active, output[:, inputs["input_ids"].shape[1] :], strict=True):
-            made[i] += tokens.tolist()
-            row = _ended(tokenizer, prompts[i].id, texts[i], made[i], ends, decoding)
-            if row is not None:
-                rows[i] = row
-    return [rows[i] for i in range(len(prompts))]
-
-
-def _ended(
-    tokenizer: Any, id: str, prompt: str, ids: list[int], ends: set[int], decoding: Decoding
-) -> Completion | None:
-    """The completion of one row, if it has ended; what follows its end is dropped."""
-    end = next((i for i, token in enumerate(ids) if token in ends), None)
-    text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
-    text, stopped = cut(text, decoding.stop)
-    finished = stopped or end is not None
-    if not finished and len(ids) < decoding.max_new_tokens:
-        return None
-    return Completion(
-        id=id,
-        prompt=prompt,
-        completion=text,
-        finish_reason="stop" if finished else "length",
-        n_tokens=len(ids) if end is None else end,
-    )
+        )
+    return rows

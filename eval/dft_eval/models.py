@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dft_eval.benchmark import PixelRange, Request, Subject
 from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generate import Backend
+from dft_eval.hf_cache import prepare
 from dft_eval.hf_text import HfTextBackend
+from dft_eval.openai_http import Connection
+from dft_eval.openai_server import ServerModel
+from dft_eval.vlm import hf_vision
 
 ADAPTER_CONFIG = "adapter_config.json"
+KEY_VARIABLE = "OPENAI_API_KEY"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 """Files with a weight's suffix that transformers' Trainer leaves beside the weights."""
+SETTINGS = (
+    *("config.json", "generation_config.json", "adapter_config.json", "*token*.json", "*.model"),
+    *("chat_template*", "additional_chat_templates/*", "vocab*", "merges*", "*processor_config*"),
+)
+"""Files beside the weights that completions depend on."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +115,33 @@ def model_sha256(files: ModelFiles) -> str:
     return digest.hexdigest()
 
 
+def settings_sha256(files: ModelFiles) -> str:
+    """SHA-256 over what else completions depend on: config, tokenizer, chat template, and dtype."""
+    digest = hashlib.sha256(repr(sorted(dtypes(files).items())).encode())
+    for folder in files.folders:
+        for path in sorted({path for name in SETTINGS for path in folder.glob(name)}):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def dtypes(files: ModelFiles) -> dict[str, str]:
+    """``dtype``, in which the model is run, and ``weights_dtype``, in which it was saved.
+
+    The same, but float32 on processors that would emulate 16 bits at a fraction of the speed.
+    """
+    import torch
+
+    config = json.loads((files.base or files.folder).joinpath("config.json").read_text("utf-8"))
+    saved = config.get("dtype") or config.get("torch_dtype") or "float32"
+    # An underscore, but torch's only answer to the question.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    narrow = saved == "float16" or (saved == "bfloat16" and not native)
+    run = "float32" if narrow and not torch.cuda.is_available() else saved
+    return {"dtype": run, "weights_dtype": saved}
+
+
 def load_model(files: ModelFiles) -> tuple[Any, Any]:
-    """Model and tokenizer, ready to generate: its own dtype, on a GPU if there is one."""
+    """Model and tokenizer, ready to generate: in :func:`dtypes`, on a GPU if there is one."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -114,7 +152,10 @@ def load_model(files: ModelFiles) -> tuple[Any, Any]:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(files.base or files.folder, dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(
+        files.base or files.folder, dtype=getattr(torch, dtypes(files)["dtype"])
+    )
+    prepare(model)
     if files.base is not None:
         from peft import PeftModel
 
@@ -135,10 +176,41 @@ class LocalModel:
         self.files = find_model(name)
         self.sha256 = model_sha256(self.files)
         self._loaded: tuple[Any, Any] | None = None
-        self.text = HfTextBackend(self.sha256, self.load)
+        self._loaded_vision: tuple[Any, Any] | None = None
+        self._identity = f"{self.sha256} {settings_sha256(self.files)}"
+        self.text = HfTextBackend(self._identity, self.load)
+
+    def vision(self, pixels: PixelRange) -> Backend:
+        """Completes prompts with pictures."""
+        return hf_vision.HfVisionBackend(self._identity, pixels, self.load_vision)
+
+    def load_vision(self) -> tuple[Any, Any]:
+        """Model and processor."""
+        if self._loaded_vision is None:
+            self._loaded_vision = hf_vision.load(self.files, dtypes(self.files)["dtype"])
+        return self._loaded_vision
+
+    def record(self) -> dict[str, Any]:
+        """How the model was run, for ``results.json``."""
+        return {"backend": "hf", **dtypes(self.files)}
 
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer."""
         if self._loaded is None:
             self._loaded = load_model(self.files)
         return self._loaded
+
+
+def open_subject(request: Request) -> Subject:
+    """The model that ``request`` asks for, behind its backend.
+
+    Raises:
+        UsageError, PrerequisiteError: it is not there, or the options do not fit together.
+    """
+    if request.backend == "hf":
+        if request.base_url is not None:
+            raise UsageError(f"--base-url {request.base_url} is for --backend openai.")
+        return LocalModel(request.model)
+    if request.base_url is None:
+        raise UsageError("--backend openai: give --base-url, such as http://localhost:8000/v1.")
+    return ServerModel(request.model, Connection(request.base_url, os.environ.get(KEY_VARIABLE)))

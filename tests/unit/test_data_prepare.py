@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dft_factory.data.prepare import CONVERTERS, Report, prepare
@@ -254,6 +254,8 @@ json_values = st.recursive(
 )
 
 
+# Building the alphabet of st.text() takes seconds on a busy machine.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.fixed_dictionaries(
         {},
@@ -510,11 +512,11 @@ def test_folder_without_data(tmp_path: Path) -> None:
 
 
 def test_unknown_name_names_the_choices_and_a_near_match(tmp_path: Path) -> None:
-    assert list(CONVERTERS) == ["ultrafeedback"]
+    assert list(CONVERTERS) == ["ultrafeedback", "wethink"]
     with pytest.raises(ConfigError) as caught:
         prepare("UltraFeedbak", "x.jsonl", tmp_path / "out")
     assert str(caught.value) == (
-        "data set 'UltraFeedbak' is unknown. Choose one of ultrafeedback. "
+        "data set 'UltraFeedbak' is unknown. Choose one of ultrafeedback, wethink. "
         "Did you mean 'ultrafeedback'?"
     )
 
@@ -596,7 +598,7 @@ def test_nothing_is_left_after_a_crash(tmp_path: Path, monkeypatch: pytest.Monke
     def crash(path: Path) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dft_factory.data.prepare._sha256", crash)
+    monkeypatch.setattr("dft_factory.data.prepare.sha256_of", crash)
     with pytest.raises(KeyboardInterrupt):
         prepare("ultrafeedback", str(source), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]

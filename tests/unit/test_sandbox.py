@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -407,6 +408,87 @@ def test_run_refuses_an_empty_command() -> None:
         sandbox.run([])
 
 
+# --- Programs of any language --------------------------------------------------------------------
+
+TELL = 'read -r first; read -r second; printf %s "$second$first"'
+
+
+def check_shell(*scripts: str, **options: Any) -> Completed:
+    return sandbox.check_commands([["sh", "-c", script] for script in scripts], files={}, **options)
+
+
+def test_a_program_passes_by_the_marker_which_is_not_shown() -> None:
+    done = check_shell("echo made > made; cat", f"cat made; {TELL}; echo end")
+    assert (done.score, done.steps, done.reason) == (1.0, 2, "passed")
+    assert done.stdout == "made\nend\n"
+
+
+@pytest.mark.parametrize(
+    ("scripts", "steps", "reason"),
+    [
+        (["echo no >&2; exit 3", TELL], 0, "no"),
+        (["true", "true"], 2, "exited with status 0 before"),
+        (["true", "cat"], 2, "exited with status 0 before"),
+        (["true", f"{TELL}; exit 4"], 1, "exit status 4"),
+        ([TELL, "true"], 2, "exited with status 0 before"),
+        (["true", f"{TELL}; kill -9 $$"], 1, "ended by signal 9"),
+    ],
+)
+def test_a_program_that_does_not_pass(scripts: list[str], steps: int, reason: str) -> None:
+    done = check_shell(*scripts)
+    assert (done.score, done.steps) == (0.0, steps)
+    assert reason in done.reason
+
+
+def test_a_complaint_on_standard_error_fails_even_far_from_what_is_kept() -> None:
+    flood = "head -c 300000 /dev/zero >&2"
+    done = check_shell(f"{flood}; echo Assertion fails >&2; {flood}; {TELL}", complaints=["n f"])
+    assert (done.score, done.exit_code, done.complaint) == (0.0, 0, "n f")
+    assert done.reason == "standard error holds 'n f'"
+    assert check_shell(TELL, complaints=["n f"]).score == 1.0
+
+
+def test_only_the_last_command_gets_the_secrets() -> None:
+    seen = check_shell("cat > early", "cat > late", "wc -l early late").stdout.split()
+    assert seen[:4] == ["0", "early", "0", "late"]
+    assert check_shell("true", "wc -l").stdout.strip() == "2"
+
+
+def test_a_tool_that_is_absent_leaves_the_item_unscored() -> None:
+    done = sandbox.check_commands([["true"], ["no-such-runtime"]], files={})
+    assert done.score is None
+    assert "no program 'no-such-runtime'" in done.reason
+
+
+def test_without_a_command_nothing_is_judged() -> None:
+    for commands in ([], [["true"], []]):
+        with pytest.raises(ValueError, match="No command"):
+            sandbox.check_commands(commands, files={})
+
+
+def test_the_launcher_is_closed_to_the_programs_beside_it() -> None:
+    script = "for name in mem environ maps fd/0 root; do cat /proc/1/$name; done; ls /proc/1/fd"
+    said = sandbox.run(["sh", "-c", script]).stderr
+    assert said.count("Permission denied") == 6, said
+    assert "Permission denied" not in sandbox.run(["cat", "/proc/self/environ"]).stderr
+
+
+def test_commands_run_without_a_sandbox_too() -> None:
+    done = sandbox.check_commands(
+        [["sh", "-c", "cp source copy"], ["sh", "-c", f"cat copy; {TELL}"]],
+        files={"source": b"text"},
+        protections=NO_SANDBOX,
+    )
+    assert (done.score, done.stdout) == (1.0, "text")
+
+
+def test_too_many_files_are_a_breach() -> None:
+    script = "for i in $(seq 300); do : > file$i; done; sleep 5"
+    assert sandbox.run(["sh", "-c", script], limits=Limits(files=200)).killed_for == "files"
+    fine = sandbox.run(["sh", "-c", script.replace("5", "0.2")], limits=Limits(files=500))
+    assert fine.killed_for is None
+
+
 # --- Limits, mildly ------------------------------------------------------------------------------
 
 
@@ -501,6 +583,20 @@ def test_output_that_fits_is_whole() -> None:
     for chunk in (b"0123", b"456", b"789"):
         output.take(chunk)
     assert output.text() == "0123456789"
+
+
+def test_output_finds_what_is_wanted_across_chunks() -> None:
+    output = Output(keep=2, wanted=[b"abc", b"bcx"])
+    for chunk in (b"xxxa", b"b", b"cab", b"c"):
+        output.take(chunk)
+    assert (output.held(b"abc"), output.held(b"bcx")) == (True, False)
+
+
+def test_report_counts_steps_once_each() -> None:
+    report = Report(b"START", b"FINISH", b"STEP")
+    for chunk in (b"STARTST", b"EPSTEP", b"STE", b"P"):
+        report.take(chunk)
+    assert report.steps == 3
 
 
 def test_report_finds_secrets_across_chunks_and_only_in_their_order() -> None:

@@ -1,112 +1,41 @@
 """One attack per protection, each run twice: fully protected, and with that one protection off.
 
 Off, the attack must leave its mark, or the test would prove nothing. Every program has its own
-brake (at most 60 forks, 250 MB, 40 MB of disk, 20 s) and touches only what this file made for it: a
-directory, a process, a port, a variable. Mild probes of the same walls are in ``test_sandbox.py``.
+brake (at most 60 forks, 250 MB, 40 MB of disk, 60,000 empty files, 20 s) and touches only what
+``support/hostile.py`` made for it: a directory, a process, a port, a variable. Mild probes of the
+same walls are in ``test_sandbox.py``, programs of other languages in
+``test_sandbox_hostile_languages.py``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import shutil
 import signal
-import socket
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import pytest
 
 from dft_eval import sandbox
-from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections, host
-
-MIB = 1024 * 1024
-MARK = "LEFT ITS MARK"
-DEFAULT_LIMITS = Limits()
-
-
-class Scene:
-    """What the attacks may touch."""
-
-    def __init__(self, directory: Path, decoy: subprocess.Popen[bytes], server: socket.socket):
-        self.directory, self.decoy, self.server = directory, decoy, server
-        self.secret = secrets.token_hex(8)
-        self.daemon = f"d{secrets.token_hex(6)}"
-        (directory / "home").mkdir()
-        (directory / "home" / "secret").write_text(self.secret)
-        (directory / "home").chmod(0o755)
-        (directory / "home" / "secret").chmod(0o644)
-
-    def fill_in(self, program: str) -> str:
-        """The program with the places of this scene."""
-        for name, value in {
-            "DIRECTORY": str(self.directory),
-            "SECRET_FILE": str(self.directory / "home" / "secret"),
-            "PORT": str(self.server.getsockname()[1]),
-            "DECOY": str(self.decoy.pid),
-            "DAEMON": self.daemon,
-            "MARK": MARK,
-        }.items():
-            program = program.replace(f"@{name}@", value)
-        return program
-
-    def daemons(self) -> list[int]:
-        """Host pids of processes that took this scene's name."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and (entry / "comm").read_text().strip() == self.daemon:
-                    found.append(int(entry.name))
-        return found
-
-    def connected(self) -> bool:
-        """Whether somebody connected to our server."""
-        try:
-            self.server.accept()[0].close()
-        except BlockingIOError:
-            return False
-        return True
+from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections
+from tests.support.hostile import (
+    DEFAULT_LIMITS,
+    JUDGED_WRONG,
+    MARK,
+    MIB,
+    PASSED,
+    Evidence,
+    Scene,
+    killed_for,
+    printed,
+    says,
+    set_scene,
+)
 
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    directory = Path(tempfile.mkdtemp(prefix="dft-scene-"))
-    directory.chmod(0o777)
-    sleeper = [host.interpreter().path, "-I", "-S", "-c", "import time; time.sleep(60)"]
-    decoy = subprocess.Popen(sleeper, cwd="/", env={}, **host.user_options())
-    server = socket.create_server(("127.0.0.1", 0))
-    server.setblocking(False)
-    made = Scene(directory, decoy, server)
-    monkeypatch.setenv("DFT_TEST_SECRET", made.secret)
-    yield made
-    for pid in made.daemons():
-        os.kill(pid, signal.SIGKILL)
-    decoy.kill()
-    decoy.wait()
-    server.close()
-    shutil.rmtree(directory)
-
-
-Evidence = Callable[[Completed, Scene], bool]
-
-
-def printed(done: Completed, _: Scene) -> bool:
-    """The program itself says that it got through."""
-    return MARK in done.stdout
-
-
-def says(*words: str) -> Evidence:
-    """The program itself says what stopped it."""
-    return lambda done, _: any(f"contained: {word}" in done.stdout for word in words)
-
-
-def killed_for(cause: str) -> Evidence:
-    """The watchdog stopped it."""
-    return lambda done, _: done.killed_for == cause
+    with set_scene(monkeypatch) as made:
+        yield made
 
 
 @dataclass(frozen=True)
@@ -169,6 +98,11 @@ import os
 for number in range(20):
     with open(f'@PLACE@/filler{number}', 'wb') as stream:
         stream.write(bytes(2_000_000))
+"""
+
+MANY_FILES = """
+for number in range(60_000):
+    open(f'{number}', 'w').close()
 """
 
 ROOT_FILLER = """
@@ -303,8 +237,6 @@ for descriptor in range(1, 64):
 os._exit(0)
 """
 
-PASSED: Evidence = lambda done, _: done.score == 1.0  # noqa: E731
-JUDGED_WRONG: Evidence = lambda done, _: (done.score, done.exit_code) == (0.0, 0)  # noqa: E731
 SMALL_MEMORY = Limits(memory_bytes=100 * MIB, address_space_bytes=150 * MIB)
 SMALL_DISK = Limits(disk_bytes=8 * MIB)
 ONE_SECOND = Limits(wall_seconds=1)
@@ -341,6 +273,13 @@ ATTACKS = [
         attempt(FILL.replace("@PLACE@", "/dev/shm")),
         says("OSError [Errno 28]"),
         limits=SMALL_DISK,
+    ),
+    Attack(
+        "fills the kernel with empty files",
+        "disk",
+        attempt(MANY_FILES),
+        killed_for("files"),
+        limits=Limits(files=1_000),
     ),
     Attack(
         "fills the bare root", "read_only_root", attempt(ROOT_FILLER), says("OSError [Errno 30]")

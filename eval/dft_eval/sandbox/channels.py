@@ -6,6 +6,7 @@ import contextlib
 import os
 import selectors
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -19,11 +20,31 @@ class Sink(Protocol):
         """Take the next bytes."""
 
 
-class Output:
-    """The first and the last half of ``keep`` bytes of a stream (all of it if ``None``)."""
+class Search:
+    """Counts some texts in a stream, across the edges of chunks."""
 
-    def __init__(self, keep: int | None) -> None:
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self.counts = dict.fromkeys(texts, 0)
+        self._tails = dict.fromkeys(texts, b"")
+
+    def take(self, data: bytes) -> None:
+        """Look at the next bytes."""
+        for text, tail in self._tails.items():
+            window = tail + data
+            self.counts[text] += window.count(text)
+            # Too short to hold the text, so nothing is counted twice.
+            self._tails[text] = window[max(0, len(window) - len(text) + 1) :]
+
+
+class Output:
+    """The first and the last half of ``keep`` bytes of a stream (all of it if ``None``).
+
+    ``wanted``: texts looked for in the whole stream, also in what is not kept.
+    """
+
+    def __init__(self, keep: int | None, wanted: Sequence[bytes] = ()) -> None:
         self.total = 0
+        self._search = Search(wanted)
         self._half = None if keep is None else keep // 2
         self._head = bytearray()
         self._tail = bytearray()
@@ -31,6 +52,7 @@ class Output:
     def take(self, data: bytes) -> None:
         """Take the next bytes; drop what belongs to neither half."""
         self.total += len(data)
+        self._search.take(data)
         if self._half is None:
             self._head += data
             return
@@ -38,6 +60,10 @@ class Output:
         self._head += data[:free]
         self._tail += data[free:]
         del self._tail[: max(0, len(self._tail) - self._half)]
+
+    def held(self, text: bytes) -> bool:
+        """Whether the stream held this one of the texts wanted."""
+        return self._search.counts[text] > 0
 
     def text(self) -> str:
         """What was kept, with a line that says how much was dropped between."""
@@ -47,18 +73,25 @@ class Output:
 
 
 class Report:
-    """Looks for the launcher's two secrets in whatever else a program may write to that pipe."""
+    """Looks for the launcher's secrets in whatever else a program may write to that pipe."""
 
-    def __init__(self, start: bytes, finish: bytes) -> None:
+    def __init__(self, start: bytes, finish: bytes, step: bytes = b"\n") -> None:
         self.begun: float | None = None  # time.monotonic()
         self.finished = False
         self.total = 0
-        self._start, self._finish = start, finish
+        self._start, self._finish, self._step = start, finish, step
+        self._search = Search([step])
         self._recent = b""
+
+    @property
+    def steps(self) -> int:
+        """How many commands ended well."""
+        return self._search.counts[self._step]
 
     def take(self, data: bytes) -> None:
         """Look at the next bytes, across the edges of chunks."""
         self.total += len(data)
+        self._search.take(data)
         window = self._recent + data
         if self.begun is None and self._start in window:
             self.begun = time.monotonic()

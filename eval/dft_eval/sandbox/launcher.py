@@ -5,6 +5,7 @@ standard library only, and binds what it uses before model code could replace it
 
 It stays as process 1 of the namespace, which its children cannot kill, and reaps; a child sets the
 limits for itself and does the work. When that child ends, process 1 ends, and with it all others.
+Commands (a compiler, then the program) run one after the other, each in a child of its own.
 
 Arguments: the numbers of two inherited pipes. The first carries the job and is read to its end and
 closed before model code runs; over the second the launcher reports its markers.
@@ -17,6 +18,8 @@ import resource
 import signal
 import sys
 from typing import Any, NoReturn
+
+PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 
 def set_limits(limits: dict[str, list[int]]) -> None:
@@ -38,19 +41,48 @@ def write_files(files: list[list[Any]], blobs: bytes) -> None:
         offset += size
 
 
-def run_command(
-    command: list[str], limits: dict[str, list[int]], report: int, start: bytes
-) -> None:
-    """Become ``command``; without the start marker if there is no such program."""
+def run_commands(job: dict[str, Any], report: int) -> NoReturn:
+    """Run the commands until one fails; end with its status, 128 + n for signal n.
+
+    The last one reads ``job["input"]``, those before it nothing; without an input (None) all read
+    what this process reads. Before the input is handed over only our memory holds it, which
+    ``PR_SET_DUMPABLE`` closes to all that runs beside us.
+    """
+    import ctypes
     import shutil
 
-    program = shutil.which(command[0])
-    if program is None:
-        sys.exit(f"no program {command[0]!r} in the sandbox (PATH={os.environ.get('PATH', '')})")
+    commands, text = job["commands"], job["input"]
+    absent = [c[0] for c in commands if "/" not in c[0] and shutil.which(c[0]) is None]
+    if absent:
+        sys.exit(f"no program {absent[0]!r} in the sandbox (PATH={os.environ.get('PATH', '')})")
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.set_inheritable(report, False)
-    set_limits(limits)
-    os.write(report, start)
-    os.execv(program, command)
+    for number, command in enumerate(commands):
+        is_last = number == len(commands) - 1
+        stdin = None if text is None else pipe_with(text if is_last else "")
+        worker = os.fork()
+        if worker == 0:
+            if stdin is not None:
+                os.dup2(stdin, 0)
+            set_limits(job["limits"])
+            if number == 0:
+                os.write(report, job["start"].encode())
+            os.execvp(command[0], command)
+        if stdin is not None:
+            os.close(stdin)
+        status = wait_for(worker)
+        if status != 0:
+            os._exit(status)
+        os.write(report, job["step"].encode())
+    os._exit(0)
+
+
+def pipe_with(text: str) -> int:
+    """The reading end of a pipe that holds ``text`` (less than a pipe's fill) and then ends."""
+    reading, writing = os.pipe()
+    os.write(writing, text.encode())
+    os.close(writing)
+    return reading
 
 
 def run_python(
@@ -90,14 +122,14 @@ def run_python(
     leave(0)
 
 
-def wait_for(worker: int) -> NoReturn:
-    """Reap whatever ends; end with the status of ``worker``, 128 + n for signal n."""
+def wait_for(worker: int) -> int:
+    """Reap whatever ends; the status of ``worker``, 128 + n for signal n, once it has ended."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a handler process 1 ignores it
     while True:
         ended, status = os.wait()
         if ended == worker:
             code = os.waitstatus_to_exitcode(status)
-            os._exit(code if code >= 0 else 128 - code)
+            return code if code >= 0 else 128 - code
 
 
 def main() -> None:
@@ -109,12 +141,12 @@ def main() -> None:
     job = json.loads(data[8:end])
     write_files(job["files"], data[end:])
     del data
+    if job["commands"]:
+        run_commands(job, report)
     worker = os.fork()
     if worker:
-        wait_for(worker)
+        os._exit(wait_for(worker))
     start, finish, limits = job["start"].encode(), job["finish"].encode(), job["limits"]
-    if job["command"] is not None:
-        run_command(job["command"], limits, report, start)
     run_python(job["solution"], job["test"], limits, report, start, finish)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 MIB = 1024 * 1024
 
-KilledFor = Literal["start", "wall time", "memory", "output", "processes"]
+KilledFor = Literal["start", "wall time", "memory", "output", "processes", "files"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,12 @@ class Limits:
         cpu_seconds: Processor time of each process.
         memory_bytes: Resident memory of all processes together; shared pages count once.
         address_space_bytes: Virtual memory of each process; ``None`` for runtimes that reserve far
-            more than they use (JVM, V8), which ``memory_bytes`` still bounds.
+            more than they use (JVM, V8, Mono). Theirs is bounded by the heap size they are started
+            with and by the watchdog, which samples ``memory_bytes``.
         processes: Processes and threads, the launcher included.
         disk_bytes: All of ``/work``, each single file, and (separately) ``/dev/shm``.
+        files: Files and directories in ``/work`` and ``/dev/shm``, which cost memory of the kernel
+            even when they are empty; sampled by the watchdog.
         output_bytes: Kept of each of stdout and stderr: the first half and the last half of it.
         output_kill_bytes: Written in all; the program is killed when it writes more.
         open_files: File descriptors of each process.
@@ -37,6 +40,7 @@ class Limits:
     address_space_bytes: int | None = 1024 * MIB
     processes: int = 32
     disk_bytes: int = 64 * MIB
+    files: int = 10_000
     output_bytes: int = 64 * 1024
     output_kill_bytes: int = 16 * MIB
     open_files: int = 256
@@ -63,8 +67,9 @@ class Protections:
         pid_namespace: Only its own processes exist, and all die with the first. Off: the host's.
         no_new_userns: User namespaces cannot be created inside.
         system_calls: Some system calls are refused (see ``seccomp.py``).
-        processes, memory, disk, output, wall_time: That limit holds.
-        markers: A Python program passes by the second marker. Off: by exit status 0.
+        processes, memory, output, wall_time: That limit holds.
+        disk: The limits on the size and the number of files hold.
+        markers: A judged program passes by the second marker. Off: by exit status 0.
     """
 
     bubblewrap: bool = True
@@ -96,13 +101,16 @@ class Completed:
 
     Attributes:
         started: The launcher's first marker came: whatever follows is the program's own doing.
-        finished: A Python program: the second marker came. A command: it exited with status 0.
+        finished: A judged program: the second marker came, and a compiled one also exited with
+            status 0. A command of :func:`run`: it exited with status 0.
         exit_code: 0..255; ``None`` if a signal ended it.
         signal: Number of the signal that ended it. The launcher, like a shell, tells signal n
             by the status 128 + n: a program that exits with such a status itself reads the same.
         stdout, stderr: What was kept (``Limits.output_bytes``), UTF-8 with replacements.
         killed_for: The limit for which the watchdog killed it, else ``None``.
         seconds: From the first marker to the end; from the call, if it never started.
+        steps: Commands that exited with status 0, one after the other.
+        complaint: What standard error held though a passing program's may not.
     """
 
     started: bool
@@ -113,6 +121,8 @@ class Completed:
     stderr: str
     killed_for: KilledFor | None
     seconds: float
+    steps: int = 0
+    complaint: str | None = None
 
     @property
     def timed_out(self) -> bool:
@@ -139,6 +149,8 @@ class Completed:
             return f"killed for its {self.killed_for}"
         if self.finished:
             return "passed"
+        if self.complaint is not None:
+            return f"standard error holds {self.complaint!r}"
         if self.signal == signals.SIGXCPU:
             return "CPU time was up"
         if self.signal is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import PurePosixPath
 
 from dft_eval.sandbox import processes
 from dft_eval.sandbox.channels import Channels, Output, Report
-from dft_eval.sandbox.command import resource_limits, working_directory
+from dft_eval.sandbox.command import HOME, resource_limits, working_directory
 from dft_eval.sandbox.limits import ALL_PROTECTIONS, Completed, KilledFor, Limits, Protections
 from dft_eval.sandbox.start import Pipes, host_directory, spawn
 
@@ -39,11 +40,50 @@ def check_program(
         PrerequisiteError: no bubblewrap or no Python that the sandbox's user can run.
         EvaluationError: a killed process does not go away.
     """
-    job = {"command": None, "solution": solution, "test": test}
+    job = {"commands": [], "solution": solution, "test": test}
     done = _run(job, {}, b"", (), {}, limits, protections)
     if protections.markers:
         return done
     return replace(done, finished=done.exit_code == 0)
+
+
+def check_commands(
+    commands: Sequence[Sequence[str]],
+    *,
+    files: Mapping[str, bytes],
+    read_only: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+    complaints: Sequence[str] = (),
+    limits: Limits = _DEFAULT_LIMITS,
+    protections: Protections = ALL_PROTECTIONS,
+) -> Completed:
+    """Compile and judge a program of any language; see :attr:`Completed.score`.
+
+    The last of ``commands`` finds two secrets on its standard input, a line each, and passes by
+    printing the second and then the first, put together, on standard output. That is the duty of
+    the driver in ``files``, which reads them before model code runs wherever its language can, so
+    that the program meets an empty standard input, and prints them once the tests have ended.
+
+    Args:
+        commands: Run one after the other, in one sandbox, until one fails.
+        files, read_only, variables: as for :func:`run`.
+        complaints: Texts that standard error of a passing program does not hold.
+        limits: Wall time, memory, disk and output of all commands together; the rest of each.
+
+    Raises:
+        ValueError, PrerequisiteError, EvaluationError: as :func:`run`.
+    """
+    _check(commands, files)
+    first, second = secrets.token_hex(16), secrets.token_hex(16)
+    marker = second + first
+    job = {"commands": [list(each) for each in commands], "input": f"{first}\n{second}\n"}
+    done = _run(
+        job, files, b"", read_only, variables or {}, limits, protections, marker, complaints
+    )
+    passed = done.exit_code == 0 and done.started and done.complaint is None
+    if protections.markers:
+        passed = passed and done.finished
+    return replace(done, finished=passed, stdout=done.stdout.replace(marker, ""))
 
 
 def run(
@@ -69,15 +109,19 @@ def run(
         ValueError: no command, or a file whose path leads out of the working directory.
         PrerequisiteError, EvaluationError: as :func:`check_program`.
     """
-    if not command:
+    _check([command], files or {})
+    job = {"commands": [list(command)], "input": None}
+    done = _run(job, files or {}, payload, read_only, variables or {}, limits, protections)
+    return replace(done, finished=done.started and done.exit_code == 0)
+
+
+def _check(commands: Sequence[Sequence[str]], files: Mapping[str, bytes]) -> None:
+    if not commands or not all(commands):
         raise ValueError("No command to run.")
-    for name in files or {}:
+    for name in files:
         path = PurePosixPath(name)
         if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
             raise ValueError(f"File {name!r}: give a relative path inside the working directory.")
-    job = {"command": list(command), "solution": "", "test": ""}
-    done = _run(job, files or {}, payload, read_only, variables or {}, limits, protections)
-    return replace(done, finished=done.started and done.exit_code == 0)
 
 
 def _run(
@@ -88,21 +132,26 @@ def _run(
     variables: Mapping[str, str],
     limits: Limits,
     protections: Protections,
+    marker: str = "",
+    complaints: Sequence[str] = (),
 ) -> Completed:
     """Start, feed, watch and end one sandbox. Secrets go with the job, over its pipe only."""
-    start, finish = secrets.token_hex(16), secrets.token_hex(16)
+    start, finish, step = (secrets.token_hex(16) for _ in range(3))
     header = {
         **job,
         "start": start,
         "finish": finish,
+        "step": step,
         "files": [[name, len(content)] for name, content in files.items()],
         "limits": resource_limits(limits, protections),
     }
     encoded = json.dumps(header).encode()
     message = b"".join([len(encoded).to_bytes(8, "big"), encoded, *files.values()])
     keep = limits.output_bytes if protections.output else None
-    report = Report(start.encode(), finish.encode())
-    stdout, stderr, info = Output(keep), Output(keep), Output(4096)
+    report = Report(start.encode(), finish.encode(), step.encode())
+    stdout = Output(keep, [marker.encode()] if marker else [])
+    stderr = Output(keep, [text.encode() for text in complaints])
+    info = Output(4096)
     inside = protections.bubblewrap and protections.pid_namespace
     called = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -130,7 +179,7 @@ def _run(
         try:
             channels.close_theirs()
             outputs = (stdout, stderr, report)
-            killed_for = _watch(process, channels, outputs, called, limits, protections)
+            killed_for = _watch(process, channels, outputs, info, called, limits, protections)
         finally:
             processes.end(process, first_pid=_first_pid(info) if inside else None)
         channels.drain()
@@ -138,13 +187,15 @@ def _run(
     signal = -status if status < 0 else status - 128 if 128 < status <= 128 + 64 else None
     return Completed(
         started=report.begun is not None,
-        finished=report.finished,
+        finished=stdout.held(marker.encode()) if marker else report.finished,
         exit_code=None if signal else status,
         signal=signal,
         stdout=stdout.text(),
         stderr=stderr.text(),
         killed_for=killed_for,
         seconds=time.monotonic() - (report.begun or called),
+        steps=report.steps,
+        complaint=next((text for text in complaints if stderr.held(text.encode())), None),
     )
 
 
@@ -154,10 +205,21 @@ def _first_pid(info: Output) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def _files(pid: int, protections: Protections) -> int:
+    """Files and directories in the file systems that the sandbox of ``pid`` can write to."""
+    count = 0
+    for place in ("/dev/shm", HOME) if protections.private_root else ("/dev/shm",):
+        with contextlib.suppress(OSError):  # it has just ended, or there is no such place
+            seen = os.statvfs(f"/proc/{pid}/root{place}")
+            count += seen.f_files - seen.f_ffree
+    return count
+
+
 def _watch(
     process: subprocess.Popen[bytes],
     channels: Channels,
     outputs: tuple[Output, Output, Report],
+    info: Output,
     called: float,
     limits: Limits,
     protections: Protections,
@@ -187,4 +249,8 @@ def _watch(
             return "memory"
         if protections.processes and len(pids) > limits.processes:
             return "processes"
+        # Before the launcher's marker the first process still has the host's root.
+        first = _first_pid(info) if protections.bubblewrap and report.begun is not None else None
+        if protections.disk and first is not None and _files(first, protections) > limits.files:
+            return "files"
     return None

@@ -4,6 +4,10 @@ Put this folder on PYTHONPATH: torch calls the entry point, in the stock command
 torchrun's workers alike, so that what is measured is the gradient itself and not a difference of
 weights. RECORD_GRADIENTS names the file that rank 0 writes. RECORD_HEAD_OUTPUTS names a file that
 receives the number of elements of every output of a module named ``lm_head``.
+
+Under ZeRO every rank holds a part of each gradient, and the optimizer that steps knows flat buffers
+only. There the whole gradients are put together before the engine's step, in which all ranks take
+part.
 """
 
 import os
@@ -14,6 +18,9 @@ def activate():
     if outputs:
         _record_head_outputs(outputs)
     path = os.environ.get("RECORD_GRADIENTS")
+    engines = set()
+    if path:
+        _record_under_deepspeed(path, engines)
     if not path or os.environ.get("RANK", "0") != "0":
         return
     from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -23,7 +30,7 @@ def activate():
 
         import torch
 
-        if os.path.exists(path):
+        if os.path.exists(path) or engines:
             return
         wanted = {id(p) for group in optimizer.param_groups for p in group["params"]}
         named = {}
@@ -43,6 +50,37 @@ def activate():
         torch.save(gradients, path)
 
     register_optimizer_step_pre_hook(record)
+
+
+def _record_under_deepspeed(path, engines):
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    recorded = []
+
+    def wrap_step(engine, args):
+        if type(engine).__name__ != "DeepSpeedEngine" or id(engine) in engines:
+            return
+        engines.add(id(engine))
+        step = engine.step
+
+        def recorded_step(*args, **kwargs):
+            if not recorded and engine.is_gradient_accumulation_boundary():
+                import torch
+                from deepspeed.utils import safe_get_full_grad
+
+                recorded.append(True)
+                gradients = {
+                    name: safe_get_full_grad(parameter).detach().clone()
+                    for name, parameter in engine.module.named_parameters()
+                    if parameter.requires_grad
+                }
+                if os.environ.get("RANK", "0") == "0":
+                    torch.save(gradients, path)
+            return step(*args, **kwargs)
+
+        engine.step = recorded_step
+
+    register_module_forward_pre_hook(wrap_step)
 
 
 def _record_head_outputs(path):

@@ -1,0 +1,133 @@
+"""Generation speed beside EvalPlus' own transformers backend: same problems, model and threads.
+
+    python benchmarks/generation.py --model runs/demo/smollm2 --problems 32
+
+EvalPlus completes one problem at a time; we complete them in batches. Both start from the same
+prompts, run in the same precision (``--evalplus-dtype bfloat16`` is what EvalPlus does unasked) and
+stop at the same texts. Completions are compared, those that differ (ties between logits) are named,
+and tokens are counted on ours. Seconds are wall time and processor time; on a machine that does
+other work the second says more, with one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dft_eval.evalplus_adapter import COMPLETION_STOP
+from dft_eval.generate import Decoding, Prompt
+from dft_eval.models import LocalModel
+from dft_eval.python_programs import human_eval
+
+
+@dataclass
+class Spent:
+    """Seconds of one side."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @contextlib.contextmanager
+    def clock(self) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
+
+
+def evalplus_decoder(model: str, dtype: str, max_new_tokens: int) -> Callable[[str], str]:
+    """EvalPlus' HuggingFaceDecoder as its ``codegen --greedy --backend hf`` makes it."""
+    from evalplus.provider.hf import HuggingFaceDecoder
+
+    with contextlib.redirect_stdout(sys.stderr):
+        decoder: Any = HuggingFaceDecoder(
+            name=model,
+            dataset="humaneval",
+            force_base_prompt=True,
+            temperature=0.0,
+            batch_size=1,
+            dtype=dtype,
+            max_new_tokens=max_new_tokens,
+        )
+    # It extends one list of the module for every decoder made.
+    decoder.eos = list(dict.fromkeys(decoder.eos))
+
+    def complete(prompt: str) -> str:
+        # In its favour: its stop criteria of all former prompts stay on the model, each with its
+        # own prompt's length, which costs time and can end a later completion before it begins.
+        vars(decoder.model).pop("_get_stopping_criteria", None)
+        return str(decoder.codegen(prompt, do_sample=False, num_samples=1)[0])
+
+    return complete
+
+
+def main() -> None:
+    """Run both and print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--problems", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--evalplus-dtype", default="float32")
+    parser.add_argument("--ours-only", action="store_true", help="leave EvalPlus out")
+    args = parser.parse_args()
+
+    import torch
+
+    torch.set_num_threads(args.threads)
+    prompts = [Prompt(p.task_id, f"{p.prompt.strip()}\n") for p in human_eval()[: args.problems]]
+    decoding = Decoding(args.max_new_tokens, args.batch_size, COMPLETION_STOP)
+    model = LocalModel(args.model)
+    model.load()
+    ours, theirs = Spent(), Spent()
+    rows = {}
+    planned = model.text.batches(prompts, args.batch_size)
+    model.text.complete([Prompt("warm", "x")], Decoding(max_new_tokens=2))
+    decoder = None
+    if not args.ours_only:
+        decoder = evalplus_decoder(str(Path(args.model)), args.evalplus_dtype, args.max_new_tokens)
+        decoder("x")
+    differ = []
+    for batch in planned:  # side by side, so that a machine that changes its pace does it to both
+        with ours.clock():
+            made = model.text.complete([prompts[i] for i in batch], decoding)
+        rows.update((row.id, row) for row in made)
+        if decoder is None:
+            continue
+        for place, i in enumerate(batch):
+            with theirs.clock():
+                text = decoder(prompts[i].text)
+            if text != made[place].completion.replace("\t", "    "):
+                differ.append(prompts[i].id)
+    tokens = sum(row.n_tokens for row in rows.values())
+    result: dict[str, Any] = {
+        **model.record(),
+        **{name: getattr(args, name) for name in ("problems", "batch_size", "threads")},
+        "tokens": tokens,
+        "ours": {"seconds": ours.wall, "cpu_seconds": ours.cpu, "tokens/s": tokens / ours.wall},
+    }
+    if decoder is not None:
+        result |= {
+            "evalplus_dtype": args.evalplus_dtype,
+            "evalplus": {
+                "seconds": theirs.wall,
+                "cpu_seconds": theirs.cpu,
+                "tokens/s": tokens / theirs.wall,
+            },
+            "ratio": theirs.wall / ours.wall,
+            "cpu_ratio": theirs.cpu / ours.cpu,
+            "other completions": differ,
+        }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Kill an evaluation with SIGKILL at random moments, go on each time, and compare the outcome.
+
+    python benchmarks/kill_and_resume.py --out /tmp/killed -- \\
+        humaneval --model runs/demo/smollm2 --limit 40 --max-new-tokens 64 --batch-size 8
+
+What follows ``--`` is a ``dft-factory eval`` call without ``--out``. It runs once undisturbed, then
+again with the kills, spread over the time that the first run took, and then to its end. Compared
+are results, items and completions; and no completion that was on disk at a kill is made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: seconds after the start, completions on disk, whether the run had ended before."""
+
+    seconds: float
+    kept: int
+    too_late: bool
+
+
+def completions(folder: Path) -> dict[str, str]:
+    """Whole lines of all completions files, by file and id."""
+    lines: dict[str, str] = {}
+    for path in sorted(folder.glob("*.completions.jsonl")):
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            name = f"{path.name} {json.loads(line)['id']}"
+            assert lines.get(name, line) == line, f"{name} was made twice, differently"
+            lines[name] = line
+    return lines
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Everything that two runs must have in common."""
+    items = {path.name: path.read_text() for path in folder.glob("*.items.jsonl")}
+    results = json.loads((folder / "results.json").read_text())
+    return {"results": results, "items": items, "completions": completions(folder)}
+
+
+def kill_and_resume(
+    command: Sequence[str],
+    out: Path,
+    kills: int,
+    seed: int,
+    *,
+    environment: dict[str, str] | None = None,
+    now: Callable[[int], bool] | None = None,
+    after_kill: Callable[[set[str]], None] = lambda kept: None,
+) -> list[Kill]:
+    """Run ``command --out ...`` undisturbed and with kills; AssertionError where they differ.
+
+    Args:
+        now: asked often whether it is time for the n-th kill (from 0); None: at random moments.
+        after_kill: told, after every kill, which completions are on disk.
+    """
+
+    def start(folder: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*command, "--out", str(out / folder)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    begun = time.monotonic()
+    whole = start("undisturbed")
+    complaint = whole.communicate()[1]
+    assert whole.returncode == 0, complaint.decode()
+    duration = time.monotonic() - begun
+    moments = random.Random(seed)
+    rows: list[Kill] = []
+    for number in range(kills):
+        seconds = moments.uniform(0.05, 0.95) * duration
+        before = completions(out / "killed")
+        begun = time.monotonic()
+        process = start("killed")
+        while process.poll() is None:
+            if now(number) if now else time.monotonic() - begun >= seconds:
+                break
+            time.sleep(0.005)
+        too_late = process.poll() is not None
+        process.kill()
+        process.communicate()
+        _drop_half_a_line(out / "killed")
+        kept = completions(out / "killed")
+        assert before.items() <= kept.items(), "completions on disk were lost or changed"
+        after_kill(set(kept))
+        rows.append(Kill(time.monotonic() - begun, len(kept), too_late))
+    last = start("killed")
+    complaint = last.communicate()[1]
+    assert last.returncode == 0, complaint.decode()
+    assert outcome(out / "killed") == outcome(out / "undisturbed")
+    return rows
+
+
+def _drop_half_a_line(folder: Path) -> None:
+    """Only for this comparison: the evaluation itself leaves out a line cut off by a kill."""
+    for path in folder.glob("*.completions.jsonl"):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if text and not text.endswith("\n"):
+            path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+
+
+def main() -> None:
+    """Print one line a kill and a verdict."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="replaced")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("call", nargs="+", help="-- BENCHMARK... --model M ...")
+    args = parser.parse_args()
+    shutil.rmtree(args.out, ignore_errors=True)
+    program = "import sys; from dft_factory.cli import main; sys.argv[0] = 'dft-factory'; main()"
+    command = [sys.executable, "-c", program, "eval", *args.call]
+    for kill in kill_and_resume(command, args.out, args.kills, args.seed):
+        late = " (had ended before)" if kill.too_late else ""
+        print(f"killed after {kill.seconds:6.1f} s, {kill.kept} completions on disk{late}")
+    print("results, items and completions equal those of the undisturbed run")
+
+
+if __name__ == "__main__":
+    main()

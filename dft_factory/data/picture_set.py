@@ -1,0 +1,241 @@
+"""Prepare a set with pictures: convert, look at the pictures, publish; resumable at any moment.
+
+The work lies in ``.<out>.work`` beside ``out``, which says what it is for. A run with the same
+settings over the same files goes on there: pictures that were stored are not looked at again, and
+what is written in the end has the same bytes as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dft_eval.progress import Progress
+from dft_factory.data.lines import Written, line_of, read_lines, sample_order, write_kept
+from dft_factory.data.picture_places import archives_in
+from dft_factory.data.pictures import FOLDER, PictureStore
+from dft_factory.data.records import Converter, Dropped
+from dft_factory.data.report import (
+    DATASET_INFO_NAME,
+    REPORT_NAME,
+    PictureReport,
+    check_out,
+    sha256_of,
+    write_json,
+)
+from dft_factory.data.sources import read_files, read_hub
+from dft_factory.errors import ConfigError, DftFactoryError
+
+SETTINGS_NAME = "settings.json"
+FORMAT = 1
+"""Of the work folder; another number starts it anew."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for; ``files`` is None for a hub id."""
+
+    name: str
+    source: str
+    files: list[Path] | None
+    out: Path
+    limit: int | None
+    seed: int
+    pictures: Path | None
+
+
+def prepare_pictures(converter: Converter, settings: Settings) -> PictureReport:
+    """Write ``out/<name>.jsonl``, ``out/pictures/``, ``dataset_info.json`` and ``report.json``.
+
+    With a limit the converted records are shuffled by the seed and taken in that order until
+    ``limit`` of them have sound pictures; no other picture is looked at.
+
+    Raises:
+        ConfigError: see :func:`dft_factory.data.prepare.prepare`.
+        DftFactoryError: the disk refused; what is done is kept for the next run.
+    """
+    place = _place(converter, settings)
+    identity = _identity(settings, place)
+    out = settings.out
+    work = out.parent / f".{out.name}.work"
+    # A run killed while it published leaves an `out` without a report, and its work folder.
+    if _read(work / SETTINGS_NAME) != identity:
+        check_out(
+            out,
+            settings.name,
+            settings.source,
+            settings.limit,
+            settings.seed,
+            settings.files,
+            str(place),
+        )
+    with _held(work, identity):
+        try:
+            report = _make(converter, settings, place, work)
+            _publish(work, out, report.file_name)
+        except ConfigError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        except OSError as error:
+            raise DftFactoryError(
+                f"{error}. What is done is kept in {work}; run the same command again to go on."
+            ) from error
+        shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+def _place(converter: Converter, settings: Settings) -> Path:
+    if settings.pictures is not None:
+        return settings.pictures.expanduser()
+    if settings.files is None:
+        raise ConfigError(
+            f"--pictures: {settings.source!r} comes without pictures. Download those of "
+            f"{converter.pictures_from} and give their folder or archive: --pictures PATH"
+        )
+    source = Path(settings.source).expanduser()
+    return source if source.is_dir() else source.parent
+
+
+def _identity(settings: Settings, place: Path) -> dict[str, Any]:
+    """What a work folder is for; the files by size and time, as make does it."""
+    read = [*(settings.files or ()), *(file for _, files in archives_in(place) for file in files)]
+    stats = [(str(file.resolve()), file.stat()) for file in read]
+    return {
+        "format": FORMAT,
+        "name": settings.name,
+        "source": settings.source,
+        "pictures": str(place.resolve()),
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
+    }
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def _held(work: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """The work folder, this process' alone, empty unless it was begun with these settings."""
+    work.mkdir(parents=True, exist_ok=True)
+    handle = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"--out: another process is preparing it in {work}. Wait for it, or give another."
+            ) from None
+        if _read(work / SETTINGS_NAME) != identity:
+            for path in work.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            begun = work / f"{SETTINGS_NAME}.new"
+            write_json(begun, identity)
+            os.replace(begun, work / SETTINGS_NAME)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> PictureReport:
+    """Everything but the last step, in the work folder."""
+    name, limit = settings.name, settings.limit
+    files = settings.files
+    records = read_hub(settings.source, converter.split) if files is None else read_files(files)
+    _say(f"{name}: reading the records of {settings.source}")
+    candidates = work / "candidates.jsonl"
+    written = write_kept(records, converter.convert, candidates)
+    order = sample_order(len(written.offsets), limit, settings.seed)
+    dropped: Counter[str] = Counter()
+    data = work / f"{name}.jsonl"
+    store = PictureStore(work, place)
+    try:
+        if store.has_tars:
+            _say(f"{name}: unpacking the pictures that {len(order)} records name")
+            for line in read_lines(candidates, written.offsets, order):
+                store.want(json.loads(line)["images"])
+            store.unpack()
+        lines = map(json.loads, read_lines(candidates, written.offsets, order))
+        kept = looked = 0
+        with data.open("wb") as file, Progress(f"{name}: records with their pictures") as progress:
+            checked = store.check(lines)
+            for record in checked:
+                looked += 1
+                if isinstance(record, Dropped):
+                    dropped[record.reason] += 1
+                else:
+                    kept += file.write(line_of(record)) and 1
+                progress(looked, len(order))
+                if kept == limit:
+                    break
+            checked.close()
+        count, size = store.finish()
+    finally:
+        store.close()
+    read, reasons = written.read, written.dropped + dropped
+    if not kept:
+        raise ConfigError(_nothing_kept(converter, settings, place, written, reasons))
+    for note, number in sorted(written.notes.items()):
+        if note.startswith("unknown field"):
+            _say(f"{name}: {note} in {number} records, not used")
+    report = PictureReport(
+        name=name,
+        source=settings.source,
+        files=[path.name for path in files or ()],
+        read=read,
+        kept=kept,
+        dropped=dict(sorted(reasons.items())),
+        sampled=kept,
+        limit=limit,
+        seed=settings.seed,
+        file_name=data.name,
+        sha256=sha256_of(data),
+        unchecked=len(order) - looked,
+        notes=dict(sorted(written.notes.items())),
+        pictures=str(place),
+        picture_files=count,
+        picture_bytes=size,
+    )
+    write_json(work / DATASET_INFO_NAME, {name: {"file_name": data.name, **converter.entry}})
+    write_json(work / REPORT_NAME, report.model_dump())
+    return report
+
+
+def _nothing_kept(
+    converter: Converter, settings: Settings, place: Path, written: Written, dropped: Counter[str]
+) -> str:
+    counts = "".join(f"; {reason}: {n}" for reason, n in sorted(dropped.items()))
+    return (
+        f"--source: {settings.source!r} has no record to keep ({written.read} read{counts}). "
+        f"{settings.name!r} expects records of the shape of {converter.hub_id} and the pictures of "
+        f"{converter.pictures_from}, which were looked for in {str(place)!r} "
+        "(another place: --pictures PATH)."
+    )
+
+
+def _publish(work: Path, out: Path, file_name: str) -> None:
+    """Out of the work folder, the report first away and last there."""
+    out.mkdir(exist_ok=True)
+    (out / REPORT_NAME).unlink(missing_ok=True)
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    os.replace(work / FOLDER, out / FOLDER)
+    for name in (file_name, DATASET_INFO_NAME, REPORT_NAME):
+        os.replace(work / name, out / name)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

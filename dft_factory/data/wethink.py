@@ -1,0 +1,184 @@
+"""WeThink -> sharegpt with pictures: ``<think>`` reasoning, then ``<answer>``.
+
+A record of yangjie-cv/WeThink_Multimodal_Reasoning_120K (arXiv 2506.07905) has ``problem``,
+``answer``, ``category``, ``abilities``, ``refined_cot``, ``image_path`` and ``reward``. The
+pictures are those of Xkev/LLaVA-CoT-100k, published as ``image.zip`` in parts.
+
+The published description names the fields and not their form, so whatever varies in sets of this
+kind is brought to one form here: markers, tags around reasoning and answer, separators in paths.
+Every such change is a note, and the report counts them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from dft_factory.data.checks import ESCAPES, is_unicode, normal_path
+from dft_factory.data.records import SHAREGPT_ENTRY, Converter, Dropped, Kept, SharegptRecord
+
+FIELDS = ("problem", "answer", "category", "abilities", "refined_cot", "image_path", "reward")
+
+SYSTEM_PROMPT = (
+    "Think the question through first, then give the final answer. Write the reasoning between "
+    "<think> and </think> and the final answer between <answer> and </answer>."
+)
+"""Our wording; WeThink's own system prompt asks for the same two pairs of tags."""
+
+IMAGE = "<image>"
+"""What LLaMA-Factory puts a picture in place of."""
+
+_MARKER = re.compile(r"<\s*image[\s_]*\d*\s*/?\s*>", re.IGNORECASE)
+_MEDIA = re.compile(r"<\s*(/?)\s*(image|video|audio)[\s_]*\d*\s*/?\s*>", re.IGNORECASE)
+_SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>")
+_THINK = re.compile(r"\s*<\s*think\s*>(.*?)<\s*/\s*think\s*>\s*", re.IGNORECASE | re.DOTALL)
+_ANSWER = re.compile(r"\s*<\s*answer\s*>(.*?)<\s*/\s*answer\s*>\s*", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<\s*/?\s*(think|answer)\s*>", re.IGNORECASE)
+
+MALFORMED_LAYOUT = "malformed <think>/<answer> layout"
+
+
+def convert(record: object) -> Kept | Dropped:
+    """The question with its pictures, reasoning and answer in the system prompt's layout.
+
+    - ``<image>`` markers of the problem stay where they are if there is one for each picture; if
+      there is none, they are put first; any other number is ambiguous and dropped. Elsewhere
+      ``<image>``, ``<video>`` and ``<audio>`` are words of the text and LLaMA-Factory would take
+      them for pictures: in problem and reasoning they lose their brackets, an answer with one is
+      dropped.
+    - The reasoning may come bare, in ``<think>``, or followed by its own ``<answer>``. Where that
+      differs from ``answer``, ``answer`` counts. Any other use of the tags is dropped.
+    - Text that holds a chat token such as ``<|im_end|>`` is dropped: the tokenizer would obey it.
+
+    Returns:
+        the record, whose ``images`` are normalised relative paths, with what was changed; or why
+        there is none.
+    """
+    if not isinstance(record, Mapping):
+        return Dropped("record is not an object")
+    notes = [f"unknown field {str(name)[:40]!r}" for name in record if name not in FIELDS]
+    texts: dict[str, str] = {}
+    for name, noun in (("problem", "problem"), ("answer", "answer"), ("refined_cot", "reasoning")):
+        value = record.get(name)
+        text = _number_text(value) if name == "answer" else value
+        if not isinstance(text, str):
+            return Dropped(f"missing {noun}")
+        text = text.strip()
+        if not text:
+            return Dropped(f"empty {noun}")
+        if not is_unicode(text):
+            return Dropped("invalid Unicode")
+        if _SPECIAL.search(text):
+            return Dropped(f"chat token in the {noun}")
+        texts[name] = text
+    if not isinstance(record["answer"], str):
+        notes.append("number as answer")
+
+    paths = _paths(record.get("image_path"), notes)
+    if isinstance(paths, Dropped):
+        return paths
+    problem = _place_markers(texts["problem"], len(paths), notes)
+    if isinstance(problem, Dropped):
+        return problem
+    layout = _layout(texts["refined_cot"], texts["answer"], notes)
+    if isinstance(layout, Dropped):
+        return layout
+    return Kept(
+        SharegptRecord(
+            messages=[
+                {"role": "user", "content": problem},
+                {"role": "assistant", "content": layout},
+            ],
+            system=SYSTEM_PROMPT,
+            images=paths,
+        ),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _paths(value: object, notes: list[str]) -> list[str] | Dropped:
+    given = value if isinstance(value, list) else [value]
+    paths: list[str] = []
+    for path in given:
+        if not isinstance(path, str) or not path.strip():
+            return Dropped("missing picture path")
+        normal = normal_path(path.strip())
+        if normal is None:
+            return Dropped(ESCAPES)
+        paths.append(normal)
+    if not paths:
+        return Dropped("missing picture path")
+    if paths != given:
+        notes.append("picture path normalised")
+    return paths
+
+
+def _place_markers(problem: str, pictures: int, notes: list[str]) -> str | Dropped:
+    markers = _MARKER.findall(problem)
+    if len(markers) not in (0, pictures):
+        return Dropped("number of <image> markers differs from that of the pictures")
+    if any(marker != IMAGE for marker in markers):
+        notes.append("<image> marker respelt")
+    parts = [_without_media(part, "problem", notes) for part in _MARKER.split(problem)]
+    if not any(part.strip() for part in parts):
+        return Dropped("empty problem")
+    if not markers:
+        notes.append("<image> marker added")
+        return IMAGE * pictures + parts[0].strip()
+    # "<image>What?" stands for "<image>\nWhat?" and "<image> What?" alike.
+    first = next(index for index, part in enumerate(parts) if part.strip())
+    return IMAGE * first + IMAGE.join([parts[first].lstrip(), *parts[first + 1 :]]).rstrip()
+
+
+def _layout(reasoning: str, answer: str, notes: list[str]) -> str | Dropped:
+    wrapped = _ANSWER.fullmatch(answer)
+    if wrapped is not None:
+        answer = wrapped[1].strip()
+    thought = _THINK.match(reasoning)
+    if thought is not None:
+        rest = reasoning[thought.end() :]
+        reasoning = thought[1].strip()
+        own = _ANSWER.fullmatch(rest)
+        if own is not None:
+            if _same(own[1]) != _same(answer):
+                notes.append("answer inside the reasoning differs, the answer field is used")
+        elif rest:
+            return Dropped(MALFORMED_LAYOUT)
+    if _TAG.search(reasoning) or _TAG.search(answer):
+        return Dropped(MALFORMED_LAYOUT)
+    if _MEDIA.search(answer):
+        return Dropped("media marker in the answer")
+    reasoning = _without_media(reasoning, "reasoning", notes).strip()
+    if not reasoning:
+        return Dropped("empty reasoning")
+    if not answer:
+        return Dropped("empty answer")
+    return f"<think> {reasoning} </think>\n<answer> {answer} </answer>"
+
+
+def _without_media(text: str, noun: str, notes: list[str]) -> str:
+    if not _MEDIA.search(text):
+        return text
+    notes.append(f"media marker in the {noun} made a word")
+    # A closing one leaves a blank: nothing can be put together from what stands around it.
+    return _MEDIA.sub(lambda found: " " if found[1] else found[2], text)
+
+
+def _same(text: str) -> str:
+    return " ".join(text.split()).rstrip(".").casefold()
+
+
+def _number_text(value: object) -> object:
+    """A finite number as it is written; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return value
+    return str(value)
+
+
+WETHINK = Converter(
+    convert,
+    SHAREGPT_ENTRY,
+    hub_id="yangjie-cv/WeThink_Multimodal_Reasoning_120K",
+    pictures_from="Xkev/LLaVA-CoT-100k (image.zip.part-*)",
+)

@@ -1,0 +1,206 @@
+"""HumanEval and HumanEval+ as EvalPlus scores them, with its tests run in our sandbox.
+
+Prompts, stop texts, sanitising and comparison follow EvalPlus 0.3.1 (``codegen``,
+``provider.utility``, ``sanitize``, ``evaluate``); ``evalplus_judge`` says where verdicts differ.
+Both columns come from one generation: the second benchmark takes the completions of the first.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from dft_eval import evalplus_judge, sandbox
+from dft_eval.benchmark import (
+    Benchmark,
+    Missing,
+    PromptStyle,
+    Request,
+    Subject,
+    finish,
+    is_installed,
+    missing_sandbox,
+    size_notes,
+)
+from dft_eval.code_problems import ANSWER_BEGINS, INSTRUCTION
+from dft_eval.errors import PrerequisiteError
+from dft_eval.evalplus_data import EvalPlusProblem, download, read_data
+from dft_eval.evalplus_sanitize import sanitize
+from dft_eval.generate import Completion, Failure, Prompt, generate_each, samples_of, share_cache
+from dft_eval.progress import Progress
+from dft_eval.results import BenchmarkResult, ItemScore
+from dft_eval.samples import combine
+
+INSTALL = "uv pip install evalplus==0.3.1"
+DATA_FORMAT = "humaneval"
+MAX_NEW_TOKENS = 768
+"""EvalPlus' own."""
+COLUMNS = ("humaneval", "humaneval+")
+END_TEXTS = (
+    *("<|endoftext|>", "<|endofmask|>", "</s>"),
+    *("\nif __name__", "\ndef main(", "\nprint("),
+)
+COMPLETION_STOP = (*END_TEXTS, "\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
+CHAT_STOP = (*END_TEXTS, "\n```\n")
+
+
+def missing() -> list[Missing]:
+    """EvalPlus and the sandbox, where they are not there."""
+    rows = missing_sandbox()
+    if not is_installed("evalplus"):
+        rows.append(Missing("the Python package evalplus (data, sanitiser)", INSTALL))
+    return rows
+
+
+def make_prompt(problem: EvalPlusProblem, style: PromptStyle) -> Prompt:
+    """What EvalPlus' transformers and vLLM backends ask."""
+    text = problem.prompt.strip()
+    if style == "completion":
+        return Prompt(problem.task_id, f"{text}\n")
+    question = f"{INSTRUCTION}\n```\n{text}\n```\n"
+    return Prompt(problem.task_id, question, chat=True, answer_begins=ANSWER_BEGINS)
+
+
+def extract_program(problem: EvalPlusProblem, completion: str, style: PromptStyle) -> str:
+    """The program that EvalPlus would test."""
+    code = completion.replace("\t", "    ")
+    if style == "completion":
+        code = f"{problem.prompt.strip()}\n{code}"
+    return sanitize(code, problem.entry_point)
+
+
+def score_problem(
+    problem: EvalPlusProblem,
+    rows: Sequence[Completion | Failure],
+    style: PromptStyle,
+    *,
+    plus: bool,
+    sandboxed: bool,
+) -> list[tuple[ItemScore, ItemScore]]:
+    """Verdicts on samples of one problem under the base tests, and under all tests.
+
+    Plus tests run where the base tests passed; the canonical solution runs once for each.
+    """
+    made: dict[str, evalplus_judge.Tests] = {}
+
+    def judge(program: str, name: str) -> tuple[float | None, str]:
+        if name not in made:
+            made[name] = evalplus_judge.make_tests(
+                problem, "base" if name == "base" else "plus", sandboxed=sandboxed
+            )
+        return evalplus_judge.judge(program, problem, made[name], sandboxed=sandboxed)
+
+    verdicts: list[tuple[ItemScore, ItemScore]] = []
+    for row in rows:
+        if isinstance(row, Failure):
+            failed = ItemScore(id=row.id, score=None, reason=row.reason)
+            verdicts.append((failed, failed))
+            continue
+        program = extract_program(problem, row.completion, style)
+        base = whole = judge(program, "base")
+        if plus and base[0] == 1.0:
+            whole = judge(program, "plus")
+        verdicts.append((_item(row, *base), _item(row, *whole)))
+    return verdicts
+
+
+def _item(row: Completion, score: float | None, reason: str) -> ItemScore:
+    if score == 0.0 and row.finish_reason == "length":
+        reason += " (completion cut at max_new_tokens)"
+    return ItemScore(id=row.id, score=score, reason=reason)
+
+
+def score(
+    problems: Sequence[EvalPlusProblem],
+    rows: Sequence[Completion | Failure],
+    style: PromptStyle,
+    *,
+    samples: int,
+    plus: bool,
+    sandboxed: bool,
+    progress: Callable[[int, int], None],
+) -> list[tuple[ItemScore, ItemScore]]:
+    """:func:`score_problem` for all, as many problems at once as there are processors.
+
+    Raises:
+        PrerequisiteError: there is no working sandbox here, and ``sandboxed`` is set.
+    """
+    if sandboxed:
+        sandbox.check()
+    one = partial(score_problem, style=style, plus=plus, sandboxed=sandboxed)
+    groups = [rows[i * samples : (i + 1) * samples] for i in range(len(problems))]
+    verdicts: list[tuple[ItemScore, ItemScore]] = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for number, pairs in enumerate(pool.map(one, problems, groups), start=1):
+            verdicts += pairs
+            progress(number, len(problems))
+    return verdicts
+
+
+def evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> BenchmarkResult:
+    """Generate and judge ``humaneval`` or ``humaneval+``."""
+    if not is_installed("evalplus"):
+        raise PrerequisiteError(f"The Python package evalplus is missing: {INSTALL}.")
+    plus = benchmark.name == "humaneval+"
+    data = read_data(request.data or download())
+    problems = data.problems[: request.limit]
+    style = request.prompt_style or benchmark.default_style
+    decoding = replace(request.decoding, stop=CHAT_STOP if style == "chat" else COMPLETION_STOP)
+    prompts = samples_of([make_prompt(each, style) for each in problems], decoding)
+    caches = {name: request.out / f"{name}.{style}.completions.jsonl" for name in COLUMNS}
+    cache = caches.pop(benchmark.name)
+    for other in caches.values():
+        share_cache(other, cache, prompts, decoding, subject.text.identity)
+    who = f"{request.label} {benchmark.name}.{style}"
+    with Progress(f"{who}: completions") as progress:
+        rows = generate_each(prompts, decoding, cache, backend=subject.text, progress=progress)
+    with Progress(f"{who}: programs run") as progress:
+        verdicts = score(
+            problems,
+            rows,
+            style,
+            samples=decoding.samples,
+            plus=plus,
+            sandboxed=request.sandboxed,
+            progress=progress,
+        )
+    ids = [problem.task_id for problem in problems]
+    items, breakdown = combine(ids, [pair[plus] for pair in verdicts], decoding.samples)
+    if plus:
+        base, _ = combine(ids, [pair[0] for pair in verdicts], decoding.samples)
+        scores = [item.score for item in base if item.score is not None]
+        breakdown["base tests"] = sum(scores) / len(scores) if scores else None
+    where = sandbox.describe() if request.sandboxed else None
+    return finish(
+        benchmark,
+        request,
+        items,
+        metric="pass@1",
+        style=style,
+        harness=f"evalplus {importlib.metadata.version('evalplus')}",
+        decoding=decoding.record(),
+        breakdown=breakdown,
+        notes=[
+            *size_notes(len(items), len(data.problems), benchmark.published),
+            data.note(),
+            "EvalPlus' tests, run in our sandbox; HumanEval/32 and time limits mended",
+            f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
+        ],
+    )
+
+
+HUMANEVAL_PLUS = Benchmark(
+    name="humaneval+",
+    summary="HumanEval+: HumanEval with 80 times the tests, by EvalPlus (arXiv 2305.01210)",
+    published=164,
+    default_style="completion",
+    missing=missing,
+    evaluate=evaluate,
+    samples=True,
+    data_format=DATA_FORMAT,
+    max_new_tokens=MAX_NEW_TOKENS,
+)

@@ -1,0 +1,132 @@
+"""The decoding loop on transformers: prompts to token ids, a batch that is refilled as rows end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dft_eval.generate import Decoding
+from dft_eval.hf_cache import can_join, join, new_cache, select
+from dft_eval.hf_sampling import Chooser
+
+KEEP = 0.75
+"""Share of rows still going on below which those that have ended make room for others."""
+
+
+@dataclass
+class _Batch:
+    """Rows that are run together. ``rows``: the prompt of each; ``tokens``: its last, not yet run.
+
+    ``mask`` (B, T): 1 where a column of the cache holds a token of the row.
+    """
+
+    rows: list[int]
+    tokens: list[int]
+    mask: Any
+    cache: Any
+
+
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    seeds: Sequence[int],
+    ended: Callable[[int, list[int]], bool],
+) -> list[list[int]]:
+    """New token ids of every prompt, up to ``decoding.max_new_tokens`` or the end of each.
+
+    ``decoding.batch_size`` rows run together; those that have ended are replaced by the next
+    prompts, whose prefix is run by itself and joined to the others' cache.
+
+    Args:
+        prompts: token ids, in the order in which they are to be begun.
+        seeds: of each row's sampling, which does not depend on the other rows.
+        ended: whether row i ends with the token that was just added to its new ids.
+    """
+    import torch
+
+    choose = Chooser(model, prompts, decoding, seeds)
+    waiting = deque(range(len(prompts)))
+    made: list[list[int]] = [[] for _ in prompts]
+    batch: _Batch | None = None
+    alive: list[bool] = []
+
+    def goes_on(row: int, token: int) -> bool:
+        made[row].append(token)
+        return not ended(row, made[row]) and len(made[row]) < decoding.max_new_tokens
+
+    with torch.inference_mode():
+        while True:
+            room = decoding.batch_size - (len(batch.rows) if batch else 0)
+            if waiting and (batch is None or (room and can_join(batch.cache))):
+                rows = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+                new = _begin(model, prompts, rows, choose)
+                batch = _joined(batch, new)
+                going = [goes_on(row, token) for row, token in zip(rows, new.tokens, strict=True)]
+                alive = [True] * (len(batch.rows) - len(rows)) + going
+            elif batch is None:
+                return made
+            else:
+                batch.tokens = choose(_step(model, batch), batch.rows)
+                alive = [
+                    was_alive and goes_on(row, token)
+                    for was_alive, row, token in zip(alive, batch.rows, batch.tokens, strict=True)
+                ]
+            if sum(alive) <= KEEP * len(alive):
+                places = [place for place, each in enumerate(alive) if each]
+                batch = _kept(batch, places)
+                alive = [True] * len(places)
+
+
+def _begin(
+    model: Any, prompts: Sequence[Sequence[int]], rows: list[int], choose: Chooser
+) -> _Batch:
+    """Run these prompts, padded on the left, and choose the first token of each."""
+    import torch
+
+    width = max(len(prompts[row]) for row in rows)
+    blanks = [width - len(prompts[row]) for row in rows]
+    ids = [[0] * blank + list(prompts[row]) for blank, row in zip(blanks, rows, strict=True)]
+    held = [[0] * blank + [1] * (width - blank) for blank in blanks]
+    mask = torch.tensor(held, device=model.device)
+    cache = new_cache(model.config)
+    logits = model(
+        input_ids=torch.tensor(ids, device=model.device),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    return _Batch(rows, choose(logits, rows), mask, cache)
+
+
+def _step(model: Any, batch: _Batch) -> Any:
+    """Run the last token of every row; logits (B, V)."""
+    import torch
+
+    batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.rows), 1)], dim=1)
+    return model(
+        input_ids=torch.tensor(batch.tokens, device=model.device)[:, None],
+        attention_mask=batch.mask,
+        position_ids=batch.mask.sum(1, keepdim=True) - 1,
+        past_key_values=batch.cache,
+        use_cache=True,
+    ).logits[:, -1]
+
+
+def _joined(batch: _Batch | None, new: _Batch) -> _Batch:
+    if batch is None:
+        return new
+    mask = join(batch.cache, batch.mask, new.cache, new.mask)
+    return _Batch(batch.rows + new.rows, batch.tokens + new.tokens, mask, batch.cache)
+
+
+def _kept(batch: _Batch, places: list[int]) -> _Batch | None:
+    if not places:
+        return None
+    mask = select(batch.cache, batch.mask, places)
+    rows, tokens = ([values[place] for place in places] for values in (batch.rows, batch.tokens))
+    return _Batch(rows, tokens, mask, batch.cache)

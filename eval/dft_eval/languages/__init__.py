@@ -1,0 +1,20 @@
+"""Programs of eight languages: compile, run, judge. Nothing here knows of models or data."""
+
+from dft_eval.languages.judge import Program, judge, run_program, unusable
+from dft_eval.languages.recipes import HARNESSES, LANGUAGES, Harness, Language
+from dft_eval.languages.toolchains import Lack, lack, lacks, version
+
+__all__ = [
+    "HARNESSES",
+    "LANGUAGES",
+    "Harness",
+    "Lack",
+    "Language",
+    "Program",
+    "judge",
+    "lack",
+    "lacks",
+    "run_program",
+    "unusable",
+    "version",
+]

@@ -1,0 +1,115 @@
+"""The code in a chat answer, ready for tests to be put after it. Pure text, nothing is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_BLOCK = re.compile(r"```[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+# How the name of a function is followed or preceded where it is defined; NAME is put in.
+_DEFINITIONS = {
+    "python": r"^[ \t]*(?:async[ ]+)?def[ ]+NAME\b",
+    "cpp": r"^[ \t]*[\w:<>,&*\[\] \t]+?[\s&*]NAME\s*\([^;{]*\)\s*(?:const\s*)?\{",
+    "java": r"\bstatic\b[^;={}()]*\bNAME\s*\([^;{]*\)[^;{]*\{",
+    "cs": r"\bstatic\b[^;={}()]*\bNAME\s*\([^;{]*\)[^;{]*(?:\{|=>)",
+    "php": r"\bfunction\s+&?NAME\s*\(",
+    "js": r"\bfunction\s*\*?\s*NAME\s*\(|\b(?:const|let|var)\s+NAME\b[^=;]*=",
+    "ts": r"\bfunction\s*\*?\s*NAME\s*[(<]|\b(?:const|let|var)\s+NAME\b[^;]*=",
+    "sh": r"^[ \t]*(?:function\s+NAME\b|NAME[ \t]*\([ \t]*\))",
+}
+_MAINS = {
+    "cpp": re.compile(r"^[ \t]*(?:signed|int|auto|void)\s+main\s*\([^{;]*\{", re.MULTILINE),
+    "java": re.compile(r"^[^\n;{}]*\bstatic\b[^;={}()]*\bmain\s*\([^{;]*\{", re.MULTILINE),
+    "cs": re.compile(r"^[^\n;{}]*\bstatic\b[^;={}()]*\bMain\s*\([^{;]*\{", re.MULTILINE),
+}
+_CLASS = re.compile(r"\bclass\s+Problem\b[^{;]*\{")
+
+
+def extract(prompt: str, language: str, answer: str) -> tuple[str, str] | None:
+    """The code of the first block that defines the asked function: before and after the tests.
+
+    Example programs around it (``main``) are taken out, since the tests bring their own, and the
+    class of Java and C# is left open for them, which close it. What the prompt has before the
+    function (imports, classes) is put before. ``None`` where no block defines the function.
+    """
+    name = function_name(prompt, language)
+    definition = re.compile(_DEFINITIONS[language].replace("NAME", re.escape(name)), re.MULTILINE)
+    blocks = [block.group(1) for block in _BLOCK.finditer(answer)] or [answer]
+    code = next((block for block in blocks if definition.search(block)), None)
+    if code is None:
+        return None
+    code = _without_main(code, language)
+    before = preamble(prompt, language)
+    if language in ("java", "cs"):
+        return _open_class(code, before)
+    if language == "php":
+        code = re.sub(r"<\?php|<\?(?!=)|\?>\s*\Z", "", code)
+    return before + code, ""
+
+
+def function_name(prompt: str, language: str) -> str:
+    """The function whose body a problem asks for: the last one that its prompt begins."""
+    if language == "python":
+        return str(re.findall(r"^def[ ]+(\w+)", prompt, re.MULTILINE)[-1])
+    header = prompt.rstrip().splitlines()[-1]
+    found = re.search(r"([\w$]+)\s*\(", header)
+    return found.group(1) if found else header
+
+
+def preamble(prompt: str, language: str) -> str:
+    """What the prompt has before its last function, comments on it left out."""
+    if language == "python":
+        start = [match.start() for match in re.finditer(r"^def ", prompt, re.MULTILINE)][-1]
+        return prompt[:start]
+    lines = prompt.rstrip().splitlines()[:-1]
+    marks = ("#",) if language == "sh" else ("//",)
+    kept = [line for line in lines if not line.lstrip().startswith(marks)]
+    return "".join(line + "\n" for line in kept)
+
+
+def _without_main(code: str, language: str) -> str:
+    pattern = _MAINS.get(language)
+    found = pattern.search(code) if pattern else None
+    if found is None:
+        return code
+    end = closing_brace(code, found.end() - 1)
+    return code[: found.start()] + ("" if end is None else code[end + 1 :])
+
+
+def _open_class(code: str, before: str) -> tuple[str, str]:
+    """``code`` up to the end of its class Problem, and from there; or in the prompt's own class."""
+    found = _CLASS.search(code)
+    if found is None:
+        return before + code, ""
+    imports = "".join(
+        f"{line}\n" for line in before.splitlines() if line.startswith(("import ", "using "))
+    )
+    end = closing_brace(code, found.end() - 1)
+    return (imports + code[:end], code[end + 1 :]) if end is not None else (imports + code, "")
+
+
+def closing_brace(code: str, opening: int) -> int | None:
+    """Place of the ``}`` that closes the ``{`` at ``opening``, strings and comments apart."""
+    depth = 0
+    for place in _outside_text(code, opening):
+        if code[place] == "{":
+            depth += 1
+        elif code[place] == "}":
+            depth -= 1
+            if depth == 0:
+                return place
+    return None
+
+
+_TEXT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.DOTALL)
+
+
+def _outside_text(code: str, start: int) -> Iterator[int]:
+    place = start
+    while place < len(code):
+        text = _TEXT.match(code, place)
+        if text:
+            place = text.end()
+            continue
+        yield place
+        place += 1

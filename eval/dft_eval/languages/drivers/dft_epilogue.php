@@ -1,0 +1,2 @@
+<?php
+define('DFT_REACHED_THE_END', true);

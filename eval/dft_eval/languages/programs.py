@@ -1,0 +1,127 @@
+"""From a problem and what a model wrote to a program, as each harness puts it together.
+
+Raw completions: ``official`` as nuprl/MultiPL-E (``evaluation/src/main.py``), ``qwen`` as
+Qwen2.5-Coder at d5ead97 (``multiple-eval``: ``utils/utils.py``, ``human_eval/evaluation.py``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dft_eval.generate import cut
+from dft_eval.languages.answers import extract
+from dft_eval.languages.judge import Program
+from dft_eval.languages.recipes import Harness, Language
+
+OFFICIAL_PYTHON_STOP = ("\ndef", "\n#", "\nif", "\nclass")
+QWEN_PYTHON_STOP = ("\ndef", "\nclass", "\nif", "\n#", "\nprint")
+QWEN_TYPESCRIPT_STOP = (
+    *("\nexport", "\nimport", "\nexport default", "\nimport default", "\nconsole.log"),
+)
+INSTRUCTION = (
+    "Please continue to complete the function and return all completed code in a codeblock. "
+    "Here is the given code to do completion:\n```{language}\n{prompt}\n```"
+)
+"""Of Qwen2.5-Coder's ``instruct/multipl_e/chat/convert_data.py``. nuprl's own way with chat models
+goes through DSPy, whose wording is another with every release."""
+
+# Qwen's, put before the program; without numpy, which the sandbox's Python does not have.
+_PYTHON_IMPORTS = """\
+import math
+import re
+import sys
+import copy
+import datetime
+import itertools
+import collections
+import heapq
+import functools
+import hashlib
+import string
+from typing import *
+from collections import *
+"""
+_CPP_HEADERS = (
+    *("stdlib.h", "algorithm", "math.h", "stdio.h", "vector", "string"),
+    *("climits", "cstring", "iostream", "cassert"),
+)
+_CS_USINGS = (
+    *("Numerics", "Diagnostics", "Collections.Generic", "Linq", "Text"),
+    *("Security.Cryptography", "Collections.Generic"),
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem; ``tests`` go after the function, and in some languages begin with its ``}``."""
+
+    id: str
+    language: Language
+    prompt: str
+    tests: str
+    stop_tokens: tuple[str, ...]
+
+
+def stop_texts(problem: Problem, harness: Harness) -> tuple[str, ...]:
+    """Where a raw completion is cut."""
+    if problem.language.code == "python":
+        return QWEN_PYTHON_STOP if harness == "qwen" else OFFICIAL_PYTHON_STOP
+    if problem.language.code == "ts" and harness == "qwen":
+        return (*problem.stop_tokens, *QWEN_TYPESCRIPT_STOP)
+    return problem.stop_tokens
+
+
+def prompt_text(problem: Problem, harness: Harness) -> str:
+    """The raw prompt. Qwen's harness begins the line after it, the official one does not."""
+    return problem.prompt.strip() + ("\n" if harness == "qwen" else "")
+
+
+def question(problem: Problem) -> str:
+    """The prompt of a chat."""
+    return INSTRUCTION.format(language=problem.language.code, prompt=problem.prompt.strip())
+
+
+def from_completion(problem: Problem, completion: str, harness: Harness) -> Program:
+    """The program that a raw completion makes."""
+    body, _ = cut(completion, stop_texts(problem, harness))
+    if harness == "official":
+        return _with_tests(problem, problem.prompt + body, problem.tests)
+    code = problem.prompt + "\n" + body
+    language = problem.language.code
+    if language == "python":
+        code = _PYTHON_IMPORTS + code
+    elif language == "cpp":
+        wanted = [f"#include<{name}>" for name in _CPP_HEADERS]
+        code = "".join(f"{w}\n" for w in wanted if w not in problem.prompt) + "\n" + code
+    elif language == "cs":
+        code = "".join(f"using System.{name};\n" for name in _CS_USINGS) + "\n" + code
+    closing = "?>" if language == "php" else ""
+    return _with_tests(problem, code, problem.tests + closing)
+
+
+def from_answer(problem: Problem, answer: str, harness: Harness) -> Program:
+    """The program that an answer in a chat makes.
+
+    The answer's code holds the whole function, closed; the tests' own ``}`` for it goes. Code that
+    does not define the function that was asked for is taken as a raw completion.
+    """
+    found = extract(problem.prompt, problem.language.code, answer)
+    if found is None:
+        return from_completion(problem, _first_block(answer), harness)
+    code, rest = found
+    tests = problem.tests
+    if problem.language.code in ("cpp", "java", "cs", "sh"):
+        tests = re.sub(r"\A\s*\}", "", tests)
+    return _with_tests(problem, code, tests + rest)
+
+
+def _first_block(answer: str) -> str:
+    block = re.search(r"```[^\n]*\n(.*?)(?:```|\Z)", answer, re.DOTALL)
+    return block.group(1) if block else answer
+
+
+def _with_tests(problem: Problem, code: str, tests: str) -> Program:
+    if problem.language.code == "python":
+        return Program(code + "\n", tests + "\n")
+    return Program(code + "\n" + tests)

@@ -1,0 +1,211 @@
+"""MultiPL-E: HumanEval's problems in eight languages (arXiv 2208.08227).
+
+The score is the mean over all problems; ``breakdown`` has pass@1 of each language and their
+``average``, the paper's figure, which weighs every language alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from dft_eval import languages, sandbox
+from dft_eval.benchmark import (
+    Benchmark,
+    Missing,
+    PromptStyle,
+    Request,
+    Subject,
+    finish,
+    missing_sandbox,
+    size_notes,
+)
+from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generate import Completion, Failure, Prompt, generate_each
+from dft_eval.languages import HARNESSES, LANGUAGES, Harness
+from dft_eval.languages.programs import (
+    Problem,
+    from_answer,
+    from_completion,
+    prompt_text,
+    question,
+    stop_texts,
+)
+from dft_eval.multipl_e_data import from_hub, read_folder
+from dft_eval.progress import Progress
+from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr
+
+HARNESS_NAMES: Mapping[Harness, str] = {
+    "official": "MultiPL-E, official recipes (nuprl/MultiPL-E)",
+    "qwen": "MultiPL-E, recipes of Qwen2.5-Coder (multiple-eval at d5ead97)",
+}
+Judged = Callable[[int, int], None]
+
+
+def make_prompt(problem: Problem, style: PromptStyle, harness: Harness) -> Prompt:
+    """The prompt of one problem."""
+    if style == "chat":
+        return Prompt(problem.id, question(problem), chat=True)
+    return Prompt(problem.id, prompt_text(problem, harness))
+
+
+def judge(
+    problems: Sequence[Problem],
+    completions: Sequence[Completion | Failure],
+    style: PromptStyle,
+    harness: Harness,
+    *,
+    sandboxed: bool,
+    progress: Judged,
+) -> list[ItemScore]:
+    """Verdicts in the order of the problems, as many programs at once as there are processors."""
+
+    def verdict(pair: tuple[Problem, Completion | Failure]) -> ItemScore:
+        problem, completion = pair
+        if isinstance(completion, Failure):
+            return ItemScore(id=problem.id, score=None, reason=completion.reason)
+        build = from_answer if style == "chat" else from_completion
+        program = build(problem, completion.completion, harness)
+        score, reason = languages.judge(problem.language, program, harness, sandboxed=sandboxed)
+        if score == 0.0 and completion.finish_reason == "length":
+            reason += " (completion cut at max_new_tokens)"
+        return ItemScore(id=problem.id, score=score, reason=reason)
+
+    rows: list[ItemScore] = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for row in pool.map(verdict, zip(problems, completions, strict=True)):
+            rows.append(row)
+            progress(len(rows), len(problems))
+    return rows
+
+
+def _missing() -> list[Missing]:
+    rows = missing_sandbox()
+    rows += [
+        Missing(f"{each.what}; unscored without it", each.mend, blocks=False)
+        for each in languages.lacks()
+    ]
+    return rows
+
+
+def _harness(name: str | None) -> Harness:
+    for known in HARNESSES:
+        if name in (None, known):
+            return known
+    raise UsageError(f"--harness {name!r}: choose of {', '.join(HARNESSES)}.")
+
+
+def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> BenchmarkResult:
+    style = request.prompt_style or benchmark.default_style
+    harness = _harness(request.harness)
+    whole = read_folder(request.data) if request.data else from_hub()
+    data = {code: problems[: request.limit] for code, problems in whole.items()}
+    if request.sandboxed:
+        sandbox.check()
+    reasons = {
+        code: languages.unusable(LANGUAGES[code], sandboxed=request.sandboxed) for code in data
+    }
+    if all(reasons.values()):
+        raise PrerequisiteError("\n".join(filter(None, reasons.values())))
+    items: list[ItemScore] = []
+    for code, problems in data.items():
+        reason = reasons[code]
+        if reason is None:
+            items += _one_language(code, problems, style, harness, benchmark, request, subject)
+        else:
+            items += [ItemScore(id=each.id, score=None, reason=reason) for each in problems]
+    return finish(
+        benchmark,
+        request,
+        items,
+        metric="pass@1",
+        style=style,
+        harness=HARNESS_NAMES[harness],
+        decoding={**request.decoding.record(), "stop": "the data's, of each language"}
+        if style == "completion"
+        else request.decoding.record(),
+        notes=_notes(benchmark, request, whole, items, reasons),
+        breakdown=breakdown(items),
+    )
+
+
+def _one_language(
+    code: str,
+    problems: Sequence[Problem],
+    style: PromptStyle,
+    harness: Harness,
+    benchmark: Benchmark,
+    request: Request,
+    subject: Subject,
+) -> list[ItemScore]:
+    stop = stop_texts(problems[0], harness) if style == "completion" else ()
+    if any(stop_texts(each, harness) != stop for each in problems) and style == "completion":
+        raise UsageError(f"humaneval-{code}: its problems have different stop_tokens.")
+    stem = f"{benchmark.name}.{style}.{harness}.{code}"
+    who = f"{request.label} {benchmark.name}.{style} {LANGUAGES[code].title}"
+    with Progress(f"{who}: completions") as progress:
+        completions = generate_each(
+            [make_prompt(each, style, harness) for each in problems],
+            replace(request.decoding, stop=stop),
+            request.out / f"{stem}.completions.jsonl",
+            backend=subject.text,
+            progress=progress,
+        )
+    with Progress(f"{who}: programs run") as progress:
+        return judge(
+            problems, completions, style, harness, sandboxed=request.sandboxed, progress=progress
+        )
+
+
+def breakdown(items: Sequence[ItemScore]) -> dict[str, float | None]:
+    """pass@1 of each language over its scored items, and their average where all eight have one."""
+    scores: dict[str, float | None] = {}
+    for code in LANGUAGES:
+        own = [row.score for row in items if row.id.startswith(f"{code}/")]
+        scores[code], _ = mean_and_stderr([score for score in own if score is not None])
+    known = [score for score in scores.values() if score is not None]
+    average, _ = mean_and_stderr(known if len(known) == len(LANGUAGES) else [])
+    return {**scores, "average": average}
+
+
+def _notes(
+    benchmark: Benchmark,
+    request: Request,
+    whole: Mapping[str, Sequence[Problem]],
+    items: Sequence[ItemScore],
+    reasons: Mapping[str, str | None],
+) -> list[str]:
+    available = sum(map(len, whole.values()))
+    notes = size_notes(len(items), available, benchmark.published)
+    if request.limit is not None:
+        notes.append(f"--limit {request.limit} problems a language")
+    absent = [LANGUAGES[code].title for code in LANGUAGES if code not in whole]
+    if absent:
+        notes.append(f"no data for {', '.join(absent)}")
+    digest = hashlib.sha256()
+    for problems in whole.values():
+        for each in problems:
+            digest.update(json.dumps([each.id, each.prompt, each.tests]).encode())
+    notes.append(f"data sha256 {digest.hexdigest()}")
+    notes += [f"unscored: {reason}" for reason in reasons.values() if reason]
+    usable = [LANGUAGES[code] for code, reason in reasons.items() if reason is None]
+    notes.append("tools: " + "; ".join(languages.version(each) for each in usable))
+    where = sandbox.describe() if request.sandboxed else None
+    notes.append(f"programs ran in {where}" if where else "programs ran UNSANDBOXED")
+    return notes
+
+
+MULTIPL_E = Benchmark(
+    name="multipl-e",
+    summary="MultiPL-E: HumanEval in Python, C++, Java, PHP, TypeScript, C#, Bash and JavaScript "
+    "(arXiv 2208.08227)",
+    published=1280,
+    default_style="completion",
+    missing=_missing,
+    evaluate=_evaluate,
+    harnesses=HARNESSES,
+)

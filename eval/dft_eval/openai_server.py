@@ -1,0 +1,287 @@
+"""Completions by an OpenAI-compatible server: vLLM, SGLang, llama.cpp, OpenAI and others.
+
+Raw prompts go to ``/completions``, chats to ``/chat/completions``. Before the first request of a
+kind, a call of one token shows that the server takes it.
+
+A *begun answer* (``Prompt.answer_begins``) is sent as a last assistant message with vLLM's
+``continue_final_message`` where the server goes on from it. Whether it does is measured, since
+many servers ignore fields that they do not know: going on, it counts fewer prompt tokens than for
+the same messages with a new turn opened after them. Any other server gets the question alone, and
+what precedes the answer's first code block is dropped if the begun answer ends by opening one.
+``record`` says which of the two it was.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import mimetypes
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from dft_eval.benchmark import PixelRange
+from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
+from dft_eval.generate import Completion, Decoding, Failure, Prompt, cut
+from dft_eval.openai_http import Connection, RequestFailedError
+
+CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+UNREACHABLE_AFTER = 4
+"""Requests in a row without any answer after which the rest is not tried."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How the server takes one kind of request."""
+
+    sends_stop: bool = True
+    continues: bool = False
+
+
+class OpenAIServer:
+    """A server's model as a :class:`~dft_eval.generate.Backend`; it reads pictures if that does.
+
+    Args:
+        extra: fields added to every request.
+
+    Raises:
+        UsageError: the server does not have ``model``; the message names what it has.
+        PrerequisiteError: it does not answer, or does not accept the key.
+    """
+
+    concurrent = True
+
+    def __init__(
+        self, model: str, connection: Connection, extra: dict[str, Any] | None = None
+    ) -> None:
+        self.model = model
+        self._connection = connection
+        self._extra = extra or {}
+        self._entry = self._look_up()
+        self._ways: dict[tuple[Any, ...], _Way] = {}
+        self._lock = Lock()
+        self._unanswered = 0
+
+    @property
+    def identity(self) -> str:
+        """Server and model, and what the server says of the model that does not change by itself.
+
+        Which weights lie behind the name cannot be known.
+        """
+        known = {key: self._entry.get(key) for key in ("id", "root", "parent", "max_model_len")}
+        return json.dumps({"server": self._connection.base_url, **known, **self._extra})
+
+    @property
+    def owner(self) -> str | None:
+        """Which server it is by its own account, such as ``vllm``."""
+        return self._entry.get("owned_by")
+
+    def record(self) -> dict[str, Any]:
+        """How it was asked, for ``results.json``."""
+        rows: dict[str, Any] = {"backend": "openai", "server": self.owner, **self._extra}
+        begun = {way.continues for key, way in self._ways.items() if key[1]}
+        if begun:
+            rows["begun_answer"] = "continued by the server" if True in begun else "not sent"
+        if any(not way.sends_stop for way in self._ways.values()):
+            rows["stop_texts"] = "applied after the answer"
+        return rows
+
+    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+        """One prompt each: requests do not depend on one another."""
+        return [[i] for i in range(len(prompts))]
+
+    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion | Failure]:
+        """A completion each, or why there is none after all attempts."""
+        return [self._complete(prompt, decoding) for prompt in prompts]
+
+    def _complete(self, prompt: Prompt, decoding: Decoding) -> Completion | Failure:
+        way = self._way(prompt, decoding)
+        if self._unanswered >= UNREACHABLE_AFTER:
+            return Failure(prompt.id, f"{self._connection.base_url} does not answer any more.")
+        path, body = self._body(prompt, decoding, way)
+        try:
+            answer = self._connection.post(path, body)
+        except RequestFailedError as error:
+            self._unanswered = self._unanswered + 1 if error.status is None else 0
+            return Failure(prompt.id, f"No completion: {error}")
+        self._unanswered = 0
+        return _read(answer, prompt, decoding, way)
+
+    def _body(self, prompt: Prompt, decoding: Decoding, way: _Way) -> tuple[str, dict[str, Any]]:
+        """Path and body of the request for one completion."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            **self._extra,
+        }
+        if decoding.temperature > 0:
+            body.update(top_p=decoding.top_p, seed=decoding.row_seed(prompt.id))
+        if decoding.stop and way.sends_stop:
+            body["stop"] = list(decoding.stop)
+        if not prompt.chat:
+            return "/completions", {**body, "prompt": prompt.text}
+        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(prompt)}]
+        if way.continues:
+            messages.append({"role": "assistant", "content": prompt.answer_begins})
+            body.update(CONTINUE)
+        return "/chat/completions", {**body, "messages": messages}
+
+    def _look_up(self) -> dict[str, Any]:
+        """The server's own entry of the model, {} where it does not list models."""
+        try:
+            listed = self._connection.get("/models").get("data") or []
+        except RequestFailedError as error:
+            if error.status in (404, 405):
+                return {}
+            raise _refusal(error) from None
+        entries = {str(entry.get("id")): entry for entry in listed if isinstance(entry, dict)}
+        if entries and self.model not in entries:
+            raise UsageError(
+                f"--model {self.model!r}: {self._connection.base_url} does not have it. It has "
+                f"{', '.join(sorted(entries)[:20])}."
+            )
+        return entries.get(self.model, {})
+
+    def _way(self, prompt: Prompt, decoding: Decoding) -> _Way:
+        """How the server takes this kind of prompt, found out once, by real calls of one token."""
+        key = (prompt.chat, bool(prompt.answer_begins), bool(prompt.images), decoding.stop)
+        with self._lock:
+            if key not in self._ways:
+                self._ways[key] = self._find_way(prompt, decoding)
+            return self._ways[key]
+
+    def _find_way(self, prompt: Prompt, decoding: Decoding) -> _Way:
+        if prompt.answer_begins and self._continues(prompt):
+            way = _Way(continues=True)
+        else:
+            # A stop text such as a closing fence would end an answer that opens one itself.
+            way = _Way(sends_stop=not prompt.answer_begins)
+        try:
+            self._try(prompt, decoding, way)
+        except RequestFailedError as error:
+            if error.status != 400 or not (decoding.stop and way.sends_stop):
+                raise _refusal(error) from None
+        else:
+            return way
+        without = _Way(sends_stop=False, continues=way.continues)  # OpenAI's own takes four at most
+        try:
+            self._try(prompt, decoding, without)
+        except RequestFailedError as error:
+            raise _refusal(error) from None
+        return without
+
+    def _try(self, prompt: Prompt, decoding: Decoding, way: _Way) -> dict[str, Any]:
+        path, body = self._body(prompt, decoding, way)
+        return self._connection.post(path, {**body, "max_tokens": 1})
+
+    def _continues(self, prompt: Prompt) -> bool:
+        """Whether the server goes on from a begun answer (see the module's text)."""
+        path, body = self._body(prompt, Decoding(max_new_tokens=1), _Way(continues=True))
+        opened = {key: value for key, value in body.items() if key not in CONTINUE}
+        try:
+            counts = [
+                int(self._connection.post(path, each)["usage"]["prompt_tokens"])
+                for each in (body, opened)
+            ]
+        except RequestFailedError as error:
+            if error.status is None or error.status in (401, 403):
+                raise _refusal(error) from None
+            return False
+        except (KeyError, TypeError, ValueError):
+            return False
+        return counts[0] < counts[1]
+
+
+class ServerModel:
+    """A server's model under evaluation; its weights cannot be fingerprinted."""
+
+    sha256 = None
+
+    def __init__(self, model: str, connection: Connection) -> None:
+        """Look the model up.
+
+        Raises:
+            UsageError, PrerequisiteError: as :class:`OpenAIServer`.
+        """
+        self._connection = connection
+        self._last = self.text = OpenAIServer(model, connection)
+
+    def vision(self, pixels: PixelRange) -> OpenAIServer:
+        """Completes prompts with pictures. vLLM alone is told the pixel range."""
+        extra = {}
+        if self.text.owner == "vllm":
+            extra = {"mm_processor_kwargs": asdict(pixels)}
+        self._last = OpenAIServer(self.text.model, self._connection, extra)
+        return self._last
+
+    def record(self) -> dict[str, Any]:
+        """How the backend that was asked for last was run."""
+        return self._last.record()
+
+
+def _refusal(error: RequestFailedError) -> EvaluationError:
+    """What to tell the user of a request that failed before the run."""
+    if error.status in (401, 403):
+        return PrerequisiteError(f"{error} Give the server's key in OPENAI_API_KEY.")
+    if error.status is None or error.status >= 500 or error.status == 429:
+        return PrerequisiteError(f"{error} Start the server, or correct --base-url.")
+    if error.status in (404, 405):
+        return UsageError(
+            f"{error} Does --base-url end in /v1? A server may also lack /completions: try "
+            "--prompt-style chat."
+        )
+    return UsageError(f"The server refuses the first request: {error}")
+
+
+def _content(prompt: Prompt) -> str | list[dict[str, Any]]:
+    if not prompt.images:
+        return prompt.text
+    pictures = [
+        {"type": "image_url", "image_url": {"url": _data_uri(Path(name))}} for name in prompt.images
+    ]
+    return [*pictures, {"type": "text", "text": prompt.text}]
+
+
+def _data_uri(path: Path) -> str:
+    kind = mimetypes.guess_type(path.name)[0] or "image/png"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def answer_from(text: str, begins: str) -> str:
+    """What follows the begun answer, in an answer that the server made without it."""
+    if text.startswith(begins):
+        return text[len(begins) :]
+    opened = re.search(r"```[^\n`]*\n", text) if re.search(r"```[^\n`]*\n\Z", begins) else None
+    return text[opened.end() :] if opened else text
+
+
+def _read(
+    answer: dict[str, Any], prompt: Prompt, decoding: Decoding, way: _Way
+) -> Completion | Failure:
+    """The completion in a server's answer, held to the stop texts once more."""
+    try:
+        choice = answer["choices"][0]
+        text = choice["message"]["content"] if prompt.chat else choice["text"]
+        reason = choice["finish_reason"]
+        n_tokens = int(answer["usage"]["completion_tokens"])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return Failure(prompt.id, f"No completion in the server's answer: {str(answer)[:300]}")
+    if reason not in ("stop", "length"):
+        return Failure(prompt.id, f"The server ended the completion for {reason!r}.")
+    text = text or ""
+    if way.continues:
+        text = text.removeprefix(prompt.answer_begins)  # some servers repeat it
+    elif prompt.answer_begins:
+        text = answer_from(text, prompt.answer_begins)
+    text, stopped = cut(text, decoding.stop)
+    return Completion(
+        id=prompt.id,
+        prompt=prompt.text + (prompt.answer_begins if way.continues else ""),
+        completion=text,
+        finish_reason="stop" if stopped else reason,
+        n_tokens=n_tokens,
+    )

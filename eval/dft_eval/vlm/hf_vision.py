@@ -1,0 +1,222 @@
+"""Prompts with pictures to greedy completions, batched, by a vision-language model of transformers.
+
+Qwen2-VL, Qwen2.5-VL and models with their interface. A picture is resized by Qwen's own
+``qwen_vl_utils`` into the pixel range asked for and then goes through the checkpoint's processor,
+as in VLMEvalKit 0.0.20 (``Qwen2VLChat``). Rows of like length run together, padded on the left;
+the prompt is read once and rows that have ended leave the batch and its cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dft_eval.benchmark import PixelRange, is_installed
+from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generate import Completion, Decoding, Prompt, cut
+
+if TYPE_CHECKING:
+    from dft_eval.models import ModelFiles
+
+STEPS_BETWEEN_CHECKS = 16
+"""Tokens made before the rows that have ended are looked for (a GPU waits at each look)."""
+
+MAX_BATCH_TOKENS = 65_536
+"""Prompt tokens, padding included, of one batch: what its cache and pictures may take."""
+
+
+def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
+    """Model and processor, ready to generate, on a GPU if there is one.
+
+    Raises:
+        UsageError: no processor, or no vision-language model.
+        PrerequisiteError: qwen_vl_utils is not installed.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    if not is_installed("qwen-vl-utils"):
+        raise PrerequisiteError(
+            "The Python package qwen-vl-utils is missing: uv pip install 'dft-factory[vl]'."
+        )
+    holds = [f for f in files.folders if (f / "preprocessor_config.json").is_file()]
+    holds += [f for f in files.folders if (f / "processor_config.json").is_file()]
+    if not holds:
+        raise UsageError(
+            f"--model {files.name!r}: no preprocessor_config.json or processor_config.json in "
+            f"{files.folder}: this model reads no pictures."
+        )
+    processor = AutoProcessor.from_pretrained(holds[0])
+    processor.tokenizer.padding_side = "left"
+    kind = json.loads((files.base or files.folder).joinpath("config.json").read_text("utf-8"))
+    if not str(kind.get("model_type", "")).startswith("qwen2"):
+        raise UsageError(
+            f"--model {files.name!r}: model_type {kind.get('model_type')!r}. Prompts with pictures "
+            "are answered by qwen2_vl and qwen2_5_vl models here; serve others with an "
+            "OpenAI-compatible server."
+        )
+    model = AutoModelForImageTextToText.from_pretrained(
+        files.base or files.folder, dtype=getattr(torch, dtype)
+    )
+    if files.base is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, files.folder).merge_and_unload()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+
+
+class HfVisionBackend:
+    """A vision-language model of transformers; loaded when it is first needed."""
+
+    def __init__(
+        self, identity: str, pixels: PixelRange, load: Callable[[], tuple[Any, Any]]
+    ) -> None:
+        self._identity = f"{identity} pixels {pixels.min_pixels}-{pixels.max_pixels}"
+        self._pixels = pixels
+        self._load = load
+
+    @property
+    def identity(self) -> str:
+        """The hashes of the model's weights and settings, and the pixel range."""
+        return self._identity
+
+    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+        """Prompts of like length together, longest first."""
+        _, processor = self._load()
+        lengths = [prompt_tokens(processor, prompt, self._pixels) for prompt in prompts]
+        return batches(lengths, size, MAX_BATCH_TOKENS)
+
+    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion]:
+        """Greedy completions of one batch."""
+        return complete_batch(*self._load(), prompts, decoding, self._pixels)
+
+
+def batches(lengths: Sequence[int], size: int, max_tokens: int) -> list[list[int]]:
+    """Indices in fixed batches, longest first, none above ``size`` rows or (with more than one
+    row) ``max_tokens`` padded tokens."""
+    planned: list[list[int]] = []
+    room = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if room == 0:
+            planned.append([])
+            room = max(1, min(size, max_tokens // max(1, lengths[i])))
+        planned[-1].append(i)
+        room -= 1
+    return planned
+
+
+def render(processor: Any, prompt: Prompt) -> str:
+    """The whole input: one user turn, pictures before the text, in the processor's template.
+
+    Raises:
+        UsageError: a raw prompt; pictures are shown in a chat alone.
+    """
+    if not prompt.chat:
+        raise UsageError(f"{prompt.id}: a prompt with pictures is a chat (--prompt-style chat).")
+    content = [{"type": "image"} for _ in prompt.images] + [{"type": "text", "text": prompt.text}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    return f"{text}{prompt.answer_begins}"
+
+
+def prompt_tokens(processor: Any, prompt: Prompt, pixels: PixelRange) -> int:
+    """Length of the prompt in tokens, pictures included, without decoding a picture."""
+    from PIL import Image
+    from qwen_vl_utils.vision_process import smart_resize  # type: ignore[import-untyped]
+
+    patch = processor.image_processor.patch_size * processor.image_processor.merge_size
+    count = len(processor.tokenizer(render(processor, prompt))["input_ids"])
+    for path in prompt.images:
+        with Image.open(path) as picture:
+            width, height = picture.size
+        height, width = smart_resize(height, width, patch, pixels.min_pixels, pixels.max_pixels)
+        count += height * width // patch**2
+    return count
+
+
+def _inputs(processor: Any, prompts: Sequence[Prompt], texts: list[str], pixels: PixelRange) -> Any:
+    from qwen_vl_utils import fetch_image  # type: ignore[import-untyped]
+
+    patch = processor.image_processor.patch_size
+    limits = {"min_pixels": pixels.min_pixels, "max_pixels": pixels.max_pixels}
+    pictures = [
+        fetch_image({"image": path, **limits}, image_patch_size=patch)
+        for prompt in prompts
+        for path in prompt.images
+    ]
+    return processor(text=texts, images=pictures or None, padding=True, return_tensors="pt")
+
+
+def complete_batch(
+    model: Any,
+    processor: Any,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    pixels: PixelRange,
+) -> list[Completion]:
+    """Greedy completions of one batch, without any penalty on repetition."""
+    import torch
+
+    texts = [render(processor, prompt) for prompt in prompts]
+    inputs = _inputs(processor, prompts, texts, pixels).to(model.device)
+    ends = model.generation_config.eos_token_id
+    ends = {*(ends if isinstance(ends, list) else [ends]), processor.tokenizer.eos_token_id}
+    rows: dict[int, Completion] = {}
+    active = list(range(len(prompts)))
+    made: list[list[int]] = [[] for _ in prompts]
+    with torch.inference_mode():
+        mask = inputs["attention_mask"]
+        output = model(**inputs, use_cache=True, logits_to_keep=1)
+        # Pictures take fewer positions than tokens; the difference goes on for every later token.
+        shift = output.rope_deltas if inputs.get("pixel_values") is not None else 0
+        while active:
+            tokens = []
+            for _ in range(STEPS_BETWEEN_CHECKS):
+                tokens.append(output.logits[:, -1].argmax(-1))
+                if len(made[active[0]]) + len(tokens) >= decoding.max_new_tokens:
+                    break
+                mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+                positions = mask.sum(1, keepdim=True) - 1 + shift
+                output = model(
+                    input_ids=tokens[-1][:, None],
+                    attention_mask=mask,
+                    position_ids=positions.expand(3, -1, -1),
+                    past_key_values=output.past_key_values,
+                    use_cache=True,
+                )
+            for i, new in zip(active, torch.stack(tokens, dim=1).tolist(), strict=True):
+                made[i] += new
+                row = _ended(processor.tokenizer, prompts[i].id, texts[i], made[i], ends, decoding)
+                if row is not None:
+                    rows[i] = row
+            stay = [place for place, i in enumerate(active) if i not in rows]
+            if stay and len(stay) < len(active):
+                index = torch.tensor(stay, device=mask.device)
+                output.past_key_values.batch_select_indices(index)
+                output.logits, mask = output.logits[index], mask[index]
+                shift = shift if isinstance(shift, int) else shift[index]
+            active = [active[place] for place in stay]
+    return [rows[i] for i in range(len(prompts))]
+
+
+def _ended(
+    tokenizer: Any, id: str, prompt: str, ids: list[int], ends: set[int], decoding: Decoding
+) -> Completion | None:
+    """The completion of one row, if it has ended; what follows its end is dropped."""
+    end = next((i for i, token in enumerate(ids) if token in ends), None)
+    if end is None and not decoding.stop and len(ids) < decoding.max_new_tokens:
+        return None
+    text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
+    text, stopped = cut(text, decoding.stop)
+    finished = stopped or end is not None
+    if not finished and len(ids) < decoding.max_new_tokens:
+        return None
+    return Completion(
+        id=id,
+        prompt=prompt,
+        completion=text,
+        finish_reason="stop" if finished else "length",
+        n_tokens=len(ids) if end is None else end,
+    )

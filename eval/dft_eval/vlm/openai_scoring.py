@@ -1,0 +1,155 @@
+"""MathVision and MathVerse with a judge model: VLMEvalKit 0.0.20's steps, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dft_eval.generate import Completion
+from dft_eval.progress import Progress
+from dft_eval.results import ItemScore
+from dft_eval.vlm.equality import Equality
+from dft_eval.vlm.judge import OpenAIJudge, Reply
+from dft_eval.vlm.options import infer_option
+from dft_eval.vlm.worker import Worker
+
+LONGEST_FOR_JUDGE = 16_000
+"""Characters of an answer that the judge is shown: the last ones, where the result stands."""
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One item as these steps see it; ``gold`` is a letter where there are ``options``."""
+
+    completion: Completion
+    gold: str
+    options: Mapping[str, str]
+    question: str
+
+    @property
+    def id(self) -> str:
+        """Of the item."""
+        return self.completion.id
+
+    @property
+    def shown(self) -> str:
+        """The answer as the judge sees it."""
+        return self.completion.completion[-LONGEST_FOR_JUDGE:]
+
+
+class JudgePrompts(Worker):
+    """The prompts of the installed VLMEvalKit, made in a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("dft_eval.vlm.judge_prompts_worker")
+
+    def make(self, kind: str, lines: Iterable[dict[str, Any]]) -> list[str]:
+        """One prompt a line."""
+        return [self.ask({"kind": kind, "line": line})["prompt"] for line in lines]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A judge, what makes its prompts, and the title of the progress."""
+
+    judge: OpenAIJudge
+    prompts: JudgePrompts
+    title: str
+
+
+def _ask(
+    asking: Asking,
+    kind: str,
+    lines: Mapping[str, dict[str, Any]],
+    accept: Callable[[str], bool],
+    doing: str,
+) -> dict[str, Reply]:
+    """Replies by item."""
+    if not lines:
+        return {}
+    prompts = asking.prompts.make(kind, lines.values())
+    asking.judge.announce(prompts)
+    with Progress(f"{asking.title}: {doing}") as progress:
+        return dict(zip(lines, asking.judge.ask(prompts, accept, progress), strict=True))
+
+
+def _empty(item: Graded) -> bool:
+    return not item.completion.completion.strip()
+
+
+def mathvision(items: Sequence[Graded], asking: Asking, equality: Equality) -> list[ItemScore]:
+    """``utils/mathv.py``: an option or a value that stands there plainly needs no judge; else the
+    judge extracts it, and the same rules compare."""
+    scores: dict[str, ItemScore] = {}
+    left: list[Graded] = []
+    for item in items:
+        text = item.completion.completion
+        if _empty(item):
+            scores[item.id] = ItemScore(id=item.id, score=0.0, reason="empty answer")
+        elif item.options:
+            letter = infer_option(text, item.options)
+            if letter is None:
+                left.append(item)
+            else:
+                scores[item.id] = _option(item, letter, "plain")
+        elif (verdict := equality.vlmevalkit(text, item.gold)).equal:
+            scores[item.id] = ItemScore(id=item.id, score=1.0, reason=f"plain: {verdict.reason}")
+        else:
+            left.append(item)
+    lines = {item.id: {"question": item.question, "prediction": item.shown} for item in left}
+    replies = _ask(asking, "mathvision", lines, bool, "judge extracts")
+    for item in left:
+        reply = replies[item.id]
+        if reply.text is None:
+            scores[item.id] = ItemScore(id=item.id, score=None, reason=reply.reason)
+        elif item.options:
+            letter = infer_option(reply.text, item.options)
+            scores[item.id] = _option(item, letter, f"judge said {reply.text[:60]!r}")
+        else:
+            verdict = equality.vlmevalkit(reply.text, item.gold)
+            scores[item.id] = ItemScore(
+                id=item.id,
+                score=float(verdict.equal),
+                reason=f"judge said {reply.text[:60]!r}, right is {item.gold!r}: {verdict.reason}",
+            )
+    return [scores[item.id] for item in items]
+
+
+def _option(item: Graded, letter: str | None, how: str) -> ItemScore:
+    right = letter is not None and letter.lower() == item.gold.strip().lower()
+    named = "no option" if letter is None else f"option {letter}"
+    return ItemScore(id=item.id, score=float(right), reason=f"{how}: {named}, right is {item.gold}")
+
+
+def mathverse(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
+    """``utils/mathverse.py``: the judge extracts every answer, and compares each that is not the
+    right one word for word."""
+    scores = {
+        item.id: ItemScore(id=item.id, score=0.0, reason="empty answer")
+        for item in items
+        if _empty(item)
+    }
+    asked = [item for item in items if item.id not in scores]
+    lines = {item.id: {"prediction": item.shown} for item in asked}
+    extracted = _ask(asking, "mathverse_extract", lines, bool, "judge extracts")
+    lines = {}
+    for item in asked:
+        text = extracted[item.id].text
+        if text is None:
+            scores[item.id] = ItemScore(id=item.id, score=None, reason=extracted[item.id].reason)
+        elif text.strip() == item.gold.strip():
+            scores[item.id] = ItemScore(id=item.id, score=1.0, reason=f"extracted {text[:60]!r}")
+        else:
+            lines[item.id] = {
+                "question_for_eval": item.question,
+                "extract": text,
+                "answer": item.gold,
+            }
+    verdicts = _ask(asking, "mathverse_score", lines, {"0", "1"}.__contains__, "judge compares")
+    for id, line in lines.items():
+        reply = verdicts[id]
+        reason = f"extracted {line['extract'][:60]!r}, right is {line['answer']!r}"
+        score = None if reply.text is None else float(reply.text)
+        scores[id] = ItemScore(id=id, score=score, reason=reply.reason or f"{reason}: judged")
+    return [scores[item.id] for item in items]

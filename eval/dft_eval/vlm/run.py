@@ -1,0 +1,235 @@
+"""The way from a table to a result, the same for the three benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from dft_eval.benchmark import (
+    Benchmark,
+    Missing,
+    PixelRange,
+    Request,
+    Subject,
+    is_installed,
+    size_notes,
+)
+from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generate import Completion, Failure, Prompt, generate_each
+from dft_eval.progress import Progress
+from dft_eval.results import BenchmarkResult, ItemScore
+from dft_eval.vlm import rules
+from dft_eval.vlm.equality import Equality
+from dft_eval.vlm.judge import OpenAIJudge
+from dft_eval.vlm.openai_scoring import Asking, JudgePrompts
+from dft_eval.vlm.tables import Published, Row, read_table
+
+STOCK_PIXELS = PixelRange(1280 * 28 * 28, 16384 * 28 * 28)
+"""VLMEvalKit 0.0.20's setting for Qwen2.5-VL."""
+LLAMAFACTORY_MAX_PIXELS = 262_144
+"""LLaMA-Factory 0.9.5 trains at this ``image_max_pixels`` unless its recipe says otherwise."""
+MAX_NEW_TOKENS = 2048
+DATA_FORMAT = "a folder of VLMEvalKit's tables"
+OPTIONS = frozenset({"min_pixels", "max_pixels", "judge"})
+HARNESS_VERSION = "0.0.20"
+PACKAGES = {
+    "qwen-vl-utils": "resizes pictures, --backend hf",
+    "math-verify": "compares answers",
+    "ms-vlmeval": "the judge's prompts, --judge openai",
+}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What an adapter scores with; ``asking`` is None for rules."""
+
+    title: str
+    equality: Equality
+    asking: Asking | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is a benchmark's own.
+
+    Attributes:
+        tables: the published tables, the whole one first.
+        columns: of the table that are read.
+        prompt: of one row.
+        needs_judge: whether its answers may be free text.
+        requests_an_item: that the judge is asked at most.
+        score: item scores, in the rows' order.
+        result: from item scores and notes.
+    """
+
+    tables: tuple[Published, ...]
+    columns: tuple[str, ...]
+    prompt: Callable[[Row], Prompt]
+    needs_judge: bool
+    requests_an_item: int
+    score: Callable[[Sequence[Row], Sequence[Completion], Scoring], list[ItemScore]]
+    result: Callable[..., BenchmarkResult]
+
+
+def missing() -> list[Missing]:
+    """The packages that are not installed; without each of them some way remains."""
+    return [
+        Missing(
+            f"the Python package {package} ({why})",
+            "uv pip install 'dft-factory[vl]'",
+            blocks=False,
+        )
+        for package, why in PACKAGES.items()
+        if not is_installed(package)
+    ]
+
+
+def pixel_range(request: Request) -> PixelRange:
+    """The pixel range asked for.
+
+    Raises:
+        UsageError: below one pixel, or the least above the most.
+    """
+    least = STOCK_PIXELS.min_pixels if request.min_pixels is None else request.min_pixels
+    most = STOCK_PIXELS.max_pixels if request.max_pixels is None else request.max_pixels
+    if not 1 <= least <= most:
+        raise UsageError(
+            f"--min-pixels {least} --max-pixels {most}: give numbers of 1 or more, the least not "
+            "above the most (unless given they are "
+            f"{STOCK_PIXELS.min_pixels} and {STOCK_PIXELS.max_pixels})."
+        )
+    return PixelRange(least, most)
+
+
+def _check(task: Task, benchmark: Benchmark, request: Request) -> None:
+    if request.decoding.temperature > 0:
+        raise UsageError(
+            f"--temperature {request.decoding.temperature}: {benchmark.name} takes the one greedy "
+            "answer of each item (--temperature 0)."
+        )
+    if request.prompt_style == "completion":
+        raise UsageError(f"{benchmark.name} has pictures: its only --prompt-style is chat.")
+    if task.needs_judge and request.judge is None:
+        raise UsageError(
+            f"{benchmark.name} has free answers, which somebody must judge: give --judge openai "
+            "(a model, as the paper's scores have it; --judge-model, --judge-base-url) or --judge "
+            "rules (answer extraction and math-verify)."
+        )
+    asks = request.judge is not None and request.judge.name == "openai"
+    needed = {
+        "qwen-vl-utils": request.backend == "hf",
+        "math-verify": task.needs_judge,
+        "ms-vlmeval": task.needs_judge and asks,
+    }
+    for package, why in PACKAGES.items():
+        if needed[package] and not is_installed(package):
+            raise PrerequisiteError(
+                f"{benchmark.name} needs the Python package {package} ({why}): "
+                "uv pip install 'dft-factory[vl]'"
+            )
+
+
+def evaluate(
+    task: Task, benchmark: Benchmark, request: Request, subject: Subject
+) -> BenchmarkResult:
+    """Read, generate, score.
+
+    Raises:
+        UsageError, PrerequisiteError: before anything is generated.
+    """
+    _check(task, benchmark, request)
+    pixels = pixel_range(request)
+    stem = f"{benchmark.name}.chat"
+    title = f"{request.label} {stem}"
+    table = read_table(
+        task.tables,
+        task.columns,
+        data=request.data,
+        limit=request.limit,
+        pictures=request.out / "pictures",
+    )
+    prompts = [task.prompt(row) for row in table.rows]
+    judge = _judge(task, benchmark, request, len(prompts))
+    with Progress(f"{title}: completions") as progress:
+        rows = generate_each(
+            prompts,
+            request.decoding,
+            request.out / f"{stem}.completions.jsonl",
+            backend=subject.vision(pixels),
+            progress=progress,
+        )
+    items = _score(task, table.rows, rows, judge, title)
+    unused = request.judge if not task.needs_judge else None
+    notes = [
+        *size_notes(len(items), table.available, benchmark.published),
+        table.source,
+        *_pixel_notes(pixels),
+        *([f"--judge {unused.name} is not used: the options are extracted"] if unused else []),
+    ]
+    judged = None
+    if judge is not None:
+        judged = f"{judge.described}, prompts of VLMEvalKit {version('ms-vlmeval')}"
+    elif task.needs_judge:
+        judged = rules.described()
+    return task.result(
+        benchmark,
+        request,
+        table.rows,
+        items,
+        harness=f"VLMEvalKit {HARNESS_VERSION} (data, prompts, rules)",
+        decoding=_record(request, pixels),
+        notes=notes,
+        judge=judged,
+    )
+
+
+def _judge(task: Task, benchmark: Benchmark, request: Request, n_items: int) -> OpenAIJudge | None:
+    """The judge model, checked; None where there is none to ask."""
+    if not task.needs_judge or request.judge is None or request.judge.name != "openai":
+        return None
+    judge = OpenAIJudge(request.judge, request.out / "judge.replies.jsonl")
+    judge.check()
+    judge.estimate(n_items * task.requests_an_item, request.decoding.max_new_tokens, benchmark.name)
+    return judge
+
+
+def _score(
+    task: Task,
+    rows: Sequence[Row],
+    made: Sequence[Completion | Failure],
+    judge: OpenAIJudge | None,
+    title: str,
+) -> list[ItemScore]:
+    """Item scores in the rows' order; None where there is no completion."""
+    pairs = [(row, each) for row, each in zip(rows, made, strict=True)]
+    answered = [(row, each) for row, each in pairs if isinstance(each, Completion)]
+    with Equality() as equality, JudgePrompts() as prompts:
+        asking = None if judge is None else Asking(judge, prompts, title)
+        scoring = Scoring(title, equality, asking)
+        scored = task.score([row for row, _ in answered], [each for _, each in answered], scoring)
+    items = {item.id: item for item in scored}
+    for each in made:
+        if isinstance(each, Failure):
+            items[each.id] = ItemScore(id=each.id, score=None, reason=each.reason)
+    return [items[row.id] for row in rows]
+
+
+def _record(request: Request, pixels: PixelRange) -> dict[str, Any]:
+    return {
+        **request.decoding.record(),
+        "min_pixels": pixels.min_pixels,
+        "max_pixels": pixels.max_pixels,
+        "prompt": f"VLMEvalKit {HARNESS_VERSION}, use_custom_prompt=False",
+        "transformers": version("transformers"),
+    }
+
+
+def _pixel_notes(pixels: PixelRange) -> list[str]:
+    if pixels.max_pixels == LLAMAFACTORY_MAX_PIXELS:
+        return []
+    return [
+        f"pictures of {pixels.min_pixels} to {pixels.max_pixels} pixels; LLaMA-Factory trains at "
+        f"image_max_pixels {LLAMAFACTORY_MAX_PIXELS} unless its recipe says otherwise"
+    ]

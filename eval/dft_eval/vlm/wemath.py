@@ -1,0 +1,194 @@
+"""WeMath: 525 problems of two or three steps, each step asked for by itself too (arXiv 2407.01284).
+
+A problem is three or four items: its steps and the whole. Right steps and a right whole are
+complete mastery (CM); right steps and a wrong whole inadequate generalization (IG); a wrong step
+and a wrong whole insufficient knowledge (IK); a wrong step and a right whole rote memorization
+(RM). 'Loose' forgives: one right step is enough for CM. The score is CM + IG / 2 over the problems,
+strict, as VLMEvalKit's 'Score (Strict)'; its rate of RM is RM / (CM + RM).
+
+The items file has one line an item, right or wrong; the score and its standard error come from the
+problems, which lie beside it. VLMEvalKit divides by 525 whatever it is given, and counts problems
+with missing rows as mastered; here a problem counts when all its rows are there and scored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dft_eval.benchmark import Benchmark, Request, finish
+from dft_eval.errors import UsageError
+from dft_eval.generate import Completion
+from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr, write_items
+from dft_eval.vlm import prompts, tables
+from dft_eval.vlm.extract import option_letter
+from dft_eval.vlm.run import DATA_FORMAT, MAX_NEW_TOKENS, OPTIONS, Scoring, Task, evaluate, missing
+from dft_eval.vlm.tables import Row
+
+PUBLISHED_PROBLEMS = 525
+PARTS = {
+    2: ("2steps_1", "2steps_2", "2steps_multi"),
+    3: ("3steps_1", "3steps_2", "3steps_3", "3steps_multi"),
+}
+POINTS = {"CM": 1.0, "IG": 0.5, "IK": 0.0, "RM": 0.0}
+_KEY = re.compile(r"([23])steps_(?:[123]|multi)")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem with all its answers: ``steps`` and the ``whole``, right or not."""
+
+    id: str
+    steps: tuple[bool, ...]
+    whole: bool
+
+    def kind(self, *, strict: bool) -> str:
+        """CM, IG, IK or RM."""
+        if not self.whole:
+            return "IG" if all(self.steps) else "IK"
+        mastered = all(self.steps) if strict else any(self.steps)
+        return "CM" if mastered else "RM"
+
+
+def score(
+    rows: Sequence[Row], completions: Sequence[Completion], scoring: Scoring
+) -> list[ItemScore]:
+    """Right where the completion names the right option; asks nobody."""
+    items = []
+    for row, completion in zip(rows, completions, strict=True):
+        gold = row.text("answer").strip()
+        letter = option_letter(completion.completion, prompts.option_texts(row))
+        named = "empty answer" if not completion.completion.strip() else "no option found"
+        reason = named if letter is None else f"option {letter}"
+        if letter is None and completion.finish_reason == "length":
+            reason += " (cut at max_new_tokens)"
+        right = letter == gold
+        items.append(ItemScore(id=row.id, score=float(right), reason=f"{reason}, right is {gold}"))
+    return items
+
+
+def problems(rows: Sequence[Row], items: Sequence[ItemScore]) -> tuple[list[Problem], int]:
+    """The problems of which every row is there and scored, and the number of the others.
+
+    Raises:
+        UsageError: a ``key`` that names no step, or a row that stands there twice.
+    """
+    parts: dict[tuple[str, int], dict[str, float | None]] = defaultdict(dict)
+    for row, item in zip(rows, items, strict=True):
+        key = row.text("key")
+        match = _KEY.fullmatch(key)
+        if match is None or key not in PARTS[int(match[1])]:
+            raise UsageError(
+                f"row {row.id}: key {key!r} is none of {', '.join(PARTS[2] + PARTS[3])}."
+            )
+        group = parts[row.text("ID"), int(match[1])]
+        if key in group:
+            raise UsageError(f"row {row.id}: problem {row.text('ID')} has {key} already.")
+        group[key] = item.score
+    whole = []
+    for (id, steps), answers in parts.items():
+        found = [answers.get(key) for key in PARTS[steps]]
+        if None not in found:
+            whole.append(
+                Problem(f"{steps}steps {id}", tuple(map(bool, found[:-1])), bool(found[-1]))
+            )
+    return whole, len(parts) - len(whole)
+
+
+def dimensions(found: Sequence[Problem]) -> dict[str, float | None]:
+    """The breakdown: loose score, and the four dimensions strict and loose.
+
+    IK, IG and CM over all problems; RM over those whose whole was solved with mastery or by rote,
+    None where there is none.
+    """
+    breakdown: dict[str, float | None] = {
+        "loose": mean_and_stderr([POINTS[each.kind(strict=False)] for each in found])[0]
+    }
+    for strict in (True, False):
+        counts = Counter(each.kind(strict=strict) for each in found)
+        name = "strict" if strict else "loose"
+        for kind in ("IK", "IG", "CM"):
+            breakdown[f"{kind}_{name}"] = _share(counts[kind], len(found))
+        breakdown[f"RM_{name}"] = _share(counts["RM"], counts["CM"] + counts["RM"])
+    return breakdown
+
+
+def steps_accuracy(rows: Sequence[Row], items: Sequence[ItemScore]) -> Mapping[str, float | None]:
+    """Accuracy of single steps, and of whole problems of two and three."""
+    kinds: dict[str, list[float]] = {"one_step": [], "two_step": [], "three_step": []}
+    for row, item in zip(rows, items, strict=True):
+        key = row.text("key")
+        kind = "one_step"
+        if key.endswith("_multi"):
+            kind = "two_step" if key.startswith("2") else "three_step"
+        if item.score is not None:
+            kinds[kind].append(item.score)
+    return {kind: mean_and_stderr(scores)[0] for kind, scores in kinds.items()}
+
+
+def _share(part: int, of: int) -> float | None:
+    return part / of if of else None
+
+
+def _result(
+    benchmark: Benchmark,
+    request: Request,
+    rows: Sequence[Row],
+    items: Sequence[ItemScore],
+    notes: Sequence[str],
+    **settings: Any,
+) -> BenchmarkResult:
+    found, incomplete = problems(rows, items)
+    by_problem = [
+        ItemScore(
+            id=each.id,
+            score=POINTS[each.kind(strict=True)],
+            reason=f"{each.kind(strict=True)} strict, {each.kind(strict=False)} loose",
+        )
+        for each in found
+    ]
+    file = request.out / f"{benchmark.name}.chat.problems.jsonl"
+    write_items(file, by_problem)
+    strict, stderr = mean_and_stderr([each.score or 0.0 for each in by_problem])
+    said = [f"score over {len(found)} problems ({file.name}), not the mean of the items"]
+    if incomplete:
+        said.append(f"{incomplete} problems left out: rows missing or unscored")
+    if len(found) != PUBLISHED_PROBLEMS:
+        said.append(f"problems: {len(found)} of {PUBLISHED_PROBLEMS}")
+    result = finish(
+        benchmark,
+        request,
+        items,
+        metric="strict",
+        style="chat",
+        breakdown={**dimensions(found), **steps_accuracy(rows, items)},
+        notes=[*notes, *said],
+        **settings,
+    )
+    return result.model_copy(update={"score": strict, "stderr": stderr})
+
+
+TASK = Task(
+    tables=(tables.WEMATH,),
+    columns=("ID", "key", "question", "answer", "A", "B"),
+    prompt=prompts.multiple_choice,
+    needs_judge=False,
+    requests_an_item=0,
+    score=score,
+    result=_result,
+)
+WEMATH = Benchmark(
+    name="wemath",
+    summary="WeMath testmini: 525 problems with their steps, 1,740 items (arXiv 2407.01284)",
+    published=tables.WEMATH.rows,
+    default_style="chat",
+    missing=missing,
+    evaluate=partial(evaluate, TASK),
+    max_new_tokens=MAX_NEW_TOKENS,
+    options=OPTIONS,
+    data_format=DATA_FORMAT,
+)

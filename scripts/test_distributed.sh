@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# ZeRO-3 on two CPU processes against one: minutes, most of them DeepSpeed compiling an extension.
+# More words are handed to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+source .venv/bin/activate
+DFT_TEST_DISTRIBUTED=1 exec pytest tests/distributed "$@"

@@ -1,0 +1,220 @@
+"""Every file under configs/: valid, twins but for the weight, headers that tell the truth.
+
+The tiny recipe runs through the stock command line as it is, and what LLaMA-Factory makes of a
+prepared WeThink record is read back from its tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dft_factory.validate import Finding, validate_files
+from tests.support.cli import train
+from tests.support.drawn import tiny_wethink
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+FILES = sorted(p for p in CONFIGS.rglob("*") if p.suffix in (".yaml", ".yml", ".json"))
+RECIPES = [p for p in FILES if p.suffix == ".yaml"]
+SFT = [p for p in RECIPES if re.search(r"_sft\b", p.stem)]
+
+EVALUATION_PIXELS = (1280 * 28 * 28, 16384 * 28 * 28)
+"""VLMEvalKit's Qwen2.5-VL."""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
+def header(path: Path) -> str:
+    """The comment before the first key, as one line."""
+    lines = path.read_text().split("\n\n")[0].splitlines()
+    assert all(line.startswith("#") for line in lines), path
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
+def values(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text()))
+
+
+@pytest.fixture(scope="module")
+def lonely(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ZeRO-3 recipe with use_cpu: accelerate then starts no DeepSpeed communication."""
+    path = tmp_path_factory.mktemp("lonely") / "lonely.yaml"
+    config = values(CONFIGS / "tiny" / "qwen2_5_vl_zero3_dft.yaml")
+    config["deepspeed"] = str(ROOT / config["deepspeed"])
+    path.write_text(yaml.safe_dump({**config, "use_cpu": True}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def findings(lonely: Path) -> list[Finding]:
+    return validate_files([*FILES, lonely])
+
+
+def test_deepspeed_without_its_communication_is_refused(
+    findings: list[Finding], lonely: Path
+) -> None:
+    errors = [f for f in findings if f.file == lonely and f.severity == "error"]
+    assert [f.key for f in errors] == ["use_cpu, deepspeed"]
+    assert "DS_ACCELERATOR=cpu" in errors[0].message
+
+
+def test_every_file_is_valid(findings: list[Finding], lonely: Path) -> None:
+    """Warnings may be about what this machine lacks, and about nothing else."""
+    findings = [each for each in findings if each.file != lonely]
+    assert [str(each) for each in findings if each.severity == "error"] == []
+    lacking = ("is not here yet", "not here yet.", "needs a GPU that can do it", "start it with")
+    others = [str(f) for f in findings if not any(text in f.message for text in lacking)]
+    assert others == []
+
+
+def test_the_recipes_of_the_paper_are_there() -> None:
+    names = {name_of(path) for path in RECIPES}
+    for stem in (
+        *(f"wethink/qwen2_5_vl_{size}{lora}" for size in ("3b", "7b") for lora in ("", "_lora")),
+        *(f"ultrafeedback/qwen2_5_{model}{lora}" for model in ("3b", "coder_3b", "coder_7b")
+          for lora in ("", "_lora")),
+        "ultrafeedback/smollm2",
+        "tiny/qwen2_5_vl",
+        "tiny/qwen2_5_vl_zero3",
+    ):  # fmt: skip
+        assert {f"{stem}_sft.yaml", f"{stem}_dft.yaml"} <= names
+
+
+@pytest.mark.parametrize("sft", SFT, ids=name_of)
+def test_twins_are_the_same_text(sft: Path) -> None:
+    """Exchanging the words dft and sft turns one twin into the other, comments included."""
+    dft = sft.with_name(sft.name.replace("_sft", "_dft"))
+    swapped = re.sub(r"(?<![a-z])sft(?![a-z])", "dft", dft.read_text()).replace("DFT", "SFT")
+    plain = re.sub(r"(?<![a-z])sft(?![a-z])", "dft", sft.read_text()).replace("DFT", "SFT")
+    assert swapped == plain
+    one, two = values(sft), values(dft)
+    assert {key for key in one if one[key] != two.get(key)} == {"finetuning_type", "output_dir"}
+    assert one.keys() == two.keys()
+    assert one["finetuning_type"] == two["finetuning_type"].replace("dft", "sft")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_header(path: Path) -> None:
+    """What it needs, how to start it: with its own path, which exists."""
+    text = header(path)
+    assert "Needs:" in text
+    commands = re.findall(r"llamafactory-cli train (\S+\.yaml)", text)
+    assert str(path.relative_to(ROOT)) in commands
+    assert all((ROOT / command).is_file() for command in commands)
+    assert values(path)["output_dir"].startswith("runs/")
+    if "deepspeed" in values(path):
+        assert "FORCE_TORCHRUN=1 " in text
+        assert (ROOT / values(path)["deepspeed"]).is_file()
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in RECIPES if p.parent.name in ("wethink", "ultrafeedback", "tiny")],
+    ids=name_of,
+)  # fmt: skip
+def test_batch_and_memory(path: Path) -> None:
+    """The header's product is the recipe's, and the same in all recipes of one experiment."""
+    text, config = header(path), values(path)
+    found = re.search(r"Batch: (\d+) = (\d+) a \w+ x (\d+) accumulated", text)
+    assert found is not None
+    total, device, accumulated = map(int, found.groups())
+    assert device == config["per_device_train_batch_size"]
+    assert accumulated == config["gradient_accumulation_steps"]
+    ranks = re.search(r"accumulated x (\d+) (?:GPU|process)", text)
+    assert total == device * accumulated * (int(ranks[1]) if ranks else 1)
+    assert total == {"wethink": 64, "ultrafeedback": 16, "tiny": 8}[path.parent.name]
+    assert re.search(r"Expected (GPU )?memory: about [\d.]+ GB.*(estimated|measured)", text)
+
+
+def paper_settings(path: Path) -> dict[str, float]:
+    shared = {"num_train_epochs": 1.0, "learning_rate": 5e-5}
+    return shared | ({"warmup_ratio": 0.05} if path.parent.name == "ultrafeedback" else {})
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in RECIPES if p.parent.name in ("wethink", "ultrafeedback")], ids=name_of
+)
+def test_settings_of_the_paper(path: Path) -> None:
+    config = values(path)
+    assert {key: config[key] for key in paper_settings(path)} == paper_settings(path)
+    if "_lora" in path.stem:
+        assert (config["lora_rank"], config["lora_alpha"]) == (8, 16)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in RECIPES if "image_max_pixels" in p.read_text()], ids=name_of
+)
+def test_pixel_ranges_agree_or_the_header_warns(path: Path) -> None:
+    config = values(path)
+    pixels = (config["image_min_pixels"], config["image_max_pixels"])
+    assert pixels == EVALUATION_PIXELS or "WARNING: " in header(path)
+    # A picture's tokens must fit the cutoff twice over, or LLaMA-Factory may cut it in two.
+    assert config["cutoff_len"] > 2 * math.ceil(pixels[1] / 28**2)
+
+
+def test_pictures_are_always_bounded() -> None:
+    """LLaMA-Factory's own limit lies below what the evaluation shows at least."""
+    for path in RECIPES:
+        if values(path)["template"] == "qwen2_vl":
+            assert {"image_min_pixels", "image_max_pixels"} <= values(path).keys(), path
+
+
+# ---------------------------------------------------------------- the tiny recipe
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return tiny_wethink(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize("objective", ["sft", "dft"])
+def test_tiny_recipe_trains(objective: str, tiny: dict[str, str], tmp_path: Path) -> None:
+    """One step through the stock command line; only the recipe's places are others."""
+    config = values(CONFIGS / "tiny" / f"qwen2_5_vl_{objective}.yaml")
+    del config["output_dir"]
+    run = train({**config, **tiny, "max_steps": 1}, tmp_path / "model").ok()
+    row = run.log[0]
+    assert row["loss"] == pytest.approx(row["nll"] if objective == "sft" else 0.0, abs=0.1)
+    assert 5 < row["nll"] < 8  # log(576) = 6.4: random weights
+    assert (run.folder / "model.safetensors").is_file()
+    frozen = [name for name in run.gradients if "visual" in name]
+    assert run.gradients
+    assert not frozen
+
+
+def test_a_record_through_llamafactorys_data_code(tiny: dict[str, str], tmp_path: Path) -> None:
+    """System prompt, sixteen picture tokens and the question unlabelled; the answer labelled."""
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+
+    from dft_factory.data.drawn import drawings
+    from dft_factory.data.wethink import SYSTEM_PROMPT
+
+    config = values(CONFIGS / "tiny" / "qwen2_5_vl_sft.yaml")
+    config.update(tiny, output_dir=str(tmp_path), finetuning_type="full")
+    model_args, data_args, training_args, *_ = get_train_args(config)
+    module = load_tokenizer(model_args)
+    template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+    dataset = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+    tokenizer = module["tokenizer"]
+    rows = dataset["train_dataset"]
+    assert len(rows) == 16
+    for row, drawing in zip(rows, drawings("train", 0), strict=False):
+        ids, labels = row["input_ids"], row["labels"]
+        first = next(place for place, label in enumerate(labels) if label != -100)
+        asked, answered = tokenizer.decode(ids[:first]), tokenizer.decode(labels[first:])
+        assert SYSTEM_PROMPT in asked
+        assert asked.count("<|image_pad|>") == 16
+        assert drawing.lettered.strip() in asked
+        assert answered.strip() == (
+            f"<think> {drawing.reasoning} </think>\n<answer> {drawing.letter} </answer><|im_end|>"
+        )

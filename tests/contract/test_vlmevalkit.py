@@ -1,0 +1,304 @@
+"""Ours against the installed VLMEvalKit: what model and judge are asked, and what they score.
+
+One process of VLMEvalKit answers everything, since its import takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dft_eval.benchmark import JudgeChoice
+from dft_eval.generate import Completion, Prompt
+from dft_eval.results import mean_and_stderr
+from dft_eval.vlm import mathverse, mathvision, openai_scoring, wemath
+from dft_eval.vlm.equality import Equality
+from dft_eval.vlm.judge import OpenAIJudge
+from dft_eval.vlm.openai_scoring import Asking, JudgePrompts
+from dft_eval.vlm.options import infer_option
+from dft_eval.vlm.run import Scoring, Task
+from dft_eval.vlm.tables import Row, read_table
+from tests.support.judge_server import judge_server
+from tests.support.stock_vlmevalkit import run_stock
+from tests.support.vlm_tables import (
+    VERSIONS,
+    mathverse_row,
+    mathvision_row,
+    wemath_problem,
+    write_table,
+)
+
+EQUAL = [
+    ("8", "8"),
+    ("8.0", "8"),
+    ("7", "8"),
+    ("1/2", "0.5"),
+    ("\\frac{1}{2}", "0.5"),
+    ("\\frac{3}{6}", "\\frac{1}{2}"),
+    ("2^{1/3}", "1.259921049894873"),
+    ("\\sqrt{2}", "\\sqrt2"),
+    ("\\pi", "3.14159265"),
+    ("5 cm", "5"),
+    ("x+1", "1+x"),
+    ("", "5"),
+    ("The answer is 5", "5"),
+    ("1,000", "1000"),
+    ("2**3", "8"),
+    ("-2", "- 2"),
+    ("(-2,1)", "(-2, 1)"),
+    ("1e3", "1000"),
+    ("E", "e"),
+    ("50\\%", "0.5"),
+    ("3^2", "9"),
+]
+LETTERS = {letter: letter for letter in "ABCDE"}
+VALUES = {"A": "12", "B": "14", "C": "$x+1$", "D": "blue whale"}
+INFER = [
+    ("B", LETTERS),
+    ("The answer is (B).", LETTERS),
+    ("\\boxed{B}", LETTERS),
+    ("Based on the picture it is large and we cannot say more", LETTERS),
+    ("A or B", LETTERS),
+    ("B is right since all the others are far too small for the figure", LETTERS),
+    ("A **C**", VALUES),
+    ("It must be 14", VALUES),
+    ("a Blue Whale", VALUES),
+    ("12 or 14", VALUES),
+    ("$x+1$", VALUES),
+    ("Cannot determine the answer", VALUES),
+    ("Z", VALUES),
+    ("nothing of it", VALUES),
+]
+MATHVISION = [
+    *[mathvision_row(i, answer) for i, answer in enumerate(["8", "0.5", "3", "-2"])],
+    *[mathvision_row(i, letter, list("ABCDE")) for i, letter in ((4, "B"), (5, "E"))],
+    *[mathvision_row(i, letter, ["12", "14", "$x+1$"]) for i, letter in ((6, "C"), (7, "A"))],
+]
+MATHVISION_ANSWERS = {
+    "0": "8",
+    "1": "We get \\frac{1}{2}",
+    "2": "So there are 4",
+    "3": "The result: -2",
+    "4": "I choose (B).",
+    "5": "It could be D",
+    "6": "the third, $x+1$",
+    "7": "All of them agree on option C",
+}
+MATHVERSE = [
+    mathverse_row(i, version, *(("B", "A:40\nB:60") if i % 2 else ("0.5m",)))
+    for i, version in enumerate(itertools.chain(VERSIONS, VERSIONS))
+]
+MATHVERSE_ANSWERS = {
+    str(i): ["It is 50cm", "Answer B", "It is 3cm", "So A", "0.5m"][i % 5] for i in range(10)
+}
+WEMATH = [
+    row
+    for id, size in enumerate([3] * 8 + [4] * 16)
+    for row in wemath_problem(10 * id, id, ("B",) * size)
+]
+WEMATH_ANSWERS = {
+    str(10 * id + place): "<Answer>: <<B>>" if id >> place & 1 else "<Answer>: <<A>>"
+    for id, size in enumerate([3] * 8 + [4] * 16)
+    for place in range(size)
+}
+"""Every pattern of right and wrong answers: 8 of two steps and the whole, 16 of three."""
+LINES: dict[str, list[dict[str, Any]]] = {
+    "mathvision": [{"question": "How many?\n<image1>", "prediction": "I see 'eight'\n{8}"}],
+    "mathverse_extract": [{"prediction": "It's {x}\n\\frac{1}{2}"}],
+    "mathverse_score": [{"question_for_eval": "Why?", "extract": "2 cm", "answer": "0.02m"}],
+}
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What VLMEvalKit said, by job, and where the tables lie."""
+
+    said: dict[str, Any]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
+    folder = tmp_path_factory.mktemp("stock")
+    names = {"MathVision": MATHVISION, "MathVerse_MINI": MATHVERSE, "WeMath": WEMATH}
+    tables = {name: str(write_table(folder / f"{name}.tsv", rows)) for name, rows in names.items()}
+    with judge_server() as server:
+        judge = {
+            "model": "test-judge",
+            "api_base": f"{server.url}/chat/completions",
+            "key": "sk-unused",
+        }
+        answers = {
+            "MathVision": MATHVISION_ANSWERS,
+            "MathVerse_MINI": MATHVERSE_ANSWERS,
+            "WeMath": WEMATH_ANSWERS,
+        }
+        jobs: dict[str, dict[str, Any]] = {
+            "equal": {"job": "equal", "pairs": EQUAL},
+            "infer": {"job": "infer", "pairs": INFER},
+            **{
+                f"judge {k}": {"job": "judge_prompts", "kind": k, "lines": v}
+                for k, v in LINES.items()
+            },
+            **{
+                f"prompts {name}": {"job": "prompts", "dataset": name, "table": table}
+                for name, table in tables.items()
+            },
+            **{
+                f"score {name}": {
+                    "job": "evaluate",
+                    "dataset": name,
+                    "table": table,
+                    "predictions": answers[name],
+                    "folder": str(folder / "work"),
+                    "format": "tsv",
+                    "judge": {} if name == "WeMath" else judge,
+                }
+                for name, table in tables.items()
+            },
+        }
+        results = run_stock(list(jobs.values()), folder)
+    return Stock(dict(zip(jobs, results, strict=True)), folder)
+
+
+def rows_of(task: Task, stock: Stock, tmp_path: Path) -> tuple[Row, ...]:
+    return read_table(
+        task.tables, task.columns, data=stock.folder, limit=None, pictures=tmp_path / "pictures"
+    ).rows
+
+
+def completions(answers: dict[str, str]) -> list[Completion]:
+    return [
+        Completion(id=id, prompt="", completion=text, finish_reason="stop", n_tokens=1)
+        for id, text in answers.items()
+    ]
+
+
+def test_answers_are_compared_as_vlmevalkit_does(stock: Stock) -> None:
+    with Equality() as equality:
+        ours = [equality.vlmevalkit(answer, gold).equal for answer, gold in EQUAL]
+    assert dict(zip(EQUAL, ours, strict=True)) == dict(zip(EQUAL, stock.said["equal"], strict=True))
+    assert {True, False} == set(ours)
+
+
+def test_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
+    ours = [infer_option(answer, choices) for answer, choices in INFER]
+    assert [(answer, mine) for (answer, _), mine in zip(INFER, ours, strict=True)] == [
+        (answer, theirs) for (answer, _), theirs in zip(INFER, stock.said["infer"], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("kind", list(LINES))
+def test_the_judge_is_asked_what_vlmevalkit_asks(
+    stock: Stock, judge_prompts: JudgePrompts, kind: str
+) -> None:
+    assert judge_prompts.make(kind, LINES[kind]) == stock.said[f"judge {kind}"]
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        (mathvision.TASK, "MathVision"),
+        (mathverse.TASK, "MathVerse_MINI"),
+        (wemath.TASK, "WeMath"),
+    ],
+)
+def test_the_model_is_asked_what_vlmevalkit_asks(
+    stock: Stock, tmp_path: Path, task: Task, name: str
+) -> None:
+    """The same text after the same pixels, in the same order."""
+
+    def seen(prompt: Prompt) -> dict[str, Any]:
+        pixels = [
+            hashlib.sha256(Image.open(path).convert("RGB").tobytes()).hexdigest()
+            for path in prompt.images
+        ]
+        kinds = ["image"] * len(pixels) + ["text"]
+        return {"texts": [prompt.text], "pixels": pixels, "kinds": kinds}
+
+    ours = {row.id: seen(task.prompt(row)) for row in rows_of(task, stock, tmp_path)}
+    assert ours == stock.said[f"prompts {name}"]
+
+
+@pytest.fixture(scope="module")
+def judge_prompts() -> Iterator[JudgePrompts]:
+    with JudgePrompts() as prompts:
+        yield prompts
+
+
+@pytest.fixture
+def scoring(tmp_path: Path, judge_prompts: JudgePrompts) -> Iterator[Scoring]:
+    with judge_server() as server, Equality() as equality:
+        judge = OpenAIJudge(JudgeChoice("openai", "test-judge", server.url), tmp_path / "replies")
+        yield Scoring("test", equality, Asking(judge, judge_prompts, "test"))
+
+
+def test_mathvision_is_scored_as_vlmevalkit_does(
+    stock: Stock, tmp_path: Path, scoring: Scoring
+) -> None:
+    rows = rows_of(mathvision.TASK, stock, tmp_path)
+    items = mathvision.score(rows, completions(MATHVISION_ANSWERS), scoring)
+    theirs = {row["Subject"]: row["acc"] / 100 for row in stock.said["score MathVision"]}
+    assert mean_and_stderr([item.score for item in items if item.score is not None])[
+        0
+    ] == pytest.approx(theirs.pop("Overall"))
+    ours = mathvision.mean_by([row.text("category") for row in rows], items)
+    assert ours == pytest.approx(theirs)
+    # By hand: 8; \frac{1}{2} is 0.5; not 3; -2; B; not E; C by its text; not A.
+    assert [item.score for item in items] == [1, 1, 0, 1, 1, 0, 1, 0]
+
+
+def test_mathverse_is_scored_as_vlmevalkit_does(
+    stock: Stock, tmp_path: Path, scoring: Scoring
+) -> None:
+    rows = rows_of(mathverse.TASK, stock, tmp_path)
+    items = mathverse.score(rows, completions(MATHVERSE_ANSWERS), scoring)
+    theirs = {row["split"]: row["Overall"] / 100 for row in stock.said["score MathVerse_MINI"]}
+    ours = mathvision.mean_by([row.text("problem_version") for row in rows], items)
+    assert ours == pytest.approx(theirs)
+    assert set(ours.values()) >= {0.0, 0.5}
+
+
+def test_wemath_is_scored_as_vlmevalkit_does(stock: Stock, tmp_path: Path) -> None:
+    """All 24 patterns; VLMEvalKit divides by 525, so its counts are what is compared."""
+    rows = rows_of(wemath.TASK, stock, tmp_path)
+    with Equality() as equality:
+        items = wemath.score(rows, completions(WEMATH_ANSWERS), Scoring("test", equality))
+    found, incomplete = wemath.problems(rows, items)
+    assert (len(found), incomplete) == (24, 0)
+    (theirs,) = stock.said["score WeMath"]
+    names = {
+        "IK": "InsufficientKnowledge",
+        "IG": "InadequateGeneralization",
+        "CM": "CompleteMastery",
+        "RM": "RoteMemorization",
+    }
+    ours = wemath.dimensions(found)
+    for strict in ("Strict", "Loose"):
+        kinds = [each.kind(strict=strict == "Strict") for each in found]
+        counts = {name: kinds.count(kind) for kind, name in names.items()}
+        cells = {name: theirs[f"{name} ({strict})"] for name in names.values()}
+        assert counts == {name: int(cell.split("(")[1].rstrip(")")) for name, cell in cells.items()}
+        rote = float(cells["RoteMemorization"].split("%")[0]) / 100
+        assert ours[f"RM_{strict.lower()}"] == pytest.approx(rote, abs=5e-5)
+    steps = wemath.steps_accuracy(rows, items)
+    shown = {"one_step": "One-step(S1)", "two_step": "Two-step(S2)", "three_step": "Three-step(S3)"}
+    for mine, name in shown.items():
+        assert steps[mine] == pytest.approx(float(theirs[name].rstrip("%")) / 100, abs=5e-5)
+
+
+def test_nothing_is_asked_where_an_answer_is_empty(scoring: Scoring) -> None:
+    assert scoring.asking is not None
+    empty = Completion(id="1", prompt="", completion=" \n", finish_reason="stop", n_tokens=0)
+    graded = [openai_scoring.Graded(empty, "A", LETTERS, "?")]
+    (item,) = openai_scoring.mathvision(graded, scoring.asking, scoring.equality)
+    (other,) = openai_scoring.mathverse(graded, scoring.asking)
+    assert (item.score, other.score) == (0.0, 0.0)
+    assert item.reason == "empty answer"

@@ -1,0 +1,197 @@
+"""``dft-factory eval --backend openai`` against a server on loopback that gives known answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.kill_and_resume import kill_and_resume
+from dft_eval.evalplus_data import read_data
+from dft_eval.python_programs import human_eval, python_basics
+from tests.e2e.test_eval_command import dft_factory
+from tests.support.cli import clean_environment, executable
+from tests.support.openai_server import FakeServer, serve
+from tests.unit.test_evalplus import WRONG_UNDER_PLUS
+
+pytestmark = pytest.mark.cli
+KEY = "sk-a-secret-of-the-test"
+
+
+def known(answers: dict[str, str]) -> Any:
+    """The answer to a prompt that holds one of the keys."""
+    return lambda prompt: answers[prompt.strip()]
+
+
+def rows_of(out: Path) -> dict[str, Any]:
+    rows = json.loads((out / "results.json").read_text())["results"]
+    return {row["benchmark"]: row for row in rows}
+
+
+def items_of(out: Path, name: str) -> dict[str, float | None]:
+    lines = (out / name).read_text().splitlines()
+    return {row["id"]: row["score"] for row in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize("fault", [None, "drop"])
+def test_known_answers_are_scored_exactly(
+    tmp_path: Path, fault: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every third program is wrong; also where the server drops every tenth request."""
+    problems = human_eval()[:24]
+    wrong = {p.task_id for p in problems[::3]}
+    answers = {
+        p.prompt.strip(): "    return object()\n" if p.task_id in wrong else p.canonical_solution
+        for p in problems
+    }
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server = FakeServer(known(answers), fault=lambda n: None if n % 10 else fault, key=KEY)
+    with serve(server):
+        done = dft_factory(
+            *("eval", "humaneval", "--backend", "openai", "--base-url", server.url),
+            *("--model", "tiny", "--out", str(tmp_path), "--limit", "24", "--batch-size", "5"),
+        )
+    assert done.returncode == 0, done.stderr
+    row = rows_of(tmp_path)["humaneval"]
+    assert (row["score"], row["n_scored"]) == (pytest.approx(16 / 24), 24)
+    assert row["decoding"]["backend"] == "openai"
+    assert json.loads((tmp_path / "results.json").read_text())["model_sha256"] is None
+    scores = items_of(tmp_path, row["items"])
+    assert {id for id, score in scores.items() if score == 0.0} == wrong
+    written = "".join(path.read_text() for path in tmp_path.iterdir())
+    assert KEY not in written + done.stdout + done.stderr
+
+
+def test_an_item_without_an_answer_is_unscored_and_the_call_fails(tmp_path: Path) -> None:
+    problems = human_eval()[:6]
+    answers = {p.prompt.strip(): p.canonical_solution for p in problems}
+
+    class Refusing(FakeServer):
+        mended = False
+
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            if not self.mended and body["prompt"].startswith(problems[2].prompt.strip()):
+                return 400, {"error": {"message": "too long for me"}}
+            return super().reply(path, body)
+
+    server = Refusing(known(answers))
+    with serve(server):
+        call = (
+            *("eval", "humaneval", "--backend", "openai", "--base-url", server.url),
+            *("--model", "tiny", "--out", str(tmp_path), "--limit", "6"),
+        )
+        done = dft_factory(*call)
+        assert done.returncode == 1, done.stderr
+        assert "1 of 6" in done.stderr
+        row = rows_of(tmp_path)["humaneval"]
+        assert (row["score"], row["n_total"], row["n_scored"]) == (1.0, 6, 5)
+        assert items_of(tmp_path, row["items"])[problems[2].task_id] is None
+        assert "too long for me" in (tmp_path / row["items"]).read_text()
+        server.mended = True
+        assert dft_factory(*call).returncode == 0
+    assert rows_of(tmp_path)["humaneval"]["n_scored"] == 6
+
+
+def test_both_columns_of_humanevalplus_come_from_one_generation(
+    tmp_path: Path, test_data: Path
+) -> None:
+    path = test_data / "humanevalplus" / "HumanEvalPlus.jsonl.gz"
+    problems = read_data(path).problems[:14]
+    answers = {
+        p.prompt.strip(): WRONG_UNDER_PLUS.get(p.task_id, p.canonical_solution) for p in problems
+    }
+    answers[problems[4].prompt.strip()] = "    return None\n"
+    server = FakeServer(known(answers))
+    with serve(server):
+        done = dft_factory(
+            *("eval", "humaneval", "humaneval+", "--backend", "openai", "--base-url", server.url),
+            *("--model", "tiny", "--out", str(tmp_path), "--limit", "14", "--data", str(path)),
+        )
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path)
+    assert rows["humaneval"]["score"] == pytest.approx(13 / 14)
+    assert rows["humaneval+"]["score"] == pytest.approx(10 / 14)
+    assert rows["humaneval+"]["breakdown"]["base tests"] == pytest.approx(13 / 14)
+    assert rows["humaneval+"]["harness"] == "evalplus 0.3.1"
+    assert any("md5 fe585eb4" in note for note in rows["humaneval+"]["notes"])
+    made = [body for body in server.seen if body["max_tokens"] > 1]
+    assert len(made) == 14
+
+
+def test_samples_give_pass_at_k(tmp_path: Path) -> None:
+    """Each prompt's samples have seeds of their own; the server answers rightly to odd ones."""
+    problems = human_eval()[:3]
+    answers = {p.prompt.strip(): p.canonical_solution for p in problems}
+
+    class Odd(FakeServer):
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            status, answer = super().reply(path, body)
+            if body["seed"] % 2 == 0:
+                answer["choices"][0]["text"] = "    return object()\n"
+            return status, answer
+
+    server = Odd(known(answers))
+    with serve(server):
+        done = dft_factory(
+            *("eval", "humaneval", "--backend", "openai", "--base-url", server.url),
+            *("--model", "tiny", "--out", str(tmp_path), "--limit", "3", "--samples", "10"),
+            *("--temperature", "0.8", "--top-p", "0.95", "--seed", "3"),
+        )
+    assert done.returncode == 0, done.stderr
+    row = rows_of(tmp_path)["humaneval"]
+    seeds: dict[str, set[int]] = {}
+    for body in server.seen[1:]:
+        seeds.setdefault(body["prompt"], set()).add(body["seed"])
+    assert [len(each) for each in seeds.values()] == [10, 10, 10]
+    shares = {
+        p.task_id: sum(seed % 2 for seed in seeds[p.prompt.strip() + "\n"]) / 10 for p in problems
+    }
+    assert items_of(tmp_path, row["items"]) == pytest.approx(shares)
+    assert row["score"] == pytest.approx(sum(shares.values()) / 3)
+    assert row["breakdown"] == {"pass@10": 1.0}
+
+
+def test_killed_and_resumed_it_asks_for_nothing_twice(tmp_path: Path) -> None:
+    """SIGKILL four times: the same scores, and no request but those in flight again."""
+    problems = python_basics()[:30]
+    answers = {p.prompt.strip(): p.canonical_solution for p in problems}
+    on_disk: set[str] = set()
+    twice: list[str] = []
+
+    class Watching(FakeServer):
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            if body["max_tokens"] > 1 and body["prompt"].strip() in on_disk:
+                twice.append(body["prompt"])
+            return super().reply(path, body)
+
+    prompt_of = {p.task_id: p.prompt.strip() for p in problems}
+    server = Watching(known(answers))
+
+    def now(number: int) -> bool:
+        """In the middle of generation three times, then as soon as all has been answered."""
+        return len({body["prompt"] for body in server.seen[31:]}) >= (4, 13, 22, 30)[number]
+
+    def after_kill(kept: set[str]) -> None:
+        on_disk.update(prompt_of[name.split(" ", 1)[1]] for name in kept)
+
+    with serve(server):
+        kills = kill_and_resume(
+            [
+                *(executable("dft-factory"), "eval", "python-basics", "--backend", "openai"),
+                *("--base-url", server.url, "--model", "tiny", "--limit", "30"),
+                *("--prompt-style", "completion", "--batch-size", "2"),
+            ],
+            tmp_path,
+            kills=4,
+            seed=1,
+            environment=clean_environment(),
+            now=now,
+            after_kill=after_kill,
+        )
+    assert twice == []
+    assert len(kills) == 4
+    assert not any(kill.too_late for kill in kills[:3]), kills
+    assert any(0 < kill.kept < 30 for kill in kills), kills
+    assert rows_of(tmp_path / "killed")["python-basics"]["score"] == 1.0

@@ -1,0 +1,154 @@
+"""An OpenAI-compatible server on loopback that says what a test tells it to, with faults."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class FakeServer:
+    """What the server does and what it was asked.
+
+    Attributes:
+        answer: the whole continuation of a prompt (a chat's user text), before stop texts.
+        fault: for the n-th POST (from 1) 'drop' (no answer), 'garbage', 'hang up' (half an answer)
+            or an HTTP status; None: no fault.
+        continues: it goes on from a begun answer, as vLLM does; else it ignores those fields.
+        most_stops: stop texts that it accepts.
+        seen: bodies of the POSTs that were answered.
+    """
+
+    answer: Callable[[str], str]
+    models: tuple[str, ...] = ("tiny",)
+    fault: Callable[[int], str | int | None] = lambda n: None
+    continues: bool = True
+    most_stops: int = 100
+    key: str | None = None
+    completions: bool = True
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    posts: int = 0
+    under_way: int = 0
+    most_under_way: int = 0
+    url: str = ""
+    lock: Any = field(default_factory=threading.Lock)
+
+    def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        stops = body.get("stop", [])
+        if len(stops) > self.most_stops:
+            return 400, {"error": {"message": f"'stop': at most {self.most_stops} are supported"}}
+        if path.endswith("/chat/completions"):
+            rendered, text = self._chat(body)
+        elif path.endswith("/completions") and self.completions:
+            rendered, text = body["prompt"], self.answer(body["prompt"])
+        else:
+            return 404, {"detail": "Not Found"}
+        words = text.split(" ")
+        reason = "stop"
+        places = [p for p in (text.find(s) for s in stops) if p >= 0]
+        if places:
+            text = text[: min(places)]
+        elif len(words) > body["max_tokens"]:
+            text, reason = " ".join(words[: body["max_tokens"]]), "length"
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
+        if "messages" in body:
+            choice["message"] = {"role": "assistant", "content": text}
+        else:
+            choice["text"] = text
+        usage = {"prompt_tokens": len(rendered.split()), "completion_tokens": len(text.split(" "))}
+        return 200, {"choices": [choice], "usage": usage}
+
+    def _chat(self, body: dict[str, Any]) -> tuple[str, str]:
+        user, *begun = body["messages"]
+        content = user["content"]
+        if not isinstance(content, str):
+            content = content[-1]["text"]
+        rendered = f"<user> {content} <end>"
+        for message in begun:
+            rendered += f" <assistant> {message['content']}"
+        going_on = self.continues and body.get("continue_final_message", False)
+        if not going_on:
+            rendered += " <end> <assistant>"
+        text = self.answer(content)
+        return rendered, text if going_on else f"Here it is:\n```python\n{text}\n```\nDone."
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: FakeServer
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+    def _send(self, status: int, payload: Any, declare: int = 0) -> None:
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data) + declare))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _allowed(self) -> bool:
+        key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.state.key in (None, key):
+            return True
+        self._send(401, {"error": {"message": f"Incorrect API key provided: {key}"}})
+        return False
+
+    def do_GET(self) -> None:
+        if self._allowed():
+            rows = [{"id": name, "object": "model"} for name in self.state.models]
+            self._send(200, {"object": "list", "data": rows})
+
+    def do_POST(self) -> None:
+        state = self.state
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self._allowed():
+            return
+        with state.lock:
+            state.posts += 1
+            fault = state.fault(state.posts)
+            state.under_way += 1
+            state.most_under_way = max(state.most_under_way, state.under_way)
+        try:
+            if fault == "drop":
+                self.close_connection = True
+                self.connection.close()
+            elif fault == "hang up":
+                self._send(200, b'{"choices": [', declare=1000)
+                self.close_connection = True
+            elif fault == "garbage":
+                self._send(200, b"<html>")
+            elif fault is not None:
+                self._send(int(fault), {"error": {"message": "try later"}})
+            else:
+                body = json.loads(raw)
+                status, answer = state.reply(self.path, body)
+                if status == 200:
+                    with state.lock:
+                        state.seen.append(body)
+                self._send(status, answer)
+        finally:
+            with state.lock:
+                state.under_way -= 1
+
+
+@contextlib.contextmanager
+def serve(state: FakeServer) -> Iterator[FakeServer]:
+    """Run it on a free loopback port; ``state.url`` is its base URL."""
+    handler = type("Handler", (_Handler,), {"state": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

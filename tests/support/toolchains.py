@@ -1,0 +1,15 @@
+"""Tests that need a compiler or interpreter are listed as not run where it is absent."""
+
+from __future__ import annotations
+
+import pytest
+
+from dft_eval.languages import LANGUAGES, unusable
+from tests.conftest import NOT_RUN
+
+
+def need(code: str) -> None:
+    """Skip the calling test unless programs of this language can be judged here."""
+    reason = unusable(LANGUAGES[code])
+    if reason is not None:
+        pytest.skip(f"{NOT_RUN}{reason}")

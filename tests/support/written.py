@@ -1,0 +1,78 @@
+"""Answers that somebody wrote down, scored by the real benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dft_eval.benchmark import Benchmark, JudgeChoice, PixelRange, Request
+from dft_eval.generate import Completion, Decoding, Failure, Prompt
+from dft_eval.results import BenchmarkResult
+from tests.support.vlm_tables import write_table
+
+
+@dataclass
+class Written:
+    """A subject whose answers somebody wrote down; an answer of None is one that failed."""
+
+    answers: dict[str, str | None]
+    sha256: str | None = None
+    identity: str = "by hand"
+    pixels: list[PixelRange] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def text(self) -> Any:
+        raise AssertionError("asked without pictures")
+
+    def vision(self, pixels: PixelRange) -> Any:
+        self.pixels.append(pixels)
+        return self
+
+    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+        return [list(range(len(prompts)))]
+
+    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion | Failure]:
+        rows: list[Completion | Failure] = []
+        for prompt in prompts:
+            text = self.answers[prompt.id]
+            if text is None:
+                rows.append(Failure(prompt.id, "no answer came"))
+            else:
+                rows.append(
+                    Completion(
+                        id=prompt.id,
+                        prompt=prompt.text,
+                        completion=text,
+                        finish_reason="stop",
+                        n_tokens=1,
+                    )
+                )
+        return rows
+
+
+def run(
+    benchmark: Benchmark,
+    folder: Path,
+    rows: list[dict[str, Any]],
+    answers: Sequence[str | None],
+    *,
+    judge: JudgeChoice | None = None,
+    **changes: Any,
+) -> BenchmarkResult:
+    names = {"mathvision": "MathVision", "mathverse": "MathVerse_MINI", "wemath": "WeMath"}
+    write_table(folder / "data" / f"{names[benchmark.name]}.tsv", rows)
+    by_id = {str(row["index"]): text for row, text in zip(rows, answers, strict=True)}
+    request = Request(
+        model="by hand",
+        out=folder / "out",
+        label="hand",
+        data=folder / "data",
+        judge=judge,
+        **changes,
+    )
+    return benchmark.evaluate(benchmark, request, Written(by_id))

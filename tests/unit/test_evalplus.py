@@ -1,0 +1,340 @@
+"""HumanEval+: EvalPlus' data, sanitiser and comparison, with programs run in the real sandbox."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dft_eval import evalplus_adapter as adapter
+from dft_eval import evalplus_data, evalplus_driver
+from dft_eval.benchmark import PromptStyle
+from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.evalplus_data import EvalPlusProblem, has_evalplus_format, read_data
+from dft_eval.evalplus_judge import Returned, is_right, judge, make_tests
+from dft_eval.evalplus_sanitize import longest_program, sanitize
+from dft_eval.generate import Completion, Failure
+from dft_eval.hf_text import render
+from dft_eval.results import ItemScore
+from tests.conftest import Bench
+
+PROBLEM = EvalPlusProblem(
+    task_id="T/0",
+    prompt="from typing import List\n\n"
+    'def mean(xs: List[float]):\n    """The mean; 0 of none."""\n',
+    entry_point="mean",
+    canonical_solution="    return sum(xs) / len(xs) if xs else 0\n",
+    base_input=[[[1.0, 2.0]], [[1, 2, 3]]],
+    plus_input=[[[]], [[0.1] * 10], [[1, 2]]],
+    atol=0,
+)
+
+
+def returned(value: Any) -> Returned:
+    row = {"seconds": 0.0, "value": None, "sha256": None, **evalplus_driver.encode(value)}
+    return Returned(row["value"], row["sha256"], row["kind"], row["floats"], row["seconds"])
+
+
+def completion(text: str, id: str = "T/0", finish_reason: str = "stop") -> Completion:
+    return Completion(id=id, prompt="", completion=text, finish_reason=finish_reason, n_tokens=1)
+
+
+def scored(
+    text: str, problem: EvalPlusProblem = PROBLEM, style: PromptStyle = "chat"
+) -> tuple[ItemScore, ItemScore]:
+    (pair,) = adapter.score_problem(
+        problem, [completion(text, problem.task_id)], style, plus=True, sandboxed=True
+    )
+    return pair
+
+
+HEAD = "def mean(xs):\n"
+LIAR = """
+class Liar(float):
+    def __eq__(self, other): return True
+    __hash__ = None
+    def __sub__(self, other): return 0.0
+    def __abs__(self): return 0.0
+"""
+FRAMES = """
+import gc, sys
+def mean(xs):
+    frame, found = sys._getframe(), []
+    while frame:
+        found += list(frame.f_locals.values()) + list(frame.f_globals.values())
+        frame = frame.f_back
+    found += gc.get_objects()
+    for row in found:
+        if isinstance(row, dict) and "expected" in row:
+            return row["expected"]
+    raise SystemExit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "plus"),
+    [
+        (HEAD + "    return sum(xs) / len(xs) if xs else 0", 1.0, 1.0),
+        (HEAD + "    return sum(xs) / max(len(xs), 1)", 1.0, 1.0),
+        (HEAD + "    return sum(x / len(xs) for x in xs)", 1.0, 1.0),  # within the tolerance
+        (HEAD + "    return sum(xs) / len(xs)", 1.0, 0.0),  # fails on the empty list
+        (HEAD + "    return sorted(xs)[len(xs) // 2] if len(xs) != 2 else 1.5", 1.0, 0.0),
+        (HEAD + "    return 1.5", 0.0, 0.0),
+        (HEAD + "    return None", 0.0, 0.0),
+        (HEAD + "    pass", 0.0, 0.0),
+        ("x = (", 0.0, 0.0),
+        ("", 0.0, 0.0),
+        ("def other(xs):\n    return 1", 0.0, 0.0),
+        ("import sys\ndef mean(xs):\n    sys.exit(0)", 0.0, 0.0),
+        ("import os\ndef mean(xs):\n    os._exit(0)", 0.0, 0.0),
+        (LIAR + HEAD + "    return Liar(7)", 0.0, 0.0),
+        (FRAMES, 0.0, 0.0),
+        (HEAD + '    print(\'{"value": "2", "kind": "float"}\' * 9)\n    return 7', 0.0, 0.0),
+        (HEAD + "    while True: pass", 0.0, 0.0),
+    ],
+)
+def test_verdicts_of_base_and_plus(text: str, base: float, plus: float) -> None:
+    first, second = scored(text)
+    assert (first.score, second.score) == (base, plus), (first, second)
+    assert second.reason == "passed" or plus == 0.0
+
+
+def test_an_output_forged_on_every_descriptor_passes_nothing() -> None:
+    """A program that writes report lines itself still has to know the right outputs."""
+    forged = (
+        "import json, os\n"
+        "def mean(xs):\n"
+        "    line = json.dumps({'value': '9', 'kind': 'float', 'floats': True, 'seconds': 0})\n"
+        "    for descriptor in range(3, 20):\n"
+        "        try: os.write(descriptor, line.encode() + b'\\n')\n"
+        "        except OSError: pass\n"
+        "    return 9.0\n"
+    )
+    assert scored(forged)[0].score == 0.0
+
+
+def test_without_a_reference_or_a_completion_an_item_is_unscored() -> None:
+    broken = PROBLEM.model_copy(update={"canonical_solution": "    return 1 / 0\n"})
+    first, second = scored(HEAD + "    return 1", broken)
+    assert first.score is second.score is None
+    assert "ZeroDivisionError" in first.reason
+    (pair,) = adapter.score_problem(
+        PROBLEM, [Failure("T/0", "no answer")], "chat", plus=True, sandboxed=True
+    )
+    assert pair[0] == pair[1] == ItemScore(id="T/0", score=None, reason="no answer")
+
+
+def test_the_raw_style_puts_the_prompt_before(text_bench: Bench) -> None:
+    assert scored("    return sum(xs) / len(xs) if xs else 0", style="completion")[1].score == 1.0
+    tabbed = "\tif not xs:\n\t\treturn 0\n\treturn sum(xs) / len(xs)"
+    assert scored(tabbed, style="completion")[1].score == 1.0
+
+
+NUMBERS = st.one_of(
+    st.integers(), st.booleans(), st.floats(allow_nan=False), st.fractions(), st.decimals(-9, 9)
+)
+VALUES = st.recursive(
+    st.one_of(NUMBERS, st.none(), st.text(), st.binary(), st.complex_numbers(allow_nan=False)),
+    lambda inner: st.one_of(
+        st.lists(inner),
+        st.lists(inner).map(tuple),
+        st.dictionaries(st.one_of(st.text(), st.integers(), st.floats(allow_nan=False)), inner),
+        st.sets(st.one_of(st.integers(), st.text())),
+    ),
+    max_leaves=8,
+)
+
+
+@given(one=VALUES, other=VALUES)
+def test_values_look_the_same_if_and_only_if_they_are_equal(one: Any, other: Any) -> None:
+    for left, right in ((one, other), (one, one), ([one, other], [one, other])):
+        found = returned(left).text == returned(right).text
+        assert found == (left == right)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "equal"),
+    [
+        (1, 1.0, True),
+        (True, 1, True),
+        (2**70, float(2**70), True),
+        (2**70 + 1, float(2**70), False),
+        (2**9999, 2**9999, True),
+        (2**9999, 2**9999 + 1, False),
+        (Fraction(1, 2), 0.5, True),
+        (Decimal("0.1"), 0.1, False),
+        (-0.0, 0, True),
+        (float("nan"), float("nan"), True),  # no canonical solution returns one
+        ([1, 2.0], [1.0, 2], True),
+        ([1], (1,), False),
+        ({1: 2, 3: 4}, {3: 4.0, 1: 2.0}, True),
+        ("1", 1, False),
+        (None, 0, False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_equality_across_types(left: Any, right: Any, equal: bool) -> None:
+    assert (returned(left).text == returned(right).text) == equal
+
+
+def test_long_outputs_are_compared_by_their_hash() -> None:
+    long = list(range(10_000))
+    assert returned(long).text is None
+    assert is_right(returned(long), returned([float(x) for x in long]), 0)
+    assert not is_right(returned(long), returned([*long[:-1], 0]), 0)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "tolerance", "right"),
+    [
+        (0.1 + 0.2, 0.3, 0, False),
+        (0.1 + 0.2, 0.3, 1e-6, True),
+        ([0.30001], [0.3], 1e-6, False),
+        ([0.1 + 0.2, 1], [0.3, 1], 1e-6, True),
+        ([0.3], [0.3, 0.3], 1e-6, False),
+        ((0.1 + 0.2,), [0.3], 1e-6, False),
+        ("a", "b", 1e-6, False),
+        (None, 0.3, 1e-6, False),
+        (float("inf"), 0.3, 1e-6, False),
+    ],
+)
+def test_tolerance(found: Any, wanted: Any, tolerance: float, right: bool) -> None:
+    assert is_right(returned(found), returned(wanted), tolerance) == right
+
+
+LINES = st.sampled_from(
+    ["", " ", "x = 1", "def f(a):", "    return 1", "    if a:", "Text.", "```", "(", ")", "'''"]
+)
+
+
+@given(st.lists(LINES, max_size=9).map("\n".join))
+def test_the_longest_program_is_evalplus_own(text: str) -> None:
+    from evalplus.syncheck import syntax_check
+
+    lines = text.split("\n")
+    best, span = 0, (0, 0)
+    for i in range(len(lines)):
+        for j in range(i + 1, len(lines)):
+            size = sum(1 for line in lines[i : j + 1] if line.strip())
+            if size > best and syntax_check("\n".join(lines[i : j + 1])):
+                best, span = size, (i, j)
+    assert longest_program(text) == "\n".join(lines[span[0] : span[1] + 1])
+
+
+@pytest.mark.parametrize("code", ["x=" + "-" * 100_000 + "1", "def f():\n return '\udc80'\n#\n"])
+def test_code_that_evalplus_cannot_sanitise_is_kept(code: str) -> None:
+    assert sanitize(code, "f") == code
+
+
+def test_prompts_and_stop_texts_are_evalplus_own(text_bench: Bench) -> None:
+    from evalplus.provider.utility import (
+        EOS,
+        extra_eos_for_direct_completion,
+        make_raw_chat_prompt,
+    )
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
+    asked = PROBLEM.prompt.strip() + "\n"  # as its codegen makes it
+    theirs = make_raw_chat_prompt(
+        asked,
+        adapter.INSTRUCTION,
+        adapter.ANSWER_BEGINS.removesuffix("\n```python\n"),
+        tokenizer,
+    )
+    assert render(tokenizer, adapter.make_prompt(PROBLEM, "chat")) == theirs
+    assert render(tokenizer, adapter.make_prompt(PROBLEM, "completion")) == asked
+    extra = extra_eos_for_direct_completion("humaneval")
+    assert set(adapter.COMPLETION_STOP) == {*EOS, *extra}
+    assert set(adapter.CHAT_STOP) == {*EOS, "\n```\n"}
+
+
+def test_data_files(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "p.jsonl", tmp_path / "p.jsonl.gz"
+    plain.write_text(PROBLEM.model_dump_json() + "\n\n")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_data(plain) == read_data(packed)
+    assert read_data(plain).problems == [PROBLEM]
+    assert "not HumanEval+" in read_data(plain).note()
+    assert has_evalplus_format(packed)
+    plain.write_text(json.dumps({"task_id": "x"}) + "\n")
+    assert not has_evalplus_format(plain)
+    with pytest.raises(UsageError, match="line 1"):
+        read_data(plain)
+    with pytest.raises(UsageError, match="no such file"):
+        read_data(tmp_path / "absent.jsonl")
+
+
+def test_without_network_the_message_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(PrerequisiteError, match="--data"):
+        evalplus_data.download()
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def published(test_data: Path) -> dict[str, EvalPlusProblem]:
+    data = read_data(test_data / "humanevalplus" / "HumanEvalPlus.jsonl.gz")
+    assert data.md5 == evalplus_data.MD5
+    return {problem.task_id: problem for problem in data.problems}
+
+
+def test_the_special_oracle_takes_any_zero(test_data: Path) -> None:
+    """HumanEval/32, which no program passes in EvalPlus 0.3.1."""
+    problem = published(test_data)["HumanEval/32"]
+    tests = make_tests(problem, "base", sandboxed=True)
+    right = problem.prompt + problem.canonical_solution
+    assert judge(right, problem, tests, sandboxed=True) == (1.0, "passed")
+    near = right.replace("return x", "return x + 1e-9")
+    assert judge(near, problem, tests, sandboxed=True)[0] == 1.0
+    for wrong in ("return x + 1", "return None", "return 10**400", "return 'zero'"):
+        program = right.replace("    return x\n", f"    {wrong}\n")
+        assert program != right
+        assert judge(program, problem, tests, sandboxed=True)[0] == 0.0
+
+
+WRONG_UNDER_PLUS = {
+    "HumanEval/0": "    return any(round(abs(a - b), 2) < threshold for a, b in "
+    "zip(sorted(numbers), sorted(numbers)[1:]))\n",
+    "HumanEval/2": "    return round(number % 1, 3)\n",
+    "HumanEval/13": "    while b:\n        a, b = b, a % b\n        if a > 10**4:\n"
+    "            break\n    return a\n",
+    "HumanEval/35": "    best = 0\n    for x in l:\n        best = max(best, x)\n    return best\n",
+    "HumanEval/49": "    return 2**n % p if n else 1\n",
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRONG_UNDER_PLUS))
+def test_programs_that_pass_base_and_fail_plus(test_data: Path, name: str) -> None:
+    problem = published(test_data)[name]
+    base, plus = scored(WRONG_UNDER_PLUS[name], problem, "completion")
+    assert (base.score, plus.score) == (1.0, 0.0), (base, plus)
+    assert plus.reason.startswith("plus test ")
+
+
+def test_canonical_solutions_of_every_seventh_problem_pass(test_data: Path) -> None:
+    """All 164, in both styles, pass: measured once, since the slow ones take minutes."""
+    problems = list(published(test_data).values())
+    slow = {f"HumanEval/{n}" for n in (15, 36, 59, 83, 94, 100, 130, 139)}
+    chosen = [p for p in problems[::7] if p.task_id not in slow]
+    rows = [completion(p.canonical_solution, p.task_id) for p in chosen]
+    verdicts = adapter.score(
+        chosen,
+        rows,
+        "completion",
+        samples=1,
+        plus=True,
+        sandboxed=True,
+        progress=lambda done, total: None,
+    )
+    assert [whole.id for _, whole in verdicts if whole.score != 1.0] == []

@@ -1,0 +1,208 @@
+"""The server backend against a real HTTP server on loopback, with its faults."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generate import Completion, Decoding, Failure, Prompt, generate, generate_each
+from dft_eval.openai_http import ATTEMPTS, Connection, check_base_url
+from dft_eval.openai_server import OpenAIServer, answer_from
+from tests.support.openai_server import FakeServer, serve
+
+KEY = "sk-a-secret-of-the-test"
+DECODING = Decoding(max_new_tokens=50, batch_size=4, stop=("\ndef ",))
+PROMPTS = [Prompt(f"q{i}", f"question {i}") for i in range(30)]
+BEGINS = "Below is a script:\n```python\n"
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+def answer(prompt: str) -> str:
+    return f"    return {prompt.split()[-1]}\ndef other"
+
+
+def backend(server: FakeServer, key: str | None = None, model: str = "tiny") -> OpenAIServer:
+    return OpenAIServer(model, Connection(server.url, key, first_wait=0.001))
+
+
+def run(server: FakeServer, prompts: list[Prompt], path: Path, **changes: Any) -> list[Completion]:
+    decoding = Decoding(**{**DECODING.__dict__, **changes})
+    return generate(prompts, decoding, path / "x.jsonl", backend=backend(server), progress=silent)
+
+
+@pytest.mark.parametrize("fault", ["drop", "hang up", "garbage", 429, 500, 503])
+def test_every_tenth_request_fails_and_nothing_changes(fault: str | int, tmp_path: Path) -> None:
+    with serve(FakeServer(answer, fault=lambda n: fault if n % 10 == 0 else None)) as server:
+        rows = run(server, PROMPTS, tmp_path)
+    assert [row.id for row in rows] == [p.id for p in PROMPTS]
+    assert [row.completion for row in rows] == [f"    return {i}" for i in range(30)]
+    assert {row.finish_reason for row in rows} == {"stop"}
+    assert len(server.seen) == 31  # the call before the run, and one a prompt
+    assert server.posts == 31 + 3
+    assert server.most_under_way <= 4
+
+
+def test_requests_are_raw_greedy_and_stopped(tmp_path: Path) -> None:
+    with serve(FakeServer(answer)) as server:
+        run(server, PROMPTS[:2], tmp_path)
+    assert server.seen[0]["max_tokens"] == 1
+    sent = sorted(server.seen[1:], key=lambda body: body["prompt"])
+    wanted = {"model": "tiny", "max_tokens": 50, "temperature": 0.0, "stop": ["\ndef "]}
+    assert sent == [{**wanted, "prompt": f"question {i}"} for i in range(2)]
+
+
+def test_a_request_that_fails_for_good_is_a_failure_and_is_tried_again(tmp_path: Path) -> None:
+    refused = PROMPTS[3]
+
+    def reply(body: dict[str, Any]) -> bool:
+        return body["prompt"] == refused.text
+
+    class Refusing(FakeServer):
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            if reply(body):
+                return 400, {"error": {"message": "the prompt is too long"}}
+            return super().reply(path, body)
+
+    with serve(Refusing(answer)) as server:
+        rows = generate_each(
+            PROMPTS, DECODING, tmp_path / "x.jsonl", backend=backend(server), progress=silent
+        )
+        failed = [row for row in rows if isinstance(row, Failure)]
+        assert [row.id for row in failed] == ["q3"]
+        assert "the prompt is too long" in failed[0].reason
+        assert sum(isinstance(row, Completion) for row in rows) == 29
+        reply = lambda body: False  # noqa: E731 - the server is mended
+        before = len(server.seen)
+        whole = generate(
+            PROMPTS, DECODING, tmp_path / "x.jsonl", backend=backend(server), progress=silent
+        )
+        assert [row.completion for row in whole] == [f"    return {i}" for i in range(30)]
+        assert len(server.seen) == before + 2  # the call before the run, and what was missing
+
+
+def test_a_server_that_dies_leaves_the_rest_uncompleted(tmp_path: Path) -> None:
+    with serve(FakeServer(answer, fault=lambda n: "drop" if n > 11 else None)) as server:
+        rows = generate_each(
+            PROMPTS, DECODING, tmp_path / "x.jsonl", backend=backend(server), progress=silent
+        )
+    assert sum(isinstance(row, Completion) for row in rows) == 10
+    assert any("does not answer any more" in row.reason for row in rows if isinstance(row, Failure))
+    assert server.posts <= 11 + 8 * ATTEMPTS  # not every prompt's every attempt
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_a_begun_answer(continues: bool, tmp_path: Path) -> None:
+    """Both kinds of server give the same completion, and the record says which it was."""
+    prompts = [Prompt(f"c{i}", f"question {i}", chat=True, answer_begins=BEGINS) for i in range(3)]
+    with serve(FakeServer(answer, continues=continues)) as server:
+        whole = backend(server)
+        decoding = Decoding(max_new_tokens=50, stop=("\n```",))
+        rows = generate(prompts, decoding, tmp_path / "x.jsonl", backend=whole, progress=silent)
+    assert [r.completion for r in rows] == [f"    return {i}\ndef other" for i in range(3)]
+    said = {True: "continued by the server", False: "not sent"}
+    assert whole.record()["begun_answer"] == said[continues]
+    last = server.seen[-1]
+    assert [m["role"] for m in last["messages"]] == ["user", "assistant"][: 1 + continues]
+    assert ("stop" in last) == continues
+    assert rows[0].prompt.endswith(BEGINS) == continues
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BEGINS + "x = 1\n```", "x = 1\n```"),
+        ("Sure.\n```py\nx = 1\n```\nIt is 1.", "x = 1\n```\nIt is 1."),
+        ("x = 1", "x = 1"),
+    ],
+)
+def test_answer_from_a_server_that_was_not_sent_its_beginning(text: str, expected: str) -> None:
+    assert answer_from(text, BEGINS) == expected
+    assert answer_from("So ```\nx\n```", "The answer is") == "So ```\nx\n```"
+
+
+def test_a_server_that_takes_few_stop_texts(tmp_path: Path) -> None:
+    with serve(FakeServer(answer, most_stops=4)) as server:
+        stop = ("\nclass ", "\nimport ", "\nfrom ", "\ndef ", "\nassert ")
+        rows = run(server, PROMPTS[:3], tmp_path, stop=stop)
+    assert [row.completion for row in rows] == [f"    return {i}" for i in range(3)]
+    assert all("stop" not in body for body in server.seen)
+
+
+def test_sampling_has_a_seed_a_prompt(tmp_path: Path) -> None:
+    with serve(FakeServer(answer)) as server:
+        run(server, PROMPTS[:3], tmp_path, temperature=0.5, top_p=0.9, seed=7)
+    bodies = server.seen[1:]
+    assert {(body["temperature"], body["top_p"]) for body in bodies} == {(0.5, 0.9)}
+    seeds = {body["prompt"]: body["seed"] for body in bodies}
+    decoding = Decoding(temperature=0.5, seed=7)
+    assert seeds == {p.text: decoding.row_seed(p.id) for p in PROMPTS[:3]}
+    assert len(set(seeds.values())) == 3
+
+
+def test_pictures_travel_as_data(tmp_path: Path) -> None:
+    picture = tmp_path / "p.png"
+    picture.write_bytes(b"\x89PNG picture")
+    prompt = Prompt("v", "what is it", chat=True, images=(str(picture),))
+    with serve(FakeServer(answer)) as server:
+        run(server, [prompt], tmp_path, stop=())
+    content = server.seen[-1]["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["image_url", "text"]
+    encoded = content[0]["image_url"]["url"].removeprefix("data:image/png;base64,")
+    assert base64.b64decode(encoded) == picture.read_bytes()
+
+
+def test_a_cut_completion_says_length(tmp_path: Path) -> None:
+    with serve(FakeServer(lambda prompt: "a b c d e f")) as server:
+        (row,) = run(server, PROMPTS[:1], tmp_path, max_new_tokens=4)
+    assert (row.completion, row.finish_reason, row.n_tokens) == ("a b c d", "length", 4)
+
+
+def test_an_unknown_model_names_the_choices() -> None:
+    with serve(FakeServer(answer, models=("alpha", "beta"))) as server:
+        with pytest.raises(UsageError, match=r"'tiny'.*does not have it.*alpha, beta"):
+            backend(server)
+        assert server.posts == 0
+
+
+def test_the_key_is_sent_and_told_nobody(tmp_path: Path) -> None:
+    with serve(FakeServer(answer, key=KEY)) as server:
+        model = backend(server, KEY)
+        rows = generate(PROMPTS, DECODING, tmp_path / "x", backend=model, progress=silent)
+        assert len(rows) == 30
+        for wrong in (None, KEY + "x"):
+            with pytest.raises(PrerequisiteError, match="OPENAI_API_KEY") as caught:
+                backend(server, wrong)
+            assert KEY not in str(caught.value)
+    assert KEY not in repr(model.record()) + model.identity
+    assert all(KEY not in path.read_text() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://h/v1?k=1"])
+def test_a_base_url_that_is_none(url: str) -> None:
+    with pytest.raises(UsageError, match="http://host:port/v1"):
+        check_base_url(url)
+
+
+def test_a_base_url_with_a_password_is_refused_without_naming_it() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_base_url("http://me:hunter2@host/v1")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_server_and_no_route(tmp_path: Path) -> None:
+    with serve(FakeServer(answer)) as server:
+        pass
+    with pytest.raises(PrerequisiteError, match="Start the server"):
+        backend(server)
+    with (
+        serve(FakeServer(answer, completions=False)) as server,
+        pytest.raises(UsageError, match="--prompt-style chat"),
+    ):
+        run(server, PROMPTS[:1], tmp_path)

@@ -1,0 +1,366 @@
+"""Hostile programs of the other languages, compilers included: as in ``test_sandbox_hostile.py``.
+
+Each is run through the language's own recipe twice: fully protected, and with that one protection
+off, where it must leave its mark. Brakes: at most 100 processes or threads, 250 MB, 100 MB of disk,
+20 s; the only process ever signalled is the scene's decoy.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from dft_eval.languages import LANGUAGES, Program, run_program
+from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections
+from tests.support.hostile import (
+    JUDGED_WRONG,
+    MARK,
+    MIB,
+    PASSED,
+    Evidence,
+    Scene,
+    killed_for,
+    printed,
+    set_scene,
+)
+from tests.support.toolchains import need
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    with set_scene(monkeypatch) as made:
+        yield made
+
+
+def no_mark(done: Completed, _: Scene) -> bool:
+    return MARK not in done.stdout
+
+
+def secret_told(done: Completed, scene: Scene) -> bool:
+    return scene.secret in done.stdout + done.stderr
+
+
+def no_secret_told(done: Completed, scene: Scene) -> bool:
+    return not secret_told(done, scene)
+
+
+def written(_: Completed, scene: Scene) -> bool:
+    return (scene.directory / "written").exists()
+
+
+def not_written(_: Completed, scene: Scene) -> bool:
+    return not (scene.directory / "written").exists()
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A program of a language, the protection that stops it, and the evidence of both."""
+
+    name: str
+    language: str
+    protection: str
+    program: str
+    contained: Evidence = no_mark
+    mark: Evidence = printed
+    limits: tuple[tuple[str, int], ...] = ()
+
+    def run_limits(self) -> Limits:
+        return replace(LANGUAGES[self.language].limits, **dict(self.limits))
+
+
+CPP_MARK = '#include <cstdio>\nint main() { std::puts("@MARK@"); }\n'
+
+MACRO_BOMB = """
+#define A 1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1
+#define B A,A,A,A,A,A,A,A,A,A,A,A,A,A,A,A
+#define C B,B,B,B,B,B,B,B,B,B,B,B,B,B,B,B
+#define D C,C,C,C,C,C,C,C,C,C,C,C,C,C,C,C
+char bomb[] = {D,D,D,D,D,D,D,D};
+"""
+
+CPP_FORKS = """
+#include <csignal>
+#include <cstdio>
+#include <unistd.h>
+int main() {
+    int made = 0;
+    pid_t children[60];
+    while (made < 60) {
+        pid_t child = fork();
+        if (child < 0) break;
+        if (child == 0) { sleep(10); _exit(0); }
+        children[made++] = child;
+    }
+    if (made == 60) std::puts("@MARK@");
+    while (made > 0) kill(children[--made], SIGKILL);
+}
+"""
+
+EARLY_CONSTRUCTOR = """
+#include <cstdlib>
+struct Early { Early() { std::exit(0); } } early;
+int main() { return 1; }
+"""
+
+JAVA_THREADS = """
+class Problem {
+    public static void main(String[] args) {
+        int made = 0;
+        try {
+            for (; made < 100; made++) {
+                Thread thread = new Thread(() -> {
+                    try { Thread.sleep(10000); } catch (InterruptedException end) { }
+                });
+                thread.setDaemon(true);
+                thread.start();
+            }
+            System.out.println("@MARK@");
+        } catch (OutOfMemoryError error) {
+            System.out.println("contained");
+        }
+    }
+}
+"""
+
+JAVA_EXIT = """
+class Problem {
+    public static void main(String[] args) {
+        Runtime.getRuntime().halt(0);
+    }
+}
+"""
+
+NODE_DAEMON = """
+const fs = require('fs');
+fs.copyFileSync('/bin/sleep', './@DAEMON@');
+require('child_process').spawn('./@DAEMON@', ['15'], {detached: true, stdio: 'ignore'}).unref();
+const end = Date.now() + 10000;
+const up = () => fs.readdirSync('/proc').some(name => /^[0-9]+$/.test(name) && (() => {
+    try { return fs.readFileSync(`/proc/${name}/comm`, 'utf8').trim() === '@DAEMON@'; }
+    catch { return false; }
+})());
+while (!up() && Date.now() < end);
+console.log('daemon is up');
+process.exit(0);
+"""
+
+NODE_MEMORY = """
+const held = [];
+for (let i = 0; i < 10; i++) held.push(Buffer.alloc(25_000_000, 1));
+const end = Date.now() + 3000;
+while (Date.now() < end);
+console.log('@MARK@');
+"""
+
+NODE_GUESS = """
+const fs = require('fs'), found = [JSON.stringify(process.env), process.argv.join(' ')];
+const places = ['/work', '/proc/self', '/proc/1', '/proc/self/fd', '/proc/1/fd'];
+for (const place of places) {
+    let names = [];
+    try { names = fs.readdirSync(place); } catch {}
+    for (const name of names) {
+        const chunk = Buffer.alloc(200_000);
+        try {
+            const handle = fs.openSync(`${place}/${name}`, fs.constants.O_NONBLOCK);
+            found.push(chunk.toString('latin1', 0, fs.readSync(handle, chunk)));
+        } catch {}
+    }
+}
+const hex = found.join(' ').match(/[0-9a-f]{16,}/g) ?? [];
+console.log(['finished', 'passed', 'OK', ...hex, ...hex.toReversed()].join(''));
+process.exit(0);
+"""
+
+BASH_GUESS = """
+for descriptor in /proc/self/fd/*; do
+    case $descriptor in */0|*/1|*/2|*/255) continue;; esac
+    timeout 1 cat "$descriptor" 2>/dev/null
+done
+set
+cat /work/* /proc/self/environ /proc/1/environ /proc/1/cmdline 2>/dev/null | tr '\\0' '\\n'
+echo finished passed OK
+exit 0
+"""
+
+PHP_GUESS = """<?php
+echo stream_get_contents(STDIN), json_encode([$GLOBALS, get_defined_vars(), getenv()],
+    JSON_PARTIAL_OUTPUT_ON_ERROR), 'OK passed finished';
+foreach (glob('/work/*') as $file) { echo @file_get_contents($file); }
+exit(0);
+"""
+
+PHP_DISK = """<?php
+for ($i = 0; $i < 10; $i++) {
+    if (@file_put_contents("filler$i", str_repeat('x', 4000000)) !== 4000000) exit('contained');
+}
+echo '@MARK@';
+"""
+
+PHP_LINKS = """<?php
+symlink('@SECRET_FILE@', 'link');
+symlink(str_repeat('../', 20) . ltrim('@SECRET_FILE@', '/'), 'climb');
+foreach (['link', 'climb', '/proc/self/root@SECRET_FILE@', '/proc/1/root@SECRET_FILE@'] as $route) {
+    echo @file_get_contents($route);
+}
+"""
+
+BASH_DEAF = """
+trap '' TERM INT HUP QUIT USR1 ALRM
+for i in 1 2 3 4 5 6 7 8; do sleep 0.5; done
+echo '@MARK@'
+"""
+
+CS_WRITE = """
+class Problem {
+    public static void Main(string[] args) {
+        try { System.IO.File.WriteAllText("@DIRECTORY@/written", "hello"); }
+        catch (System.IO.IOException) { }
+        catch (System.UnauthorizedAccessException) { }
+    }
+}
+"""
+
+CS_EXIT = """
+class Problem {
+    public static void Main(string[] args) { System.Environment.Exit(0); }
+}
+"""
+
+ATTACKS = [
+    Attack(
+        "the compiler includes a host file",
+        "cpp",
+        "private_root",
+        '#include "@SECRET_FILE@"\n' + CPP_MARK,
+        no_secret_told,
+        secret_told,
+    ),
+    Attack(
+        "the assembler takes a host file into the program",
+        "cpp",
+        "private_root",
+        'asm(".data\\n.globl held\\nheld: .incbin \\"@SECRET_FILE@\\"\\n.byte 0\\n.text");\n'
+        '#include <cstdio>\nextern "C" char held[];\nint main() { std::puts(held); }\n',
+        no_secret_told,
+        secret_told,
+    ),
+    Attack(
+        "the compiler fills the memory",
+        "cpp",
+        "memory",
+        MACRO_BOMB + CPP_MARK,
+        lambda done, _: MARK not in done.stdout and done.score == 0.0,
+        limits=(("memory_bytes", 60 * MIB), ("address_space_bytes", 100 * MIB)),
+    ),
+    Attack(
+        "the assembler fills the disk",
+        "cpp",
+        "disk",
+        'asm(".data\\n.fill 40000000, 1, 1\\n.text");\n' + CPP_MARK,
+        limits=(("disk_bytes", 8 * MIB),),
+    ),
+    Attack("C++ forks", "cpp", "processes", CPP_FORKS, limits=(("processes", 16),)),
+    Attack("C++ leaves before main", "cpp", "markers", EARLY_CONSTRUCTOR, JUDGED_WRONG, PASSED),
+    Attack("Java starts threads", "java", "processes", JAVA_THREADS, limits=(("processes", 60),)),
+    Attack("Java halts", "java", "markers", JAVA_EXIT, JUDGED_WRONG, PASSED),
+    Attack(
+        "JavaScript leaves a daemon",
+        "js",
+        "pid_namespace",
+        NODE_DAEMON,
+        lambda done, scene: "daemon is up" in done.stdout and not scene.daemons(),
+        lambda done, scene: "daemon is up" in done.stdout and len(scene.daemons()) == 1,
+    ),
+    Attack(
+        "JavaScript takes memory outside its heap",
+        "js",
+        "memory",
+        NODE_MEMORY,
+        killed_for("memory"),
+        limits=(("memory_bytes", 150 * MIB),),
+    ),
+    Attack(
+        "JavaScript prints all that it finds", "js", "markers", NODE_GUESS, JUDGED_WRONG, PASSED
+    ),
+    Attack(
+        "JavaScript floods",
+        "js",
+        "output",
+        "for (let i = 0; i < 30; i++) require('fs').writeSync(1, 'x'.repeat(1_000_000));",
+        killed_for("output"),
+        lambda done, _: len(done.stdout) >= 20_000_000,
+        limits=(("output_kill_bytes", 2 * MIB),),
+    ),
+    Attack(
+        "Bash opens a connection",
+        "sh",
+        "network",
+        "exec 3<>/dev/tcp/127.0.0.1/@PORT@\n",
+        lambda _, scene: not scene.connected(),
+        lambda _, scene: scene.connected(),
+    ),
+    Attack(
+        "Bash reads a variable",
+        "sh",
+        "environment",
+        'echo "$DFT_TEST_SECRET"; cat /proc/1/environ\n',
+        no_secret_told,
+        secret_told,
+    ),
+    Attack(
+        "Bash kills another process",
+        "sh",
+        "pid_namespace",
+        "kill -9 @DECOY@\n",
+        lambda _, scene: scene.decoy.poll() is None,
+        lambda _, scene: scene.decoy.wait(timeout=10) == -signal.SIGKILL,
+    ),
+    Attack(
+        "Bash ignores signals",
+        "sh",
+        "wall_time",
+        BASH_DEAF,
+        killed_for("wall time"),
+        limits=(("wall_seconds", 1),),
+    ),
+    Attack("Bash prints all that it finds", "sh", "markers", BASH_GUESS, JUDGED_WRONG, PASSED),
+    Attack("PHP fills the disk", "php", "disk", PHP_DISK, limits=(("disk_bytes", 8 * MIB),)),
+    Attack("PHP follows links out", "php", "private_root", PHP_LINKS, no_secret_told, secret_told),
+    Attack("PHP prints all that it finds", "php", "markers", PHP_GUESS, JUDGED_WRONG, PASSED),
+    Attack(
+        "C# writes to this host",
+        "cs",
+        "private_root",
+        CS_WRITE,
+        not_written,
+        written,
+    ),
+    Attack("C# leaves before the tests", "cs", "markers", CS_EXIT, JUDGED_WRONG, PASSED),
+]
+
+each_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+
+
+def launch(attack: Attack, scene: Scene, protections: Protections) -> Completed:
+    need(attack.language)
+    language = replace(LANGUAGES[attack.language], limits=attack.run_limits())
+    program = Program(scene.fill_in(attack.program))
+    done, _ = run_program(language, program, protections=protections)
+    assert done.started, done.reason
+    return done
+
+
+@each_attack
+def test_contained(attack: Attack, scene: Scene) -> None:
+    done = launch(attack, scene, ALL_PROTECTIONS)
+    assert attack.contained(done, scene), done
+    assert MARK not in done.stdout
+
+
+@each_attack
+def test_leaves_its_mark_without_its_one_protection(attack: Attack, scene: Scene) -> None:
+    done = launch(attack, scene, replace(ALL_PROTECTIONS, **{attack.protection: False}))
+    assert attack.mark(done, scene), done

@@ -1,0 +1,219 @@
+"""Compilers and interpreters: found, or named with the command that installs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dft_eval.errors import PrerequisiteError
+from dft_eval.languages import LANGUAGES, Program, judge, toolchains, unusable, version
+from dft_eval.sandbox import host
+from dft_factory.doctor import to_json
+from dft_factory.doctor.report import (
+    Activation,
+    BenchmarkRow,
+    Lack,
+    PatchRow,
+    Report,
+    ToolchainRow,
+    Version,
+)
+from dft_factory.doctor.text import render_text
+from dft_factory.doctor.toolchains import look_for_toolchains
+from tests.support.toolchains import need
+
+each_language = pytest.mark.parametrize("code", LANGUAGES)
+SCRIPT = (Path(__file__).parents[2] / "scripts" / "toolchains.sh").read_text(encoding="utf-8")
+
+
+@each_language
+def test_a_language_whose_tools_are_here_works_and_says_which_they_are(code: str) -> None:
+    need(code)
+    assert unusable(LANGUAGES[code]) is None
+    said = version(LANGUAGES[code])
+    assert any(character.isdigit() for character in said)
+    assert "error" not in said.lower()
+
+
+@pytest.mark.parametrize(
+    ("code", "right", "wrong"),
+    [
+        ("cpp", "== 1", "== 3"),
+        ("java", "() == 2", "() == 3"),
+        ("php", "!== 2", "=== 2"),
+        ("ts", "(n, 2)", "(n, 3)"),
+        ("js", "length, 2", "length, 3"),
+        ("cs", "== 3", "== 4"),
+        ("sh", '= "3"', '= "4"'),
+    ],
+)
+def test_the_trial_program_can_fail(code: str, right: str, wrong: str) -> None:
+    """Or it would not prove that the tools work."""
+    need(code)
+    language = LANGUAGES[code]
+    assert right in language.trial
+    assert judge(language, Program(language.trial.replace(right, wrong)))[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [
+        ("cpp", "apt-get install g++"),
+        ("java", "apt-get install default-jdk-headless libjavatuples-java"),
+        ("php", "apt-get install php-cli php-mbstring"),
+        ("cs", "apt-get install mono-mcs mono-runtime libmono-system-core4.0-cil"),
+        ("sh", "apt-get install bash bc"),
+        ("js", "apt-get install nodejs"),
+    ],
+)
+def test_a_missing_tool_is_named_with_the_command_that_installs_it(
+    code: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchains, "find_command", lambda name: None)
+    found = toolchains.lack(LANGUAGES[code])
+    assert found is not None
+    assert found.what.startswith(f"{LANGUAGES[code].title}: {LANGUAGES[code].commands[0]}")
+    assert found.mend.startswith(mend)
+    reason = unusable(LANGUAGES[code])
+    assert reason is not None
+    assert f"Install it: `{mend}" in reason
+
+
+def test_a_missing_file_is_a_missing_tool() -> None:
+    language = replace(LANGUAGES["sh"], files=("/nowhere/*.so",))
+    found = toolchains.lack(language)
+    assert found is not None
+    assert "/nowhere/*.so not found" in found.what
+
+
+def test_tools_that_do_not_work_are_not_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = sys.modules["dft_eval.languages.judge"]._trial
+    trial.cache_clear()
+    broken = replace(LANGUAGES["sh"], trial="exit 1")
+    monkeypatch.setitem(LANGUAGES, "sh", broken)
+    reason = unusable(broken)
+    trial.cache_clear()
+    assert reason is not None
+    assert reason.startswith("Bash: a program that must pass does not: exit status 1.")
+    assert "apt-get install --reinstall bash bc" in reason
+
+
+def test_typescript_is_taken_from_the_path_and_from_closed_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("ts")
+    own = toolchains.typescript()
+    assert own is not None
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "typescript").symlink_to(own)
+    monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [closed / "typescript"])
+    found = toolchains._typescript.__wrapped__()
+    assert found is not None
+    probe = subprocess.run(
+        ["node", f"{found}/lib/tsc.js", "--version"],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=True,
+        **host.user_options(),
+    )
+    assert probe.stdout.startswith("Version 5.9")
+    monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [tmp_path / "absent"])
+    assert toolchains._typescript.__wrapped__() is None
+
+
+def test_without_typescript_the_mend_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("js")
+    monkeypatch.setattr(toolchains, "typescript", lambda: None)
+    found = toolchains.lack(LANGUAGES["ts"])
+    assert found is not None
+    assert found.mend.startswith("npm install ")
+    assert found.mend.endswith("typescript@5.9")
+    with pytest.raises(LookupError, match="npm install"):
+        toolchains.resolve(("node", "@typescript/lib/tsc.js"))
+
+
+def test_the_script_installs_what_the_table_needs() -> None:
+    for language in LANGUAGES.values():
+        for package in set(language.packages) - {"bash"}:
+            assert package in SCRIPT, package
+        for pattern in language.files:
+            assert pattern in SCRIPT, pattern
+    assert toolchains.TYPESCRIPT_PACKAGE == "typescript@5.9"
+    assert "typescript=5.9\n" in SCRIPT
+
+
+def test_the_script_does_nothing_where_all_is_there() -> None:
+    for code in LANGUAGES:
+        need(code)
+    root = Path(__file__).parents[2]
+    if not (root / ".toolchains").is_dir():
+        pytest.skip("not run: scripts/toolchains.sh was not run in this checkout")
+    done = subprocess.run(
+        ["bash", str(root / "scripts" / "toolchains.sh")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == "toolchains: all there.\n"
+
+
+def report_of(benchmarks: tuple[BenchmarkRow, ...], languages: tuple[ToolchainRow, ...]) -> Report:
+    return Report(
+        versions=(Version("python", "3"),),
+        supported_llamafactory=(),
+        gpus=(),
+        activation=Activation("on", "here", "there"),
+        patches=(PatchRow("n", "t", "c", "r", "test", "applied", ""),),
+        benchmarks=benchmarks,
+        warnings=(),
+        problems=(),
+        toolchains=languages,
+    )
+
+
+def test_doctor_shows_languages_and_what_they_lack() -> None:
+    lack = Lack("C#: mcs not found", "apt-get install mono-mcs", blocks=False)
+    report = report_of(
+        (
+            BenchmarkRow("part", "some languages", (lack,)),
+            BenchmarkRow("none", "no sandbox", (lack, Lack("a sandbox", "install it"))),
+        ),
+        (ToolchainRow("C++", "g++ 12"), ToolchainRow("C#", None, lack)),
+    )
+    text = render_text(report)
+    assert (
+        "Languages of model-written programs\n  C++  g++ 12\n  C#   missing\n"
+        "    missing: C#: mcs not found\n    mend: apt-get install mono-mcs\n"
+    ) in text
+    assert "  part: can run here in part (some languages)\n" in text
+    assert "  none: cannot run here (no sandbox)\n" in text
+    assert json.loads(json.dumps(to_json(report)))["toolchains"][1]["missing"] == {
+        "what": "C#: mcs not found",
+        "mend": "apt-get install mono-mcs",
+        "blocks": False,
+    }
+
+
+def test_doctor_asks_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchains, "find_command", lambda name: None)
+    rows, warnings = look_for_toolchains()
+    assert warnings == ()
+    assert [row.language for row in rows] == [each.title for each in LANGUAGES.values()]
+    assert [row.language for row in rows if row.missing is None] == ["Python"]
+    assert all(row.missing is None or row.missing.mend for row in rows)
+
+
+def test_an_evaluation_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> host.Interpreter:
+        raise PrerequisiteError("no Python")
+
+    monkeypatch.setattr(host, "interpreter", none)
+    with pytest.raises(PrerequisiteError, match="no Python"):
+        judge(LANGUAGES["python"], Program("pass"))

@@ -1,0 +1,111 @@
+"""The final answer of a completion, and the option that it names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dft_eval.vlm.extract import boxed, final_answer, option_letter, stated_answer
+
+OPTIONS = {"A": "40°", "B": "65", "C": "x+1", "D": "No correct answer"}
+LONG = "Let us see. " * 3400
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        ("**B**", "B"),
+        ("$B$", "B"),
+        ("Option B", "B"),
+        ("<answer>B</answer>", "B"),
+        ("<think>It is A? No.</think><answer> (B) 65 </answer>", "B"),
+        ("<answer>A</answer> wait <answer>B</answer>", "B"),
+        ("<answer>B", "B"),
+        ("<Thought process>: <<A is too small>> <Answer>: <<B>>", "B"),
+        ("\\boxed{B}", "B"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("\\boxed{A} is wrong, so $\\boxed{\\mathrm{(B)}\\ 65}$.", "B"),
+        ("<answer>\\boxed{B}</answer>", "B"),
+        ("(B) 65", "B"),
+        ("B: 65", "B"),
+        ("B 65", "B"),
+        ("**Answer:** B", "B"),
+        ("### Answer\nB", "B"),
+        ("Answer: B, because C is smaller", "B"),
+        ("The answer is:\n\n**B**", "B"),
+        ("The correct option is (B).", "B"),
+        ("Thus it must be B", "B"),
+        ("A square has four sides, so B", "B"),
+        ("B. 65\n\nThe angle is found by adding.", "B"),
+        ("65", "B"),
+        ("$65$", "B"),
+        ("\\boxed{40^\\circ}", "A"),
+        ("the answer is no correct answer", "D"),
+        (f"{LONG}\n<answer>B</answer>", "B"),
+        (f"{LONG}\n\\boxed{{B}}", "B"),
+        ("The answer is A.</think>\nB", "B"),
+        ("", None),
+        (" \n\t", None),
+        ("nan", None),
+        ("Based on the picture", None),
+        ("Answer: Based on the picture", None),
+        ("A square has four sides", None),
+        ("The answer is A square", None),
+        ("The answer is not B", None),
+        ("Answer: A, B", None),
+        ("Answer: A or B", None),
+        ("It is A and B", None),
+        ("E", None),
+        ("\\boxed{E}", None),
+        ("=1+1", None),
+        (LONG, None),
+    ],
+)
+def test_the_option_that_a_completion_names(text: str, letter: str | None) -> None:
+    assert option_letter(text, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>12</answer>", "12"),
+        ("so \\boxed{\\frac{1}{2}} is it", "\\frac{1}{2}"),
+        ("\\boxed{\\text{12 cm}}", "12 cm"),
+        ("\\boxed{1", "1"),
+        ("**Answer:** $3\\pi$", "3\\pi"),
+        ("x = 4\nThe final answer is \\(4\\)", "4"),
+        ("=1+1", "1+1"),
+        ("first\nlast line", "last line"),
+        (f"{LONG}\nAnswer: 7", "7"),
+        ("", ""),
+        ("<answer></answer>", ""),
+    ],
+)
+def test_the_final_answer(text: str, answer: str) -> None:
+    assert final_answer(text) == answer
+
+
+def test_what_is_not_stated_is_told_apart() -> None:
+    assert stated_answer("It might be 12") is None
+    assert stated_answer("<answer>12</answer>") == "12"
+
+
+@given(st.text(alphabet="ab{}\\ ", max_size=20))
+def test_boxed_takes_balanced_braces(inside: str) -> None:
+    """What stands in the box comes out of it wherever its own braces are balanced."""
+    depth, lowest = 0, 0
+    for character in inside:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        lowest = min(lowest, depth)
+    if depth == 0 and lowest == 0:
+        assert boxed(f"x \\boxed{{{inside}}} y") == inside
+
+
+@given(st.text(alphabet="ABCD()*.<>answer:\\boxed{} \n", max_size=60))
+def test_no_text_breaks_it_and_only_options_come_out(text: str) -> None:
+    assert option_letter(text, OPTIONS) in {None, *OPTIONS}
+    final_answer(text)

@@ -1,0 +1,357 @@
+"""Hand-made answers to the three benchmarks, whose scores were worked out by hand: exact."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_eval.benchmark import Benchmark, JudgeChoice
+from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generate import Decoding
+from dft_eval.results import BenchmarkResult, read_items
+from dft_eval.vlm.mathverse import MATHVERSE
+from dft_eval.vlm.mathvision import MATHVISION
+from dft_eval.vlm.openai_scoring import JudgePrompts
+from dft_eval.vlm.wemath import WEMATH
+from tests.support.judge_server import Answer, JudgeServer, judge_server, read_well
+from tests.support.vlm_tables import (
+    VERSIONS,
+    mathverse_row,
+    mathvision_row,
+    wemath_problem,
+)
+from tests.support.written import run
+
+
+def scores(folder: Path, result: BenchmarkResult) -> list[float | None]:
+    return [item.score for item in read_items(folder / "out" / result.items)]
+
+
+RULES = JudgeChoice("rules")
+LETTERS = list("ABCDE")
+VALUES = ["12", "14", "\\frac{1}{2}"]
+MATHVISION_CASES: list[tuple[str, list[str], str, float]] = [
+    # the right answer, the options, the model's answer, its score by rules
+    ("8", [], "8", 1),
+    ("8", [], "So there are 8 of them.", 1),
+    ("8", [], "<think>9?</think> <answer>8</answer>", 1),
+    ("0.5", [], "\\boxed{\\frac{1}{2}}", 1),
+    ("8", [], "\\boxed{9}", 0),
+    ("8", [], "", 0),
+    ("8", [], "=1+7", 1),
+    ("8", [], "x" * 40_000 + "\nAnswer: 8", 1),
+    ("B", LETTERS, "<answer>B</answer>", 1),
+    ("B", LETTERS, "\\boxed{B}", 1),
+    ("B", LETTERS, "**Answer:** B", 1),
+    ("B", LETTERS, "Based on the picture", 0),
+    ("A", LETTERS, "", 0),
+    ("A", LETTERS, "nan", 0),
+    ("B", VALUES, "The answer is 14", 1),
+    ("C", VALUES, "\\boxed{0.5}", 1),
+    ("C", VALUES, "(A) 12", 0),
+]
+
+
+def test_mathvision_by_rules(tmp_path: Path) -> None:
+    """11 of 17 right; rows 0, 2, ... are of one subject, the others of the other."""
+    rows = [
+        mathvision_row(i, gold, options) for i, (gold, options, _, _) in enumerate(MATHVISION_CASES)
+    ]
+    result = run(
+        MATHVISION, tmp_path, rows, [answer for *_, answer, _ in MATHVISION_CASES], judge=RULES
+    )
+    assert scores(tmp_path, result) == [score for *_, score in MATHVISION_CASES]
+    assert result.score == 11 / 17
+    assert result.stderr == pytest.approx(math.sqrt(11 / 17 * 6 / 17 / 16))
+    assert result.breakdown == {"algebra": 6 / 9, "counting": 5 / 8}
+    assert result.metric == "accuracy"
+    assert (result.n_total, result.n_scored) == (17, 17)
+    assert "partial: 17 of 3040" in result.notes
+    assert result.judge is not None
+    assert result.judge.startswith("rules")
+
+
+def mathverse_rows() -> list[dict[str, Any]]:
+    """Four problems in five versions: two with options, two free."""
+    kinds: list[tuple[str, ...]] = [
+        ("B", "A:40°\nB:60°\nC:120°"),
+        ("A", "A:1\nB:2"),
+        ("12",),
+        ("5m",),
+    ]
+    return [
+        mathverse_row(5 * problem + i, version, *kind)
+        for problem, kind in enumerate(kinds)
+        for i, version in enumerate(VERSIONS)
+    ]
+
+
+RIGHT = ["\\boxed{B}", "Answer: A", "The area is 12", "<answer>5m</answer>"]
+WRONG = ["\\boxed{A}", "Answer: B", "The area is 13", "<answer>6m</answer>"]
+RIGHT_IN_VERSION = [4, 3, 2, 1, 0]
+
+
+def mathverse_answers() -> list[str]:
+    """Four right ones in the first version, then three, two, one, none."""
+    return [
+        (RIGHT if problem < RIGHT_IN_VERSION[i] else WRONG)[problem]
+        for problem in range(4)
+        for i in range(5)
+    ]
+
+
+MATHVERSE_BREAKDOWN = {
+    "vision_only": 1.0,
+    "vision_intensive": 0.75,
+    "vision_dominant": 0.5,
+    "text_dominant": 0.25,
+    "text_lite": 0.0,
+}
+
+
+def test_mathverse_by_rules(tmp_path: Path) -> None:
+    """Overall is over all five versions: 10 of 20."""
+    result = run(MATHVERSE, tmp_path, mathverse_rows(), mathverse_answers(), judge=RULES)
+    assert result.score == 0.5
+    assert result.breakdown == MATHVERSE_BREAKDOWN
+    assert "partial: 20 of 3940" in result.notes
+
+
+def test_mathverse_takes_an_option_by_its_text(tmp_path: Path) -> None:
+    rows = mathverse_rows()[:2]
+    result = run(MATHVERSE, tmp_path, rows, ["\\boxed{60^\\circ}", "120°"], judge=RULES)
+    assert scores(tmp_path, result) == [1.0, 0.0]
+
+
+RIGHT_WRONG = {"r": "<Thought process>: <<A, C>> <Answer>: <<B>>", "w": "A"}
+PATTERNS = ["rrr", "rwr", "wwr", "rrw", "wrw", "rrrr", "rwrr", "wwwr", "rrrw", "wwww"]
+"""Steps, then the whole, of ten problems."""
+
+
+def wemath_rows(patterns: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        row
+        for id, pattern in enumerate(patterns)
+        for row in wemath_problem(10 * id, id, "B" * len(pattern))
+    ]
+
+
+def wemath_answers(patterns: Sequence[str]) -> list[str]:
+    return [RIGHT_WRONG[each] for pattern in patterns for each in pattern]
+
+
+def test_wemath(tmp_path: Path) -> None:
+    """Strict: CM rrr rrrr; RM rwr wwr rwrr wwwr; IG rrw rrrw; IK wrw wwww.
+
+    Loose: one right step is enough, so rwr and rwrr are CM. Score = (CM + IG / 2) / 10.
+    """
+    result = run(WEMATH, tmp_path, wemath_rows(PATTERNS), wemath_answers(PATTERNS))
+    assert result.metric == "strict"
+    assert result.score == pytest.approx((2 + 1) / 10)
+    points = [1, 1, 0.5, 0.5] + [0] * 6
+    spread = sum((x - 0.3) ** 2 for x in points) / 9
+    assert result.stderr == pytest.approx(math.sqrt(spread / 10))
+    assert result.breakdown == pytest.approx(
+        {
+            "loose": (4 + 1) / 10,
+            "IK_strict": 0.2,
+            "IG_strict": 0.2,
+            "CM_strict": 0.2,
+            "RM_strict": 4 / 6,
+            "IK_loose": 0.2,
+            "IG_loose": 0.2,
+            "CM_loose": 0.4,
+            "RM_loose": 2 / 6,
+            "one_step": (2 + 1 + 0 + 2 + 1 + 3 + 2 + 0 + 3 + 0) / 25,
+            "two_step": 3 / 5,
+            "three_step": 3 / 5,
+        }
+    )
+    assert (result.n_total, result.n_scored) == (35, 35)
+    assert scores(tmp_path, result) == [float(c == "r") for p in PATTERNS for c in p]
+    assert result.judge is None
+    assert "partial: 35 of 1740" in result.notes
+    assert "problems: 10 of 525" in result.notes
+    by_problem = (tmp_path / "out" / "wemath.chat.problems.jsonl").read_text().splitlines()
+    assert [json.loads(line)["score"] for line in by_problem] == [1, 0, 0, 0.5, 0, 1, 0, 0, 0.5, 0]
+
+
+def test_wemath_leaves_out_problems_with_missing_rows(tmp_path: Path) -> None:
+    """VLMEvalKit counts them as mastered, and divides by 525."""
+    rows = wemath_rows(["rrr", "www", "rrrr"])[:-1]
+    answers = wemath_answers(["rrr", "www", "rrrr"])[:-1]
+    result = run(WEMATH, tmp_path, rows, answers)
+    assert result.score == 0.5
+    assert result.n_total == 9
+    assert "1 problems left out: rows missing or unscored" in result.notes
+
+
+def test_wemath_without_any_whole_that_was_solved(tmp_path: Path) -> None:
+    """VLMEvalKit divides by zero."""
+    result = run(WEMATH, tmp_path, wemath_rows(["rrw", "www"]), wemath_answers(["rrw", "www"]))
+    assert result.score == 0.25
+    assert result.breakdown["RM_strict"] is None
+
+
+def test_an_answer_that_did_not_come_is_unscored(tmp_path: Path) -> None:
+    answers: list[str | None] = list(wemath_answers(["rrr", "rrr"]))
+    answers[0] = None
+    result = run(WEMATH, tmp_path, wemath_rows(["rrr", "rrr"]), answers)
+    assert (result.n_total, result.n_scored) == (6, 5)
+    assert result.score == 1.0
+    assert "1 problems left out: rows missing or unscored" in result.notes
+
+
+def test_a_judge_is_not_used_by_wemath_and_that_is_said(tmp_path: Path) -> None:
+    result = run(WEMATH, tmp_path, wemath_rows(["rrr"]), wemath_answers(["rrr"]), judge=RULES)
+    assert result.judge is None
+    assert "--judge rules is not used: the options are extracted" in result.notes
+
+
+@pytest.fixture
+def judge_prompts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One process of VLMEvalKit for several runs: its import takes seconds."""
+
+    class Kept(JudgePrompts):
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    kept = Kept()
+    monkeypatch.setattr("dft_eval.vlm.run.JudgePrompts", lambda: kept)
+    yield
+    kept.close()
+
+
+def at(server: JudgeServer) -> JudgeChoice:
+    return JudgeChoice("openai", "judge-model", server.url)
+
+
+def test_mathverse_with_a_judge_that_goes_down_half_way(
+    tmp_path: Path, judge_prompts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not judged is unscored; the next run asks only that; a third asks nothing."""
+    monkeypatch.setattr("dft_eval.openai_http.time.sleep", lambda seconds: None)
+    rows, answers = mathverse_rows(), [text or "nothing" for text in mathverse_answers()]
+    answers[19] = ""
+    failing = [True]
+
+    def behave(prompt: str, number: int) -> Answer:
+        down = failing[0] and number > 12 and prompt != "hello"
+        return (
+            Answer(status=500, raw="{}") if down else read_well(prompt.replace("</answer>", ""), 0)
+        )
+
+    with judge_server(behave) as server:
+        first = run(MATHVERSE, tmp_path, rows, answers, judge=at(server))
+        assert first.n_total == 20
+        assert first.n_scored < 20
+        kept = scores(tmp_path, first)
+        assert kept[19] == 0.0  # the empty answer needs no judge
+        failing[0] = False
+        asked = set(server.judged[:11])
+        before = len(server.asked)
+        second = run(MATHVERSE, tmp_path, rows, answers, judge=at(server))
+        assert second.n_scored == 20
+        assert not asked & set(server.asked[before + 1 :])
+        assert [
+            b for a, b in zip(kept, scores(tmp_path, second), strict=True) if a is not None
+        ] == [a for a in kept if a is not None]
+        before = len(server.asked)
+        assert run(MATHVERSE, tmp_path, rows, answers, judge=at(server)) == second
+        assert server.asked[before:] == ["hello"]
+    assert second.judge == (
+        f"openai: judge-model at {server.url} (temperature 0, max_tokens 128), "
+        f"prompts of VLMEvalKit {importlib.metadata.version('ms-vlmeval')}"
+    )
+
+
+@pytest.mark.parametrize("benchmark", [MATHVERSE, MATHVISION])
+def test_no_judge_names_both_choices(benchmark: Benchmark, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--judge openai.*--judge rules"):
+        run(benchmark, tmp_path, [mathvision_row(0, "8")], ["8"])
+
+
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where it is needed: rules ask no judge."""
+    monkeypatch.setattr("dft_eval.vlm.run.is_installed", lambda package: package != "ms-vlmeval")
+    rows = [mathvision_row(0, "8")]
+    assert run(MATHVISION, tmp_path, rows, ["8"], judge=RULES).score == 1.0
+    with pytest.raises(PrerequisiteError, match="ms-vlmeval"):
+        run(MATHVISION, tmp_path, rows, ["8"], judge=JudgeChoice("openai", "m"))
+    (row,) = MATHVISION.missing()
+    assert "ms-vlmeval" in row.what
+    assert not row.blocks
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"prompt_style": "completion"}, "chat"),
+        ({"min_pixels": 500, "max_pixels": 400}, "--min-pixels 500 --max-pixels 400"),
+        ({"min_pixels": 0}, "--min-pixels 0"),
+        ({"decoding": Decoding(temperature=0.5)}, "--temperature 0.5"),
+    ],
+)
+def test_settings_that_do_not_fit(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=named):
+        run(WEMATH, tmp_path, wemath_rows(["rrr"]), wemath_answers(["rrr"]), **changes)
+
+
+def test_a_judge_that_is_down_stops_before_generation(tmp_path: Path) -> None:
+    with (
+        judge_server(lambda p, n: Answer(status=404, raw="{}")) as server,
+        pytest.raises(PrerequisiteError, match="does not work"),
+    ):
+        run(MATHVISION, tmp_path, [mathvision_row(0, "8")], ["8"], judge=at(server))
+    assert not list((tmp_path / "out").glob("*.completions.jsonl"))
+
+
+def test_every_setting_is_recorded(tmp_path: Path) -> None:
+    result = run(
+        WEMATH, tmp_path, wemath_rows(["rrr"]), wemath_answers(["rrr"]), max_pixels=2_000_000
+    )
+    assert result.decoding["strategy"] == "greedy"
+    assert result.decoding["min_pixels"] == 1280 * 28 * 28
+    assert result.decoding["max_pixels"] == 2_000_000
+    assert "VLMEvalKit 0.0.20" in result.harness
+    assert any("image_max_pixels 262144" in note for note in result.notes)
+    assert any(note.startswith("WeMath.tsv: 3 rows, md5 ") for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"key": "4steps_1"}, "none of 2steps_1"),
+        ({"key": "2steps_3"}, "none of 2steps_1"),
+        ({"key": "2steps_2"}, "has 2steps_2 already"),
+        ({"answer": ""}, "column 'answer' is empty"),
+    ],
+)
+def test_malformed_wemath_rows(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    rows = wemath_rows(["rrr"])
+    rows[0].update(change)
+    with pytest.raises(UsageError, match=named):
+        run(WEMATH, tmp_path, rows, wemath_answers(["rrr"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"problem_version": "Text Only"}, "none of Vision Only"),
+        ({"question_type": "essay"}, "none of multi-choice, free-form"),
+        ({"answer": "F"}, "none of its choices"),
+    ],
+)
+def test_malformed_mathverse_rows(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    rows = mathverse_rows()[:1]
+    rows[0].update(change)
+    with pytest.raises(UsageError, match=named):
+        run(MATHVERSE, tmp_path, rows, ["A"], judge=RULES)
