@@ -78,7 +78,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(64, 128, 2, 32, 64, 2),
-    "small": Size(128, 384, 4, 96, 192, 4),
+    "small": Size(96, 256, 3, 64, 128, 3),
 }
 """``tiny`` for trying things out; ``small`` can learn an easy task in minutes on a CPU."""
 

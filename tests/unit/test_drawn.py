@@ -18,6 +18,7 @@ from dft_factory.data.drawn import KINDS, SIDE, Drawing, draw, drawings, split_o
 from dft_factory.data.drawn_tables import STEPS, VERSIONS, write_tables
 from dft_factory.data.prepare import prepare
 from dft_factory.data.wethink import convert
+from dft_factory.errors import ConfigError
 
 
 def first(count: int, split: Any = "train", seed: int = 0) -> list[Drawing]:
@@ -181,3 +182,21 @@ def test_tables_through_vlmevalkits_reader(tmp_path: Path) -> None:
             pictures=tmp_path / "p",
         )
         assert 17 <= len(table.rows) <= 20
+
+
+def test_small_model_spells_the_drawn_texts_in_few_tokens(tmp_path: Path) -> None:
+    """With their texts in its corpus the tokenizer needs under a third of the tokens."""
+    from transformers import AutoProcessor
+
+    from dft_factory.data.drawn import texts
+    from dft_factory.tiny import make_tiny
+
+    plain = make_tiny("qwen2.5-vl", tmp_path / "plain", size="small")
+    fitted = make_tiny("qwen2.5-vl", tmp_path / "fitted", size="small", corpus=texts() * 3)
+    lengths = [
+        sum(len(AutoProcessor.from_pretrained(p).tokenizer.encode(text)) for text in texts())
+        for p in (plain, fitted)
+    ]
+    assert lengths[1] < lengths[0] / 3
+    with pytest.raises(ConfigError, match=r"size: 'huge' is unknown. Choose one of tiny, small"):
+        make_tiny("qwen2.5-vl", tmp_path / "x", size="huge")
