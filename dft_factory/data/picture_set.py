@@ -57,7 +57,8 @@ def prepare_pictures(converter: Converter, settings: Settings) -> PictureReport:
     """Write ``out/<name>.jsonl``, ``out/pictures/``, ``dataset_info.json`` and ``report.json``.
 
     With a limit the converted records are shuffled by the seed and taken in that order until
-    ``limit`` of them have sound pictures; no other picture is looked at.
+    ``limit`` of them have sound pictures; no other picture is looked at. (Out of a tar archive,
+    which has one order only, every picture that a record names is unpacked for the time being.)
 
     Raises:
         ConfigError: see :func:`dft_factory.data.prepare.prepare`.

@@ -76,6 +76,9 @@ def _growing_layer() -> Any:
             """Replace everything that is held."""
             self.keys, self.values = self.room = (keys, values)
 
+        def batch_select_indices(self, indices: Any) -> None:
+            self.hold(self.keys[indices], self.values[indices])
+
     return GrowingLayer
 
 

@@ -17,6 +17,8 @@ import yaml
 from tests.support.cli import Run, relative_error, train
 from tests.support.drawn import tiny_wethink
 
+pytestmark = pytest.mark.timeout(3600)  # the extension is compiled in the first one's time
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

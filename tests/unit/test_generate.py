@@ -139,6 +139,36 @@ def test_rows_that_end_leave_the_others_as_they_are(
     assert late[1:] == some[1:]
 
 
+def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
+    """Their cache cannot be joined: rows end and leave, others wait for the whole batch."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=6,
+        max_window_layers=1,
+        initializer_range=0.5,
+    )
+    model = Qwen2ForCausalLM(config).eval()
+    hf_cache.prepare(model)
+    starts = [list(range(5 + i, 13 + 3 * i)) for i in range(5)][::-1]
+    decoding = Decoding(max_new_tokens=10, batch_size=3)
+    made = decode(model, starts, decoding, [0] * 5, lambda row, ids: len(ids) > 2 * row + 1)
+    for row, (ids, new) in enumerate(zip(starts, made, strict=True)):
+        output = model.generate(
+            torch.tensor([ids]), do_sample=False, max_new_tokens=10, eos_token_id=-1, pad_token_id=0
+        )
+        assert new == output[0, len(ids) :].tolist()[: 2 * row + 2]
+
+
 def test_an_unsupported_generation_config_is_refused(
     loaded: tuple[Any, Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,10 @@ from dft_eval.benchmark import Benchmark, JudgeChoice
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generate import Decoding
 from dft_eval.results import BenchmarkResult, read_items
-from dft_eval.vlm.mathverse import MATHVERSE
+from dft_eval.vlm.mathverse import MATHVERSE, options
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.openai_scoring import JudgePrompts
+from dft_eval.vlm.tables import Row
 from dft_eval.vlm.wemath import WEMATH
 from tests.support.judge_server import Answer, JudgeServer, judge_server, read_well
 from tests.support.vlm_tables import (
@@ -333,6 +334,7 @@ def test_every_setting_is_recorded(tmp_path: Path) -> None:
         ({"key": "2steps_3"}, "none of 2steps_1"),
         ({"key": "2steps_2"}, "has 2steps_2 already"),
         ({"answer": ""}, "column 'answer' is empty"),
+        ({"answer": "G"}, "none of its options"),
     ],
 )
 def test_malformed_wemath_rows(change: dict[str, Any], named: str, tmp_path: Path) -> None:
@@ -345,9 +347,43 @@ def test_malformed_wemath_rows(change: dict[str, Any], named: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        ({"answer": "F"}, "none of its options"),
+        ({"choices": "A, B"}, "is no list"),
+        ({"category": ""}, "column 'category' is empty"),
+    ],
+)
+def test_malformed_mathvision_rows(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    """Before anything is generated."""
+    rows = [{**mathvision_row(0, "A", LETTERS), **change}, mathvision_row(1, "8")]
+    with pytest.raises(UsageError, match=named):
+        run(MATHVISION, tmp_path, rows, ["A", "8"], judge=RULES)
+    assert not list((tmp_path / "out").glob("*.completions.jsonl"))
+
+
+def test_the_choices_of_real_mathverse_questions_are_read(test_data: Path) -> None:
+    """All 60: every letter in turn, each with a text, the right one among them."""
+    file = test_data / "mathverse" / "testmini_text_only_sample.json"
+    items = json.loads(file.read_text(encoding="utf-8"))
+    for item in items:
+        cells = {**item, "question_for_eval": item["question"]}
+        found = options(Row(item["sample_index"], cells, ()))
+        assert list(found) == list("ABCDEFG"[: len(found)])
+        assert all(found.values())
+        assert item["answer"] in found
+    assert len(items) == 60
+
+
+def test_choices_that_are_not_listed_are_known_by_their_letters() -> None:
+    cells = {"question_type": "multi-choice", "answer": "E", "question_for_eval": "Which one?"}
+    assert options(Row("1", cells, ())) == dict.fromkeys("ABCDE", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
         ({"problem_version": "Text Only"}, "none of Vision Only"),
         ({"question_type": "essay"}, "none of multi-choice, free-form"),
-        ({"answer": "F"}, "none of its choices"),
+        ({"answer": "12"}, "is no letter"),
     ],
 )
 def test_malformed_mathverse_rows(change: dict[str, Any], named: str, tmp_path: Path) -> None:

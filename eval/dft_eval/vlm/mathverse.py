@@ -52,7 +52,7 @@ def options(row: Row) -> dict[str, str]:
     """Letter to text, as they stand under 'Choices:'; empty for a free answer.
 
     Raises:
-        UsageError: an unknown question type, or a right letter that is no option.
+        UsageError: an unknown question type, or a right answer that is no letter.
     """
     kind = row.text("question_type")
     if kind not in QUESTION_TYPES:
@@ -62,11 +62,25 @@ def options(row: Row) -> dict[str, str]:
     if kind == "free-form":
         return {}
     listed = row.text("question_for_eval").partition("Choices:")[2]
-    found = dict(_CHOICE.findall(listed)) or dict.fromkeys("ABCD", "")
+    found = dict(_CHOICE.findall(listed))
     gold = row.text("answer").strip()
-    if gold not in found:
-        raise UsageError(f"row {row.id}: answer {gold!r} is none of its choices {list(found)}.")
-    return found
+    if not re.fullmatch("[A-Z]", gold):
+        raise UsageError(f"row {row.id}: answer {gold!r} of a {kind} is no letter.")
+    # Choices that are not listed line by line are known by their letters alone.
+    return found if gold in found else dict.fromkeys("ABCD", "") | {gold: ""}
+
+
+def check(rows: Sequence[Row]) -> None:
+    """Refuse rows without version, answer or known question type.
+
+    Raises:
+        UsageError: naming the row.
+    """
+    for row in rows:
+        version(row)
+        options(row)
+        row.text("answer")
+        row.text("question_for_eval")
 
 
 def score(
@@ -116,6 +130,7 @@ TASK = Task(
         "question_type",
         "question_for_eval",
     ),
+    check=check,
     prompt=prompts.question,
     needs_judge=True,
     requests_an_item=2,

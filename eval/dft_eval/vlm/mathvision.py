@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from dft_eval.benchmark import Benchmark, Request, finish
+from dft_eval.errors import UsageError
 from dft_eval.generate import Completion
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr
@@ -23,6 +24,19 @@ from dft_eval.vlm.tables import Row, literal_list
 def options(row: Row) -> dict[str, str]:
     """Letter to text; empty for a free answer."""
     return {chr(ord("A") + i): text for i, text in enumerate(literal_list(row, "choices"))}
+
+
+def check(rows: Sequence[Row]) -> None:
+    """Refuse rows without an answer, a subject, or the right letter among the options.
+
+    Raises:
+        UsageError: naming the row.
+    """
+    for row in rows:
+        row.text("category")
+        gold, found = row.text("answer").strip(), options(row)
+        if found and gold not in found:
+            raise UsageError(f"row {row.id}: answer {gold!r} is none of its options {list(found)}.")
 
 
 def score(
@@ -81,6 +95,7 @@ def _result(
 TASK = Task(
     tables=(tables.MATHVISION, tables.MATHVISION_MINI),
     columns=("question", "choices", "answer", "category"),
+    check=check,
     prompt=prompts.question,
     needs_judge=True,
     requests_an_item=1,

@@ -57,6 +57,7 @@ class Task:
     Attributes:
         tables: the published tables, the whole one first.
         columns: of the table that are read.
+        check: raises UsageError for rows that could not be scored, before anything is generated.
         prompt: of one row.
         needs_judge: whether its answers may be free text.
         requests_an_item: that the judge is asked at most.
@@ -66,6 +67,7 @@ class Task:
 
     tables: tuple[Published, ...]
     columns: tuple[str, ...]
+    check: Callable[[Sequence[Row]], object]
     prompt: Callable[[Row], Prompt]
     needs_judge: bool
     requests_an_item: int
@@ -150,6 +152,7 @@ def evaluate(
         limit=request.limit,
         pictures=request.out / "pictures",
     )
+    task.check(table.rows)
     prompts = [task.prompt(row) for row in table.rows]
     judge = _judge(task, benchmark, request, len(prompts))
     with Progress(f"{title}: completions") as progress:

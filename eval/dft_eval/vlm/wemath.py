@@ -99,6 +99,19 @@ def problems(rows: Sequence[Row], items: Sequence[ItemScore]) -> tuple[list[Prob
     return whole, len(parts) - len(whole)
 
 
+def check(rows: Sequence[Row]) -> None:
+    """Refuse rows whose place in a problem is not clear, or whose right answer is no option.
+
+    Raises:
+        UsageError: naming the row.
+    """
+    problems(rows, [ItemScore(id=row.id) for row in rows])
+    for row in rows:
+        gold, found = row.text("answer").strip(), prompts.option_texts(row)
+        if gold not in found:
+            raise UsageError(f"row {row.id}: answer {gold!r} is none of its options {list(found)}.")
+
+
 def dimensions(found: Sequence[Problem]) -> dict[str, float | None]:
     """The breakdown: loose score, and the four dimensions strict and loose.
 
@@ -175,6 +188,7 @@ def _result(
 TASK = Task(
     tables=(tables.WEMATH,),
     columns=("ID", "key", "question", "answer", "A", "B"),
+    check=check,
     prompt=prompts.multiple_choice,
     needs_judge=False,
     requests_an_item=0,
