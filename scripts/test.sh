@@ -6,6 +6,8 @@
 # More words are handed to pytest: bash scripts/test.sh tests/unit -k loss
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Where it is set, every process compiles its imports anew: half a minute with LLaMA-Factory's.
+unset PYTHONDONTWRITEBYTECODE
 
 with_toolchains=
 if [ "${1:-}" = "--with-toolchains" ]; then

@@ -330,7 +330,7 @@ def started(text_bench: Bench, folder: Path, wheel: Path) -> Iterator[Started]:
     def cli(name: str, config: dict[str, Any], python: Path | None = None, **options: Any) -> None:
         if python is not None:
             options["command"] = (str(python), "-m", "llamafactory.cli", "train")
-        done[name] = pool.submit(train, config, folder / "runs" / name, **options)
+        done[name] = pool.submit(train, config, folder / "runs" / name, fresh=True, **options)
 
     with ThreadPoolExecutor(2) as pool:
         done: Started = {}

@@ -25,7 +25,8 @@ import torch  # activates dft-factory, before anything here imports llamafactory
 import yaml
 
 from tests.conftest import Bench
-from tests.support.cli import clean_environment, executable, free_port, train
+from tests.support import warm
+from tests.support.cli import TIMEOUT_SECONDS, clean_environment, executable, free_port, train
 
 OURS = {
     "dft": ("dft", "full"),
@@ -312,19 +313,11 @@ def test_revert_restores_the_original_objects(started: Started) -> None:
 
 def cli(command: str, *arguments: str, stdin: str = "") -> str:
     """Everything that a successful ``llamafactory-cli`` printed."""
-    done = subprocess.run(
-        [executable("llamafactory-cli"), command, *arguments],
-        env=clean_environment(),
-        input=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=300,
-        check=False,
+    status, output = warm.run(
+        [command, *arguments], clean_environment(), stdin=stdin, timeout=TIMEOUT_SECONDS
     )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
+    assert status == 0, output[-6000:]
+    return output
 
 
 def recipe(folder: Path, name: str, config: dict[str, Any]) -> str:

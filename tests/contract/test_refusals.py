@@ -498,7 +498,11 @@ def started(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with ThreadPoolExecutor(2) as pool:
         done: Started = {
             name: pool.submit(
-                train, text_bench.config(**changes), folder / name.replace(" ", "-"), **options
+                train,
+                text_bench.config(**changes),
+                folder / name.replace(" ", "-"),
+                fresh=True,
+                **options,
             )
             for name, (changes, options) in runs.items()
         }

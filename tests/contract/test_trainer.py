@@ -136,20 +136,6 @@ def test_objectives_are_told_apart(bench: Bench, runs: dict[str, Run]) -> None:
     assert relative_error(runs["dft"].gradients, runs["sft"].gradients) > 0.5
 
 
-def test_stock_run_is_untouched_by_the_package(text_bench: Bench, tmp_path: Path) -> None:
-    """``finetuning_type: full`` with the entry point active and switched off: the same bytes."""
-    weights = []
-    for autoload in ("1", "0"):
-        run = train(
-            text_bench.config(finetuning_type="full", max_steps=2),
-            tmp_path / f"stock{autoload}",
-            environment={"TORCH_DEVICE_BACKEND_AUTOLOAD": autoload, "PYTHONPATH": ""},
-        ).ok()
-        weights.append((run.folder / "model.safetensors").read_bytes())
-        assert "nll" not in run.log[0]
-    assert weights[0] == weights[1]
-
-
 def _tokenized(folder: Path, labelled: list[bool]) -> Path:
     """A data set tokenized beforehand, some of whose examples have no label at all."""
     from datasets import Dataset, DatasetDict

@@ -70,7 +70,7 @@ average_tokens_across_devices: false
             "zero_optimization": {"stage": 4, "overlap_com": True, "reduce_bucket_size": "auto"},
         }
     ),
-    "against.yaml": GOOD + "deepspeed: configs/z4.json\n",
+    "against.yaml": GOOD.replace("use_cpu: true\n", "") + "deepspeed: configs/z4.json\n",
     "fsdp.yaml": """
 distributed_type: FSDP
 mixed_precison: bf16

@@ -49,6 +49,7 @@ def test_same_curve_as_one_process(text_bench: Bench, tmp_path: Path) -> None:
         tmp_path / "two",
         command=("accelerate", "launch", "--config_file", str(launch), spec.origin),
         environment={"RECORD_GRADIENTS": ""},
+        fresh=True,
     ).ok()
     assert "made from whole logits" not in two.output
     assert len(losses(one)) == 5

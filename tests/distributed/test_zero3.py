@@ -59,6 +59,7 @@ def runs(
             folder / f"zero3-{objective}",
             ranks=2,
             environment=environment,
+            fresh=True,
         ).ok()
     return found
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-PLUGIN = Path(__file__).parent / "torch_plugin"
+from tests.support import warm
+
 TIMEOUT_SECONDS = 600
 
 
@@ -106,24 +107,32 @@ def train(
     ranks: int = 1,
     command: tuple[str, ...] = ("llamafactory-cli", "train"),
     environment: dict[str, str] | None = None,
+    fresh: bool = False,
 ) -> Run:
-    """``llamafactory-cli train config.yaml`` with ``output_dir: folder``; records gradients."""
+    """``llamafactory-cli train config.yaml`` with ``output_dir: folder``; records gradients.
+
+    Args:
+        fresh: in processes of its own from the first import on, instead of a warm one. Needed where
+            ``environment`` says something that is read at import.
+    """
     recipe = folder.with_suffix(".yaml")
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(yaml.safe_dump({"output_dir": str(folder), **config}))
     extra = {
         "RECORD_GRADIENTS": str(folder.with_suffix(".gradients.pt")),
         "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(PLUGIN), os.environ.get("PYTHONPATH", "")])
+            filter(None, [str(warm.PLUGIN), os.environ.get("PYTHONPATH", "")])
         ),
     }
     if ranks > 1:
-        extra.update(
-            FORCE_TORCHRUN="1",
-            NPROC_PER_NODE=str(ranks),
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(free_port()),
-        )
+        extra.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    if not fresh:
+        assert command[0] == "llamafactory-cli", command
+        everything = clean_environment(**{**extra, **(environment or {})})
+        words = [*command[1:], str(recipe)]
+        return Run(*warm.run(words, everything, ranks=ranks, timeout=TIMEOUT_SECONDS), folder)
+    if ranks > 1:
+        extra.update(FORCE_TORCHRUN="1", NPROC_PER_NODE=str(ranks))
     done = subprocess.run(
         [executable(command[0]), *command[1:], str(recipe)],
         env=clean_environment(**{**extra, **(environment or {})}),

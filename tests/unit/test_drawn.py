@@ -185,7 +185,7 @@ def test_tables_through_vlmevalkits_reader(tmp_path: Path) -> None:
 
 
 def test_small_model_spells_the_drawn_texts_in_few_tokens(tmp_path: Path) -> None:
-    """With their texts in its corpus the tokenizer needs under a third of the tokens."""
+    """With their texts in its corpus the tokenizer needs under two thirds of the tokens."""
     from transformers import AutoProcessor
 
     from dft_factory.data.drawn import texts
@@ -197,6 +197,6 @@ def test_small_model_spells_the_drawn_texts_in_few_tokens(tmp_path: Path) -> Non
         sum(len(AutoProcessor.from_pretrained(p).tokenizer.encode(text)) for text in texts())
         for p in (plain, fitted)
     ]
-    assert lengths[1] < lengths[0] / 3
+    assert lengths[1] < lengths[0] * 2 / 3
     with pytest.raises(ConfigError, match=r"size: 'huge' is unknown. Choose one of tiny, small"):
         make_tiny("qwen2.5-vl", tmp_path / "x", size="huge")
