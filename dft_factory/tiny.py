@@ -66,7 +66,12 @@ _VISION_CHAT = (
 
 @dataclass(frozen=True)
 class Size:
-    """How wide and deep; the vision tower for Qwen2.5-VL alone."""
+    """How wide and deep; the vision tower for Qwen2.5-VL alone.
+
+    Attributes:
+        initializer_range: standard deviation of the random weights. Qwen's 0.02 is for wide layers;
+            narrow ones hand on too little of a picture to learn from it.
+    """
 
     hidden: int
     intermediate: int
@@ -74,11 +79,12 @@ class Size:
     vision_hidden: int
     vision_intermediate: int
     vision_layers: int
+    initializer_range: float
 
 
 SIZES = {
-    "tiny": Size(64, 128, 2, 32, 64, 2),
-    "small": Size(96, 256, 3, 64, 128, 3),
+    "tiny": Size(64, 128, 2, 32, 64, 2, 0.02),
+    "small": Size(96, 256, 3, 64, 128, 3, 0.06),
 }
 """``tiny`` for trying things out; ``small`` can learn an easy task in minutes on a CPU."""
 
@@ -118,6 +124,7 @@ def _text_config(tokenizer: Any, tie_word_embeddings: bool, size: Size) -> dict[
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 32768,
+        "initializer_range": size.initializer_range,
         "tie_word_embeddings": tie_word_embeddings,
         "bos_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
         "eos_token_id": tokenizer.eos_token_id,
@@ -167,7 +174,8 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
             "num_heads": 2,
             "out_hidden_size": text["hidden_size"],
             "fullatt_block_indexes": [size.vision_layers - 1],
-            "window_size": 56,
+            "window_size": 112,
+            "initializer_range": size.initializer_range,
         },
         tie_word_embeddings=tie_word_embeddings,
         **{

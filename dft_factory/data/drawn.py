@@ -98,8 +98,8 @@ def _ink(rng: random.Random) -> tuple[int, int, int]:
 
 
 def _shape(draw: ImageDraw.ImageDraw, rng: random.Random, answer: int) -> None:
-    radius = rng.randint(18, 34)
-    x, y = (rng.randint(radius + 2, SIDE - radius - 2) for _ in range(2))
+    radius = rng.randint(28, 40)
+    x, y = (SIDE // 2 + rng.randint(-8, 8) for _ in range(2))
     ink = _ink(rng)
     if answer == 0:
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
@@ -125,12 +125,12 @@ def _count(draw: ImageDraw.ImageDraw, rng: random.Random, answer: int) -> None:
 
 
 def _angle(draw: ImageDraw.ImageDraw, rng: random.Random, answer: int) -> None:
+    """One leg to the right, the other up or over; the lengths vary."""
     degrees = (rng.uniform(25, 60), 90.0, rng.uniform(115, 150), 180.0)[answer]
-    start = rng.uniform(0, 360)
     ink = _ink(rng)
-    x, y = (SIDE / 2 + rng.randint(-8, 8) for _ in range(2))
-    for direction in (start, start + degrees):
-        length = rng.randint(34, 44)
+    x, y = SIDE / 2 + rng.randint(-6, 6), SIDE * 0.7 + rng.randint(-6, 6)
+    for direction in (0.0, -degrees):
+        length = rng.randint(36, 46)
         end = (
             x + length * math.cos(math.radians(direction)),
             y + length * math.sin(math.radians(direction)),
