@@ -182,18 +182,18 @@ def run(items: int = ITEMS) -> Path:
             [ROOT / "base" / "trained.json", twins_data / "made.json"],
         )
     pictures, blank = make_tables(items)
-    folders = []
     rows: dict[str, Mapping[str, Score]] = {}
     for label, model in models.items():
         for where, title in ((pictures, label), (blank, f"{label}, white pictures")):
             out = ROOT / label if where == pictures else ROOT / label / "blank"
             rows[title] = cells(evaluate(title, model, where, out).results)
-            folders.append(out)
     n_problems = 2 * items // 7
     guessed = {name: chance(name, n_problems if name == "wemath" else items) for name in BENCHMARKS}
     text = table({"chance": {**guessed, "wemath steps": chance("steps", items)}, **rows})
     atomic_write(ROOT / "table.txt", text)
-    paths = build_report(folders, ROOT, title="A small Qwen2.5-VL: base, SFT and DFT")
+    paths = build_report(
+        [ROOT / label for label in LABELS], ROOT, title="A small Qwen2.5-VL: base, SFT and DFT"
+    )
     sys.stdout.write(text)
     say(f"done in {(time.monotonic() - started) / 60:.1f} minutes: {paths.html}")
     return paths.html
