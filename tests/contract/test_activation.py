@@ -27,7 +27,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bench
-from tests.support.cli import Run, clean_environment, executable, relative_error, train
+from tests.support.cli import (
+    Run,
+    clean_environment,
+    executable,
+    parseable,
+    relative_error,
+    train,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTOLOAD_OFF = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
@@ -216,18 +223,7 @@ UNSUPPORTED = TRY.format(
     """,
 ).replace("import torch", "import torch, llamafactory", 1)
 
-PARSES = json.dumps(
-    {
-        "model_name_or_path": "some/model",
-        "stage": "sft",
-        "do_train": True,
-        "dataset": "some_set",
-        "template": "qwen",
-        "output_dir": "some_folder",
-        "use_cpu": True,
-        "report_to": "none",
-    }
-)
+PARSES = json.dumps(parseable())
 
 
 def unsupported(folder: Path) -> Any:

@@ -26,7 +26,14 @@ import yaml
 
 from tests.conftest import Bench
 from tests.support import warm
-from tests.support.cli import TIMEOUT_SECONDS, clean_environment, executable, free_port, train
+from tests.support.cli import (
+    TIMEOUT_SECONDS,
+    clean_environment,
+    executable,
+    free_port,
+    parseable,
+    train,
+)
 
 OURS = {
     "dft": ("dft", "full"),
@@ -43,21 +50,6 @@ OURS = {
 STOCK = ("full", "lora", "freeze", "oft")
 
 
-def training(**changes: Any) -> dict[str, Any]:
-    """A recipe that parses without a model or a data set at hand."""
-    return {
-        "model_name_or_path": "some/model",
-        "stage": "sft",
-        "do_train": True,
-        "dataset": "some_set",
-        "template": "qwen",
-        "output_dir": "some_folder",
-        "use_cpu": True,
-        "report_to": "none",
-        **changes,
-    }
-
-
 def words(config: dict[str, Any]) -> list[str]:
     """The same recipe as command line words."""
     return [word for key, value in config.items() for word in (f"--{key}", str(value))]
@@ -72,7 +64,7 @@ def parsed(config: dict[str, Any] | list[str]) -> Any:
 @pytest.mark.parametrize("form", ["yaml", "words"])
 @pytest.mark.parametrize("value", OURS)
 def test_value_is_translated_to_llamafactorys_method(value: str, form: str) -> None:
-    config = training(finetuning_type=value)
+    config = parseable(finetuning_type=value)
     arguments = parsed(config if form == "yaml" else words(config))
     objective, method = OURS[value]
     assert arguments.finetuning_type == method
@@ -83,7 +75,7 @@ def test_value_is_translated_to_llamafactorys_method(value: str, form: str) -> N
 @pytest.mark.parametrize("form", ["yaml", "words"])
 @pytest.mark.parametrize("value", STOCK)
 def test_stock_value_selects_no_objective(value: str, form: str) -> None:
-    config = training(finetuning_type=value)
+    config = parseable(finetuning_type=value)
     arguments = parsed(config if form == "yaml" else words(config))
     assert (arguments.finetuning_type, arguments.dft_objective) == (value, None)
     assert arguments.dft_weight is None
@@ -101,11 +93,13 @@ def test_stock_value_selects_no_objective(value: str, form: str) -> None:
     ],
 )
 def test_weight_is_canonical(written: str, canonical: str) -> None:
-    assert parsed(training(finetuning_type="dft", dft_weight=written)).dft_weight == canonical
+    assert parsed(parseable(finetuning_type="dft", dft_weight=written)).dft_weight == canonical
 
 
 def test_words_with_equals_signs() -> None:
-    arguments = parsed([*words(training()), "--finetuning_type=dft_lora", "--dft_weight=power:0.5"])
+    arguments = parsed(
+        [*words(parseable()), "--finetuning_type=dft_lora", "--dft_weight=power:0.5"]
+    )
     found = (arguments.dft_objective, arguments.finetuning_type, arguments.dft_weight)
     assert found == ("dft", "lora", "power:0.5")
 
@@ -113,16 +107,16 @@ def test_words_with_equals_signs() -> None:
 def test_selection_reaches_the_trainer_side() -> None:
     from dft_factory.objectives import selection_of
 
-    selection = selection_of(parsed(training(finetuning_type="dft_oft", dft_weight="floor:0.1")))
+    selection = selection_of(parsed(parseable(finetuning_type="dft_oft", dft_weight="floor:0.1")))
     assert selection is not None
     assert (selection.name, selection.weight.spec) == ("dft_oft", "floor:0.1")
-    assert selection_of(parsed(training(finetuning_type="oft"))) is None
+    assert selection_of(parsed(parseable(finetuning_type="oft"))) is None
 
 
 @pytest.mark.parametrize("form", ["yaml", "words"])
 def test_objective_cannot_be_set_from_outside(form: str) -> None:
     """``dft_objective`` is what finetuning_type was translated to, no setting of its own."""
-    config = training(finetuning_type="lora", dft_objective="dft")
+    config = parseable(finetuning_type="lora", dft_objective="dft")
     with pytest.raises(ValueError, match="dft_objective"):
         parsed(config if form == "yaml" else words(config))
 
@@ -141,7 +135,7 @@ def test_export_chat_and_api_parse_the_same_values(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["dft_lora", "sft", "lora"])
 def test_arguments_survive_copies(value: str) -> None:
-    original = parsed(training(finetuning_type=value))
+    original = parsed(parseable(finetuning_type=value))
     for copied in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
         assert type(copied) is type(original)
         assert asdict(copied) == asdict(original)
@@ -206,9 +200,9 @@ DUMP_STOCK_PARSES = """
 """
 
 STOCK_CONFIGS = {
-    **{value: training(finetuning_type=value) for value in STOCK},
-    "default": training(),
-    "many": training(
+    **{value: parseable(finetuning_type=value) for value in STOCK},
+    "default": parseable(),
+    "many": parseable(
         finetuning_type="lora",
         lora_target="q_proj, v_proj",
         additional_target="embed_tokens",
@@ -217,9 +211,9 @@ STOCK_CONFIGS = {
         label_smoothing_factor=0.1,
         packing=True,
     ),
-    "dpo": training(finetuning_type="lora", stage="dpo", pref_beta=0.2),
-    "pt": training(finetuning_type="full", stage="pt"),
-    "words": words(training(finetuning_type="freeze", freeze_trainable_layers=1)),
+    "dpo": parseable(finetuning_type="lora", stage="dpo", pref_beta=0.2),
+    "pt": parseable(finetuning_type="full", stage="pt"),
+    "words": words(parseable(finetuning_type="freeze", freeze_trainable_layers=1)),
 }
 
 

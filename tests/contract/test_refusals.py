@@ -19,7 +19,7 @@ import yaml
 from dft_factory.errors import ConfigError, DftFactoryError, UpstreamContractError
 from dft_factory.objectives import select
 from tests.conftest import Bench
-from tests.support.cli import Run, clean_environment, train
+from tests.support.cli import Run, clean_environment, parseable, train
 
 UNKNOWN_TYPE = (
     "finetuning_type: {0} is unknown. Choose LLaMA-Factory's full, lora, freeze, oft, or dft, "
@@ -142,19 +142,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def training(**changes: Any) -> dict[str, Any]:
-    """A recipe that parses without a model or a data set at hand."""
-    return {
-        "model_name_or_path": "some/model",
-        "stage": "sft",
-        "do_train": True,
-        "finetuning_type": "dft",
-        "dataset": "some_set",
-        "template": "qwen",
-        "output_dir": "some_folder",
-        "use_cpu": True,
-        "report_to": "none",
-        **changes,
-    }
+    """A DFT recipe that parses without a model or a data set at hand."""
+    return parseable(**{"finetuning_type": "dft", **changes})
 
 
 def parse(config: dict[str, Any]) -> Any:

@@ -125,6 +125,21 @@ def test_gradient_does_not_depend_on_how_the_batch_is_split(
         assert parts.log[0][name] == pytest.approx(whole.log[0][name], rel=1e-5)
 
 
+def test_stock_multimodal_sft_depends_on_how_the_batch_is_split(
+    vl_bench: Bench, tmp_path: Path, record_property: Any
+) -> None:
+    """Why ``sft`` exists beside ``full``: with a processor LLaMA-Factory averages micro-batches.
+
+    When this fails, LLaMA-Factory has mended it, and the README's warning can go.
+    """
+    whole = train(vl_bench.config(finetuning_type="full"), tmp_path / "whole").ok()
+    split = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    parts = train(vl_bench.config(finetuning_type="full", **split), tmp_path / "parts").ok()
+    error = relative_error(parts.gradients, whole.gradients)
+    record_property("vl full, accumulated", error)
+    assert error > 0.1
+
+
 def test_objectives_are_told_apart(bench: Bench, runs: dict[str, Run]) -> None:
     """Both log the same data; only the weight differs."""
     dft, sft = runs["dft"].ok().log[0], runs["sft"].ok().log[0]

@@ -73,6 +73,21 @@ class Run:
         return self
 
 
+def parseable(**changes: Any) -> dict[str, Any]:
+    """A recipe that parses without a model or a data set at hand."""
+    return {
+        "model_name_or_path": "some/model",
+        "stage": "sft",
+        "do_train": True,
+        "dataset": "some_set",
+        "template": "qwen",
+        "output_dir": "some_folder",
+        "use_cpu": True,
+        "report_to": "none",
+        **changes,
+    }
+
+
 def base_config(model: Path, data: Path, dataset: str, template: str) -> dict[str, Any]:
     """A recipe of one step on four examples in fp32 on CPU; tests change what they are about."""
     return {
