@@ -29,10 +29,15 @@ class TokenLoss:
         total: sum over labelled tokens of sg(w)·NLL, scalar, differentiable, in nats. Without a
             labelled token it is a zero through which backward still runs.
         rows: per example the sums of the columns :data:`STATISTICS`, (B, 5), detached.
+        logps: log-probability of each labelled token, (n,), at least fp32, detached; example by
+            example, in the order of the text.
+        targets: the labelled tokens themselves, (n,), int64.
     """
 
     total: Tensor
     rows: Tensor
+    logps: Tensor
+    targets: Tensor
 
 
 def shift_labels(labels: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
@@ -108,10 +113,14 @@ def token_weighted_nll(
     targets = shift_labels(labels, ignore_index).to(logits.device)
     labelled = targets.ne(ignore_index)
     sequence = labelled.nonzero(as_tuple=True)[0]
-    logps = per_token_logps(logits[labelled], targets[labelled])
+    targets = targets[labelled]
+    logps = per_token_logps(logits[labelled], targets)
     n_rows = labels.shape[0]
     with torch.no_grad():
         weights = weight(logps, sequence, n_rows)
     return TokenLoss(
-        total=-(weights * logps).sum(), rows=token_rows(logps, weights, sequence, n_rows)
+        total=-(weights * logps).sum(),
+        rows=token_rows(logps, weights, sequence, n_rows),
+        logps=logps.detach(),
+        targets=targets,
     )

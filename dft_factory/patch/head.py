@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ class HeadLoss:
         if self._answer is None or not torch.is_tensor(logits):
             return None
         # Ties the loss to the model's output, where DDP looks for what takes part in it.
-        return TokenLoss(self._answer.total + 0.0 * logits.sum(), self._answer.rows)
+        return replace(self._answer, total=self._answer.total + 0.0 * logits.sum())
 
     def is_untouched(self, logits: Any) -> bool:
         """Whether the model did to the head's output what ``transform`` says, and nothing else."""
@@ -110,6 +111,7 @@ class HeadLoss:
         targets = shift_labels(labels, IGNORE_INDEX).to(hidden.device)
         labelled = targets.ne(IGNORE_INDEX)
         sequence = labelled.nonzero(as_tuple=True)[0]
+        targets = targets[labelled]
         kind = hidden.device.type
         dtype = self._head.weight.dtype
         if torch.is_autocast_enabled(kind):
@@ -119,7 +121,7 @@ class HeadLoss:
             loss = linear_token_weighted_nll(
                 hidden[labelled].to(dtype),
                 self._head.weight.to(dtype),
-                targets[labelled],
+                targets,
                 sequence,
                 labels.shape[0],
                 token_weight,
@@ -128,7 +130,10 @@ class HeadLoss:
                 expected_scale=expected_scale,
             )
         self._answer = TokenLoss(
-            loss.total, token_rows(loss.logps, loss.weights, sequence, labels.shape[0])
+            total=loss.total,
+            rows=token_rows(loss.logps, loss.weights, sequence, labels.shape[0]),
+            logps=loss.logps,
+            targets=targets,
         )
         probe = torch.tensor(PROBE, device=hidden.device, dtype=hidden.dtype)
         return (probe + 0.0 * loss.total.to(hidden.dtype)).reshape(1, 1, -1)

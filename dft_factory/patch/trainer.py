@@ -7,7 +7,8 @@ method hands on to the original unless one of our objectives is asked for.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ from dft_factory.losses.token import (
 )
 from dft_factory.objectives import Selection, selection_of
 from dft_factory.patch.head import HeadLoss, find_head, transform_of
+from dft_factory.patch.record import COLUMNS, FILE_NAME, Recorder, end_of_turn_ids, sums_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +37,9 @@ else:
     _Base = object
 
 
-def _means(sums: Tensor) -> dict[str, float]:
-    """Token means of summed :data:`STATISTICS`, (5,); NaN where there was no labelled token."""
-    named = dict(zip(STATISTICS, sums.tolist(), strict=True))
+def _means(sums: Sequence[float]) -> dict[str, float]:
+    """Token means of five summed :data:`STATISTICS`; NaN where there was no labelled token."""
+    named = dict(zip(STATISTICS, sums, strict=True))
     tokens = named.pop("tokens")
     return {name: value / tokens if tokens else float("nan") for name, value in named.items()}
 
@@ -97,6 +99,10 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
     ``token_weight_mean``, means over the labelled tokens of all ranks since the last log. In
     evaluation the same with the prefix, and ``eval_loss`` as the mean over all labelled tokens of
     the set, so that it depends on neither batch size nor number of ranks.
+
+    Each training log also adds a line to ``token_probabilities.jsonl`` in ``output_dir``, and may
+    bring a warning (``patch.record``, ``watch``): from the sums of the same pass, in the same
+    exchange between the ranks.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -110,6 +116,10 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = False
         self.compute_loss_func = self._token_weighted_loss
         self._since_log: Tensor | None = None
+        self._recorder: Recorder | None = None
+        template = getattr(self.data_collator, "template", None)
+        ends = end_of_turn_ids(template, self.processing_class)
+        self._end_of_turn = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
         self._evaluated: list[Tensor] | None = None
         self._keep_logits = False
         self._head_checked = False
@@ -186,17 +196,28 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         loss = self._loss_of_head(logits)
         if loss is None:
             loss = token_weighted_nll(logits, labels, self._selection.weight, IGNORE_INDEX)
-        rows = loss.rows.double() if loss.rows.device.type in ("cpu", "cuda") else loss.rows
         if self._evaluated is not None:
+            rows = loss.rows.double() if loss.rows.device.type in ("cpu", "cuda") else loss.rows
             # Drops the rows that pad the last batch of uneven ranks; gather_function does not,
             # since transformers' Seq2SeqTrainer sets it to plain gather.
             gathered = self.accelerator.gather_for_metrics(rows)
             self._evaluated.append(gathered.sum(dim=0))
         else:
-            sums = rows.sum(dim=0)
+            sums = sums_of(loss, self._end_of_turn.to(loss.targets.device))
             self._since_log = sums if self._since_log is None else self._since_log + sums
+            self._start_recorder()
         normalised: Tensor = loss.total / num_items_in_batch
         return normalised
+
+    def _start_recorder(self) -> None:
+        """At the first loss of a training, when the step at which it begins is known."""
+        if self._recorder is None and self.is_world_process_zero():
+            assert self._selection is not None
+            self._recorder = Recorder(
+                Path(self.args.output_dir) / FILE_NAME,
+                self.state.global_step,
+                warns=self._selection.objective.weighted,
+            )
 
     def _loss_of_head(self, logits: Tensor) -> TokenLoss | None:
         """What the head made of the open request; None where it gave whole logits."""
@@ -231,11 +252,20 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
             sums = self._since_log
             self._since_log = None
             if sums is None:
-                sums = torch.zeros(len(STATISTICS), dtype=torch.float64, device=self.args.device)
+                sums = torch.zeros(len(COLUMNS), dtype=torch.float64, device=self.args.device)
             if self.args.world_size > 1:
                 sums = self.accelerator.reduce(sums, reduction="sum")
-            means = _means(sums)
+            values = sums.tolist()
+            means = _means(values[: len(STATISTICS)])
             logs.update({logged: means[name] for name, logged in LOGGED.items()})
+            if self._recorder is not None:
+                self._recorder.record(
+                    values,
+                    step=self.state.global_step,
+                    max_steps=self.state.max_steps,
+                    epoch=self.state.epoch,
+                    ranks=self.args.world_size,
+                )
         super().log(logs, start_time)
 
     def evaluation_loop(
@@ -260,7 +290,7 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         finally:
             self._evaluated = None
         if evaluated:
-            means = _means(torch.stack(evaluated).sum(dim=0))
+            means = _means(torch.stack(evaluated).sum(dim=0).tolist())
             output.metrics[f"{metric_key_prefix}_loss"] = means["objective"]
             for name, logged in LOGGED.items():
                 output.metrics[f"{metric_key_prefix}_{logged}"] = means[name]

@@ -1,0 +1,182 @@
+"""What a training run leaves in token_probabilities.jsonl, and when it warns: the stock CLI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_factory.losses.histogram import N_BINS
+from dft_factory.patch.record import FILE_NAME
+from tests.conftest import Bench
+from tests.support.cli import Run, train
+
+pytestmark = pytest.mark.cli
+
+WORDS = {
+    "nll_rises": "the NLL has risen",
+    "end_of_turn": "end-of-turn token does not rise",
+    "weight_near_zero": "next to nothing is trained",
+}
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(x) for x in (run.folder / FILE_NAME).read_text().splitlines()]
+
+
+def said(run: Run) -> dict[str, int]:
+    """Times that each warning was said, those never said left out."""
+    found = {rule: run.output.count(words) for rule, words in WORDS.items()}
+    return {rule: count for rule, count in found.items() if count}
+
+
+@pytest.mark.parametrize("modality", ["text", "vl"])
+def test_one_line_a_log_that_agrees_with_the_log(
+    modality: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Accumulated in one process or on two ranks: the same tokens in the same bins."""
+    bench: Bench = request.getfixturevalue(f"{modality}_bench")
+    runs = {}
+    for name, ranks, changes in (
+        ("one", 1, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}),
+        ("two", 2, {"per_device_train_batch_size": 2}),
+    ):
+        config = bench.config(max_steps=4, logging_steps=2, **changes)
+        runs[name] = train(config, tmp_path / name, ranks=ranks).ok()
+    for name, run in runs.items():
+        rows = lines(run)
+        logged = [row for row in run.log if "nll" in row]
+        assert [row["step"] for row in rows] == [row["step"] for row in logged] == [2, 4]
+        for row, log in zip(rows, logged, strict=True):
+            assert sum(row["counts"]) == row["n_tokens"] > 0
+            assert len(row["counts"]) == N_BINS == len(row["bin_edges"]) - 1
+            for key in ("nll", "mean_token_prob", "token_weight_mean"):
+                assert row[key] == pytest.approx(log[key], rel=1e-9)
+            assert row["ranks"] == (1 if name == "one" else 2)
+            assert row["n_end_of_turn"] == 8  # two steps of four examples of one turn
+            assert 0 < row["end_of_turn_prob"] < 1
+    assert [row["n_tokens"] for row in lines(runs["one"])] == [
+        row["n_tokens"] for row in lines(runs["two"])
+    ]
+    assert lines(runs["one"])[0]["counts"] == lines(runs["two"])[0]["counts"]
+
+
+def test_the_end_of_turn_probability_is_that_of_the_token(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    """Against whole logits of the same checkpoint on the same four examples, before any step."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run = train(text_bench.config(), tmp_path / "run").ok()
+    tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
+    model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=torch.float64)
+    rows = json.loads((text_bench.data / "tiny_text.json").read_text())[:4]
+    found = []
+    for row in rows:
+        text = (
+            "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
+            f"assistant.<|im_end|>\n<|im_start|>user\n{row['instruction']}<|im_end|>\n"
+            f"<|im_start|>assistant\n{row['output']}"
+        )
+        ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
+        logits = model(input_ids=ids).logits[0, -1]
+        found.append(logits.softmax(-1)[tokenizer.convert_tokens_to_ids("<|im_end|>")].item())
+    expected = sum(found) / len(found)
+    assert lines(run)[0]["end_of_turn_prob"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_resumed_run_goes_on_with_its_file_and_a_new_one_begins_anew(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    config = text_bench.config(max_steps=4, save_strategy="steps", save_steps=2)
+    first = train(config, tmp_path / "run").ok()
+    assert [row["step"] for row in lines(first)] == [1, 2, 3, 4]
+    before = lines(first)
+    resumed = train(
+        {**config, "resume_from_checkpoint": str(first.folder / "checkpoint-2")}, tmp_path / "run"
+    ).ok()
+    assert [row["step"] for row in lines(resumed)] == [1, 2, 3, 4]
+    assert lines(resumed)[:2] == before[:2]
+    again = train(
+        text_bench.config(max_steps=3, logging_steps=3, overwrite_output_dir=True),
+        tmp_path / "run",
+    ).ok()
+    assert [row["step"] for row in lines(again)] == [3]
+
+
+def test_a_stock_run_writes_nothing(text_bench: Bench, tmp_path: Path) -> None:
+    run = train(text_bench.config(finetuning_type="full"), tmp_path / "run").ok()
+    assert not (run.folder / FILE_NAME).exists()
+
+
+STEADY = {"max_steps": 40, "per_device_train_batch_size": 8}
+
+
+def fitted(bench: Bench, folder: Path, **changes: Any) -> str:
+    """The tiny checkpoint after 60 steps of SFT: it half knows the eight answers."""
+    config = bench.config(
+        finetuning_type="sft",
+        max_steps=60,
+        learning_rate=1e-2,
+        per_device_train_batch_size=8,
+        save_strategy="steps",
+        **changes,
+    )
+    run = train(config, folder).ok()
+    assert lines(run)[-1]["nll"] < lines(run)[0]["nll"] / 3
+    return str(run.folder)
+
+
+def test_random_weights_learn_nothing_and_that_is_said_once(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    """p is about 1/vocabulary everywhere; SFT's twin says nothing."""
+    steady = {**STEADY, "learning_rate": 1e-5}
+    run = train(text_bench.config(**steady), tmp_path / "dft").ok()
+    assert said(run) == {"weight_near_zero": 1, "end_of_turn": 1}
+    assert "[WARNING|" in run.output
+    twin = train(text_bench.config(finetuning_type="sft", **steady), tmp_path / "sft").ok()
+    assert said(twin) == {}
+
+
+def test_a_healthy_run_is_not_warned_of(text_bench: Bench, tmp_path: Path) -> None:
+    """DFT from a model that half knows the data: NLL and loss fall together."""
+    model = fitted(text_bench, tmp_path / "sft")
+    run = train(
+        text_bench.config(model_name_or_path=model, learning_rate=1e-3, **STEADY), tmp_path / "run"
+    ).ok()
+    rows = lines(run)
+    assert rows[-1]["nll"] < rows[0]["nll"]
+    assert said(run) == {}
+
+
+def test_nll_that_rises_while_the_loss_falls_is_said_once(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    """One question with the answer yes five times of eight and no three times.
+
+    SFT learns both at their frequency; DFT's weight then drives the more frequent one to 1, and the
+    NLL of the other without bound.
+    """
+    rows = [
+        {"instruction": "Is it?", "input": "", "output": "yes" if i % 8 < 5 else "no"}
+        for i in range(8)
+    ]
+    data = {"dataset_dir": str(tmp_path)}
+    (tmp_path / "tiny_text.json").write_text(json.dumps(rows))
+    (tmp_path / "dataset_info.json").write_text(
+        json.dumps({"tiny_text": {"file_name": "tiny_text.json"}})
+    )
+    model = fitted(text_bench, tmp_path / "sft", **data)
+    run = train(
+        text_bench.config(model_name_or_path=model, learning_rate=1e-3, **STEADY, **data),
+        tmp_path / "run",
+    ).ok()
+    found = lines(run)
+    assert found[-1]["nll"] > found[0]["nll"]
+    assert found[-1]["objective"] < found[0]["objective"]
+    assert found[-1]["polarisation"] > found[0]["polarisation"]
+    assert said(run) == {"nll_rises": 1}

@@ -1,0 +1,150 @@
+"""The warnings of a training: each fires where it should, once, and not on noise."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dft_factory.watch import HOLDS, RULES, WARM_UP, WINDOW, Row, Watch
+
+Course = Callable[[float, random.Random], dict[str, float | None]]
+
+
+def course(course: Course, n: int = 100, seed: int = 0) -> list[tuple[int, str]]:
+    """(step, rule) of every warning of a run of ``n`` logs."""
+    watch, noise = Watch(), random.Random(seed)
+    found = []
+    for step in range(1, n + 1):
+        done = step / n
+        row = Row(
+            step,
+            **{
+                "objective": 0.1,
+                "nll": 1.0,
+                "token_weight": 0.6,
+                "end_of_turn": 0.9,
+                **course(done, noise),
+            },  # type: ignore[arg-type]
+        )
+        found += [(step, warned.rule) for warned in watch.see(row, done)]
+    return found
+
+
+def rules(found: list[tuple[int, str]]) -> list[str]:
+    return [rule for _, rule in found]
+
+
+def healthy(done: float, noise: random.Random) -> dict[str, float | None]:
+    """NLL falls, the end of the turn is learned after a warm-up; 20 % of noise on each."""
+    return {
+        "objective": 0.2 * (1 - done / 2) * noise.uniform(0.8, 1.2),
+        "nll": 2.0 * (1 - done / 3) * noise.uniform(0.8, 1.2),
+        "token_weight": 0.5,
+        "end_of_turn": min(1.0, max(0.0, 0.1 + 2 * (done - 0.1)) * noise.uniform(0.8, 1.2)),
+    }
+
+
+def test_a_healthy_run_is_not_warned_of() -> None:
+    for seed in range(20):
+        assert course(healthy, seed=seed) == []
+
+
+def flat(done: float, noise: random.Random) -> dict[str, float | None]:
+    """Nothing moves; only the batches differ, by 30 %, as with few examples a step."""
+    return {
+        "objective": noise.gauss(0.2, 0.06),
+        "nll": noise.gauss(2.0, 0.6),
+        "token_weight": 0.5,
+        "end_of_turn": 0.9,
+    }
+
+
+def test_noise_alone_does_not_fire() -> None:
+    """12 runs of 500 logs each, every one of which is a chance to be wrong."""
+    assert sum(bool(course(flat, n=500, seed=seed)) for seed in range(12)) == 0
+
+
+def rising(done: float, noise: random.Random) -> dict[str, float | None]:
+    return {
+        "objective": 0.2 * (1 - done / 2),
+        "nll": 1.0 + 0.5 * done + noise.uniform(-0.1, 0.1),
+    }
+
+
+def test_nll_above_its_start_while_the_loss_falls_fires_once() -> None:
+    found = course(rising)
+    assert rules(found) == ["nll_rises"]
+    assert 2 * WINDOW <= found[0][0] < 80
+
+
+@pytest.mark.parametrize("objective", [0.2, 0.4])
+def test_nll_that_rises_with_the_loss_is_another_story(objective: float) -> None:
+    assert course(lambda d, n: {**rising(d, n), "objective": 0.2 + (objective - 0.2) * d}) == []
+
+
+def test_nll_rises_by_too_little() -> None:
+    """4 % with no noise at all: significant, and not worth a word."""
+    assert course(lambda d, n: {"objective": 0.2 - 0.1 * d, "nll": 1 + 0.04 * d}) == []
+
+
+def test_end_of_turn_that_stays_low_fires_after_the_warm_up() -> None:
+    found = course(lambda d, n: {"end_of_turn": 0.05 + n.uniform(-0.02, 0.02)})
+    assert rules(found) == ["end_of_turn"]
+    assert found[0][0] >= 100 * WARM_UP
+
+
+def test_end_of_turn_that_falls_fires_below_a_half_alone() -> None:
+    assert rules(course(lambda d, n: {"end_of_turn": 0.4 - 0.3 * d})) == ["end_of_turn"]
+    assert course(lambda d, n: {"end_of_turn": 0.95 - 0.3 * d}) == []
+
+
+def test_end_of_turn_that_is_learned_slowly_is_learned() -> None:
+    assert course(lambda d, n: {"end_of_turn": 0.1 + 0.1 * d + n.uniform(-0.005, 0.005)}) == []
+
+
+def test_data_without_an_end_of_turn_token_says_nothing_of_it() -> None:
+    assert course(lambda d, n: {"end_of_turn": None}) == []
+
+
+def test_weight_near_zero_fires_once_and_soon() -> None:
+    found = course(lambda d, n: {"token_weight": 0.002})
+    assert found == [(WINDOW + HOLDS - 1, "weight_near_zero")]
+    assert course(lambda d, n: {"token_weight": 0.02}) == []
+
+
+def test_a_single_bad_batch_is_no_reason() -> None:
+    watch = Watch()
+    for step in range(1, 100):
+        bad = step % 20 == 19
+        row = Row(step, 0.1, 9.0 if bad else 1.0, 0.0 if bad else 0.5, 0.9)
+        assert watch.see(row, step / 100) == []
+
+
+def test_rows_that_are_not_finite_are_left_out() -> None:
+    watch = Watch()
+    for step in range(1, 40):
+        row = Row(step, float("nan"), float("nan"), float("nan"), None)
+        assert watch.see(row, 0.5) == []
+
+
+def messages() -> Iterator[str]:
+    for course_ in (
+        rising,
+        lambda d, n: {"end_of_turn": 0.05},
+        lambda d, n: {"token_weight": 0.002},
+    ):
+        watch = Watch()
+        for step in range(1, 101):
+            row = {"objective": 0.1, "nll": 1.0, "token_weight": 0.6, "end_of_turn": 0.9}
+            row.update(course_(step / 100, random.Random(step)))  # type: ignore[no-untyped-call]
+            yield from (w.message for w in watch.see(Row(step, **row), step / 100))
+
+
+def test_every_warning_is_one_line_that_says_what_to_do() -> None:
+    found = list(messages())
+    assert len(found) == len(RULES)
+    for message in found:
+        assert "\n" not in message
+        assert "dft_weight: floor:0.1" in message
