@@ -7,10 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-import yaml
-
-from dft_factory.errors import ConfigError
-from dft_factory.probe.measure import measure, read_config
+from dft_factory.errors import ConfigError, MissingDependencyError
+from dft_factory.probe.measure import measure, override, read_config
 
 FILE_NAME = "token_probabilities.json"
 
@@ -32,26 +30,22 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=64, help="examples (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     given = parser.parse_intermixed_args()
-    config = read_config(given.config)
-    for each in given.overrides:
-        key, equals, value = each.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"{each!r}: write KEY=VALUE.")
-        config[key] = yaml.safe_load(value)
-    models: dict[str, str] = {}
+    config = override(read_config(given.config), given.overrides)
+    models: dict[str, str | None] = {}
     folders: dict[str, Path] = {}
-    for each in given.model:
-        label, equals, rest = each.partition("=")
+    for word in given.model:
+        label, equals, rest = word.partition("=")
         path, colon, out = rest.rpartition(":")
         if not (equals and colon and label and path and out):
-            raise ConfigError(f"--model {each!r}: write LABEL=PATH:OUT.")
+            raise ConfigError(f"--model {word!r}: write LABEL=PATH:OUT.")
         models[label], folders[label] = path, Path(out)
 
     def progress(label: str, done: int, total: int) -> None:
         if done == total:
             sys.stderr.write(f"token probabilities of {label}: done\n")
 
-    for row in measure(config, models, limit=given.limit, seed=given.seed, progress=progress):
+    for each in measure(config, models, limit=given.limit, seed=given.seed, progress=progress):
+        row = each.probabilities
         target = folders[row.label] / FILE_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(row.to_json(), indent=2) + "\n", encoding="utf-8")
@@ -63,3 +57,6 @@ if __name__ == "__main__":
     except ConfigError as error:
         sys.stderr.write(f"dft-factory: {error}\n")
         sys.exit(2)
+    except MissingDependencyError as error:
+        sys.stderr.write(f"dft-factory: {error}\n")
+        sys.exit(3)

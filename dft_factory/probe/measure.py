@@ -1,10 +1,18 @@
-"""Log-probabilities of a training YAML's data, through LLaMA-Factory's own data and model code."""
+"""Log-probabilities of a training YAML's data, through LLaMA-Factory's own data and model code.
+
+One process, one forward pass, LLaMA-Factory's batches; where the head can be taken over, the logits
+are never whole, as in training.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +20,26 @@ import torch
 import yaml
 from torch import Tensor
 
-from dft_factory.errors import ConfigError
-from dft_factory.losses.token import IGNORE_INDEX, per_token_logps, shift_labels
+from dft_factory.errors import ConfigError, MissingDependencyError
+from dft_factory.losses.token import IGNORE_INDEX, TokenLoss, shift_labels, token_weighted_nll
+from dft_factory.losses.weights import UNIT_WEIGHT
+from dft_factory.objectives import select
+from dft_factory.patch.head import HeadLoss, find_head, transform_of
+from dft_factory.patch.record import end_of_turn_ids
+from dft_factory.probe.segments import segments_of, turns_of
 from dft_factory.probe.statistics import TokenProbabilities, summarise
 
-TRAINING_ONLY = ("deepspeed", "fsdp", "fsdp_config", "resume_from_checkpoint", "eval_on_start")
+TRAINING_ONLY = (
+    *("deepspeed", "fsdp", "fsdp_config", "resume_from_checkpoint", "eval_on_start"),
+    *("eval_dataset", "eval_strategy", "do_eval", "do_predict", "predict_with_generate"),
+    *("load_best_model_at_end", "push_to_hub", "dft_weight", "preprocessing_num_workers"),
+    # Examples one by one: a packed row would be several of them.
+    *("packing", "neat_packing"),
+)
 """Settings of a training YAML that a single forward pass must not bring up."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (label, batches done, all)."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -27,74 +49,349 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: no such file, or no mapping.
     """
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file.")
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raise ConfigError(f"{path}: no such file. Name a LLaMA-Factory training YAML.")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
     if not isinstance(config, dict):
-        raise ConfigError(f"{path} holds no mapping of settings.")
+        raise ConfigError(f"{path} holds no mapping of settings: write KEY: VALUE lines.")
     return config
+
+
+def override(config: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The settings with ``KEY=VALUE`` words put over them, as after ``llamafactory-cli train``.
+
+    Raises:
+        ConfigError: a word is none.
+    """
+    changed = dict(config)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"{word!r}: write KEY=VALUE.")
+        try:
+            changed[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{word!r}: {value!r} is no YAML value: {error}") from error
+    return changed
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Every labelled token of the sampled examples under one model.
+
+    Attributes:
+        logps: (n,) natural log-probabilities, on the CPU.
+        tokens: (n,) token ids.
+        example: (n,) number of the example in the sample.
+        position: (n,) place of the token in its example's row.
+        segments: n names of ``probe.segments``.
+        rows: token ids of each example, padding included.
+        decode: text of token ids.
+        probabilities: the histogram and its numbers.
+    """
+
+    logps: Tensor
+    tokens: Tensor
+    example: Tensor
+    position: Tensor
+    segments: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+    decode: Callable[[Sequence[int]], str]
+    probabilities: TokenProbabilities
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse what a probe cannot do.
+
+    Raises:
+        ConfigError: naming the setting, what is possible and the mend.
+    """
+    stage = config.get("stage", "sft")
+    if stage != "sft":
+        raise ConfigError(
+            f"stage: {stage!r} has no labelled answers that a probe could read. Possible: "
+            "stage: sft; if the data fits it, add stage=sft after the YAML."
+        )
+    select(config.get("finetuning_type", "lora"), config.get("dft_weight"))
+    if config.get("streaming"):
+        raise ConfigError(
+            "streaming: true: a stream cannot be sampled. Add streaming=false after the YAML, and "
+            "max_samples=N if the data set is too large to load."
+        )
+    for key in ("dataset", "template"):
+        if not config.get(key) and not config.get("tokenized_path"):
+            raise ConfigError(f"{key} is not set. Name the training set's in the YAML.")
+
+
+def settings_for(config: Mapping[str, Any], model: str | None, scratch: str) -> dict[str, Any]:
+    """LLaMA-Factory's settings for one model; None stands for the YAML's own.
+
+    Raises:
+        ConfigError: no model is named, or an adapter's base is not.
+    """
+    settings = {key: value for key, value in config.items() if key not in TRAINING_ONLY}
+    selection = select(config.get("finetuning_type", "lora"), config.get("dft_weight"))
+    if selection is not None:
+        settings["finetuning_type"] = selection.method
+    settings.update(output_dir=scratch, report_to="none", do_train=True)
+    if not Path(str(settings.get("tokenized_path"))).is_dir():
+        settings.pop("tokenized_path", None)  # LLaMA-Factory would write the sample there
+    if model is None:
+        if not settings.get("model_name_or_path"):
+            raise ConfigError("model_name_or_path is not set. Set it, or name models by --model.")
+        return settings
+    settings.pop("adapter_name_or_path", None)
+    settings["model_name_or_path"] = model
+    adapter = Path(model) / "adapter_config.json"
+    if adapter.is_file():
+        described = json.loads(adapter.read_text(encoding="utf-8"))
+        base = described.get("base_model_name_or_path")
+        if not base:
+            raise ConfigError(f"{adapter} names no base_model_name_or_path. Add it.")
+        method = str(described.get("peft_type", "LORA")).lower()
+        settings.update(model_name_or_path=base, adapter_name_or_path=model, finetuning_type=method)
+    return settings
 
 
 def measure(
     config: Mapping[str, Any],
-    models: Mapping[str, str],
+    models: Mapping[str, str | None],
     *,
     limit: int = 64,
     seed: int = 0,
-    progress: Callable[[str, int, int], None],
-) -> list[TokenProbabilities]:
+    progress: Progress,
+) -> list[Measured]:
     """Token probabilities of the YAML's training set under each model.
 
     Args:
         config: a LLaMA-Factory training YAML; its data, template and precision are used.
-        models: label -> model folder or hub id.
+        models: label -> model folder, adapter folder or hub id; None is the YAML's own model.
         limit: examples, sampled with ``seed``; the same for every model.
-        progress: called with (label, done, all) after each batch.
+        progress: called after each batch.
+
+    Raises:
+        ConfigError: settings that LLaMA-Factory or the probe refuses, or nothing labelled.
+        MissingDependencyError: a model or a package is not here.
     """
-    from llamafactory.data import SFTDataCollatorWith4DAttentionMask, get_dataset
+    check_config(config)
+    if limit < 1:
+        raise ConfigError(f"--limit {limit}: at least one example is needed. Write --limit 64.")
+    found = []
+    # LLaMA-Factory prints to stdout, which is the caller's.
+    with contextlib.redirect_stdout(sys.stderr):
+        for label, name in models.items():
+            with tempfile.TemporaryDirectory() as scratch:
+                settings = settings_for(config, name, scratch)
+                found.append(_measure(settings, label, name, limit, seed, progress))
+    return found
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of LLaMA-Factory and transformers about settings, as ours."""
+    try:
+        yield
+    except (ConfigError, MissingDependencyError):
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(f"{error}. `dft-factory doctor` says what is here.") from error
+    except (ValueError, OSError, KeyError) as error:
+        text = str(error).strip() or type(error).__name__
+        raise ConfigError(
+            f"LLaMA-Factory refuses these settings: {text}\n`dft-factory validate` on the YAML "
+            "says more."
+        ) from error
+
+
+def _measure(
+    settings: dict[str, Any],
+    label: str,
+    name: str | None,
+    limit: int,
+    seed: int,
+    progress: Progress,
+) -> Measured:
+    from llamafactory.data import SFTDataCollatorWith4DAttentionMask
     from llamafactory.data import get_template_and_fix_tokenizer as get_template
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_model, load_tokenizer
 
-    found: list[TokenProbabilities] = []
-    for label, name in models.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            settings = {key: value for key, value in config.items() if key not in TRAINING_ONLY}
-            settings.update(model_name_or_path=name, output_dir=scratch)
-            model_args, data_args, training_args, finetuning_args, _ = get_train_args(settings)
+    shown = name or str(settings["model_name_or_path"])
+    with _explained():
+        model_args, data_args, training_args, finetuning_args, _ = get_train_args(settings)
+        with _present(shown):
             module = load_tokenizer(model_args)
-            template = get_template(module["tokenizer"], data_args)
-            dataset = get_dataset(
-                template, model_args, data_args, training_args, stage="sft", **module
-            )["train_dataset"]
-            model = load_model(module["tokenizer"], model_args, finetuning_args, False).eval()
-            collator = SFTDataCollatorWith4DAttentionMask(
-                template=template, model=model, label_pad_token_id=IGNORE_INDEX, **module
-            )
-            chosen = random.Random(seed).sample(range(len(dataset)), min(limit, len(dataset)))
-            size = training_args.per_device_train_batch_size
-            groups = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-            logps: list[Tensor] = []
-            for done, group in enumerate(groups, start=1):
-                logps.append(_batch_logps(model, collator, [dataset[i] for i in group]))
-                progress(label, done, len(groups))
-            found.append(
-                summarise(
-                    torch.cat(logps),
-                    model=name,
-                    label=label,
-                    dataset=", ".join(data_args.dataset or []),
-                    n_examples=len(chosen),
-                )
-            )
-    return found
+        tokenizer = module["tokenizer"]
+        template = get_template(tokenizer, data_args)
+        dataset = _sample(template, model_args, data_args, training_args, module, limit, seed)
+        with _present(shown):
+            model = load_model(tokenizer, model_args, finetuning_args, False).eval()
+    for part in (model.config, getattr(model.config, "text_config", None)):
+        if part is not None and hasattr(part, "use_cache"):
+            part.use_cache = False
+    collator = SFTDataCollatorWith4DAttentionMask(
+        template=template, model=model, label_pad_token_id=IGNORE_INDEX, **module
+    )
+    size = training_args.per_device_train_batch_size
+    groups = [range(i, min(i + size, len(dataset))) for i in range(0, len(dataset), size)]
+    forward = _Forward(model, model_args.compute_dtype)
+    logps: list[Tensor] = []
+    targets: list[Tensor] = []
+    examples: list[Tensor] = []
+    positions: list[Tensor] = []
+    rows: list[tuple[int, ...]] = []
+    for done, group in enumerate(groups, start=1):
+        batch = collator([dataset[i] for i in group])
+        labelled = shift_labels(batch["labels"]).ne(IGNORE_INDEX)
+        row, place = labelled.nonzero(as_tuple=True)
+        loss = forward(batch)
+        logps.append(loss.logps.cpu())
+        targets.append(loss.targets.cpu())
+        examples.append(row + len(rows))
+        positions.append(place + 1)
+        rows.extend(tuple(ids) for ids in batch["input_ids"].tolist())
+        progress(label, done, len(groups))
+    tokens, example, position = torch.cat(targets), torch.cat(examples), torch.cat(positions)
+
+    def decode(ids: Sequence[int]) -> str:
+        text = tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    all_logps = torch.cat(logps)
+    return Measured(
+        logps=all_logps,
+        tokens=tokens,
+        example=example,
+        position=position,
+        segments=_segments(tokens, example, position, template, tokenizer, decode),
+        rows=tuple(rows),
+        decode=decode,
+        probabilities=summarise(
+            all_logps,
+            model=shown,
+            label=label,
+            dataset=", ".join(data_args.dataset or [str(settings.get("tokenized_path"))]),
+            n_examples=len(dataset),
+        ),
+    )
 
 
-def _batch_logps(model: Any, collator: Any, examples: Sequence[Any]) -> Tensor:
-    """(n,) log-probabilities of the labelled tokens of one batch, on the CPU."""
-    batch = {k: v.to(model.device) for k, v in collator(examples).items() if torch.is_tensor(v)}
-    labels = batch.pop("labels")
-    with torch.inference_mode():
-        logits = model(**batch).logits
-        targets = shift_labels(labels)
-        labelled = targets.ne(IGNORE_INDEX)
-        return per_token_logps(logits[labelled], targets[labelled]).cpu()
+@contextlib.contextmanager
+def _present(model: str) -> Iterator[None]:
+    """What transformers says of a model that it cannot load, as ours."""
+    try:
+        yield
+    except OSError as error:
+        reason = str(error.__cause__ or error).strip()
+        if Path(model).exists():
+            raise ConfigError(f"model {model} cannot be loaded: {reason}") from error
+        raise MissingDependencyError(
+            f"model {model!r} is no folder here and could not be had from the hub ({reason}). Name "
+            "a folder, or download it first."
+        ) from error
+
+
+def _sample(
+    template: Any,
+    model_args: Any,
+    data_args: Any,
+    training_args: Any,
+    module: Mapping[str, Any],
+    limit: int,
+    seed: int,
+) -> Any:
+    """The sampled examples, tokenized; only they are, where the set is not tokenized yet."""
+    from llamafactory.data import get_dataset, loader
+    from llamafactory.data.data_utils import split_dataset
+
+    if data_args.tokenized_path is not None:
+        whole = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)[
+            "train_dataset"
+        ]
+    else:
+        merged = loader._get_merged_dataset(
+            data_args.dataset, model_args, data_args, training_args, "sft"
+        )
+        whole = split_dataset(merged, None, data_args, seed=training_args.seed)[0]["train"]
+    chosen = random.Random(seed).sample(range(len(whole)), min(limit, len(whole)))
+    sample = whole.select(chosen)
+    if data_args.tokenized_path is not None:
+        return sample
+    try:
+        return loader._get_preprocessed_dataset(
+            sample, data_args, training_args, "sft", template, **module
+        )
+    except RuntimeError as error:  # its way of saying that no example is valid
+        raise ConfigError(
+            f"dataset: {', '.join(data_args.dataset)}: none of {len(chosen)} sampled examples is "
+            f"valid: {error}"
+        ) from error
+
+
+class _Forward:
+    """The forward pass that gives log-probabilities, inside the head where that is possible."""
+
+    def __init__(self, model: Any, compute_dtype: Any) -> None:
+        self._model = model
+        kind = model.device.type
+        reduced = compute_dtype in (torch.bfloat16, torch.float16)
+        self._autocast = torch.autocast(kind, compute_dtype, enabled=reduced)
+        head = find_head(model)
+        self._head = None if head is None else HeadLoss(head, transform_of(model.config))
+        self._checked = False
+        if head is None:
+            self._say("its head is no linear layer")
+
+    def _say(self, reason: str) -> None:
+        sys.stderr.write(f"dft-factory: probing with whole logits ({reason}): more memory.\n")
+
+    @torch.inference_mode()
+    def __call__(self, batch: Mapping[str, Any]) -> TokenLoss:
+        inputs = {k: v.to(self._model.device) for k, v in batch.items() if torch.is_tensor(v)}
+        labels = inputs.pop("labels")
+        if self._head is not None:
+            with self._head.request(labels, UNIT_WEIGHT), self._autocast:
+                logits = self._model(**inputs).logits
+                loss = self._head.answer(logits)
+            if loss is not None and (self._checked or self._head.is_untouched(logits)):
+                self._checked = True
+                return loss
+            self._head.release()
+            self._head = None
+            self._say("the model changes its head's output in its own way")
+        with self._autocast:
+            logits = self._model(**inputs).logits
+        return token_weighted_nll(logits, labels, UNIT_WEIGHT)
+
+
+def _segments(
+    tokens: Tensor,
+    example: Tensor,
+    position: Tensor,
+    template: Any,
+    tokenizer: Any,
+    decode: Callable[[Sequence[int]], str],
+) -> tuple[str, ...]:
+    ends = set(end_of_turn_ids(template, tokenizer))
+    special = set(tokenizer.all_special_ids)
+    spelt: dict[int, str] = {}
+
+    def spell(number: int) -> str:
+        if number not in spelt:
+            spelt[number] = decode([number])
+        return spelt[number]
+
+    found: list[str] = []
+    ids, places = tokens.tolist(), position.tolist()
+    _, sizes = torch.unique_consecutive(example, return_counts=True)
+    start = 0
+    for size in sizes.tolist():
+        for turn in turns_of(places[start : start + size]):
+            turn_ids = ids[start + turn.start : start + turn.stop]
+            found += segments_of(turn_ids, spell, end_of_turn=ends, special=special)
+        start += size
+    return tuple(found)

@@ -8,9 +8,59 @@ import torch
 from torch import Tensor
 
 from dft_factory.errors import ConfigError
+from dft_factory.losses.histogram import HIGH, LOW, N_BINS, bin_edges, polarisation
 
-N_BINS = 20
-"""Bins of equal width over [0, 1], the same for every model, so that histograms compare."""
+__all__ = ["N_BINS", "Numbers", "TokenProbabilities", "numbers_of", "summarise"]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A few numbers of many token probabilities.
+
+    Attributes:
+        share_below: share of tokens with p < 0.1; ``share_above``: with p > 0.9.
+        weight_below: share of the sum of p, DFT's whole weight, that lies on tokens with p < 0.1.
+        nll: mean of -log p, in nats a token.
+    """
+
+    n_tokens: int
+    mean: float
+    median: float
+    share_below: float
+    share_above: float
+    weight_below: float
+    nll: float
+
+    def to_json(self) -> dict[str, object]:
+        """By the names that files use."""
+        return {
+            "n_tokens": self.n_tokens,
+            "mean": self.mean,
+            "median": self.median,
+            "share_below_0.1": self.share_below,
+            "share_above_0.9": self.share_above,
+            "weight_below_0.1": self.weight_below,
+            "nll": self.nll,
+        }
+
+
+def numbers_of(logps: Tensor) -> Numbers | None:
+    """Numbers of (n,) natural log-probabilities; None without a token."""
+    if logps.numel() == 0:
+        return None
+    logps = logps.double()
+    p = logps.exp()
+    low = p < LOW
+    total = p.sum().item()
+    return Numbers(
+        n_tokens=logps.numel(),
+        mean=p.mean().item(),
+        median=p.median().item(),
+        share_below=low.double().mean().item(),
+        share_above=(p > HIGH).double().mean().item(),
+        weight_below=p[low].sum().item() / total if total else 0.0,
+        nll=-logps.mean().item(),
+    )
 
 
 @dataclass(frozen=True)
@@ -19,20 +69,19 @@ class TokenProbabilities:
 
     Attributes:
         counts: tokens in each of :data:`N_BINS` equal bins of [0, 1].
-        nll: mean of -log p, in nats a token.
     """
 
     model: str
     label: str
     dataset: str
     n_examples: int
-    n_tokens: int
     counts: tuple[int, ...]
-    mean: float
-    median: float
-    share_below: float
-    share_above: float
-    nll: float
+    numbers: Numbers
+
+    @property
+    def polarisation(self) -> float:
+        """Share of tokens in the two outer tenths of the histogram."""
+        return polarisation(self.counts)
 
     def to_json(self) -> dict[str, object]:
         """As ``token_probabilities.json`` holds it, which ``dft-factory report`` reads."""
@@ -42,14 +91,10 @@ class TokenProbabilities:
             "label": self.label,
             "dataset": self.dataset,
             "n_examples": self.n_examples,
-            "n_tokens": self.n_tokens,
-            "bin_edges": [i / N_BINS for i in range(N_BINS + 1)],
+            "bin_edges": bin_edges(),
             "counts": list(self.counts),
-            "mean": self.mean,
-            "median": self.median,
-            "share_below_0.1": self.share_below,
-            "share_above_0.9": self.share_above,
-            "nll": self.nll,
+            "polarisation": self.polarisation,
+            **self.numbers.to_json(),
         }
 
 
@@ -64,23 +109,19 @@ def summarise(
     Raises:
         ConfigError: there is no labelled token.
     """
-    if logps.numel() == 0:
+    numbers = numbers_of(logps)
+    if numbers is None:
         raise ConfigError(
-            f"dataset: {dataset!r} has no labelled token among {n_examples} examples."
+            f"dataset: {dataset!r} has no labelled token among {n_examples} examples. Give it "
+            "answers, or raise --limit."
         )
-    logps = logps.double()
-    p = logps.exp()
-    bins = (p * N_BINS).long().clamp(max=N_BINS - 1)
+    # Not losses.histogram, which is in fp32: here an edge falls where the exact number says.
+    bins = (logps.double().exp() * N_BINS).long().clamp(max=N_BINS - 1)
     return TokenProbabilities(
         model=model,
         label=label,
         dataset=dataset,
         n_examples=n_examples,
-        n_tokens=logps.numel(),
         counts=tuple(torch.bincount(bins, minlength=N_BINS).tolist()),
-        mean=p.mean().item(),
-        median=p.median().item(),
-        share_below=(p < 0.1).double().mean().item(),
-        share_above=(p > 0.9).double().mean().item(),
-        nll=-logps.mean().item(),
+        numbers=numbers,
     )

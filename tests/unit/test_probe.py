@@ -1,14 +1,36 @@
-"""Token-probability statistics against numbers worked out by hand."""
+"""Statistics, segments, words and advice of a probe against what is worked out by hand."""
 
 from __future__ import annotations
 
+import html
 import math
+import random
+import re
 
 import pytest
 import torch
+from torch import Tensor
 
 from dft_factory.errors import ConfigError
-from dft_factory.probe.statistics import N_BINS, summarise
+from dft_factory.losses.histogram import N_BINS, bin_edges, histogram, polarisation
+from dft_factory.probe.advice import (
+    DFT,
+    DFT_FROM,
+    EVIDENCE,
+    FLOOR,
+    FLOOR_FROM,
+    SETTINGS,
+    SFT,
+    Estimate,
+    advise,
+    estimate,
+)
+from dft_factory.probe.measure import Measured, check_config, override, settings_for
+from dft_factory.probe.render import picture, render
+from dft_factory.probe.run import Probe, examine, parse_models
+from dft_factory.probe.segments import ANSWER, END_OF_TURN, FORMAT, REASONING, segments_of, turns_of
+from dft_factory.probe.statistics import numbers_of, summarise
+from dft_factory.probe.words import lowest_bin
 
 
 def test_by_hand() -> None:
@@ -18,12 +40,332 @@ def test_by_hand() -> None:
     counts = [0] * N_BINS
     counts[0], counts[10], counts[19] = 1, 1, 2
     assert list(found.counts) == counts
-    assert found.mean == pytest.approx(0.62)
-    assert (found.share_below, found.share_above) == (0.25, 0.5)
-    assert found.nll == pytest.approx(-(math.log(0.02) + math.log(0.5) + math.log(0.96)) / 4)
-    assert found.n_tokens == sum(counts)
+    assert found.numbers.mean == pytest.approx(0.62)
+    assert (found.numbers.share_below, found.numbers.share_above) == (0.25, 0.5)
+    assert found.numbers.weight_below == pytest.approx(0.02 / 2.48)
+    assert found.numbers.nll == pytest.approx(
+        -(math.log(0.02) + math.log(0.5) + math.log(0.96)) / 4
+    )
+    assert found.numbers.n_tokens == sum(counts)
+    assert found.polarisation == 0.75
+    assert found.to_json()["share_below_0.1"] == 0.25
 
 
 def test_nothing_labelled_is_an_error() -> None:
     with pytest.raises(ConfigError, match="'d' has no labelled token"):
         summarise(torch.empty(0), model="m", label="l", dataset="d", n_examples=3)
+    assert numbers_of(torch.empty(0)) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_histogram_of_training_has_the_bins_of_the_probe(dtype: torch.dtype) -> None:
+    logps = -torch.rand(5000, generator=torch.Generator().manual_seed(0)).to(dtype) * 4
+    whole = summarise(logps, model="m", label="l", dataset="d", n_examples=1)
+    found = histogram(logps).long().tolist()
+    assert found == list(whole.counts)
+    assert sum(found) == 5000
+    assert histogram(torch.tensor([0.0, -math.inf])).long().tolist() == [1, *[0] * 18, 1]
+
+
+def test_polarisation_is_the_two_outer_tenths() -> None:
+    assert polarisation([1] * N_BINS) == pytest.approx(0.2)
+    assert polarisation([3, 2, *[0] * 16, 1, 4]) == 1.0
+    assert polarisation([0, 0, *[1] * 16, 0, 0]) == 0.0
+    assert math.isnan(polarisation([0] * N_BINS))
+    assert (bin_edges()[2], bin_edges()[18]) == (0.1, 0.9)
+
+
+# --- segments ---------------------------------
+
+SPECIAL = {"<|im_end|>": 900, "<|pad|>": 901}
+
+
+def cut(text: str) -> tuple[list[int], dict[int, str]]:
+    """Pieces of at most three characters, special tokens whole, each with an id of its own."""
+    pieces = [
+        piece
+        for part in re.split(r"(<\|im_end\|>|<\|pad\|>)", text)
+        for piece in ([part] if part in SPECIAL else re.findall(r"(?s).{1,3}", part))
+    ]
+    ids = [SPECIAL.get(piece, i) for i, piece in enumerate(pieces)]
+    return ids, dict(zip(ids, pieces, strict=True))
+
+
+def parts(text: str) -> dict[str, str]:
+    """What each segment of ``text`` holds, tokens that overlap a tag included whole."""
+    ids, spelling = cut(text)
+    names = segments_of(ids, spelling.__getitem__, end_of_turn={900}, special={900, 901})
+    found: dict[str, str] = {}
+    for number, name in zip(ids, names, strict=True):
+        found[name] = found.get(name, "") + spelling[number]
+    return found
+
+
+def test_reasoning_answer_tags_and_the_end() -> None:
+    found = parts("<think>abcdefghijklmno</think><answer>xyzxyz</answer><|im_end|>\n")
+    assert found[END_OF_TURN] == "<|im_end|>\n"
+    assert "<think>" in found[FORMAT]
+    assert "</answer>" in found[FORMAT]
+    assert "efghijkl" in found[REASONING]
+    assert "x" not in found[REASONING]
+    assert set(found[ANSWER]) <= set("xyz")
+    assert found[ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "answer"),
+    [
+        ("abc def", "", "abc def"),
+        ("abcabc<think>defdef", "fdef", "abcabc"),  # never closed
+        ("abcabc</think>defdef", "abcab", "efde"),  # opened in the prompt
+        ("<div>abc</div>", "", "<div>abc</div>"),  # HTML is content
+    ],
+)
+def test_edges_of_the_rule(text: str, reasoning: str, answer: str) -> None:
+    found = parts(text)
+    assert reasoning in found.get(REASONING, "")
+    assert bool(reasoning) == (REASONING in found)
+    assert answer in found.get(ANSWER, "")
+
+
+def test_white_space_is_of_the_end_after_the_end_alone() -> None:
+    assert parts("ab \n\nc<|im_end|>\n")[END_OF_TURN] == "<|im_end|>\n"
+    assert parts("abc<|pad|>") == {ANSWER: "abc", FORMAT: "<|pad|>"}
+
+
+def test_turns() -> None:
+    assert turns_of([3, 4, 5, 9, 10, 12]) == [range(3), range(3, 5), range(5, 6)]
+    assert turns_of([]) == []
+
+
+# --- advice -----------------------------------
+
+
+def certain(value: float) -> Estimate:
+    return Estimate(value, value - 0.01, value + 0.01, 100)
+
+
+@pytest.mark.parametrize(
+    ("data", "choice"),
+    [
+        ("HumanEval solutions", DFT),
+        ("GSM8K", DFT),
+        ("mathematics, lower", DFT),
+        ("NQ answers", SFT),
+        ("figfont", SFT),
+        ("random letters", SFT),
+    ],
+)
+def test_the_advice_agrees_with_its_evidence(data: str, choice: str) -> None:
+    mean = next(each.mean for each in EVIDENCE if each.data == data)
+    found = advise(certain(mean), certain(0.9))
+    assert found.choice == choice
+    assert found.certain
+    assert data in found.reason
+    assert str(SETTINGS[choice]) == found.to_json()["settings"]
+
+
+def test_between_the_thresholds_a_floor_is_advised() -> None:
+    found = advise(certain(0.43), certain(0.9))
+    assert (found.choice, found.certain) == (FLOOR, True)
+    assert "0.43" in found.reason
+
+
+def test_unknown_end_of_turn_tokens_ask_for_a_floor() -> None:
+    found = advise(certain(0.7), certain(0.03))
+    assert found.choice == FLOOR
+    assert "end-of-turn" in found.reason
+    assert advise(certain(0.7), None).choice == DFT
+    assert advise(certain(0.1), certain(0.03)).choice == SFT
+
+
+@pytest.mark.parametrize("threshold", [DFT_FROM.value, FLOOR_FROM.value])
+@pytest.mark.parametrize("side", [-0.02, 0.02])
+def test_an_interval_that_crosses_a_threshold_is_said(threshold: float, side: float) -> None:
+    value = threshold + side
+    found = advise(Estimate(value, value - 0.05, value + 0.05, 100), None)
+    assert not found.certain
+    assert f"crosses {threshold:g}" in found.uncertainty
+    assert advise(Estimate(value, value - 0.01, value + 0.01, 100), None).certain
+
+
+def test_few_examples_are_never_certain() -> None:
+    found = advise(Estimate(0.9, 0.9, 0.9, 1), None)
+    assert not found.certain
+    assert "too narrow" in found.uncertainty
+
+
+def test_the_bootstrap_resamples_examples_not_tokens() -> None:
+    """100 examples of 50 equal tokens: as uncertain as 100 tokens, 7 times a token bootstrap.
+
+    The standard error of the mean of 100 draws uniform on [0, 1] is 1 / sqrt(12 * 100) = 0.029, so
+    that the interval is 4 * 0.029 = 0.113 wide.
+    """
+    values = torch.rand(100, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = estimate(values.repeat_interleave(50), torch.arange(100).repeat_interleave(50))
+    assert found is not None
+    assert found.value == pytest.approx(values.mean().item())
+    assert found.n_examples == 100
+    assert found.high - found.low == pytest.approx(0.113, abs=0.02)
+    assert found.low < found.value < found.high
+
+
+def test_the_mean_is_over_tokens_and_examples_keep_any_number() -> None:
+    """Three tokens of example 7, one of example 3: (3 * .2 + .6) / 4 = .3."""
+    found = estimate(torch.tensor([0.2, 0.2, 0.2, 0.6]), torch.tensor([7, 7, 7, 3]))
+    assert found is not None
+    assert found.value == pytest.approx(0.3)
+    assert (found.low, found.high, found.n_examples) == pytest.approx((0.2, 0.6, 2))
+    assert estimate(torch.empty(0), torch.empty(0, dtype=torch.int64)) is None
+
+
+# --- whole probes -----------------------------
+
+ATTACK = "<script>alert(1)</script>"
+
+
+def measured(p: Tensor, words: list[str], label: str = "base") -> Measured:
+    """Examples of ten tokens each; the last of each ends the turn."""
+    n = p.numel()
+    example = torch.arange(n) // 10
+    position = torch.arange(n) % 10 + 1
+    rows = tuple((0, *range(i * 10, i * 10 + 10)) for i in range(n // 10))
+    return Measured(
+        logps=p.log(),
+        tokens=torch.arange(n),
+        example=example,
+        position=position,
+        segments=tuple(END_OF_TURN if i % 10 == 9 else ANSWER for i in range(n)),
+        rows=rows,
+        decode=lambda ids: "".join(words[i % len(words)] for i in ids),
+        probabilities=summarise(
+            p.log(), model="m", label=label, dataset=f"d{ATTACK}", n_examples=n // 10
+        ),
+    )
+
+
+def uniform(low: float, high: float, n: int = 400) -> Tensor:
+    noise = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return low + (high - low) * noise
+
+
+def test_examine_sets_the_end_of_turn_apart() -> None:
+    """Content .6 to .8 and an end of .02: the advice is by content, with a floor for the end."""
+    p = uniform(0.6, 0.8)
+    p[9::10] = 0.02
+    found = examine(measured(p, ["a"]))
+    assert found.advice.choice == FLOOR
+    ends, answer = found.segments[END_OF_TURN], found.segments[ANSWER]
+    assert ends is not None
+    assert answer is not None
+    assert (ends.n_tokens, answer.n_tokens) == (40, 360)
+    assert ends.mean == pytest.approx(0.02)
+    assert found.segments[REASONING] is None
+    assert {each.segment for each in found.ignored} == {END_OF_TURN}
+    assert found.ignored[0].p == pytest.approx(0.02)
+    assert len({each.example for each in found.ignored}) == 20
+    assert found.advice.choice != examine(measured(uniform(0.6, 0.8), ["a"])).advice.choice
+    assert examine(measured(uniform(0, 0.1), ["a"])).advice.choice == SFT
+
+
+def test_the_ignored_tokens_stand_in_their_context() -> None:
+    p = torch.full((20,), 0.9, dtype=torch.float64)
+    p[13] = 0.001
+    one = examine(measured(p, list("abcdefghijklmnopqrst"))).ignored[0]
+    assert (one.before, one.token, one.after) == ("aklm", "n", "opqrst")
+    assert one.example == 1
+
+
+def test_lowest_bin_counts_what_lies_below_a_twentieth() -> None:
+    given = measured(torch.tensor([0.01, 0.04, 0.06, 0.9, *[0.5] * 6]).double(), list("abcd"))
+    given = Measured(**{**vars(given), "tokens": torch.tensor([1, 1, 1, 2, *[3] * 6])})
+    assert [(word.token, word.count, word.of) for word in lowest_bin(given)] == [("b", 2, 3)]
+
+
+def a_probe(words: list[str]) -> Probe:
+    p = uniform(0.0, 1.0)
+    models = (examine(measured(p, words)), examine(measured(p.sqrt(), words, f"dft{ATTACK}")))
+    return Probe(config=f"c{ATTACK}.yaml", seed=0, models=models, notes=(f"note {ATTACK}",))
+
+
+def test_what_the_data_holds_is_shown_and_never_run() -> None:
+    """A script in tokens, context, label, data set, path and note."""
+    probe = a_probe([ATTACK, "</code>", "& |`*", "\u202e"])
+    png = picture(probe)
+    page = render(probe, png, html=True)
+    assert "<script" not in page
+    assert page.count(html.escape(ATTACK)) > 20
+    assert "\u202e" not in page
+    assert "http" not in re.sub(r"http-equiv", "", page)  # self-contained
+    assert page.count("data:image/png;base64,") == 1
+    text = render(probe, png, html=False)
+    assert "<script" not in text
+    for line in text.splitlines():
+        if line.startswith("| 0."):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 6, line
+
+
+def test_the_picture_is_the_same_for_the_same_data_and_shows_every_model() -> None:
+    probe = a_probe(["a"])
+    assert picture(probe).startswith(b"\x89PNG")
+    assert picture(probe) == picture(probe)
+    assert picture(probe) != picture(Probe(probe.config, 0, probe.models[:1], ()))
+
+
+# --- what is asked for ------------------------
+
+
+def test_models_are_named_by_path_or_label() -> None:
+    assert parse_models([]) == {"base": None}
+    assert parse_models(["runs/a", "dft=runs/b"]) == {"a": "runs/a", "dft": "runs/b"}
+    assert parse_models(["./x=y"]) == {"x=y": "./x=y"}
+    for wrong in ("=x", "x="):
+        with pytest.raises(ConfigError, match="LABEL=PATH"):
+            parse_models([wrong])
+    with pytest.raises(ConfigError, match="labelled 'a'"):
+        parse_models(["x/a", "y/a"])
+
+
+GOOD = {"stage": "sft", "dataset": "d", "template": "qwen", "model_name_or_path": "m"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": "dpo"}, "stage: 'dpo'.*stage=sft"),
+        ({"streaming": True}, "streaming: true"),
+        ({"dataset": None}, "dataset is not set"),
+        ({"template": None}, "template is not set"),
+        ({"finetuning_type": "dtf"}, "'dtf' is unknown.*dft"),
+        ({"dft_weight": "floor:2", "finetuning_type": "dft"}, "floor:2"),
+    ],
+)
+def test_what_cannot_be_probed_is_refused_by_name(changes: dict[str, object], message: str) -> None:
+    check_config(GOOD)
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        check_config({**GOOD, **changes})
+
+
+def test_settings_bring_up_no_training(tmp_path: object) -> None:
+    given = {**GOOD, "finetuning_type": "dft_lora", "dft_weight": "token", "deepspeed": "x.json"}
+    found = settings_for(given, None, "scratch")
+    assert found["finetuning_type"] == "lora"
+    assert not {"deepspeed", "dft_weight"} & found.keys()
+    assert (found["model_name_or_path"], found["output_dir"]) == ("m", "scratch")
+    assert settings_for(given, "other", "s")["model_name_or_path"] == "other"
+
+
+def test_overrides() -> None:
+    assert override({"a": 1}, ["a=2", "b=true"]) == {"a": 2, "b": True}
+    with pytest.raises(ConfigError, match="KEY=VALUE"):
+        override({}, ["a"])
+
+
+def test_advice_is_not_one_for_all() -> None:
+    """Over random means every choice comes up, and more probable data never gets less of DFT."""
+    noise = random.Random(0)
+    ranks = {SFT: 0, FLOOR: 1, DFT: 2}
+    means = sorted(noise.random() for _ in range(50))
+    found = [ranks[advise(certain(mean), None).choice] for mean in means]
+    assert found == sorted(found)
+    assert set(found) == {0, 1, 2}

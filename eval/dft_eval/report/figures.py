@@ -121,7 +121,28 @@ def learning_curves(runs: Sequence[Run]) -> bytes:
 
 
 def token_probabilities(runs: Sequence[Run]) -> bytes:
-    """Share of tokens by the probability that the model gives them; logarithmic ordinate."""
+    """Share of tokens by the probability that the model gives them; logarithmic ordinate.
+
+    ``runs`` are all runs of the report, so that a run keeps its colour; those without
+    probabilities are left out.
+    """
+    return probability_histogram(
+        [
+            None
+            if run.probabilities is None
+            else (run.label, run.probabilities.counts, run.probabilities.bin_edges)
+            for run in runs
+        ]
+    )
+
+
+def probability_histogram(
+    series: Sequence[tuple[str, Sequence[int], Sequence[float]] | None],
+) -> bytes:
+    """(label, tokens a bin, bin edges) of each model as shares; logarithmic ordinate.
+
+    A ``None`` keeps its place among the colours and is not drawn.
+    """
     from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
@@ -131,17 +152,17 @@ def token_probabilities(runs: Sequence[Run]) -> bytes:
         panel = figure.subplots()
         drawn: list[tuple[str, dict[str, Any]]] = []
         smallest = 1.0
-        for index, run in enumerate(runs):
-            if run.probabilities is None:
+        for index, one in enumerate(series):
+            if one is None:
                 continue
+            label, counts, edges = one
             look = {**_look(index), "marker": None}
-            drawn.append((run.label, look))
-            total = run.probabilities.n_tokens
-            shares = [count / total for count in run.probabilities.counts]
+            drawn.append((label, look))
+            shares = [count / sum(counts) for count in counts]
             smallest = min([smallest, *(share for share in shares if share > 0)])
             panel.stairs(
                 shares,
-                run.probabilities.bin_edges,
+                edges,
                 baseline=None,
                 linewidth=1.8,
                 color=look["color"],

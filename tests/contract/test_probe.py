@@ -1,0 +1,224 @@
+"""The probe through LLaMA-Factory's own data and model code, on tiny checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dft_factory.probe.measure import measure
+from tests.conftest import Bench
+from tests.support.cli import executable
+
+
+def recipe(bench: Bench, folder: Path, **changes: Any) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**bench.config(**changes), "output_dir": "never"}))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Exit status of ``dft-factory probe words`` in this process."""
+    from dft_factory.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["dft-factory", "probe", *map(str, words)])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return int(done.value.code or 0)
+
+
+def quiet(label: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+@pytest.fixture(params=["text", "vl"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    bench: Bench = request.getfixturevalue(f"{request.param}_bench")
+    return bench
+
+
+def test_the_command_on_text_and_pictures(
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two names for one model: the same numbers; four files; nothing of LLaMA-Factory on stdout."""
+    out = tmp_path / "out"
+    config = recipe(bench, tmp_path, finetuning_type="dft_lora", per_device_train_batch_size=3)
+    models = ("--model", bench.model, "--model", f"again={bench.model}")
+    assert run(monkeypatch, config, "--out", out, *models, "--limit", 6, "cutoff_len=256") == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["model", "again"]
+    assert lines[2] == "advice: finetuning_type: sft"
+    assert lines[-1] == str(out / "probe.html")
+    assert len(lines) == 6
+    assert "whole logits" not in printed.err
+    assert {path.name for path in out.iterdir()} == {
+        f"probe.{x}" for x in ("json", "md", "html", "png")
+    }
+    found = json.loads((out / "probe.json").read_text())
+    first, again = found["models"]
+    assert first["counts"] == again["counts"]
+    assert sum(first["counts"]) == first["n_tokens"] > 50
+    assert first["n_examples"] == 6
+    assert first["nll"] == pytest.approx(6.3, abs=0.5)  # random weights: the log of about 512
+    ends = first["segments"]["end_of_turn"]
+    assert ends["n_tokens"] == 12  # <|im_end|> and the template's newline
+    assert sum(row["n_tokens"] for row in first["segments"].values() if row) == first["n_tokens"]
+    assert found["advice"]["choice"] == "sft"
+    assert any("<|im_start|>assistant" in each["before"] for each in first["ignored"])
+    assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
+    assert not Path("never").exists()
+
+
+def test_log_probabilities_equal_whole_logits(bench: Bench, tmp_path: Path) -> None:
+    """The chunked head against a softmax over whole logits, token by token, padding and all."""
+    from llamafactory.data import (
+        SFTDataCollatorWith4DAttentionMask,
+        get_dataset,
+        get_template_and_fix_tokenizer,
+    )
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_model, load_tokenizer
+
+    given = bench.config(output_dir=str(tmp_path / "o"), finetuning_type="full")
+    (found,) = measure(bench.config(), {"base": None}, limit=8, progress=quiet)
+    model_args, data_args, training_args, finetuning_args, _ = get_train_args(given)
+    module = load_tokenizer(model_args)
+    template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+    dataset = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+    model = load_model(module["tokenizer"], model_args, finetuning_args, False)
+    collator = SFTDataCollatorWith4DAttentionMask(
+        template=template, model=model, label_pad_token_id=-100, **module
+    )
+    expected: dict[tuple[int, ...], list[float]] = {}
+    for example in dataset["train_dataset"]:
+        batch = collator([example])
+        labels = batch.pop("labels")[0].tolist()
+        logps = model(**batch).logits[0].double().log_softmax(-1)
+        places = [i for i, label in enumerate(labels) if label != -100]
+        key = tuple(labels[i] for i in places)
+        expected[key] = [logps[i - 1, labels[i]].item() for i in places]
+    seen = 0
+    for number in range(8):
+        mine = found.example == number
+        key = tuple(found.tokens[mine].tolist())
+        torch.testing.assert_close(
+            found.logps[mine].double(),
+            torch.tensor(expected[key], dtype=torch.float64),
+            atol=2e-5,
+            rtol=0,
+        )
+        seen += len(key)
+        row = found.rows[number]
+        assert [row[i] for i in found.position[mine].tolist()] == list(key)
+    assert seen == found.logps.numel()
+
+
+def test_the_sample_is_seeded_and_the_segments_are_found(text_bench: Bench) -> None:
+    once, again, other = (
+        measure(text_bench.config(), {"base": None}, limit=4, seed=seed, progress=quiet)[0]
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(once.logps, again.logps)
+    assert once.tokens.tolist() != other.tokens.tolist()
+    (whole,) = measure(text_bench.config(), {"base": None}, limit=99, progress=quiet)
+    spelt: dict[str, str] = {}
+    for token, segment in zip(whole.tokens.tolist(), whole.segments, strict=True):
+        spelt[segment] = spelt.get(segment, "") + whole.decode([token])
+    assert "half of eight" in spelt["reasoning"]
+    assert "<think>" in spelt["format"]
+    assert "</answer>" in spelt["format"]
+    assert spelt["end_of_turn"] == "<|im_end|>\n" * 8
+    assert "def add(a, b)" in spelt["answer"]
+
+
+def test_a_lora_folder_is_probed_over_its_base(text_bench: Bench, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(text_bench.model)
+    base.config._name_or_path = base.name_or_path = str(text_bench.model)
+    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    models = {"base": None, "lora": str(tmp_path / "adapter")}
+    plain, changed = measure(
+        text_bench.config(finetuning_type="dft"), models, limit=4, progress=quiet
+    )
+    assert plain.tokens.tolist() == changed.tokens.tolist()
+    assert not torch.equal(plain.logps, changed.logps)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["stage=dpo"], 2, "stage: 'dpo'"),
+        (["dataset=none_such"], 2, "none_such"),
+        (["template=none_such"], 2, "none_such"),
+        (["no_such_setting=1"], 2, "no_such_setting"),
+        (["--limit", "0"], 2, "--limit 0"),
+        (["--model", "nobody/nothing-here"], 3, "nobody/nothing-here"),
+    ],
+)
+def test_mistakes_are_one_message_and_a_status(
+    text_bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    status: int,
+    message: str,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = recipe(text_bench, tmp_path)
+    assert run(monkeypatch, config, *words, "--out", tmp_path / "out") == status
+    # Before it stand LLaMA-Factory's own lines.
+    said = capsys.readouterr().err.split("dft-factory: ")[-1]
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_script_in_the_data_is_text_on_the_page(
+    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = "<script>alert(1)</script>"
+    rows = [{"instruction": f"{attack} {i}", "input": "", "output": attack} for i in range(3)]
+    (tmp_path / "set.json").write_text(json.dumps(rows))
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json"}}))
+    config = recipe(text_bench, tmp_path, dataset="set", dataset_dir=str(tmp_path))
+    assert run(monkeypatch, config, "--out", tmp_path / "out") == 0
+    page = (tmp_path / "out" / "probe.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page.replace("<mark>", "").replace("</mark>", "")
+    assert "fewer than --limit 128" in page
+
+
+@pytest.mark.cli
+def test_the_module_way_still_writes_what_the_report_reads(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    import subprocess
+
+    from dft_eval.report.collect import TokenProbabilities
+    from tests.support.cli import clean_environment
+
+    config = recipe(text_bench, tmp_path)
+    words = ["-m", "dft_factory.probe", str(config), "--limit", "3"]
+    done = subprocess.run(
+        [executable("python"), *words, "--model", f"base={text_bench.model}:{tmp_path / 'run'}"],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / "run" / "token_probabilities.json").read_text()
+    assert TokenProbabilities.model_validate_json(text).label == "base"
