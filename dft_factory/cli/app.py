@@ -293,7 +293,7 @@ def report_command(
 
 @data_app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="ultrafeedback, wethink")],
+    name: Annotated[str, typer.Argument(help="ultrafeedback, wethink, nq")],
     source: Annotated[str, typer.Option(help="Local file or folder, or a hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the data set and report.json.")],
     limit: Annotated[Optional[int], typer.Option(help="Sample N of the kept records.")] = None,  # noqa: UP045
@@ -302,11 +302,17 @@ def data_prepare(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of pictures or archives, or one (default: beside the source)."),
     ] = None,
+    exclude: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="For nq: a file whose questions must not come in, such as NQ-open's dev set."
+        ),
+    ] = None,
 ) -> None:
     """Make a LLaMA-Factory data set; report.json counts what was dropped, by reason."""
     from dft_factory.data.prepare import prepare
 
-    report = prepare(name, source, out, limit, seed, pictures)
+    report = prepare(name, source, out, limit, seed, pictures, exclude)
     typer.echo(report.model_dump_json(indent=2))
 
 

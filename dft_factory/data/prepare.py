@@ -9,11 +9,14 @@ import tempfile
 from pathlib import Path
 
 from dft_factory.data.lines import pick, sample_order, write_kept
+from dft_factory.data.natural_questions import NATURAL_QUESTIONS
 from dft_factory.data.picture_set import Settings, prepare_pictures
 from dft_factory.data.records import Converter
+from dft_factory.data.repeats import once, read_excluded
 from dft_factory.data.report import (
     DATASET_INFO_NAME,
     REPORT_NAME,
+    OnceReport,
     Report,
     check_out,
     sha256_of,
@@ -24,7 +27,11 @@ from dft_factory.data.ultrafeedback import ULTRAFEEDBACK
 from dft_factory.data.wethink import WETHINK
 from dft_factory.errors import ConfigError
 
-CONVERTERS: dict[str, Converter] = {"ultrafeedback": ULTRAFEEDBACK, "wethink": WETHINK}
+CONVERTERS: dict[str, Converter] = {
+    "ultrafeedback": ULTRAFEEDBACK,
+    "wethink": WETHINK,
+    "nq": NATURAL_QUESTIONS,
+}
 """What ``data prepare`` can be asked for, by name."""
 
 
@@ -35,6 +42,7 @@ def prepare(
     limit: int | None = None,
     seed: int = 0,
     pictures: Path | None = None,
+    exclude: str | None = None,
 ) -> Report:
     """Write ``out/<name>.jsonl``, ``out/dataset_info.json`` and ``out/report.json``.
 
@@ -59,6 +67,8 @@ def prepare(
         seed: of the sample, at least 0.
         pictures: a folder of pictures or archives, or one archive; without it they are looked for
             beside the source. Only for sets with pictures.
+        exclude: a local file or folder of records that must not come in, such as the set that is
+            evaluated on. Only for sets whose records have an identity, which are kept once.
 
     Raises:
         ConfigError: a setting that cannot be honoured, a source that cannot be read or has no
@@ -71,19 +81,20 @@ def prepare(
     if seed < 0:  # random.Random(-1) is random.Random(1)
         raise ConfigError(f"--seed: {seed} must be 0 or more.")
     files = source_files(source)
+    excluded = read_excluded(converter, name, exclude)
     if converter.pictures_from is not None:
         settings = Settings(name, source, files, out, limit, seed, pictures)
         return prepare_pictures(converter, settings)
     if pictures is not None:
         raise ConfigError(f"--pictures: {str(pictures)!r}: {name!r} has no pictures. Leave it out.")
-    check_out(out, name, source, limit, seed, files)
+    check_out(out, name, source, limit, seed, files, exclude=exclude)
     records = read_hub(source, converter.split) if files is None else read_files(files)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         data = scratch / f"{name}.jsonl"
-        written = write_kept(records, converter.convert, data)
+        written = write_kept(records, once(converter, excluded), data)
         kept = len(written.offsets)
         if not kept:
             counts = "".join(f"; {reason}: {n}" for reason, n in sorted(written.dropped.items()))
@@ -106,6 +117,8 @@ def prepare(
             file_name=data.name,
             sha256=sha256_of(data),
         )
+        if converter.identity is not None:
+            report = OnceReport(**report.model_dump(), exclude=exclude)
         write_json(scratch / DATASET_INFO_NAME, {name: {"file_name": data.name, **converter.entry}})
         write_json(scratch / REPORT_NAME, report.model_dump())
         out.mkdir(exist_ok=True)

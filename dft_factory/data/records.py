@@ -67,6 +67,19 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What makes two published records the same one; each is kept once.
+
+    Attributes:
+        of: the word for it in messages and reports.
+        key: of a published record (any JSON value), None where it has none; it never raises.
+    """
+
+    of: str
+    key: Callable[[object], str | None]
+
+
+@dataclass(frozen=True)
 class Converter:
     """A data set that ``dft-factory data prepare`` knows.
 
@@ -79,6 +92,7 @@ class Converter:
         split: the split that is read from the hub.
         pictures_from: where its pictures are published, None if it has none. With pictures the
             converted record's ``images`` are relative paths below the place that is searched.
+        identity: of its records, None where repeated ones are kept.
     """
 
     convert: Callable[[object], Mapping[str, object] | Kept | Dropped]
@@ -86,3 +100,4 @@ class Converter:
     hub_id: str
     split: str = "train"
     pictures_from: str | None = None
+    identity: Identity | None = None

@@ -58,7 +58,16 @@ class PictureReport(Report):
     picture_bytes: int
 
 
-_REPORTS: TypeAdapter[PictureReport | Report] = TypeAdapter(PictureReport | Report)
+class OnceReport(Report):
+    """The same for a set of which each record is kept once."""
+
+    exclude: str | None
+    """The file or folder whose records were left out."""
+
+
+_REPORTS: TypeAdapter[PictureReport | OnceReport | Report] = TypeAdapter(
+    PictureReport | OnceReport | Report
+)
 
 
 def check_out(
@@ -69,6 +78,7 @@ def check_out(
     seed: int,
     files: list[Path] | None,
     pictures: str | None = None,
+    exclude: str | None = None,
 ) -> None:
     """Refuse an ``out`` that holds anything but a data set made with these very settings.
 
@@ -98,6 +108,8 @@ def check_out(
         old["seed"], new["seed"] = found.seed, seed
     if isinstance(found, PictureReport):
         old["pictures"], new["pictures"] = found.pictures, pictures
+    if isinstance(found, OnceReport):
+        old["exclude"], new["exclude"] = found.exclude, exclude
     if old != new:
         changes = ", ".join(
             f"{key} {old[key]!r} there and {new[key]!r} now" for key in new if old[key] != new[key]

@@ -21,10 +21,11 @@ _NOT_BLANK = re.compile(r"[^ \t\n\r]")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def source_files(source: str) -> list[Path] | None:
+def source_files(source: str, option: str = "--source") -> list[Path] | None:
     """The local files of a source in the order in which they are read, or ``None`` for a hub id.
 
     A folder stands for the files with one of :data:`SUFFIXES` directly inside it, by name.
+    ``option`` is what messages call the source.
 
     Raises:
         ConfigError: nothing is there, and the text cannot be a hub id either.
@@ -33,25 +34,25 @@ def source_files(source: str) -> list[Path] | None:
         f"a file ({', '.join(SUFFIXES)}), a folder of such files, or a hub id such as org/name"
     )
     if not source.strip():  # Path("") is the current folder
-        raise ConfigError(f"--source: {source!r} does not exist. Give {choices}.")
+        raise ConfigError(f"{option}: {source!r} does not exist. Give {choices}.")
     path = Path(source).expanduser()
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and p.name.endswith(SUFFIXES))
         if not files:
             raise ConfigError(
-                f"--source: the folder {source!r} holds no {', '.join(SUFFIXES)} file."
+                f"{option}: the folder {source!r} holds no {', '.join(SUFFIXES)} file."
             )
         return files
     if path.exists():
         if not path.name.endswith(SUFFIXES):
-            raise ConfigError(f"--source: {source!r} has an unknown ending. Give {choices}.")
+            raise ConfigError(f"{option}: {source!r} has an unknown ending. Give {choices}.")
         return [path]
     if source.endswith(SUFFIXES) or not _HUB_ID.fullmatch(source):
-        raise ConfigError(f"--source: {source!r} does not exist. Give {choices}.")
+        raise ConfigError(f"{option}: {source!r} does not exist. Give {choices}.")
     return None
 
 
-def read_files(files: list[Path]) -> Iterator[object]:
+def read_files(files: list[Path], option: str = "--source") -> Iterator[object]:
     """Records of local files, one after another; a line that is not JSON comes as ``Dropped``.
 
     Lines, parquet batches and the elements of a ``.json`` list are streamed.
@@ -62,9 +63,9 @@ def read_files(files: list[Path]) -> Iterator[object]:
     for path in files:
         try:
             if path.name.endswith(".parquet"):
-                yield from _read_parquet(path)
+                yield from _read_parquet(path, option)
             elif path.name.endswith(".json"):
-                yield from _read_list(path)
+                yield from _read_list(path, option)
             elif path.name.endswith(".gz"):
                 with gzip.open(path, "rb") as lines:
                     yield from _read_lines(lines)
@@ -72,7 +73,7 @@ def read_files(files: list[Path]) -> Iterator[object]:
                 with path.open("rb") as lines:
                     yield from _read_lines(lines)
         except (OSError, EOFError, zlib.error) as error:
-            raise ConfigError(f"--source: {str(path)!r} cannot be read: {error}") from error
+            raise ConfigError(f"{option}: {str(path)!r} cannot be read: {error}") from error
 
 
 def read_hub(source: str, split: str) -> Iterator[object]:
@@ -114,7 +115,7 @@ def _read_lines(lines: IO[bytes] | gzip.GzipFile) -> Iterator[object]:
             yield Dropped("malformed JSON")
 
 
-def _read_list(path: Path) -> Iterator[object]:
+def _read_list(path: Path, option: str) -> Iterator[object]:
     """The elements of a JSON list one by one; memory holds one of them, at most 64 MiB of text."""
     mend = "If it has one record a line, rename it to .jsonl"
     with path.open(encoding="utf-8-sig") as file:
@@ -125,7 +126,7 @@ def _read_list(path: Path) -> Iterator[object]:
                 value = text.value()
                 if not text.peek():
                     raise ConfigError(
-                        f"--source: {str(path)!r} must hold a list of records, "
+                        f"{option}: {str(path)!r} must hold a list of records, "
                         f"not {type(value).__name__}."
                     )
                 raise ValueError("data after the first value")
@@ -150,7 +151,7 @@ def _read_list(path: Path) -> Iterator[object]:
             # Its line and column would be those of the part that is held.
             said = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise ConfigError(
-                f"--source: {str(path)!r} is not valid JSON: {said} (record {count}). {mend}"
+                f"{option}: {str(path)!r} is not valid JSON: {said} (record {count}). {mend}"
             ) from error
 
 
@@ -218,13 +219,13 @@ class JsonText:
         return bool(chunk)
 
 
-def _read_parquet(path: Path) -> Iterator[object]:
+def _read_parquet(path: Path, option: str) -> Iterator[object]:
     try:
         arrow = import_module("pyarrow")
         parquet = import_module("pyarrow.parquet")
     except ImportError as error:
         raise MissingDependencyError(
-            f"--source: {str(path)!r} needs the package 'pyarrow'. "
+            f"{option}: {str(path)!r} needs the package 'pyarrow'. "
             "Install it with: pip install pyarrow"
         ) from error
     try:
@@ -232,4 +233,4 @@ def _read_parquet(path: Path) -> Iterator[object]:
             for batch in table.iter_batches(batch_size=256):
                 yield from batch.to_pylist()
     except arrow.ArrowException as error:
-        raise ConfigError(f"--source: {str(path)!r} cannot be read: {error}") from error
+        raise ConfigError(f"{option}: {str(path)!r} cannot be read: {error}") from error

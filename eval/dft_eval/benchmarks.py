@@ -11,6 +11,7 @@ from dft_eval import evalplus_adapter, multipl_e, python_programs
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, Request
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.models import open_subject
+from dft_eval.natural_questions import NATURAL_QUESTIONS
 from dft_eval.results import ResultFile, merge_results
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         MATHVERSE,
         MATHVISION,
         WEMATH,
+        NATURAL_QUESTIONS,
     )
 }
 

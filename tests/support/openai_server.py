@@ -20,6 +20,7 @@ class FakeServer:
         fault: for the n-th POST (from 1) 'drop' (no answer), 'garbage', 'hang up' (half an answer)
             or an HTTP status; None: no fault.
         continues: it goes on from a begun answer, as vLLM does; else it ignores those fields.
+        talks: a chat's answer that was not begun is a code block with words around it.
         most_stops: stop texts that it accepts.
         seen: bodies of the POSTs that were answered.
     """
@@ -28,6 +29,7 @@ class FakeServer:
     models: tuple[str, ...] = ("tiny",)
     fault: Callable[[int], str | int | None] = lambda n: None
     continues: bool = True
+    talks: bool = True
     most_stops: int = 100
     key: str | None = None
     completions: bool = True
@@ -75,7 +77,9 @@ class FakeServer:
         if not going_on:
             rendered += " <end> <assistant>"
         text = self.answer(content)
-        return rendered, text if going_on else f"Here it is:\n```python\n{text}\n```\nDone."
+        if going_on or not self.talks:
+            return rendered, text
+        return rendered, f"Here it is:\n```python\n{text}\n```\nDone."
 
 
 class _Handler(BaseHTTPRequestHandler):

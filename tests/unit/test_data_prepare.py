@@ -512,11 +512,11 @@ def test_folder_without_data(tmp_path: Path) -> None:
 
 
 def test_unknown_name_names_the_choices_and_a_near_match(tmp_path: Path) -> None:
-    assert list(CONVERTERS) == ["ultrafeedback", "wethink"]
+    assert list(CONVERTERS) == ["ultrafeedback", "wethink", "nq"]
     with pytest.raises(ConfigError) as caught:
         prepare("UltraFeedbak", "x.jsonl", tmp_path / "out")
     assert str(caught.value) == (
-        "data set 'UltraFeedbak' is unknown. Choose one of ultrafeedback, wethink. "
+        "data set 'UltraFeedbak' is unknown. Choose one of ultrafeedback, wethink, nq. "
         "Did you mean 'ultrafeedback'?"
     )
 
