@@ -82,6 +82,8 @@ def test_the_recipes_of_the_paper_are_there() -> None:
         *(f"ultrafeedback/qwen2_5_{model}{lora}" for model in ("3b", "coder_3b", "coder_7b")
           for lora in ("", "_lora")),
         "ultrafeedback/smollm2",
+        "nq/qwen2_5_3b",
+        "nq/smollm2",
         "tiny/qwen2_5_vl",
         "tiny/qwen2_5_vl_zero3",
     ):  # fmt: skip
@@ -116,7 +118,7 @@ def test_header(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in RECIPES if p.parent.name in ("wethink", "ultrafeedback", "tiny")],
+    "path", [p for p in RECIPES if p.parent.name in ("wethink", "ultrafeedback", "nq", "tiny")],
     ids=name_of,
 )  # fmt: skip
 def test_batch_and_memory(path: Path) -> None:
@@ -129,7 +131,7 @@ def test_batch_and_memory(path: Path) -> None:
     assert accumulated == config["gradient_accumulation_steps"]
     ranks = re.search(r"accumulated x (\d+) (?:GPU|process)", text)
     assert total == device * accumulated * (int(ranks[1]) if ranks else 1)
-    assert total == {"wethink": 64, "ultrafeedback": 16, "tiny": 8}[path.parent.name]
+    assert total == {"wethink": 64, "ultrafeedback": 16, "nq": 16, "tiny": 8}[path.parent.name]
     assert re.search(r"Expected (GPU )?memory: about [\d.]+ GB.*(estimated|measured)", text)
 
 
@@ -146,6 +148,19 @@ def test_settings_of_the_paper(path: Path) -> None:
     assert {key: config[key] for key in paper_settings(path)} == paper_settings(path)
     if "_lora" in path.stem:
         assert (config["lora_rank"], config["lora_alpha"]) == (8, 16)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in RECIPES if p.parent.name == "nq"], ids=name_of
+)  # fmt: skip
+def test_what_the_paper_leaves_open_is_called_ours(path: Path) -> None:
+    """Of Natural Questions it gives scores alone; each part with choices says whose they are."""
+    assert "The paper" in header(path)
+    assert re.search(r"names neither the model nor a setting nor the protocol", header(path))
+    parts = path.read_text().split("\n### ")
+    for name in ("data", "training"):
+        (part,) = [part for part in parts if part.startswith(f"{name}\n")]
+        assert "# Ours: " in part
 
 
 @pytest.mark.parametrize(
