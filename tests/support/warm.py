@@ -29,6 +29,11 @@ _lock = threading.Lock()
 _server: _Server | None = None
 
 
+def _without_records(environment: dict[str, str]) -> dict[str, str]:
+    """The server's own import of torch must record nothing: every fork would inherit that."""
+    return {key: value for key, value in environment.items() if not key.startswith("RECORD_")}
+
+
 class _Server:
     def __init__(self, environment: dict[str, str]) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="warm-")
@@ -40,7 +45,7 @@ class _Server:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", __file__, str(listener.fileno())],
-                env={**environment, "PYTHONPATH": str(PLUGIN)},
+                env={**_without_records(environment), "PYTHONPATH": str(PLUGIN)},
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
