@@ -278,6 +278,8 @@ def test_without_network_the_message_names_the_option(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib keeps the proxies of its first call for the whole process.
+    monkeypatch.setattr("urllib.request._opener", None)
     with pytest.raises(PrerequisiteError, match="--data"):
         evalplus_data.download()
     assert not list(tmp_path.rglob("*.jsonl"))
