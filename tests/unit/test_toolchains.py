@@ -25,6 +25,7 @@ from dft_factory.doctor.report import (
 )
 from dft_factory.doctor.text import render_text
 from dft_factory.doctor.toolchains import look_for_toolchains
+from tests.conftest import NOT_RUN
 from tests.support.toolchains import need
 
 each_language = pytest.mark.parametrize("code", LANGUAGES)
@@ -154,7 +155,7 @@ def test_the_script_does_nothing_where_all_is_there() -> None:
         need(code)
     root = Path(__file__).parents[2]
     if not (root / ".toolchains").is_dir():
-        pytest.skip("not run: scripts/toolchains.sh was not run in this checkout")
+        pytest.skip(f"{NOT_RUN}no .toolchains in this checkout: bash scripts/toolchains.sh")
     done = subprocess.run(
         ["bash", str(root / "scripts" / "toolchains.sh")],
         capture_output=True,

@@ -66,6 +66,10 @@ def _value(node: ast.expr) -> Any:
     raise ValueError("not arithmetic")
 
 
+class _BoundsError(Exception):
+    """A formula met the worker's bounds of memory or depth; it is not shown to be right."""
+
+
 class Equality:
     """Compares answers; holds the worker that reads formulas."""
 
@@ -103,6 +107,8 @@ class Equality:
             sides = [self._latex(text) for text in (gold, answer)]
         except WorkerEndedError as error:
             return _not_read(error)
+        except _BoundsError as error:
+            return Verdict(False, str(error))
         values = [None if text is None else arithmetic(text) for text in sides]
         if _close(*values):
             return Verdict(True, "same value in LaTeX")
@@ -122,15 +128,23 @@ class Equality:
         if max(len(answer), len(gold)) > LONGEST:
             return Verdict(False, f"another text (more than {LONGEST} characters)")
         try:
-            reply = self._worker.ask({"gold": gold, "answer": answer, "sentence": sentence})
+            reply = self._ask({"gold": gold, "answer": answer, "sentence": sentence})
         except WorkerEndedError as error:
             return _not_read(error)
+        except _BoundsError as error:
+            return Verdict(False, str(error))
         return Verdict(reply["equal"], "equal" if reply["equal"] else "not equal")
 
     def _latex(self, text: str) -> str | None:
         if text not in self._printed:
-            self._printed[text] = self._worker.ask({"latex": text})["text"]
+            self._printed[text] = self._ask({"latex": text})["text"]
         return self._printed[text]
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        reply: dict[str, Any] = self._worker.ask(question)
+        if "error" in reply:
+            raise _BoundsError(f"a formula too large to read ({reply['error']})")
+        return reply
 
 
 def _may_be_number(text: str) -> bool:

@@ -3,7 +3,8 @@ it at a question that takes more than :data:`CPU_SECONDS` of processor time, wha
 
 Questions: ``{"latex": text}`` -> ``{"text": str or null}``, the formula as latex2sympy2_extended
 prints it; ``{"gold": text, "answer": text, "sentence": bool}`` -> ``{"equal": bool}`` by
-math-verify, which looks for the answer itself where it is a ``sentence``.
+math-verify, which looks for the answer itself where it is a ``sentence``. Where the bounds ended
+it, ``{"error": name}`` instead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def latex(text: str) -> str | None:
 
     try:
         return str(latex2sympy(text))
-    except Exception:
+    except (MemoryError, RecursionError):
+        raise  # our bounds, not the formula's form
+    except Exception:  # latex2sympy2_extended raises bare Exception for what it cannot parse
         return None
 
 
@@ -47,7 +50,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
             return {"text": latex(question["latex"])}
         return {"equal": verify(**question)}
     except (MemoryError, RecursionError) as error:
-        return {"text": None, "equal": False, "error": type(error).__name__}
+        return {"error": type(error).__name__}
 
 
 def main() -> None:
