@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from dft_eval.progress import Progress
 from dft_eval.results import atomic_write
 from dft_factory.errors import DftFactoryError
@@ -76,8 +78,6 @@ def train(
         inputs: files that it depends on. Where one changed, everything in ``folder`` is made anew:
             completions and results of another model must not survive it.
     """
-    import yaml
-
     written = yaml.safe_load(config.read_text(encoding="utf-8"))
     settings = dict(each.split("=", 1) for each in overrides)
     model = Path(settings.get("output_dir", written["output_dir"]))

@@ -21,14 +21,17 @@ class Plan:
     Attributes:
         humaneval: problems of HumanEval, the first ones.
         overrides: words after ``llamafactory-cli train CONFIG``.
+        float32: more of them for a processor without bfloat16 arithmetic, on which a step takes
+            longer.
         max_new_tokens: tokens a completion may have.
     """
 
     root: Path = Path("runs/demo")
     humaneval: int = 40
     overrides: tuple[str, ...] = ()
+    float32: tuple[str, ...] = ("bf16=false", "max_samples=120")
     max_new_tokens: int = 160
-    probe_examples: int = 32
+    probe_examples: int = 16
 
     def overridden(self, label: str) -> list[str]:
         """The overrides of one twin, its folders included where they are not the YAML's."""
@@ -41,6 +44,7 @@ FULL = Plan(
     root=Path("runs/demo-full"),
     humaneval=164,
     overrides=("num_train_epochs=3.0", "max_samples=240"),
+    float32=("bf16=false",),
     max_new_tokens=512,
     probe_examples=128,
 )
@@ -87,8 +91,8 @@ def fitted(plan: Plan, base: Path) -> Plan:
 
     if dtypes(find_model(str(base)))["dtype"] != "float32":
         return plan
-    say("this processor has no bfloat16 arithmetic: training and evaluation in float32")
-    return replace(plan, overrides=(*plan.overrides, "bf16=false"))
+    say(f"this processor has no bfloat16 arithmetic: float32, {' '.join(plan.float32)}")
+    return replace(plan, overrides=(*plan.overrides, *plan.float32))
 
 
 def run(plan: Plan) -> Path:

@@ -33,12 +33,13 @@ def histogram(logps: Tensor) -> Tensor:
         logps: (n,) log-probabilities, natural logarithm.
 
     Returns:
-        (N_BINS,), fp32, on the device of ``logps``; whole numbers.
+        (N_BINS,), int64, on the device of ``logps``.
     """
-    # In fp32 whatever comes in; a probability that rounding puts on an edge may fall either side.
-    bins = (logps.float().exp() * N_BINS).long().clamp_(0, N_BINS - 1)
-    counts = torch.zeros(N_BINS, dtype=torch.float32, device=logps.device)
-    return counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float32))
+    # At least in fp32, in which a probability that rounding puts on an edge may fall either side.
+    logps = logps.to(torch.promote_types(logps.dtype, torch.float32))
+    bins = (logps.exp() * N_BINS).long().clamp_(0, N_BINS - 1)
+    counts = torch.zeros(N_BINS, dtype=torch.int64, device=logps.device)
+    return counts.index_add_(0, bins, torch.ones_like(bins))
 
 
 def polarisation(counts: Sequence[int]) -> float:

@@ -7,7 +7,7 @@ bootstrap over the examples, and the advice says whether its interval crosses a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -165,11 +165,9 @@ def _nearest(value: float) -> Evidence:
     return min(EVIDENCE, key=lambda each: abs(each.mean - value))
 
 
-def _uncertainty(
-    found: Estimate, thresholds: Sequence[Threshold], ends: Estimate | None
-) -> tuple[str, bool]:
-    crossed = [each for each in thresholds if found.crosses(each)]
-    text = f"95 % interval {found.low:.2f} to {found.high:.2f} over {found.n_examples} examples"
+def _uncertainty(found: Estimate, ends: Estimate | None) -> tuple[str, bool]:
+    crossed = [each for each in (FLOOR_FROM, DFT_FROM) if found.crosses(each)]
+    text = f"{COVERAGE:.0%} interval {found.low:.2f} to {found.high:.2f} over {found.n_examples} examples"
     if crossed:
         values = " and ".join(f"{each.value:g}" for each in crossed)
         text += f": it crosses {values}, so that the advice beyond is as possible"
@@ -182,13 +180,9 @@ def _uncertainty(
     few = found.n_examples < FEW_EXAMPLES
     if few:
         text += "; with so few examples the interval is too narrow"
-    if not crossed and not few:
-        text += ": it crosses no threshold"
-    elif crossed or few:
-        text += ". Raise --limit"
-    return f"{text}. The thresholds are a heuristic from other data and models.", not (
-        crossed or few
-    )
+    certain = not crossed and not few
+    text += ": it crosses no threshold" if certain else ". Raise --limit"
+    return f"{text}. The thresholds are a heuristic from other data and models.", certain
 
 
 def advise(content: Estimate, ends: Estimate | None) -> Advice:
@@ -201,21 +195,20 @@ def advise(content: Estimate, ends: Estimate | None) -> Advice:
     near = _nearest(content.value)
     text = f"content tokens have a mean probability of {content.value:.2f}"
     like = f"nearest known case: {near.data}, {near.mean:g} ({near.source})"
+    half_known = content.value >= DFT_FROM.value
+    uncertainty, certain = _uncertainty(content, ends if half_known else None)
     if content.value < FLOOR_FROM.value:
-        uncertainty, certain = _uncertainty(content, (FLOOR_FROM, DFT_FROM), None)
         reason = (
             f"{text}, below {FLOOR_FROM.value:g}: the model does not know this data, and DFT "
             f"does not teach what the model finds improbable; {like}."
         )
         return Advice(SFT, reason, uncertainty, certain, content, FLOOR_FROM)
-    if content.value < DFT_FROM.value:
-        uncertainty, certain = _uncertainty(content, (FLOOR_FROM, DFT_FROM), None)
+    if not half_known:
         reason = (
             f"{text}, between {FLOOR_FROM.value:g} and {DFT_FROM.value:g}: partly known; a floor "
             f"keeps a tenth of every token's pull; {like}."
         )
         return Advice(FLOOR, reason, uncertainty, certain, content, DFT_FROM)
-    uncertainty, certain = _uncertainty(content, (FLOOR_FROM, DFT_FROM), ends)
     if ends is not None and ends.value < END_FROM.value:
         reason = (
             f"{text}, at least {DFT_FROM.value:g}, but end-of-turn tokens only {ends.value:.2f}, "

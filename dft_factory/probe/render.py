@@ -9,10 +9,9 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from dft_eval.report.figures import probability_histogram
-from dft_eval.report.formats import markdown_inline, visible
+from dft_eval.report.formats import visible
+from dft_eval.report.render import environment_for
 from dft_eval.results import atomic_write
 from dft_factory.losses.histogram import bin_edges
 from dft_factory.probe.advice import EVIDENCE, SETTINGS, THRESHOLDS
@@ -36,30 +35,6 @@ def _percent(value: float) -> str:
 
 def _probability(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-def _visible(value: Any) -> Any:
-    return visible(value) if type(value) is str else value
-
-
-def _environment(*, html: bool) -> Environment:
-    environment = Environment(
-        # The style sheet is the report's.
-        loader=ChoiceLoader(
-            [
-                PackageLoader("dft_factory.probe", "templates"),
-                PackageLoader("dft_eval.report", "templates"),
-            ]
-        ),
-        autoescape=html,
-        finalize=_visible if html else markdown_inline,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(percent=_percent, probability=_probability, shown=shown)
-    return environment
 
 
 def picture(probe: Probe) -> bytes:
@@ -92,7 +67,9 @@ def _rows(probe: Probe) -> list[tuple[str, str, Any]]:
 
 def render(probe: Probe, png: bytes, *, html: bool) -> str:
     """The probe as HTML with its picture within, or as Markdown with it beside."""
-    template = _environment(html=html).get_template("probe.html.j2" if html else "probe.md.j2")
+    environment = environment_for("dft_factory.probe", html=html)  # the style sheet is the report's
+    environment.filters.update(percent=_percent, probability=_probability, shown=shown)
+    template = environment.get_template("probe.html.j2" if html else "probe.md.j2")
     text = template.render(
         probe=probe,
         rows=_rows(probe),

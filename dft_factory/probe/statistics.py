@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from dft_factory.errors import ConfigError
-from dft_factory.losses.histogram import HIGH, LOW, N_BINS, bin_edges, polarisation
+from dft_factory.losses.histogram import HIGH, LOW, N_BINS, bin_edges, histogram, polarisation
 
 __all__ = ["N_BINS", "Numbers", "TokenProbabilities", "numbers_of", "summarise"]
 
@@ -115,13 +114,11 @@ def summarise(
             f"dataset: {dataset!r} has no labelled token among {n_examples} examples. Give it "
             "answers, or raise --limit."
         )
-    # Not losses.histogram, which is in fp32: here an edge falls where the exact number says.
-    bins = (logps.double().exp() * N_BINS).long().clamp(max=N_BINS - 1)
     return TokenProbabilities(
         model=model,
         label=label,
         dataset=dataset,
         n_examples=n_examples,
-        counts=tuple(torch.bincount(bins, minlength=N_BINS).tolist()),
+        counts=tuple(histogram(logps.double()).tolist()),
         numbers=numbers,
     )

@@ -109,6 +109,12 @@ def test_a_power_tower_is_not_waited_for(equality: Equality) -> None:
     assert equality.math_verify("10/2", "5").equal
 
 
+def test_a_formula_beyond_the_bounds_says_so(equality: Equality) -> None:
+    verdict = equality.vlmevalkit("\\sqrt{" * 200 + "1" + "}" * 200, "2")
+    assert not verdict.equal
+    assert verdict.reason == "a formula too large to read (RecursionError)"
+
+
 def test_a_worker_that_fails_is_an_error_and_no_verdict() -> None:
     with Worker("dft_eval.no_such_module") as worker, pytest.raises(WorkerEndedError) as error:
         worker.ask({})

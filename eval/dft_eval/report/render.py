@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from dft_eval.report import figures
 from dft_eval.report.collect import Run, read_runs
@@ -36,10 +36,15 @@ def _visible(value: Any) -> Any:
     return visible(value) if type(value) is str else value
 
 
-def _environment(*, html: bool) -> Environment:
-    """An environment in which every value is escaped unless it says that it is markup already."""
+def environment_for(*packages: str, html: bool) -> Environment:
+    """An environment in which every value is escaped unless it says that it is markup already.
+
+    Args:
+        packages: whose ``templates`` are looked in before the report's own.
+    """
+    places = (*packages, "dft_eval.report")
     environment = Environment(
-        loader=PackageLoader("dft_eval.report", "templates"),
+        loader=ChoiceLoader([PackageLoader(place, "templates") for place in places]),
         autoescape=html,
         finalize=_visible if html else markdown_inline,
         undefined=StrictUndefined,
@@ -53,7 +58,7 @@ def _environment(*, html: bool) -> Environment:
 
 def render_markdown(view: View) -> str:
     """The report as Markdown, its pictures as files beside it."""
-    template = _environment(html=False).get_template("report.md.j2")
+    template = environment_for(html=False).get_template("report.md.j2")
     text = template.render(view=view, rule=RULE)
     return text.rstrip("\n") + "\n"
 
@@ -61,7 +66,7 @@ def render_markdown(view: View) -> str:
 def render_html(view: View, pictures: Mapping[str, bytes]) -> str:
     """The report as HTML, its pictures within it."""
     inline = {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
-    template = _environment(html=True).get_template("report.html.j2")
+    template = environment_for(html=True).get_template("report.html.j2")
     return template.render(view=view, pictures=inline, rule=RULE)
 
 
