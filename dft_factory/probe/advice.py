@@ -167,7 +167,8 @@ def _nearest(value: float) -> Evidence:
 
 def _uncertainty(found: Estimate, ends: Estimate | None) -> tuple[str, bool]:
     crossed = [each for each in (FLOOR_FROM, DFT_FROM) if found.crosses(each)]
-    text = f"{COVERAGE:.0%} interval {found.low:.2f} to {found.high:.2f} over {found.n_examples} examples"
+    interval = f"{COVERAGE:.0%} interval {found.low:.2f} to {found.high:.2f}"
+    text = f"{interval} over {found.n_examples} examples"
     if crossed:
         values = " and ".join(f"{each.value:g}" for each in crossed)
         text += f": it crosses {values}, so that the advice beyond is as possible"
