@@ -3,3 +3,7 @@
 Two ways: SmolLM2 on code, and a small Qwen2.5-VL on drawn pictures. Every stage says what it does,
 and a second run reuses what is finished.
 """
+
+from pathlib import Path
+
+CONFIGS = Path("configs/demo")

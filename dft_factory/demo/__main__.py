@@ -7,8 +7,8 @@ import sys
 
 from dft_eval.errors import EvaluationError
 from dft_factory.demo import text, vision
-from dft_factory.demo.stages import say
 from dft_factory.errors import DftFactoryError
+from dft_factory.stages import say
 
 
 def main() -> None:

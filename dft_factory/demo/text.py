@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dft_eval.results import ResultFile
-from dft_factory.demo.stages import CONFIGS, percent, run_logged, say, train
+from dft_factory.demo import CONFIGS
+from dft_factory.stages import percent, run_logged, say, train
 
 LABELS = ("base", "sft", "dft")
 DATA = Path("dft_factory/data/resources/code_instructions.jsonl")
@@ -29,7 +30,7 @@ class Plan:
     root: Path = Path("runs/demo")
     humaneval: int = 40
     overrides: tuple[str, ...] = ()
-    float32: tuple[str, ...] = ("bf16=false", "max_samples=120")
+    float32: tuple[str, ...] = ("bf16=false", "max_samples=104")
     max_new_tokens: int = 160
     probe_examples: int = 16
 

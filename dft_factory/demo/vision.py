@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dft_eval.results import BenchmarkResult, ResultFile, atomic_write
-from dft_factory.demo.stages import CONFIGS, percent, say, train
+from dft_factory.demo import CONFIGS
+from dft_factory.stages import STAMP, percent, say, train
 
 ROOT = Path("runs/demo/vl")
 LABELS = ("base", "sft", "dft")
@@ -179,7 +180,7 @@ def run(items: int = ITEMS) -> Path:
             CONFIGS / f"vl_{label}.yaml",
             (),
             ROOT / label,
-            [ROOT / "base" / "trained.json", twins_data / "made.json"],
+            [ROOT / "base" / STAMP, twins_data / "made.json"],
         )
     pictures, blank = make_tables(items)
     rows: dict[str, Mapping[str, Score]] = {}

@@ -6,6 +6,7 @@ Tokens and texts are foreign: made visible, then escaped by the template engine.
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from dft_factory.probe.advice import EVIDENCE, SETTINGS, THRESHOLDS
 from dft_factory.probe.segments import RULE
 
 if TYPE_CHECKING:
-    from dft_factory.probe.run import Probe, ProbePaths
+    from dft_factory.probe.run import Probe
 
 NAMES = {"reasoning": "reasoning", "answer": "answer", "end_of_turn": "end of turn"}
 _BREAKS = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
@@ -35,6 +36,16 @@ def _percent(value: float) -> str:
 
 def _probability(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+@dataclass(frozen=True)
+class ProbePaths:
+    """What was written."""
+
+    json: Path
+    markdown: Path
+    html: Path
+    picture: Path
 
 
 def picture(probe: Probe) -> bytes:
@@ -85,8 +96,6 @@ def render(probe: Probe, png: bytes, *, html: bool) -> str:
 
 def write(probe: Probe, out: Path, json_text: str) -> ProbePaths:
     """Write the four files into ``out``."""
-    from dft_factory.probe.run import ProbePaths
-
     png = picture(probe)
     html, markdown = render(probe, png, html=True), render(probe, png, html=False)
     out.mkdir(parents=True, exist_ok=True)

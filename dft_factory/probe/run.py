@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,6 +25,9 @@ from dft_factory.probe.measure import Measured, Progress, measure, override, rea
 from dft_factory.probe.segments import CONTENT, END_OF_TURN, RULE, SEGMENTS
 from dft_factory.probe.statistics import Numbers, TokenProbabilities, numbers_of
 from dft_factory.probe.words import Ignored, Word, ignored, lowest_bin
+
+if TYPE_CHECKING:
+    from dft_factory.probe.render import ProbePaths
 
 BASE = "base"
 DEFAULT_LIMIT = 128
@@ -82,16 +86,6 @@ class Probe:
             ],
             "notes": list(self.notes),
         }
-
-
-@dataclass(frozen=True)
-class ProbePaths:
-    """What was written."""
-
-    json: Path
-    markdown: Path
-    html: Path
-    picture: Path
 
 
 def parse_models(given: Sequence[str]) -> dict[str, str | None]:

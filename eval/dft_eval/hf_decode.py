@@ -13,6 +13,8 @@ from dft_eval.hf_sampling import Chooser
 
 KEEP = 0.75
 """Share of rows still going on below which those that have ended make room for others."""
+PADDED = 0.25
+"""Share of blanks that a prompt may get; a shorter one is run with others of its length."""
 
 
 @dataclass
@@ -83,7 +85,33 @@ def decode(
 def _begin(
     model: Any, prompts: Sequence[Sequence[int]], rows: list[int], choose: Chooser
 ) -> _Batch:
-    """Run these prompts, padded on the left, and choose the first token of each."""
+    """Run these prompts and choose the first token of each; those of like length together."""
+    parts = [rows]
+    if can_join(new_cache(model.config)):
+        parts = alike(rows, [len(prompts[row]) for row in rows])
+    batch = _begin_padded(model, prompts, parts[0], choose)
+    for part in parts[1:]:
+        batch = _joined(batch, _begin_padded(model, prompts, part, choose))
+    return batch
+
+
+def alike(rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """The rows cut, in their order, where the next would be padded by more than :data:`PADDED`."""
+    parts: list[list[int]] = []
+    low = high = 0
+    for row, length in zip(rows, lengths, strict=True):
+        low, high = min(low, length), max(high, length)
+        if not parts or low < (1 - PADDED) * high:
+            parts.append([])
+            low = high = length
+        parts[-1].append(row)
+    return parts
+
+
+def _begin_padded(
+    model: Any, prompts: Sequence[Sequence[int]], rows: list[int], choose: Chooser
+) -> _Batch:
+    """Run these prompts together, padded on the left."""
     import torch
 
     width = max(len(prompts[row]) for row in rows)

@@ -220,6 +220,16 @@ def test_other_trainers_are_warned_of(quick: pytest.MonkeyPatch, variable: str) 
     assert exit_status(report) == 0
 
 
+def test_imports_compiled_again_and_again_are_warned_of(quick: pytest.MonkeyPatch) -> None:
+    name = "PYTHONDONTWRITEBYTECODE"
+    quick.delenv(name, raising=False)
+    assert not [w for w in examine().warnings if name in w]
+    quick.setenv(name, "1")
+    report = examine()
+    assert [w for w in report.warnings if w.startswith(f"{name}=1: ") and f"unset {name}" in w]
+    assert exit_status(report) == 0
+
+
 def test_a_command_of_another_environment_is_warned_of(
     quick: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from dft_eval import hf_cache
 from dft_eval.errors import UsageError
 from dft_eval.generate import Decoding, Prompt, cut, generate, samples_of
 from dft_eval.hf_cache import GROUPED
-from dft_eval.hf_decode import decode
+from dft_eval.hf_decode import PADDED, alike, decode
 from dft_eval.hf_text import HfTextBackend, batches, complete_batch, render
 from dft_eval.models import LocalModel, dtypes, find_model, load_model, model_sha256
 from dft_eval.results import ItemScore
@@ -50,6 +50,37 @@ def test_batches_hold_every_prompt_once_longest_first(lengths: list[int], size: 
     assert sorted(flat) == list(range(len(lengths)))
     assert [lengths[i] for i in flat] == sorted(lengths, reverse=True)
     assert all(len(batch) == size for batch in planned[:-1])
+
+
+@given(lengths=st.lists(st.integers(1, 200), max_size=40))
+def test_prompts_that_are_run_together_are_of_like_length(lengths: list[int]) -> None:
+    parts = alike(range(len(lengths)), lengths)
+    assert [row for part in parts for row in part] == list(range(len(lengths)))
+    assert all(parts)
+    for part in parts:
+        held = [lengths[row] for row in part]
+        assert max(held) - min(held) <= PADDED * max(held)
+    for part, after in itertools.pairwise(parts):
+        held = [lengths[row] for row in (*part, after[0])]
+        assert max(held) - min(held) > PADDED * max(held)
+
+
+def test_short_prompts_are_not_padded_to_the_longest(loaded: tuple[Any, Any]) -> None:
+    """Counted is what the embedding sees; the tokens are those of each prompt by itself."""
+    model, _ = loaded
+    starts = [list(range(3, 3 + n)) for n in (48, 40, 12, 10, 3)]
+    decoding = replace(DECODING, max_new_tokens=4, batch_size=8)
+    seen: list[tuple[int, ...]] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: seen.append(tuple(given[0].shape))
+    )
+    try:
+        together = decode(model, starts, decoding, [0] * 5, lambda row, ids: False)
+    finally:
+        hook.remove()
+    assert [shape for shape in seen if shape[1] > 1] == [(2, 48), (2, 12), (1, 3)]
+    for ids, new in zip(starts, together, strict=True):
+        assert decode(model, [ids], decoding, [0], lambda row, ids: False) == [new]
 
 
 @pytest.mark.parametrize(

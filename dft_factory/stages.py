@@ -1,4 +1,4 @@
-"""What both ways of the demo are made of: one training run, and lines that say what happens."""
+"""What the scripts are made of: one training run, and lines that say what happens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from dft_eval.progress import Progress
 from dft_eval.results import atomic_write
 from dft_factory.errors import DftFactoryError
 
-CONFIGS = Path("configs/demo")
+STAMP = "trained.json"
+"""In the folder of a finished training: what it was made of."""
 
 
 def say(text: str) -> None:
     """One line of progress."""
-    sys.stderr.write(f"demo: {text}\n")
+    sys.stderr.write(f"dft-factory: {text}\n")
     sys.stderr.flush()
 
 
@@ -81,7 +82,7 @@ def train(
     written = yaml.safe_load(config.read_text(encoding="utf-8"))
     settings = dict(each.split("=", 1) for each in overrides)
     model = Path(settings.get("output_dir", written["output_dir"]))
-    stamp = folder / "trained.json"
+    stamp = folder / STAMP
     parts = [config.read_bytes(), "\n".join(overrides).encode(), *(p.read_bytes() for p in inputs)]
     wanted = hashlib.sha256(b"\0".join(parts)).hexdigest()
     if stamp.is_file() and json.loads(stamp.read_text()).get("fingerprint") == wanted:

