@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dft_eval.evalplus_adapter import COMPLETION_STOP
-from dft_eval.generate import Decoding, Prompt
+from dft_eval.generation.run import Decoding, Prompt
+from dft_eval.humaneval_plus.adapter import COMPLETION_STOP
 from dft_eval.models import LocalModel
 from dft_eval.python_programs import human_eval
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dft_eval.languages import HARNESSES, LANGUAGES, Harness, judge, unusable
 from dft_eval.languages.programs import Problem, from_completion
-from dft_eval.multipl_e_data import read_folder
+from dft_eval.multipl_e.data import read_folder
 
 COMPLETIONS = {"empty": "", "syntax error": "\n    )]} this is no program ((("}
 

@@ -76,7 +76,7 @@ def make_items(folder: Path, count: int) -> list[dict[str, str]]:
 def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     """Our backend's batches."""
     from dft_eval.benchmark import PixelRange
-    from dft_eval.generate import Decoding, Prompt
+    from dft_eval.generation.run import Decoding, Prompt
     from dft_eval.models import find_model
     from dft_eval.vlm import hf_vision
 

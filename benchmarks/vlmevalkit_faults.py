@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dft_eval.benchmark import Benchmark, JudgeChoice
 from dft_eval.errors import EvaluationError
-from dft_eval.generate import Decoding, Prompt, generate
+from dft_eval.generation.run import Decoding, Prompt, generate
 from dft_eval.results import BenchmarkResult
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION

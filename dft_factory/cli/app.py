@@ -188,7 +188,7 @@ def eval_command(
     """Score a model on benchmarks; the model's programs run in a sandbox."""
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.benchmarks import evaluate
-    from dft_eval.generate import Decoding
+    from dft_eval.generation.run import Decoding
 
     chosen_backend = _choice("--backend", backend, BACKENDS)
     style = None if prompt_style is None else _choice("--prompt-style", prompt_style, PROMPT_STYLES)

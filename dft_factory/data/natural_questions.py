@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
-from dft_eval.natural_questions_prompts import chat_prompt
+from dft_eval.natural_questions.prompts import chat_prompt
 from dft_factory.data.checks import is_unicode
 from dft_factory.data.records import ALPACA_ENTRY, AlpacaRecord, Converter, Dropped, Identity
 

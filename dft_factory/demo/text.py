@@ -72,7 +72,7 @@ def probe(models: dict[str, Path], plan: Plan) -> None:
 def evaluate(label: str, model: Path, plan: Plan) -> ResultFile:
     """HumanEval and python-basics, both in chat; resumes what a killed run left."""
     from dft_eval import benchmarks
-    from dft_eval.generate import Decoding
+    from dft_eval.generation.run import Decoding
 
     request = benchmarks.Request(
         model=str(model),

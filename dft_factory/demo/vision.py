@@ -122,7 +122,7 @@ def evaluate(label: str, model: Path, tables: Path, out: Path) -> ResultFile:
     """The three benchmarks, options extracted by rules."""
     from dft_eval import benchmarks
     from dft_eval.benchmark import JudgeChoice
-    from dft_eval.generate import Decoding
+    from dft_eval.generation.run import Decoding
 
     say(f"{label}: {', '.join(BENCHMARKS)} on {tables}")
     return benchmarks.evaluate(

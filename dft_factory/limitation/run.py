@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dft_eval.natural_questions_rules import judge
+from dft_eval.natural_questions.rules import judge
 from dft_eval.results import atomic_write
 from dft_factory.errors import DftFactoryError
 from dft_factory.limitation.facts import facts
@@ -59,7 +59,7 @@ Answers = dict[str, dict[str, float | None]]
 def ask(model: Path, data: Path, out: Path, label: str, plan: Plan) -> Answers:
     """What ``dft-factory eval nq --data`` makes of each question, by rule."""
     from dft_eval import benchmarks
-    from dft_eval.generate import Decoding
+    from dft_eval.generation.run import Decoding
 
     request = benchmarks.Request(
         model=str(model),
@@ -75,7 +75,7 @@ def ask(model: Path, data: Path, out: Path, label: str, plan: Plan) -> Answers:
 
 def read_answers(completions: Path, data: Path) -> Answers:
     """Judge the completions of one run again, each question by every rule."""
-    from dft_eval.natural_questions_data import read_data
+    from dft_eval.natural_questions.data import read_data
 
     said = {}
     for line in completions.read_text(encoding="utf-8").split("\n"):

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from dft_eval import sandbox
 from dft_eval.errors import EvaluationError
-from dft_eval.generate import Backend, Decoding
+from dft_eval.generation.run import Backend, Decoding
 from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
 
 PromptStyle = Literal["completion", "chat"]

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dft_eval import evalplus_adapter, multipl_e, python_programs
+from dft_eval import python_programs
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, Request
 from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
 from dft_eval.models import open_subject
-from dft_eval.natural_questions import NATURAL_QUESTIONS
+from dft_eval.multipl_e.benchmark import MULTIPL_E
+from dft_eval.natural_questions.benchmark import NATURAL_QUESTIONS
 from dft_eval.results import ResultFile, merge_results
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
@@ -23,8 +25,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
         python_programs.HUMANEVAL,
-        evalplus_adapter.HUMANEVAL_PLUS,
-        multipl_e.MULTIPL_E,
+        HUMANEVAL_PLUS,
+        MULTIPL_E,
         python_programs.PYTHON_BASICS,
         MATHVERSE,
         MATHVISION,

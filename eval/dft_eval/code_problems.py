@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from dft_eval import sandbox
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion, Failure, Prompt
+from dft_eval.generation.run import Completion, Failure, Prompt
 from dft_eval.results import ItemScore
 
 INSTRUCTION = (

@@ -11,11 +11,11 @@ from typing import Any
 
 from dft_eval.benchmark import PixelRange, Request, Subject
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generate import Backend
-from dft_eval.hf_cache import prepare
-from dft_eval.hf_text import HfTextBackend
-from dft_eval.openai_http import Connection
-from dft_eval.openai_server import ServerModel
+from dft_eval.generation.hf_cache import prepare
+from dft_eval.generation.hf_text import HfTextBackend
+from dft_eval.generation.openai_http import Connection
+from dft_eval.generation.openai_server import ServerModel
+from dft_eval.generation.run import Backend
 from dft_eval.vlm import hf_vision
 
 ADAPTER_CONFIG = "adapter_config.json"

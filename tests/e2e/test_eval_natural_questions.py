@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dft_eval.natural_questions_data import Question, read_data
-from dft_eval.natural_questions_prompts import chat_prompt, completion_prompt
+from dft_eval.natural_questions.data import Question, read_data
+from dft_eval.natural_questions.prompts import chat_prompt, completion_prompt
 from tests.conftest import Bench
 from tests.e2e.test_eval_command import dft_factory
 from tests.e2e.test_eval_server import items_of, rows_of

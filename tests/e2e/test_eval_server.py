@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.kill_and_resume import kill_and_resume
-from dft_eval.evalplus_data import read_data
+from dft_eval.humaneval_plus.data import read_data
 from dft_eval.python_programs import human_eval, python_basics
 from tests.e2e.test_eval_command import dft_factory
 from tests.support.cli import clean_environment, executable

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_eval.benchmark import Benchmark, JudgeChoice, PixelRange, Request
-from dft_eval.generate import Completion, Decoding, Failure, Prompt
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
 from dft_eval.results import BenchmarkResult
 from tests.support.vlm_tables import write_table
 

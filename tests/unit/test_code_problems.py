@@ -23,8 +23,8 @@ from dft_eval.code_problems import (
     read_problems,
 )
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion, cut
-from dft_eval.hf_text import render
+from dft_eval.generation.hf_text import render
+from dft_eval.generation.run import Completion, cut
 from dft_eval.python_programs import human_eval, python_basics
 from tests.conftest import Bench
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dft_eval.natural_questions_prompts import chat_prompt
+from dft_eval.natural_questions.prompts import chat_prompt
 from dft_factory.data.natural_questions import convert, question_key
 from dft_factory.data.prepare import prepare
 from dft_factory.data.records import Dropped

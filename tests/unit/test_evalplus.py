@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dft_eval import evalplus_adapter as adapter
-from dft_eval import evalplus_data, evalplus_driver
 from dft_eval.benchmark import PromptStyle
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.evalplus_data import EvalPlusProblem, has_evalplus_format, read_data
-from dft_eval.evalplus_judge import Returned, is_right, judge, make_tests
-from dft_eval.evalplus_sanitize import longest_program, sanitize
-from dft_eval.generate import Completion, Failure
-from dft_eval.hf_text import render
+from dft_eval.generation.hf_text import render
+from dft_eval.generation.run import Completion, Failure
+from dft_eval.humaneval_plus import adapter
+from dft_eval.humaneval_plus import data as evalplus_data
+from dft_eval.humaneval_plus import driver as evalplus_driver
+from dft_eval.humaneval_plus.data import EvalPlusProblem, has_evalplus_format, read_data
+from dft_eval.humaneval_plus.judge import Returned, is_right, judge, make_tests
+from dft_eval.humaneval_plus.sanitize import longest_program, sanitize
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dft_eval import hf_cache
 from dft_eval.errors import UsageError
-from dft_eval.generate import Decoding, Prompt, cut, generate, samples_of
-from dft_eval.hf_cache import GROUPED
-from dft_eval.hf_decode import PADDED, alike, decode
-from dft_eval.hf_text import HfTextBackend, batches, complete_batch, render
+from dft_eval.generation import hf_cache
+from dft_eval.generation.hf_cache import GROUPED
+from dft_eval.generation.hf_decode import PADDED, alike, decode
+from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
+from dft_eval.generation.run import Decoding, Prompt, cut, generate, samples_of
+from dft_eval.generation.samples import combine, pass_at_k
 from dft_eval.models import LocalModel, dtypes, find_model, load_model, model_sha256
 from dft_eval.results import ItemScore
-from dft_eval.samples import combine, pass_at_k
 from tests.conftest import Bench
 
 DECODING = Decoding(max_new_tokens=12, batch_size=3)

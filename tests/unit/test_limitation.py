@@ -105,7 +105,7 @@ def test_the_table_compares_by_question_and_seed() -> None:
 def test_answers_are_judged_from_the_completions(tmp_path: Path) -> None:
     records = [Record("k", "Who?", "Ann"), Record("k", "Where?", "the Hague")]
     data = write_records(tmp_path / "data.jsonl", records)
-    from dft_eval.natural_questions_data import read_data
+    from dft_eval.natural_questions.data import read_data
 
     said = ("It was Ann.", "Hague")
     completions = tmp_path / "completions.jsonl"

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from dft_eval import multipl_e
 from dft_eval.benchmark import Request
 from dft_eval.benchmarks import BENCHMARKS, evaluate
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generate import Completion, Decoding, Failure, Prompt, cut
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
 from dft_eval.languages import LANGUAGES, Lack, toolchains
 from dft_eval.languages.answers import closing_brace, extract, function_name, preamble
 from dft_eval.languages.programs import from_completion, prompt_text, question, stop_texts
-from dft_eval.multipl_e import MULTIPL_E
-from dft_eval.multipl_e_data import from_hub, read_folder
+from dft_eval.multipl_e import benchmark as multipl_e
+from dft_eval.multipl_e.benchmark import MULTIPL_E
+from dft_eval.multipl_e.data import from_hub, read_folder
 from dft_eval.results import BenchmarkResult, read_items
 from tests.support.toolchains import need
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion
+from dft_eval.generation.run import Completion
 from dft_eval.languages import LANGUAGES, Harness
 from dft_eval.languages.programs import Problem
-from dft_eval.multipl_e import judge
-from dft_eval.multipl_e_data import read_folder
+from dft_eval.multipl_e.benchmark import judge
+from dft_eval.multipl_e.data import read_folder
 from tests.support.multipl_e_solutions import AFTER, ANSWERS, NAMES, RIGHT, WRONG
 from tests.support.toolchains import need
 

@@ -16,20 +16,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dft_eval import natural_questions as adapter
 from dft_eval.benchmark import Request
 from dft_eval.benchmarks import BENCHMARKS, evaluate
 from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
-from dft_eval.generate import Completion, Decoding, Failure, Prompt, cut
-from dft_eval.natural_questions_data import Question, from_hub, read_data
-from dft_eval.natural_questions_prompts import (
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
+from dft_eval.natural_questions import benchmark as adapter
+from dft_eval.natural_questions.data import Question, from_hub, read_data
+from dft_eval.natural_questions.prompts import (
     COMPLETION_STOP,
     EXAMPLES,
     asked,
     chat_prompt,
     completion_prompt,
 )
-from dft_eval.natural_questions_rules import Verdict, judge, normalised
+from dft_eval.natural_questions.rules import Verdict, judge, normalised
 from dft_eval.results import BenchmarkResult, read_items
 from dft_factory.data.natural_questions import convert, question_key
 from dft_factory.data.records import Dropped

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generate import Completion, Decoding, Failure, Prompt, generate, generate_each
-from dft_eval.openai_http import ATTEMPTS, Connection, check_base_url
-from dft_eval.openai_server import OpenAIServer, answer_from
+from dft_eval.generation.openai_http import ATTEMPTS, Connection, check_base_url
+from dft_eval.generation.openai_server import OpenAIServer, answer_from
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, generate, generate_each
 from tests.support.openai_server import FakeServer, serve
 
 KEY = "sk-a-secret-of-the-test"

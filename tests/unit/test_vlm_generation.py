@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dft_eval.benchmark import JudgeChoice, PixelRange, Request
 from dft_eval.benchmarks import evaluate
 from dft_eval.errors import EvaluationError, UsageError
-from dft_eval.generate import Completion, Decoding, Prompt, generate
+from dft_eval.generation.run import Completion, Decoding, Prompt, generate
 from dft_eval.models import LocalModel, find_model
 from dft_eval.results import read_items
 from dft_eval.vlm import hf_vision

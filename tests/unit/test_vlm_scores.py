@@ -13,7 +13,7 @@ import pytest
 
 from dft_eval.benchmark import Benchmark, JudgeChoice
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generate import Decoding
+from dft_eval.generation.run import Decoding
 from dft_eval.results import BenchmarkResult, read_items
 from dft_eval.vlm.mathverse import MATHVERSE, options
 from dft_eval.vlm.mathvision import MATHVISION
@@ -237,7 +237,7 @@ def test_mathverse_with_a_judge_that_goes_down_half_way(
     tmp_path: Path, judge_prompts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not judged is unscored; the next run asks only that; a third asks nothing."""
-    monkeypatch.setattr("dft_eval.openai_http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("dft_eval.generation.openai_http.time.sleep", lambda seconds: None)
     rows, answers = mathverse_rows(), [text or "nothing" for text in mathverse_answers()]
     answers[19] = ""
     failing = [True]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dft_eval.generate import cut
+from dft_eval.generation.run import cut
 from dft_eval.languages.answers import extract
 from dft_eval.languages.judge import Program
 from dft_eval.languages.recipes import Harness, Language

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generate import Completion, Decoding, Prompt, cut
+from dft_eval.generation.run import Completion, Decoding, Prompt, cut
 
 if TYPE_CHECKING:
     from dft_eval.models import ModelFiles

@@ -20,7 +20,7 @@ from typing import Any
 
 from dft_eval.benchmark import JudgeChoice
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.openai_http import (
+from dft_eval.generation.openai_http import (
     FIRST_WAIT_SECONDS,
     Connection,
     RequestFailedError,

@@ -14,7 +14,7 @@ from typing import Any
 
 from dft_eval.benchmark import Benchmark, Request, finish
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion
+from dft_eval.generation.run import Completion
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.vlm import openai_scoring, prompts, tables

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dft_eval.generate import Completion
+from dft_eval.generation.run import Completion
 from dft_eval.progress import Progress
 from dft_eval.results import ItemScore
 from dft_eval.vlm.equality import Equality

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import string
 
-from dft_eval.generate import Prompt
+from dft_eval.generation.run import Prompt
 from dft_eval.vlm.tables import Row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 
-from dft_eval.generate import Completion
+from dft_eval.generation.run import Completion
 from dft_eval.results import ItemScore
 from dft_eval.vlm.equality import Equality
 from dft_eval.vlm.extract import final_answer, normalised, option_letter, stated_answer

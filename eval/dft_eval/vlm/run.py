@@ -17,7 +17,7 @@ from dft_eval.benchmark import (
     size_notes,
 )
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generate import Completion, Failure, Prompt, generate_each
+from dft_eval.generation.run import Completion, Failure, Prompt, generate_each
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.vlm import rules

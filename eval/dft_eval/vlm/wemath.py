@@ -22,7 +22,7 @@ from typing import Any
 
 from dft_eval.benchmark import Benchmark, Request, finish
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion
+from dft_eval.generation.run import Completion
 from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr, write_items
 from dft_eval.vlm import prompts, tables
 from dft_eval.vlm.extract import option_letter

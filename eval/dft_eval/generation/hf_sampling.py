@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dft_eval.errors import UsageError
-from dft_eval.generate import Decoding
+from dft_eval.generation.run import Decoding
 
 UNSUPPORTED = (
     *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "min_length"),

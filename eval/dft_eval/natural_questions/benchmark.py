@@ -1,7 +1,7 @@
 """Natural Questions, closed book: NQ-open's 3,610 development questions (arXiv 1906.00300).
 
 The paper gives neither the model nor the protocol of its figures on this set; the protocol here
-is ours. ``exact_match`` is the score. The other rules of :mod:`dft_eval.natural_questions_rules`
+is ours. ``exact_match`` is the score. The other rules of :mod:`dft_eval.natural_questions.rules`
 stand in the breakdown, and all three verdicts in each item's reason.
 """
 
@@ -13,15 +13,15 @@ from importlib.metadata import version
 
 from dft_eval.benchmark import Benchmark, Missing, Request, Subject, finish, size_notes
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion, Failure, Prompt, generate_each
-from dft_eval.natural_questions_data import Question, from_hub, read_data
-from dft_eval.natural_questions_prompts import (
+from dft_eval.generation.run import Completion, Failure, Prompt, generate_each
+from dft_eval.natural_questions.data import Question, from_hub, read_data
+from dft_eval.natural_questions.prompts import (
     COMPLETION_STOP,
     EXAMPLES,
     chat_prompt,
     completion_prompt,
 )
-from dft_eval.natural_questions_rules import Verdict, judge
+from dft_eval.natural_questions.rules import Verdict, judge
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr
 

@@ -25,7 +25,7 @@ from dft_eval.benchmark import (
     size_notes,
 )
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generate import Completion, Failure, Prompt, generate_each
+from dft_eval.generation.run import Completion, Failure, Prompt, generate_each
 from dft_eval.languages import HARNESSES, LANGUAGES, Harness
 from dft_eval.languages.programs import (
     Problem,
@@ -35,7 +35,7 @@ from dft_eval.languages.programs import (
     question,
     stop_texts,
 )
-from dft_eval.multipl_e_data import from_hub, read_folder
+from dft_eval.multipl_e.data import from_hub, read_folder
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr
 

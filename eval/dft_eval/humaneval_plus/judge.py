@@ -20,7 +20,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from dft_eval import sandbox
-from dft_eval.evalplus_data import EvalPlusProblem
+from dft_eval.humaneval_plus.data import EvalPlusProblem
 from dft_eval.sandbox import host
 
 CALL_SECONDS = 4.0
@@ -98,7 +98,7 @@ def _frozen(value: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def _driver() -> bytes:
-    return resources.files("dft_eval").joinpath("evalplus_driver.py").read_bytes()
+    return resources.files("dft_eval.humaneval_plus").joinpath("driver.py").read_bytes()
 
 
 def run_program(

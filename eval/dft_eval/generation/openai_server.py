@@ -25,8 +25,8 @@ from typing import Any
 
 from dft_eval.benchmark import PixelRange
 from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
-from dft_eval.generate import Completion, Decoding, Failure, Prompt, cut
-from dft_eval.openai_http import Connection, RequestFailedError
+from dft_eval.generation.openai_http import Connection, RequestFailedError
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
 
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 UNREACHABLE_AFTER = 4
@@ -42,7 +42,7 @@ class _Way:
 
 
 class OpenAIServer:
-    """A server's model as a :class:`~dft_eval.generate.Backend`; it reads pictures if that does.
+    """A server's model as a :class:`~dft_eval.generation.run.Backend`; reads pictures if that does.
 
     Args:
         extra: fields added to every request.

@@ -1,7 +1,7 @@
 """HumanEval and HumanEval+ as EvalPlus scores them, with its tests run in our sandbox.
 
 Prompts, stop texts, sanitising and comparison follow EvalPlus 0.3.1 (``codegen``,
-``provider.utility``, ``sanitize``, ``evaluate``); ``evalplus_judge`` says where verdicts differ.
+``provider.utility``, ``sanitize``, ``evaluate``); ``judge`` says where verdicts differ.
 Both columns come from one generation: the second benchmark takes the completions of the first.
 """
 
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from dft_eval import evalplus_judge, sandbox
+from dft_eval import sandbox
 from dft_eval.benchmark import (
     Benchmark,
     Missing,
@@ -28,12 +28,20 @@ from dft_eval.benchmark import (
 )
 from dft_eval.code_problems import ANSWER_BEGINS, INSTRUCTION
 from dft_eval.errors import PrerequisiteError
-from dft_eval.evalplus_data import EvalPlusProblem, download, read_data
-from dft_eval.evalplus_sanitize import sanitize
-from dft_eval.generate import Completion, Failure, Prompt, generate_each, samples_of, share_cache
+from dft_eval.generation.run import (
+    Completion,
+    Failure,
+    Prompt,
+    generate_each,
+    samples_of,
+    share_cache,
+)
+from dft_eval.generation.samples import combine
+from dft_eval.humaneval_plus.data import EvalPlusProblem, download, read_data
+from dft_eval.humaneval_plus.judge import Tests, judge, make_tests
+from dft_eval.humaneval_plus.sanitize import sanitize
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult, ItemScore
-from dft_eval.samples import combine
 
 INSTALL = "uv pip install evalplus==0.3.1"
 DATA_FORMAT = "humaneval"
@@ -85,14 +93,14 @@ def score_problem(
 
     Plus tests run where the base tests passed; the canonical solution runs once for each.
     """
-    made: dict[str, evalplus_judge.Tests] = {}
+    made: dict[str, Tests] = {}
 
-    def judge(program: str, name: str) -> tuple[float | None, str]:
+    def verdict(program: str, name: str) -> tuple[float | None, str]:
         if name not in made:
-            made[name] = evalplus_judge.make_tests(
+            made[name] = make_tests(
                 problem, "base" if name == "base" else "plus", sandboxed=sandboxed
             )
-        return evalplus_judge.judge(program, problem, made[name], sandboxed=sandboxed)
+        return judge(program, problem, made[name], sandboxed=sandboxed)
 
     verdicts: list[tuple[ItemScore, ItemScore]] = []
     for row in rows:
@@ -101,9 +109,9 @@ def score_problem(
             verdicts.append((failed, failed))
             continue
         program = extract_program(problem, row.completion, style)
-        base = whole = judge(program, "base")
+        base = whole = verdict(program, "base")
         if plus and base[0] == 1.0:
-            whole = judge(program, "plus")
+            whole = verdict(program, "plus")
         verdicts.append((_item(row, *base), _item(row, *whole)))
     return verdicts
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dft_eval.generate import Decoding
-from dft_eval.hf_cache import can_join, join, new_cache, select
-from dft_eval.hf_sampling import Chooser
+from dft_eval.generation.hf_cache import can_join, join, new_cache, select
+from dft_eval.generation.hf_sampling import Chooser
+from dft_eval.generation.run import Decoding
 
 KEEP = 0.75
 """Share of rows still going on below which those that have ended make room for others."""

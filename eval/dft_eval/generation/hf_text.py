@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dft_eval.errors import UsageError
-from dft_eval.generate import Completion, Decoding, Prompt, cut
-from dft_eval.hf_decode import decode
+from dft_eval.generation.hf_decode import decode
+from dft_eval.generation.run import Completion, Decoding, Prompt, cut
 
 GROUP = 4
 """Times ``batch_size``: prompts that are completed, and written, together. Rows that have ended are
@@ -68,7 +68,7 @@ class HfTextBackend:
 def complete_batch(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding
 ) -> list[Completion]:
-    """Completions of one group of prompts; raises as :func:`dft_eval.hf_decode.decode`."""
+    """Completions of one group of prompts; raises as :func:`decode`."""
     texts = [render(tokenizer, prompt) for prompt in prompts]
     starts: list[list[int]] = [
         # A rendered chat brings its own special tokens.

@@ -1,0 +1,1 @@
+"""HumanEval and HumanEval+ as EvalPlus scores them: data, sanitiser, driver and verdicts."""

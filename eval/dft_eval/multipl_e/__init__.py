@@ -1,0 +1,1 @@
+"""MultiPL-E: its problems, and their pass@1 in eight languages."""

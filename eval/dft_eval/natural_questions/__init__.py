@@ -1,0 +1,1 @@
+"""Natural Questions, closed book: its questions, prompts, rules and scores."""
