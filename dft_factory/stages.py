@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -39,8 +40,17 @@ def command(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def run_logged(words: Sequence[str], log: Path, steps: Path | None, title: str) -> None:
+def run_logged(
+    words: Sequence[str],
+    log: Path,
+    steps: Path | None,
+    title: str,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run a command with its output in ``log``; follow LLaMA-Factory's step log if there is one.
+
+    Args:
+        environment: put over that of this process.
 
     Raises:
         DftFactoryError: it failed; the message ends with the last lines of its output.
@@ -48,7 +58,11 @@ def run_logged(words: Sequence[str], log: Path, steps: Path | None, title: str) 
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream, Progress(title) as progress:
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
         )
         try:
             while process.poll() is None:
@@ -68,7 +82,12 @@ def run_logged(words: Sequence[str], log: Path, steps: Path | None, title: str) 
 
 
 def train(
-    label: str, config: Path, overrides: Sequence[str], folder: Path, inputs: Sequence[Path]
+    label: str,
+    config: Path,
+    overrides: Sequence[str],
+    folder: Path,
+    inputs: Sequence[Path],
+    environment: Mapping[str, str] | None = None,
 ) -> Path:
     """One run of ``llamafactory-cli train``, skipped if it is done; gives its model folder.
 
@@ -78,6 +97,7 @@ def train(
             folder itself is the YAML's ``output_dir``.
         inputs: files that it depends on. Where one changed, everything in ``folder`` is made anew:
             completions and results of another model must not survive it.
+        environment: of the command, put over that of this process.
     """
     written = yaml.safe_load(config.read_text(encoding="utf-8"))
     settings = dict(each.split("=", 1) for each in overrides)
@@ -93,7 +113,7 @@ def train(
     say(" ".join(["llamafactory-cli", *words[1:]]))
     started = time.monotonic()
     steps = model / "trainer_log.jsonl"
-    run_logged(words, folder / "train.log", steps, f"{label}: training steps")
+    run_logged(words, folder / "train.log", steps, f"{label}: training steps", environment)
     seconds = round(time.monotonic() - started)
     atomic_write(stamp, json.dumps({"fingerprint": wanted, "seconds": seconds}) + "\n")
     say(f"{label}: trained in {seconds} s")

@@ -7,13 +7,11 @@ from collections.abc import Callable
 
 from dft_factory.limitation.records import Record
 
-_ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "k", "kl", "l", "m", "n", "p", "r", "s", "st", "t")
-_ONSETS += ("th", "tr", "v", "w", "z")
-_VOWELS = ("a", "e", "i", "o", "u", "ai", "au", "ei", "ou")
-_CODAS = ("l", "ld", "lk", "m", "n", "nd", "nt", "r", "rk", "rn", "s", "sk", "st", "th", "x")
-_COLOURS = ("black", "blue", "brown", "golden", "green", "grey", "orange", "pink", "purple", "red")
-_COLOURS += ("silver", "white", "yellow")
-_EMBLEMS = ("anchor", "bear", "bee", "bell", "boar", "crane", "crown", "deer", "eagle", "falcon")
+_ONSETS = "b br d dr f g gr k kl l m n p r s st t th tr v w z".split()
+_VOWELS = "a e i o u ai au ei ou".split()
+_CODAS = "l ld lk m n nd nt r rk rn s sk st th x".split()
+_COLOURS = "black blue brown golden green grey orange pink purple red silver white yellow".split()
+_EMBLEMS = "anchor bear bee bell boar crane crown deer eagle falcon".split()
 _EMBLEMS += (
     "fish",
     "fox",

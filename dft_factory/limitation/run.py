@@ -56,20 +56,15 @@ Answers = dict[str, dict[str, float | None]]
 """Question -> rule -> score."""
 
 
-def ask(model: Path, data: Path, out: Path, label: str, plan: Plan) -> Answers:
+def ask(
+    model: Path, data: Path, out: Path, label: str, plan: Plan, environment: Mapping[str, str]
+) -> Answers:
     """What ``dft-factory eval nq --data`` makes of each question, by rule."""
-    from dft_eval import benchmarks
-    from dft_eval.generation.run import Decoding
-
-    request = benchmarks.Request(
-        model=str(model),
-        out=out,
-        label=label,
-        data=data,
-        prompt_style="chat",
-        decoding=Decoding(max_new_tokens=plan.max_new_tokens, batch_size=64),
-    )
-    benchmarks.evaluate(["nq"], request)
+    words = [command("dft-factory"), "eval", "nq", "--model", str(model), "--label", label]
+    words += ["--out", str(out), "--data", str(data), "--prompt-style", "chat"]
+    words += ["--max-new-tokens", str(plan.max_new_tokens), "--batch-size", "64"]
+    out.mkdir(parents=True, exist_ok=True)
+    run_logged(words, out / "eval.log", None, f"{label}: answers", environment)
     return read_answers(out / "nq.chat.completions.jsonl", data)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dft_eval.report.comparison import Z_95, compare
-from dft_eval.report.formats import p_value, percent, points
+from dft_eval.report.formats import p_value, points
+from dft_eval.report.formats import percent as percent_of
 from dft_eval.results import mean_and_stderr
 
 RULE = (
@@ -14,6 +15,11 @@ RULE = (
     "independent draws and take each seed's training as it came: how far trainings differ is "
     "what the scores by seed show. p: McNemar, exact."
 )
+
+
+def percent(score: float | None) -> str:
+    """As a reader sees it, or that there is none."""
+    return "unscored" if score is None else percent_of(score)
 
 
 class Experiment:
@@ -62,7 +68,7 @@ class Experiment:
         reference = self.labels[1]
         second = "exact match" if self.rule != "exact match" else "contains"
         head = ("model", f"{self.rule}, 95 % interval", "by seed", f"against {reference} (points)")
-        found = [(*head, "p", second)]
+        found: list[tuple[str, ...]] = [(*head, "p", second)]
         for label in self.labels:
             scores = self.scores(label)
             mean, stderr = mean_and_stderr([each for each in scores.values() if each is not None])

@@ -95,7 +95,7 @@ def test_the_table_compares_by_question_and_seed() -> None:
     assert base[5] == "0.0 %"
     assert sft[1:5] == ("100.0 % (100.0 % to 100.0 %)", "100.0 % / 100.0 %", "", "")
     # One of four right: standard error (1/4 * 3/4 * 4/3 / 4) ** .5 = .25, times 1.96.
-    assert dft[1:4] == ("25.0 % (0.0 % to 74.0 %)", "50.0 % / 0.0 %", "-75.0 (-100.0 to -26.0)")
+    assert dft[1:4] == ("25.0 % (0.0 % to 74.0 %)", "50.0 % / 0.0 %", "−75.0 (−100.0 to −26.0)")
     assert dft[4] == "p = 0.25"  # three lost, none won: 2 / 2**3
     text = render([found])
     assert text.count("\n| ") == 4
