@@ -283,11 +283,17 @@ def probe_command(
 def report_command(
     runs: Annotated[list[Path], typer.Argument(help="Folders that hold a results.json.")],
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.md, *.png.")],
+    against_paper: Annotated[
+        bool,
+        typer.Option(
+            "--against-paper", help="Also beside the paper's figures, by --base-model and --label."
+        ),
+    ] = False,
 ) -> None:
     """Compare runs: scores with standard errors, paired differences, curves, completions."""
     from dft_eval.report import build_report
 
-    paths = build_report(runs, out)
+    paths = build_report(runs, out, against_paper=against_paper)
     typer.echo(str(paths.html))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -75,6 +76,11 @@ def points(difference: float, stderr: float | None = None) -> str:
     sign = "" if float(number) <= 0 else "+"
     spread = "" if stderr is None else f" ± {_fixed(100 * stderr, 1)}"
     return f"{sign}{number}{spread}".replace("-", "−")
+
+
+def signed(change: Decimal) -> str:
+    """A difference of printed figures, with their digits: ``+4.30``, ``−0.6``, ``0.00``."""
+    return f"{change:+}".replace("-", "−") if change else str(abs(change))
 
 
 def p_value(p: float) -> str:

@@ -14,11 +14,13 @@ from dft_eval.report import figures
 from dft_eval.report.collect import Run, read_runs
 from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
+from dft_eval.report.paper_section import CHANGES_RULE, SCORES_RULE
 from dft_eval.report.view import View, build_view
 from dft_eval.results import atomic_write
 
 MARKDOWN_NAME = "report.md"
 HTML_NAME = "report.html"
+RULES = {"rule": RULE, "scores_rule": SCORES_RULE, "changes_rule": CHANGES_RULE}
 CURVES_PNG = "learning_curves.png"
 PROBABILITIES_PNG = "token_probabilities.png"
 
@@ -59,7 +61,7 @@ def environment_for(*packages: str, html: bool) -> Environment:
 def render_markdown(view: View) -> str:
     """The report as Markdown, its pictures as files beside it."""
     template = environment_for(html=False).get_template("report.md.j2")
-    text = template.render(view=view, rule=RULE)
+    text = template.render(view=view, **RULES)
     return text.rstrip("\n") + "\n"
 
 
@@ -67,7 +69,7 @@ def render_html(view: View, pictures: Mapping[str, bytes]) -> str:
     """The report as HTML, its pictures within it."""
     inline = {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
     template = environment_for(html=True).get_template("report.html.j2")
-    return template.render(view=view, pictures=inline, rule=RULE)
+    return template.render(view=view, pictures=inline, **RULES)
 
 
 def _pictures(runs: Sequence[Run], view: View) -> dict[str, bytes]:
@@ -80,7 +82,11 @@ def _pictures(runs: Sequence[Run], view: View) -> dict[str, bytes]:
 
 
 def build_report(
-    run_dirs: Sequence[Path], out: Path, *, title: str = "Comparison of runs"
+    run_dirs: Sequence[Path],
+    out: Path,
+    *,
+    title: str = "Comparison of runs",
+    against_paper: bool = False,
 ) -> ReportPaths:
     """Compare evaluated runs; write ``report.md``, ``report.html`` and pictures into ``out``.
 
@@ -90,13 +96,14 @@ def build_report(
     Args:
         run_dirs: run folders, the reference (base) first: each is compared with every earlier one.
         out: folder, made if need be; may be a parent of the run folders.
+        against_paper: with a section that sets the runs against the paper's figures.
 
     Raises:
         UsageError: a run folder lacks its results or holds a malformed file, two runs bear one
             label, or token-probability histograms have different bins.
     """
     runs = read_runs(run_dirs)
-    view = build_view(runs, title)
+    view = build_view(runs, title, paper=against_paper)
     pictures = _pictures(runs, view)
     markdown = render_markdown(view)
     html = render_html(view, pictures)

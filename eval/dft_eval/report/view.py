@@ -11,12 +11,13 @@ from dft_eval.report.collect import Run
 from dft_eval.report.comparison import LEVEL
 from dft_eval.report.examples import Example, examples
 from dft_eval.report.pairs import Pair, pair
+from dft_eval.report.paper_section import AgainstPaper, against_paper
 from dft_eval.report.tables import SHORT_SHA, Summary, Table, benchmarks
 
 
 @dataclass(frozen=True)
 class View:
-    """The whole report but for its pictures."""
+    """The whole report but for its pictures; ``paper`` is None where it was not asked for."""
 
     title: str
     labels: tuple[str, ...]
@@ -26,6 +27,7 @@ class View:
     methods: Table
     breakdowns: tuple[tuple[str, Table], ...]
     pairs: tuple[Pair, ...]
+    paper: AgainstPaper | None
     curves: Table | None
     curve_notes: tuple[str, ...]
     probabilities: Table | None
@@ -55,8 +57,8 @@ def _cautions(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[str, ...]:
     return tuple(cautions)
 
 
-def build_view(runs: Sequence[Run], title: str) -> View:
-    """Everything that the report says of ``runs``."""
+def build_view(runs: Sequence[Run], title: str, *, paper: bool = False) -> View:
+    """Everything that the report says of ``runs``, with ``paper`` also against its figures."""
     keys = benchmarks(runs)
     pairs = tuple(
         pair(runs[earlier], runs[later], keys)
@@ -75,6 +77,7 @@ def build_view(runs: Sequence[Run], title: str) -> View:
         methods=tables.methods(runs),
         breakdowns=tables.breakdowns(runs),
         pairs=pairs,
+        paper=against_paper(runs) if paper else None,
         curves=curves,
         curve_notes=curve_notes,
         probabilities=probabilities,

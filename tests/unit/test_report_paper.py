@@ -1,0 +1,790 @@
+"""The report against the paper: its figures, differences by hand, what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+from typer.testing import CliRunner
+
+from dft_eval.benchmarks import BENCHMARKS
+from dft_eval.languages import LANGUAGES
+from dft_eval.report import build_report
+from dft_eval.report.paper import Column, load_paper, normal_form
+from dft_eval.report.paper_cells import mean_of_groups
+from dft_eval.report.paper_limits import label_of
+from dft_eval.report.paper_section import NOTHING
+from dft_eval.results import ItemScore, summarise, write_items
+from dft_eval.vlm.run import MAX_NEW_TOKENS, STOCK_PIXELS
+from dft_factory.cli.app import app
+from tests.unit.test_report import HOSTILE, Page
+
+PAPER = load_paper()
+CODER = "Qwen/Qwen2.5-Coder-3B"
+MATH = {"math500": 500, "minerva": 272, "olympiadbench": 675, "aime24": 30, "amc23": 40}
+MATH_FIELDS = {
+    "metric": "accuracy",
+    "prompt_style": "chat",
+    "harness": "rules of Qwen2.5-Math",
+    "decoding": {
+        "strategy": "sampling",
+        "samples": 16,
+        "temperature": 1.0,
+        "max_new_tokens": 4096,
+    },
+}
+VISION_FIELDS = {
+    "metric": "accuracy",
+    "prompt_style": "chat",
+    "harness": "VLMEvalKit 0.0.20 (data, prompts, rules)",
+    "judge": "openai: gpt-4o-mini at https://api.openai.com/v1",
+    "decoding": {
+        "strategy": "greedy",
+        "max_new_tokens": 2048,
+        "min_pixels": 1003520,
+        "max_pixels": 12845056,
+    },
+}
+Scores = Mapping[str, float | None]
+
+
+def first_right(right: int, of: int, prefix: str = "HumanEval/") -> dict[str, float | None]:
+    """Items of which the first ``right`` score 1."""
+    return {f"{prefix}{number}": float(number < right) for number in range(of)}
+
+
+def write_run(
+    folder: Path,
+    label: str,
+    evaluations: Mapping[str, Scores],
+    *,
+    base_model: str | None = CODER,
+    model: str = "models/mine",
+    **fields: Any,
+) -> Path:
+    """A run folder as ``dft-factory eval`` leaves one of code; ``fields`` go to each result."""
+    folder.mkdir(parents=True)
+    rows = []
+    for number, (benchmark, scores) in enumerate(evaluations.items()):
+        items = [ItemScore(id=name, score=score) for name, score in scores.items()]
+        name = f"b{number}.items.jsonl"
+        write_items(folder / name, items)
+        row = {"benchmark": benchmark, "metric": "pass@1", "items": name, "harness": "toy 1.0"}
+        own = {"prompt_style": "completion", "decoding": {"strategy": "greedy"}}
+        rows.append({**row, **own, **summarise(items), **fields})
+    document = {"schema_version": 1, "model": model, "model_sha256": None, "label": label}
+    text = json.dumps({**document, "base_model": base_model, "results": rows})
+    (folder / "results.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def section(runs: list[Path], out: Path) -> str:
+    """The Markdown between the section's heading and the next."""
+    text = build_report(runs, out, against_paper=True).markdown.read_text(encoding="utf-8")
+    return text.split("\n## Against the paper\n")[1].split("\n## Learning curves\n")[0]
+
+
+def lines(text: str, *starts: str) -> list[str]:
+    """The cells of the table lines that begin so, joined by ' | '."""
+    begin = "| " + " | ".join(starts) + " |"
+    return [line.strip("| ") for line in text.splitlines() if line.startswith(begin)]
+
+
+def note(text: str, number: int) -> str:
+    """The text of a note of the section."""
+    return next(line for line in text.splitlines() if line.startswith(f"P{number}: "))
+
+
+# The figures
+
+
+def cells(measured: str) -> list[tuple[Any, Column, Decimal]]:
+    """(row, column, figure) of all tables measured so."""
+    columns = PAPER.measured[measured].columns
+    return [
+        (row, column, value)
+        for table in PAPER.tables
+        if table.measured == measured
+        for row in table.rows
+        for column, value in zip(columns, row.values, strict=True)
+    ]
+
+
+def test_every_model_of_a_table_has_its_three_rows() -> None:
+    """5 models of 6 figures, 3 of 11, 1 of 6 and 2 of 6, thrice each."""
+    for table in PAPER.tables:
+        labels = [(row.model, row.label) for row in table.rows]
+        models = dict.fromkeys(row.model for row in table.rows)
+        assert labels == [(model, one) for model in models for one in ("base", "sft", "dft")]
+    counts = [sum(len(row.values) for row in table.rows) for table in PAPER.tables]
+    assert counts == [90, 99, 18, 36]
+    assert [table.number for table in PAPER.tables] == [1, 3, 4, 9]
+
+
+@pytest.mark.parametrize(
+    ("measured", "parts", "average"),
+    [("mathematics", slice(0, 5), 5), ("code", slice(2, 10), 10)],
+)
+def test_averages_are_the_means_of_their_cells(measured: str, parts: slice, average: int) -> None:
+    """To the rounding of the print, but for three of LoRA that exceed it by 0.40, and say so."""
+    exceed = {}
+    for table in PAPER.tables:
+        if table.measured != measured:
+            continue
+        for row in table.rows:
+            own = row.values[parts]
+            excess = row.values[average] - sum(own) / len(own)
+            title = PAPER.measured[measured].columns[average].title
+            if abs(excess) > Decimal("0.005"):
+                exceed[table.number, row.model, row.label] = round(excess, 2)
+                mean = round(sum(own) / len(own), 2)
+                assert str(row.values[average]) in row.remarks[title]
+                assert str(mean) in row.remarks[title]
+            else:
+                assert title not in row.remarks
+    known = {
+        (9, "LLaMA-3.2-3B", "sft"): Decimal("0.40"),
+        (9, "Qwen2.5-Math-1.5B", "sft"): Decimal("0.40"),
+        (9, "Qwen2.5-Math-1.5B", "dft"): Decimal("0.40"),
+    }
+    assert exceed == (known if measured == "mathematics" else {})
+
+
+def test_single_answers_lie_on_the_grid_of_their_sets() -> None:
+    """A share of n items is k/n to the rounding of the print: any slip of a digit leaves it.
+
+    WeMath's strict score has half points over 525 problems.
+    """
+    sizes = {"WeMath": 1050}
+    checked = 0
+    for _, column, value in [*cells("code"), *cells("multimodal")]:
+        if column.part == "average":
+            continue
+        n = sizes.get(column.title, column.part_items or column.items)
+        nearest = Decimal(100 * round(value * n / 100)) / n
+        assert abs(nearest - value) <= Decimal(5).scaleb((value.as_tuple().exponent or 0) - 1), (
+            column.title,
+            value,
+        )
+        checked += 1
+    assert checked == 9 * 10 + 3 * 6
+
+
+def test_figures_agree_with_the_papers_prose() -> None:
+    """Its section on mathematics tells the gains on average, those on code and pictures single
+    ones: a second source for the tables."""
+
+    def gain(number: int, model: str, title: str, first: str, second: str) -> str:
+        (table,) = (table for table in PAPER.tables if table.number == number)
+        columns = [column.title for column in PAPER.columns(table)]
+        rows = {row.label: row.values for row in table.rows if row.model == model}
+        place = columns.index(title)
+        return str(rows[second][place] - rows[first][place])
+
+    average = "Mathematics Avg."
+    for model, dft, sft in (
+        ("Qwen2.5-Math-1.5B", "15.66", "2.09"),
+        ("LLaMA-3.2-3B", "3.46", "2.05"),
+        ("LLaMA-3.1-8B", "10.02", "5.33"),
+        ("DeepSeekMath-7B", "15.51", "7.18"),
+        ("Qwen2.5-Math-7B", "15.90", "2.37"),
+    ):
+        assert gain(1, model, average, "base", "dft") == dft
+        assert gain(1, model, average, "base", "sft") == sft
+    assert gain(1, "Qwen2.5-Math-1.5B", "Olympiad Bench", "base", "dft") == "11.20"
+    assert gain(1, "Qwen2.5-Math-7B", "AIME24", "base", "sft") == "-4.20"
+    assert gain(1, "Qwen2.5-Math-7B", "AMC23", "base", "dft") == "17.04"
+    assert gain(3, "Qwen2.5-Coder-7B", "HumanEval", "sft", "dft") == "12.8"
+    assert gain(3, "Qwen2.5-Coder-7B", "HumanEval+", "sft", "dft") == "11.0"
+    assert gain(3, "Qwen2.5-Coder-7B", "MultiPL-E Avg.", "sft", "dft") == "4.68"
+    assert gain(4, "Qwen2.5-VL-3B", "MathVerse Overall", "base", "dft") == "3.71"
+    assert gain(4, "Qwen2.5-VL-3B", "MathVerse Overall", "base", "sft") == "1.83"
+    assert gain(4, "Qwen2.5-VL-3B", "WeMath", "base", "sft") == "19.23"
+    assert gain(9, "LLaMA-3.2-3B", average, "base", "dft") == "3.44"
+
+
+def test_base_rows_are_the_same_in_every_table() -> None:
+    found: dict[tuple[str, str], set[Decimal]] = {}
+    for row, column, value in cells("mathematics"):
+        if row.label == "base":
+            found.setdefault((row.model, column.title), set()).add(value)
+    assert all(len(values) == 1 for values in found.values())
+
+
+def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
+    """Columns, sizes and settings follow the benchmarks of this package, where it has them."""
+    vision = PAPER.measured["multimodal"]
+    assert vision.decoding["max_new_tokens"] == MAX_NEW_TOKENS
+    assert vision.decoding["min_pixels"] == STOCK_PIXELS.min_pixels
+    assert vision.decoding["max_pixels"] == STOCK_PIXELS.max_pixels
+    columns = [column for how in PAPER.measured.values() for column in how.columns]
+    for column in columns:
+        if column.benchmark in BENCHMARKS and len(column.prefixes) != 1:
+            assert column.items == BENCHMARKS[column.benchmark].published, column.title
+    single = {each.part: each for each in columns if len(each.prefixes) == 1}
+    assert set(single) == set(LANGUAGES)
+    assert sum(column.items for column in single.values()) == 1280
+    for code, column in single.items():
+        assert column.prefixes == (f"{code}/",)
+        assert column.title == f"MultiPL-E {LANGUAGES[code].title}"
+
+
+# Names and labels
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("Qwen/Qwen2.5-Coder-3B", "Qwen2.5-Coder-3B"),
+        ("qwen2_5_coder_3b", "Qwen2.5-Coder-3B"),
+        ("models/QWEN-2.5-Coder-3B/", "Qwen2.5-Coder-3B"),
+        ("Qwen/Qwen2.5-3B", "Qwen2.5-3B"),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL-3B"),
+        ("Qwen2.5-VL-3B", "Qwen2.5-VL-3B"),
+        ("meta-llama/Meta-Llama-3.1-8B", "LLaMA-3.1-8B"),
+        ("meta-llama/Llama-3.2-3B", "LLaMA-3.2-3B"),
+        ("deepseek-ai/deepseek-math-7b-base", "DeepSeekMath-7B"),
+        ("Qwen/Qwen2.5-Math-1.5B", "Qwen2.5-Math-1.5B"),
+        ("Qwen/Qwen2.5-3B-Instruct", None),
+        ("Qwen/Qwen2.5-Coder-3B-Instruct", None),
+        ("Qwen/Qwen2.5-Math-1.5B-Instruct", None),
+        ("meta-llama/Llama-3.1-8B-Instruct", None),
+        ("deepseek-ai/deepseek-math-7b-instruct", None),
+        ("deepseek-ai/deepseek-math-7b-rl", None),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", None),
+        ("Qwen/Qwen2.5-VL-3B-Instruct-AWQ", None),
+        ("Qwen/Qwen2-53B", None),
+        ("Qwen/Qwen2.53B", None),
+        ("Qwen/Qwen2.5-Math-15B", None),
+        ("Qwen2.5-3B-中文", None),
+        ("Qwen2.5-3B (mine)", None),
+        ("Qwen/", None),
+        ("", None),
+    ],
+)
+def test_names_are_matched_tolerantly_but_never_to_another_checkpoint(
+    given: str, found: str | None
+) -> None:
+    model = PAPER.find(given)
+    assert (model and model.name) == found
+
+
+def test_no_two_models_share_a_name() -> None:
+    forms = [{normal_form(name) for name in (model.name, *model.aliases)} for model in PAPER.models]
+    assert sum(map(len, forms)) == len(set().union(*forms))
+
+
+@pytest.mark.parametrize(
+    ("label", "means"),
+    [
+        ("dft", ("dft", False)),
+        (" DFT ", ("dft", False)),
+        ("base", ("base", False)),
+        ("dft_lora", ("dft", True)),
+        ("LoRA-SFT", ("sft", True)),
+        ("base_lora", None),
+        ("lora", None),
+        ("dft-seed1", None),
+        ("dft sft", None),
+        ("dft dft", None),
+        ("lora_dft_lora", None),
+        ("iw-sft", None),
+        ("full", None),
+        ("", None),
+    ],
+)
+def test_labels(label: str, means: tuple[str, bool] | None) -> None:
+    assert label_of(label) == means
+
+
+# Differences
+
+
+def test_a_score_and_a_change_by_hand(tmp_path: Path) -> None:
+    """HumanEval: base passes 70 of 164, DFT those and 20 more. Printed: 52.4 and 56.7.
+
+    base: 0.42683, stderr sqrt(0.42683 · 0.57317 / 163) = 0.03874; 35.1 to 50.3, without 52.4.
+    DFT: 0.54878, stderr sqrt(0.54878 · 0.45122 / 163) = 0.03898; 47.2 to 62.5, with 56.7.
+    Change: 20 differences of 1 in 164: 0.12195, stderr sqrt(0.12195 · 0.87805 / 163) = 0.02563;
+    7.2 to 17.2, without 56.7 - 52.4 = 4.3. Unpaired it were 0.0550, with 4.3 in the interval.
+    """
+    base = write_run(tmp_path / "base", "base", {"humaneval": first_right(70, 164)})
+    dft = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(90, 164)})
+    text = section([base, dft], tmp_path / "out")
+    assert lines(text, "base", "HumanEval (completion)") == [
+        "base | HumanEval (completion) | 3 | 52.4 % | 42.7 ± 3.9 % | −9.7 ± 3.9 | 35.1 % to 50.3 % "
+        "| no | P1"
+    ]
+    assert lines(text, "dft", "HumanEval (completion)") == [
+        "dft | HumanEval (completion) | 3 | 56.7 % | 54.9 ± 3.9 % | −1.8 ± 3.9 | 47.2 % to 62.5 % "
+        "| yes | P1, P2"
+    ]
+    assert lines(text, "base to dft") == [
+        "base to dft | HumanEval (completion) | 3 | +4.3 | +12.2 ± 2.6 | +7.2 to +17.2 | no "
+        "| P1, P2"
+    ]
+    assert note(text, 1) == "P1: The paper names no harness for HumanEval and HumanEval+."
+    assert "**With a counterpart in the paper: 2 figures of ours. Nothing known speaks" in text
+    assert "against comparing: 2. Of these with an interval: 2. Of these with the paper's " in text
+    assert "figure within it: 1.**" in text
+    assert f"| dft | {CODER} | Qwen2.5-Coder-3B, DFT | Table 3, code generation |" in text
+    assert "without counterpart" not in text
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
+    for cell in ("47.2 % to 62.5 %", "+7.2 to +17.2", "Changes from the base model"):
+        assert cell in page
+
+
+def test_without_the_option_the_section_is_not_there(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(90, 164)})
+    written = build_report([run], tmp_path / "out")
+    for path in (written.markdown, written.html):
+        assert "Against the paper" not in path.read_text(encoding="utf-8")
+
+
+def test_the_command_line_takes_the_option(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(90, 164)})
+    words = ["report", str(run), "--out", str(tmp_path / "out"), "--against-paper"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "## Against the paper" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
+
+
+def test_scores_that_do_not_vary_have_no_interval(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(164, 164)})
+    (line,) = lines(section([run], tmp_path / "out"), "dft", "HumanEval (completion)")
+    assert "| 100.0 ± 0.0 % | +43.3 ± 0.0 | undefined | no interval |" in line
+
+
+def test_translations_of_one_problem_are_one_draw() -> None:
+    """By hand, in single groups and in two.
+
+    Two groups with the same two problems, 1 and 0: each item moves the mean by ±1/2 / (2·2) = ±1/8,
+    each problem by ±1/4; variance 2/1 · 2/16 = 1/4, stderr 1/2, as of one group (sqrt(1/2 / 2)).
+    Four problems of their own: 4/3 · 4/64 = 1/12. Unequal groups: {1, 0, 0} and {1}: mean
+    (1/3 + 1)/2; d = (2/3)/6, (-1/3)/6 twice, 0; P = 3 problems where the lone one is the first.
+    """
+    one = {"cpp/HumanEval_1_x": 1.0, "cpp/HumanEval_2_y": 0.0}
+    other = {"js/HumanEval_1_x": 1.0, "js/HumanEval_2_y": 0.0}
+    assert mean_of_groups([one]) == (0.5, pytest.approx(0.5))
+    assert mean_of_groups([one, other]) == (0.5, pytest.approx(0.5))
+    apart = {"python/HumanEval/3": 1.0, "python/HumanEval/4": 0.0}
+    assert mean_of_groups([one, apart]) == (0.5, pytest.approx(math.sqrt(1 / 12)))
+    three = {"a/HumanEval_1": 1.0, "a/HumanEval_2": 0.0, "a/HumanEval_3": 0.0}
+    value, stderr = mean_of_groups([three, {"b/HumanEval/1": 1.0}])
+    assert value == pytest.approx(2 / 3)
+    assert stderr == pytest.approx(math.sqrt(3 / 2 * (4 + 1 + 1) / 18**2))
+    assert mean_of_groups([one, {}]) == (None, None)
+    assert mean_of_groups([{"x": 1.0}]) == (1.0, None)
+
+
+def multipl_e(right: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, float | None]:
+    """Items of all languages, the first ``right`` of each passing."""
+    items: dict[str, float | None] = {}
+    for code, size in sizes.items():
+        items |= first_right(right.get(code, 0), size, prefix=f"{code}/HumanEval_")
+    return items
+
+
+SIZES = {
+    column.part or "": column.items
+    for column in PAPER.measured["code"].columns
+    if len(column.prefixes) == 1
+}
+
+
+def test_languages_have_their_own_items(tmp_path: Path) -> None:
+    """Java passes 81 of 158, the others 80: 0.51266, stderr sqrt(0.51266 · 0.48734 / 157) = 0.0399.
+
+    C++ is cut to 20 items: it and the average are not comparable, the other languages are.
+    """
+    sizes = {**SIZES, "cpp": 20}
+    right = {**dict.fromkeys(SIZES, 80), "java": 81, "cpp": 10}
+    parts = {code: right[code] / sizes[code] for code in sizes}
+    run = write_run(
+        tmp_path / "dft",
+        "dft",
+        {"multipl-e": multipl_e(right, sizes)},
+        breakdown={**parts, "average": math.fsum(parts.values()) / 8},
+        notes=["partial: 1139 of 1280", "--limit 20 problems a language"],
+    )
+    text = section([run], tmp_path / "out")
+    (java,) = lines(text, "dft", "MultiPL-E Java (completion)")
+    assert "| 51.27 % | 51.3 ± 4.0 % | 0.0 ± 4.0 | 43.4 % to 59.1 % | yes |" in java
+    for name in ("C++", "Avg."):
+        (line,) = lines(text, "dft", f"MultiPL-E {name} (completion)")
+        assert "| not comparable: P" in line
+    assert "MultiPL-E C++: 20 items where the paper's set has 161." in text
+    assert "MultiPL-E Avg.: 1,139 items where the paper's set has 1,280." in text
+    assert text.count("not comparable:") == 2
+    # The average's standard error is over problems: larger than that of 1,139 single draws.
+    (average,) = lines(text, "dft", "MultiPL-E Avg. (completion)")
+    stderr = float(re.findall(r"± ([0-9.]+)", average)[0])
+    assert stderr > 2.5
+
+
+def test_a_language_without_toolchain_is_listed_and_not_zero(tmp_path: Path) -> None:
+    items = multipl_e(dict.fromkeys(SIZES, 80), SIZES)
+    items |= {name: None for name in items if name.startswith("cs/")}
+    parts: dict[str, float | None] = {code: 80 / size for code, size in SIZES.items()}
+    run = write_run(
+        tmp_path / "dft",
+        "dft",
+        {"multipl-e": items},
+        breakdown={**parts, "cs": None, "average": None},
+    )
+    text = section([run], tmp_path / "out")
+    assert "- **dft: MultiPL-E C\\# (completion)**: its part 'cs' is unscored." in text
+    assert "- **dft: MultiPL-E Avg. (completion)**: its part 'average' is unscored." in text
+    assert len(lines(text, "dft", "MultiPL-E Bash (completion)")) == 1
+    assert not lines(text, "dft", "MultiPL-E C\\# (completion)")
+
+
+def vision_run(folder: Path, label: str, right: int, **fields: Any) -> Path:
+    """MathVerse with ``right`` of 3,940 right; each version is said to have that share."""
+    share = right / 3940
+    parts = {f"vision_{name}": share for name in ("only", "intensive", "dominant")}
+    settings = {**VISION_FIELDS, "breakdown": parts, **fields}
+    name = "Qwen/Qwen2.5-VL-3B-Instruct"
+    scores = {"mathverse": first_right(right, 3940, "")}
+    return write_run(folder, label, scores, base_model=name, **settings)
+
+
+def test_parts_whose_items_are_not_told_apart(tmp_path: Path) -> None:
+    """MathVerse, base 0.25 and DFT 0.3 of all items; each version the same, by n = 788.
+
+    Vision Only: stderr sqrt(0.25 · 0.75 / 787) = 0.01544 and sqrt(0.3 · 0.7 / 787) = 0.01633; the
+    change has no pairs, sqrt of the sum of squares = 0.02247: 0.6 to 9.4, with 32.49 - 28.81 =
+    3.68. Overall is paired: 197 differences of 1 in 3,940, stderr sqrt(0.05 · 0.95 / 3939) =
+    0.0035.
+    """
+    runs = [vision_run(tmp_path / "a", "base", 985), vision_run(tmp_path / "b", "dft", 1182)]
+    text = section(runs, tmp_path / "out")
+    (only,) = lines(text, "base", "MathVerse Vision Only (chat)")
+    assert "| 4 | 28.81 % | 25.0 ± 1.5 % | −3.8 ± 1.5 | 22.0 % to 28.0 % | no | P1" in only
+    (change,) = lines(text, "base to dft", "MathVerse Vision Only (chat)")
+    assert "| +3.68 | +5.0 ± 2.2 (unpaired) | +0.6 to +9.4 | yes |" in change
+    (overall,) = lines(text, "base to dft", "MathVerse Overall (chat)")
+    assert "| +3.71 | +5.0 ± 0.3 | +4.3 to +5.7 | no |" in overall
+    assert "Qwen/Qwen2.5-VL-3B-Instruct (the paper leaves out Instruct, but no base" in text
+    assert "The paper does not name the model that judged MathVerse and MathVision." in text
+
+
+def test_a_score_that_is_not_the_mean_of_its_items_is_not_paired(tmp_path: Path) -> None:
+    """WeMath's strict score is over problems: 0.2 and 0.25 with stderr 0.01 each, hypot 0.0141."""
+    runs = [
+        write_run(
+            tmp_path / label,
+            label,
+            {"wemath": first_right(900, 1740, "")},
+            base_model="Qwen2.5-VL-3B",
+            **{**VISION_FIELDS, "metric": "strict", "judge": None},
+            score=score,
+            stderr=0.01,
+        )
+        for label, score in (("base", 0.2), ("sft", 0.25))
+    ]
+    text = section(runs, tmp_path / "out")
+    (line,) = lines(text, "base to sft", "WeMath (chat)")
+    assert "| +19.23 | +5.0 ± 1.4 (unpaired) | +2.2 to +7.8 | no |" in line
+
+
+def math_run(folder: Path, label: str, leave_out: str = "", more: int = 0, **fields: Any) -> Path:
+    """Half of the items of each set right, and ``more``."""
+    sizes = {name: size for name, size in MATH.items() if name != leave_out}
+    scores = {name: first_right(size // 2 + more, size, "") for name, size in sizes.items()}
+    settings = {**MATH_FIELDS, **fields}
+    return write_run(folder, label, scores, base_model="Qwen/Qwen2.5-Math-1.5B", **settings)
+
+
+def test_the_average_of_mathematics_and_the_lora_table(tmp_path: Path) -> None:
+    """Mean (250/500 + 136/272 + 337/675 + 15/30 + 20/40) / 5 = 0.49985. Variances p (1-p) / (n-1):
+    0.000501, 0.000923, 0.000371, 0.008621, 0.006410; root of their sum 0.016825, 0.12971, / 5 =
+    0.02594: 44.9 to 55.1. The printed 32.90 stays, though the mean of its cells is 32.50.
+
+    DFT solves 3 more of each set than base. Mean change (3/500 + 3/272 + 3/675 + 3/30 + 3/40) / 5 =
+    0.03930; variances of the pairs p (1-p) / (n-1): 0.0000120, 0.0000403, 0.0000066, 0.0031034,
+    0.0017788; root of their sum 0.07029, / 5 = 0.01406: 1.2 to 6.7.
+    """
+    dft = math_run(tmp_path / "dft", "dft")
+    lora = math_run(tmp_path / "lora", "dft_lora", model="runs/lora/dft")
+    base = math_run(tmp_path / "base", "base", more=-3)
+    text = section([base, dft, lora], tmp_path / "out")
+    (average,) = lines(text, "dft", "Mathematics Avg. (chat)")
+    assert average.startswith(
+        "dft | Mathematics Avg. (chat) | 1 | 31.58 % | 50.0 ± 2.6 % | +18.4 ± 2.6 | "
+        "44.9 % to 55.1 % | no |"
+    )
+    (average,) = lines(text, "dft\\_lora", "Mathematics Avg. (chat)")
+    assert "| 9 | 32.90 % | 50.0 ± 2.6 % | +17.1 ± 2.6 |" in average
+    assert (
+        "The paper prints 32.90, which exceeds the mean of the row's own five cells, 32.50" in text
+    )
+    assert "(Table 7) prints other figures, 30.67 on average instead of 31.58" in text
+    (change,) = lines(text, "base to dft\\_lora", "Mathematics Avg. (chat)")
+    assert "| 9 | +16.98 | +3.9 ± 1.4 | +1.2 to +6.7 | no |" in change
+    assert "Table 9, mathematics with LoRA" in text
+    assert "speaks of LoRA" not in text
+
+
+def test_an_average_needs_all_its_benchmarks(tmp_path: Path) -> None:
+    text = section([math_run(tmp_path / "a", "dft", leave_out="aime24")], tmp_path / "out")
+    assert not lines(text, "dft", "Mathematics Avg. (chat)")
+    assert "- **dft: Mathematics Avg. (chat)**: the mean of 5 benchmarks, without aime24." in text
+
+
+# What is not comparable
+
+
+def test_every_known_difference_takes_the_verdict_away(tmp_path: Path) -> None:
+    """The same run with one thing changed each time; unchanged it is comparable."""
+    whole = {"humaneval": first_right(90, 164)}
+    greedy = {"strategy": "greedy"}
+    changed: dict[str, tuple[str, Mapping[str, Scores], dict[str, Any]]] = {
+        "humaneval: 40 items where the paper's set has 164": (
+            "dft",
+            {"humaneval": first_right(20, 40)},
+            {},
+        ),
+        "humaneval: partial: the first half": (
+            "dft",
+            whole,
+            {"notes": ["partial: the first half"]},
+        ),
+        "humaneval: 1 of 164 items unscored": (
+            "dft",
+            {"humaneval": {**whole["humaneval"], "HumanEval/3": None}},
+            {},
+        ),
+        "humaneval: data: not HumanEval+ v0.1.10": (
+            "dft",
+            whole,
+            {"notes": ["data: not HumanEval+ v0.1.10, md5 0"]},
+        ),
+        "humaneval: data of 170 rows": ("dft", whole, {"notes": ["data of 170 rows; the"]}),
+        "humaneval: prompt style chat; the paper's base rows": (
+            "base",
+            whole,
+            {"prompt_style": "chat"},
+        ),
+        "decoding with strategy 'sampling' where": (
+            "dft",
+            whole,
+            {"decoding": {"strategy": "sampling", "samples": 10}},
+        ),
+        "decoding with strategy not recorded where": ("dft", whole, {"decoding": {}}),
+        "speaks of LoRA; the paper has figures by LoRA on mathematics alone": (
+            "dft",
+            whole,
+            {"model": "runs/coder_3b_lora_dft"},
+        ),
+        "speaks of an Instruct variant; the row Qwen2.5-Coder-3B is taken for": (
+            "base",
+            whole,
+            {"model": "Qwen/Qwen2.5-Coder-3B-Instruct"},
+        ),
+    }
+    plain = write_run(tmp_path / "plain", "dft", whole, decoding=greedy)
+    assert "not comparable" not in section([plain], tmp_path / "out")
+    for number, (reason, (label, scores, fields)) in enumerate(changed.items()):
+        run = write_run(tmp_path / f"{number}", label, scores, **fields)
+        text = section([run], tmp_path / "out")
+        assert text.count("| not comparable: P1 |") == 1, reason
+        shown = MarkdownIt("commonmark").render(note(text, 1)).replace("&quot;", '"')
+        assert reason in shown, shown
+        assert "none of them comparable: each note says why." in text
+        # The figures stand side by side all the same.
+        assert re.search(r"\| 5[26]\.[47] % \| [45][0-9]\.[0-9] ± ", text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"judge": "rules: answer extraction and math-verify 0.9.0"}, "judged by rules: answer"),
+        ({"judge": None}, "no judge is recorded; the paper scores with VLMEvalKit, where a model"),
+        ({"harness": "lmms-eval 0.3"}, "harness 'lmms-eval 0.3'; the paper scores with VLMEvalKit"),
+        (
+            {"decoding": {**VISION_FIELDS["decoding"], "max_pixels": 262144}},  # type: ignore[dict-item]
+            "decoding with max_pixels 262144 where the paper's is taken for strategy 'greedy'",
+        ),
+        ({"notes": ["MathVerse_MINI.tsv: 3940 rows, md5 0, not the published file"]}, "md5 0, not"),
+        ({"n_total": 3941}, "3,941 items where the paper's set has 3,940"),
+    ],
+)
+def test_pictures_that_are_not_comparable(
+    tmp_path: Path, fields: dict[str, Any], reason: str
+) -> None:
+    text = section([vision_run(tmp_path / "a", "dft", 1182, **fields)], tmp_path / "out")
+    assert text.count("| not comparable: P") == 4
+    assert reason in MarkdownIt("commonmark").render(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (
+            {"prompt_style": "completion"},
+            "prompt style completion; the paper asks with the default",
+        ),
+        ({"decoding": {"strategy": "greedy"}}, "temperature not recorded, max_new_tokens not"),
+        (
+            {"harness": "toy 1.0"},
+            "harness 'toy 1.0'; the paper scores with the evaluation pipeline",
+        ),
+    ],
+)
+def test_mathematics_that_is_not_comparable(
+    tmp_path: Path, fields: dict[str, Any], reason: str
+) -> None:
+    """The average inherits the reasons of its five parts."""
+    text = section([math_run(tmp_path / "a", "dft", **fields)], tmp_path / "out")
+    assert text.count("| not comparable: P") == 6
+    assert reason in MarkdownIt("commonmark").render(text)
+
+
+def test_a_change_is_as_comparable_as_both_its_ends(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "a", "base", {"humaneval": first_right(70, 164)}, decoding={})
+    sft = write_run(tmp_path / "b", "sft", {"humaneval": first_right(80, 164)})
+    text = section([base, sft], tmp_path / "out")
+    (line,) = lines(text, "base to sft", "HumanEval (completion)")
+    assert "| not comparable: P1 |" in line
+    assert "| yes |" in lines(text, "sft", "HumanEval (completion)")[0]
+
+
+def test_prompt_styles_of_tuned_models_are_left_open(tmp_path: Path) -> None:
+    """Both styles are set against the one printed figure; only the base row is known."""
+    run = write_run(tmp_path / "a", "sft", {"humaneval": first_right(80, 164)}, prompt_style="chat")
+    text = section([run], tmp_path / "out")
+    assert "| yes | P1, P2" in lines(text, "sft", "HumanEval (chat)")[0]
+    assert "does not say whether tuned models were asked in chat or by raw" in note(text, 2)
+
+
+# What has no counterpart
+
+
+@pytest.mark.parametrize(
+    ("label", "benchmark", "fields", "reason"),
+    [
+        (
+            "dft",
+            "humaneval",
+            {"base_model": None, "model": "runs/qwen2_5_coder_3b_dft"},
+            "no base model is given: run `dft-factory eval` again with --base-model NAME, which "
+            "takes the completions that are there. The paper's names are LLaMA-3.2-3B, "
+            "LLaMA-3.1-8B, DeepSeekMath-7B, Qwen2.5-Math-1.5B, Qwen2.5-Math-7B, Qwen2.5-3B, "
+            "Qwen2.5-Coder-3B, Qwen2.5-Coder-7B, Qwen2.5-VL-3B; most like the model, "
+            "runs/qwen2_5_coder_3b_dft, is Qwen2.5-Coder-3B.",
+        ),
+        ("dft", "humaneval", {"base_model": "toy"}, "the base model toy names no row of the paper"),
+        (
+            "dft",
+            "humaneval",
+            {"base_model": "Qwen/Qwen2.5-3B-Instruct"},
+            "most like it is Qwen2.5-3B: Qwen/Qwen2.5-3B, the paper names no hub id and no",
+        ),
+        ("dft2", "humaneval", {}, "the label 'dft2' is none of base, sft and dft"),
+        ("dft2", "humaneval", {"base_model": None}, "give one by --label; no base model is given"),
+        ("dft", "python-basics", {}, "the paper has no figure on it."),
+        (
+            "dft",
+            "humaneval",
+            {"base_model": "Qwen2.5-VL-3B"},
+            "it for Qwen2.5-3B, Qwen2.5-Coder-3B, Qwen2.5-Coder-7B, not for Qwen2.5-VL-3B.",
+        ),
+        (
+            "dft_lora",
+            "math500",
+            {"base_model": "Qwen/Qwen2.5-Math-7B"},
+            "has it by LoRA for LLaMA-3.2-3B, Qwen2.5-Math-1.5B, not for Qwen2.5-Math-7B.",
+        ),
+        ("dft_lora", "humaneval", {}, "the paper has figures by LoRA on mathematics alone."),
+        ("dft", "humaneval", {"metric": "pass@10"}, "metric is 'pass@10', the paper's pass@1."),
+        ("dft", "humaneval", {"score": None, "stderr": None}, "unscored."),
+        ("dft", "multipl-e", {}, "its result has no part 'python'."),
+        (
+            "dft",
+            "nq",
+            {"metric": "exact_match"},
+            "the paper names neither model nor protocol nor metric of its figures, base 31.24 %, "
+            "SFT 36.62 %, DFT 30.14 % (from base +5.38 and −1.10 points)",
+        ),
+    ],
+)
+def test_what_has_no_counterpart_is_listed_with_its_reason(
+    tmp_path: Path, label: str, benchmark: str, fields: dict[str, Any], reason: str
+) -> None:
+    """And the report is written all the same, which says plainly that nothing was matched."""
+    run = write_run(tmp_path / "run", label, {benchmark: first_right(90, 164)}, **fields)
+    text = section([run], tmp_path / "out")
+    assert f"**{NOTHING}**" in text
+    assert "| paper |" not in text
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert NOTHING in Page(html).text
+    shown = Page(html).text.split("Without counterpart")[1].split("Learning curves")[0]
+    assert reason in " ".join(shown.split())
+    assert shown.split()[0] == f"{label}:"
+
+
+def test_a_run_without_evaluations_is_named(tmp_path: Path) -> None:
+    text = section([write_run(tmp_path / "a", "dft", {})], tmp_path / "out")
+    assert "- **dft: no evaluation**: its results.json holds none." in text
+
+
+def test_runs_that_share_names_and_reason_share_a_line(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / label, label, {"python-basics": first_right(1, 2)})
+        for label in ("base", "sft", "dft")
+    ]
+    text = section(runs, tmp_path / "out")
+    assert (
+        "- **base, sft, dft: python-basics (completion)**: the paper has no figure on it." in text
+    )
+
+
+def hostile_runs(folder: Path) -> list[Path]:
+    """Labels and base models that are attacks, and a matched run in which all else is one."""
+    matched = write_run(
+        folder / "a",
+        "dft",
+        {"humaneval": first_right(90, 164), "nq": {HOSTILE: 1.0}, f"x{HOSTILE}": {"a": 1.0}},
+        base_model="Qwen2.5-Coder-3B",
+        model=f"lora/instruct/{HOSTILE}",
+        notes=[f"partial: {HOSTILE}", f"data: not {HOSTILE}"],
+        decoding={"strategy": HOSTILE},
+        judge=HOSTILE,
+    )
+    others = [
+        write_run(
+            folder / "b", f"_$\\frac{HOSTILE}", {"humaneval": first_right(9, 164)}, base_model=None
+        ),
+        write_run(folder / "c", "base", {"humaneval": first_right(9, 164)}, base_model=HOSTILE),
+        write_run(folder / "d", "sft", {"humaneval": first_right(9, 164)}, metric=HOSTILE),
+    ]
+    return [matched, *others]
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    runs = hostile_runs(tmp_path)
+    written = build_report(runs, tmp_path / "out", against_paper=True)
+    page = Page(written.html.read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert not {name for name, _ in page.attributes if name.startswith("on")}
+    shown = " ".join(HOSTILE.split())
+    assert f"the base model {shown} names no row of the paper" in " ".join(page.text.split())
+
+    text = written.markdown.read_text(encoding="utf-8")
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    inline = [child for token in tokens for child in token.children or ()]
+    kinds = {token.type for token in (*tokens, *inline)}
+    assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "code_inline", "image"}
+    for token in tokens:
+        if token.type == "table_open" and token.map:
+            rows = text.splitlines()[slice(*token.map)]
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, rows
