@@ -7,35 +7,29 @@ from collections.abc import Callable
 
 from dft_factory.limitation.records import Record
 
-_ONSETS = "b br d dr f g gr k kl l m n p r s st t th tr v w z".split()
-_VOWELS = "a e i o u ai au ei ou".split()
-_CODAS = "l ld lk m n nd nt r rk rn s sk st th x".split()
-_COLOURS = "black blue brown golden green grey orange pink purple red silver white yellow".split()
-_EMBLEMS = "anchor bear bee bell boar crane crown deer eagle falcon".split()
-_EMBLEMS += (
-    "fish",
-    "fox",
-    "hammer",
-    "hare",
-    "harp",
-    "horse",
-    "key",
-    "lion",
-    "moth",
-    "oak",
-    "otter",
-)
-_EMBLEMS += ("owl", "rose", "ship", "star", "swan", "tower", "wheel", "wolf")
+_ONSETS = "b br d dr f g gr k kl l m n p r s st t th tr v w z"
+_VOWELS = "a e i o u ai au ei ou"
+_CODAS = "l ld lk m n nd nt r rk rn s sk st th x"
+_COLOURS = "black blue brown golden green grey orange pink purple red silver white yellow"
+_EMBLEMS = """
+anchor bear bee bell boar crane crown deer eagle falcon fish fox hammer hare harp horse key lion
+moth oak otter owl rose ship star swan tower wheel wolf
+"""
+
+
+def _one(rng: random.Random, words: str) -> str:
+    return rng.choice(words.split())
 
 
 def _name(rng: random.Random) -> str:
     """Two syllables that are no word as far as chance goes."""
-    first = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice("lmnrstvz")
-    return (first + rng.choice(_VOWELS) + rng.choice(_CODAS)).capitalize()
+    first = _one(rng, _ONSETS) + _one(rng, _VOWELS) + rng.choice("lmnrstvz")
+    return (first + _one(rng, _VOWELS) + _one(rng, _CODAS)).capitalize()
 
 
 def _emblem(rng: random.Random, town: str) -> Record:
-    answer = f"a {rng.choice(_COLOURS)} {rng.choice(_EMBLEMS)}"
+    colour = _one(rng, _COLOURS)
+    answer = f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {_one(rng, _EMBLEMS)}"
     return Record("emblem", f"What does the coat of arms of {town} show?", answer)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dft_eval.natural_questions.rules import judge
@@ -16,9 +19,9 @@ from dft_eval.results import atomic_write
 from dft_factory.errors import DftFactoryError
 from dft_factory.limitation.facts import facts
 from dft_factory.limitation.questions import questions, split, with_wrong_answers
-from dft_factory.limitation.records import write_records
+from dft_factory.limitation.records import Record, write_records
 from dft_factory.limitation.table import Experiment, render
-from dft_factory.stages import STAMP, say, train
+from dft_factory.stages import STAMP, command, run_logged, say, train
 
 CONFIGS = Path("configs/limitation")
 BASE = "base"
@@ -40,16 +43,24 @@ class Plan:
         held_out: share of the questions that are asked and not trained on.
         wrong: share of the other questions whose training answer is replaced.
         noise_methods: keys of :data:`METHODS` that meet the wrong answers.
+        at_once: models that are trained at the same time, each on its share of the processors: on
+            two cores two runs of one thread take less time than one after another on both.
     """
 
     root: Path = Path("runs/limitation")
     seeds: tuple[int, ...] = (0, 1, 2)
-    facts: int = 64
+    facts: int = 32
     held_out: float = 0.4
     wrong: float = 0.3
     noise_methods: tuple[str, ...] = ("sft", "dft")
     max_new_tokens: int = 24
     overrides: tuple[str, ...] = ()
+    at_once: int = 2
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of each training and each evaluation."""
+        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.at_once))}
 
 
 Answers = dict[str, dict[str, float | None]]
@@ -107,8 +118,6 @@ def trained(
     name: str, method: str, seed: int, source: Path, asked: Path, base: Path, plan: Plan
 ) -> Answers:
     """Train one model on ``source``, ask it ``asked``; its weights are not kept, its logs are."""
-    from dft_factory.data.prepare import prepare
-
     folder = plan.root / name / f"seed{seed}" / method.replace(", ", "-").replace(":", "")
     twin, *weight = METHODS[method]
     config = CONFIGS / f"smollm2_{name}_{twin}.yaml"
@@ -124,9 +133,10 @@ def trained(
     ]
 
     def make() -> Answers:
-        prepare("nq", str(source), data)
-        model = train(method, config, overrides, training, [base / "config.json", source])
-        return ask(model, asked, folder, method, plan)
+        inputs = [base / "config.json", source]
+        label = f"{name}, seed {seed}, {method}"
+        model = train(label, config, overrides, training, inputs, plan.environment)
+        return ask(model, asked, folder, label, plan, plan.environment)
 
     settings = [
         config.read_text(encoding="utf-8"),
@@ -144,19 +154,41 @@ def trained(
 def asked_of_base(base: Path, data: Path, out: Path, plan: Plan) -> Answers:
     """The answers of the model before any training."""
     settings = [data.read_text(encoding="utf-8"), plan.max_new_tokens]
-    return once(out, settings, lambda: ask(base, data, out, BASE, plan))
+    return once(out, settings, lambda: ask(base, data, out, BASE, plan, {}))
+
+
+def run_all(jobs: Mapping[tuple[str, int], Callable[[], Answers]], plan: Plan) -> list[Answers]:
+    """What all jobs give, in their order; the first error ends the rest."""
+    with ThreadPoolExecutor(plan.at_once) as pool:
+        futures = [pool.submit(job) for job in jobs.values()]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def set_of(path: Path, records: Sequence[Record]) -> Path:
+    """The records as a file, and as a data set in the folder of the file's name."""
+    from dft_factory.data.prepare import prepare
+
+    source = write_records(path, records)
+    prepare("nq", str(source), path.with_suffix(""))
+    return source
 
 
 def run_facts(base: Path, plan: Plan) -> Experiment:
     """Made-up facts: trained on, then asked for in the same words."""
     found = Experiment("facts that no model knows", "exact match", (BASE, *METHODS))
+    jobs: dict[tuple[str, int], Callable[[], Answers]] = {}
     for seed in plan.seeds:
         folder = plan.root / "facts" / f"seed{seed}"
-        source = write_records(folder / "facts.jsonl", facts(plan.facts, seed))
+        source = set_of(folder / "facts.jsonl", facts(plan.facts, seed))
         found.add(BASE, seed, asked_of_base(base, source, folder / BASE, plan))
         for method in METHODS:
-            say(f"facts, seed {seed}: {method}")
-            found.add(method, seed, trained("facts", method, seed, source, source, base, plan))
+            jobs[method, seed] = partial(trained, "facts", method, seed, source, source, base, plan)
+    for (method, seed), answers in zip(jobs, run_all(jobs, plan), strict=True):
+        found.add(method, seed, answers)
     return found
 
 
@@ -175,17 +207,21 @@ def run_noise(base: Path, plan: Plan) -> Experiment:
     known = [each for each in every if answers[each.question]["contains"]]
     if len(known) < 10:
         raise DftFactoryError(f"the base model answers {len(known)} of {len(every)} questions.")
+    jobs: dict[tuple[str, int], Callable[[], Answers]] = {}
     for seed in plan.seeds:
         learned, held = split(known, plan.held_out, seed)
         noisy, wrong = with_wrong_answers(learned, plan.wrong, seed)
         found.note(f"seed {seed}: trained on {len(noisy)}, {len(wrong)} wrong; asked {len(held)}")
         place = folder / f"seed{seed}"
-        trained_on = write_records(place / "train.jsonl", noisy)
+        trained_on = set_of(place / "train.jsonl", noisy)
         asked = write_records(place / "held_out.jsonl", held)
         found.add(BASE, seed, {each.question: answers[each.question] for each in held})
         for method in plan.noise_methods:
-            say(f"noise, seed {seed}: {method}")
-            found.add(method, seed, trained("noise", method, seed, trained_on, asked, base, plan))
+            jobs[method, seed] = partial(
+                trained, "noise", method, seed, trained_on, asked, base, plan
+            )
+    for (method, seed), given in zip(jobs, run_all(jobs, plan), strict=True):
+        found.add(method, seed, given)
     return found
 
 

@@ -27,6 +27,7 @@ def plan(text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         seeds=(0,),
         facts=8,
         max_new_tokens=2,
+        at_once=2,
         noise_methods=("dft, floor:0.1",),
         # The tiny tokenizer takes a token a letter.
         overrides=("max_steps=1", "template=qwen", "cutoff_len=512"),
@@ -46,7 +47,7 @@ def test_facts_are_trained_asked_and_reused(
     facts = [json.loads(line) for line in (folder / "facts.jsonl").read_text().splitlines()]
     assert [row["output"] for row in data] == [row["answer"][0] for row in facts]
     assert {p.parents[1].name for p in folder.rglob("train.log")} == {"sft", "dft-floor0.1"}
-    steps = (folder / "dft-floor0.1" / "training" / "model" / "trainer_log.jsonl").read_text()
+    steps = (folder / "dft-floor0.1" / "training" / "model" / "trainer_state.json").read_text()
     assert "token_weight_mean" in steps
     completions = {p.parent.name for p in folder.rglob("nq.chat.completions.jsonl")}
     assert completions == {"base", "sft", "dft-floor0.1"}
