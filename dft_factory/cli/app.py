@@ -133,12 +133,14 @@ def eval_command(
     ] = None,
     limit: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Only the first N items; the result says 'partial'."),
+        typer.Option(help="Only the first N items (multipl-e: a language); says 'partial'."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of sampling; recorded with the result.")] = 0,
     data: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="The benchmark's published file or folder (default: its usual place)."),
+        typer.Option(
+            help="The published file (multipl-e, pictures: folder; default: its usual place)."
+        ),
     ] = None,
     max_new_tokens: Annotated[
         Optional[int],  # noqa: UP045

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from dft_eval.benchmarks import BENCHMARKS
 from dft_eval.languages import LANGUAGES
 from dft_eval.report import build_report
-from dft_eval.report.paper import Column, load_paper, normal_form
-from dft_eval.report.paper_cells import mean_of_groups
-from dft_eval.report.paper_limits import label_of
-from dft_eval.report.paper_section import NOTHING
+from dft_eval.report.paper.cells import mean_of_groups
+from dft_eval.report.paper.limits import label_of
+from dft_eval.report.paper.section import NOTHING
+from dft_eval.report.paper.tables import Column, load_paper, normal_form
 from dft_eval.results import ItemScore, summarise, write_items
 from dft_eval.vlm.run import MAX_NEW_TOKENS, STOCK_PIXELS
 from dft_factory.cli.app import app

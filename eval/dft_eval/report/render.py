@@ -14,7 +14,7 @@ from dft_eval.report import figures
 from dft_eval.report.collect import Run, read_runs
 from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
-from dft_eval.report.paper_section import CHANGES_RULE, SCORES_RULE
+from dft_eval.report.paper.section import CHANGES_RULE, SCORES_RULE
 from dft_eval.report.view import View, build_view
 from dft_eval.results import atomic_write
 

@@ -11,7 +11,7 @@ from dft_eval.report.collect import Run
 from dft_eval.report.comparison import LEVEL
 from dft_eval.report.examples import Example, examples
 from dft_eval.report.pairs import Pair, pair
-from dft_eval.report.paper_section import AgainstPaper, against_paper
+from dft_eval.report.paper.section import AgainstPaper, against_paper
 from dft_eval.report.tables import SHORT_SHA, Summary, Table, benchmarks
 
 

@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from dft_eval.report.collect import Evaluation, Run
 from dft_eval.report.formats import signed
-from dft_eval.report.paper import Column, Paper, PaperModel, Place
-from dft_eval.report.paper_cells import Cell, cell_of, mean_of_cells
-from dft_eval.report.paper_limits import differs, label_of, left_open
+from dft_eval.report.paper.cells import Cell, cell_of, mean_of_cells
+from dft_eval.report.paper.limits import differs, label_of, left_open
+from dft_eval.report.paper.tables import Column, Paper, PaperModel, Place
 from dft_eval.report.tables import key_name
 
 

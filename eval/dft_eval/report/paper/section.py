@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from dft_eval.report.collect import Run
 from dft_eval.report.comparison import Z_95
 from dft_eval.report.formats import percent, plural, points, signed
-from dft_eval.report.paper import Place, load_paper
-from dft_eval.report.paper_cells import change
-from dft_eval.report.paper_match import Match, Unmatched, match_run
+from dft_eval.report.paper.cells import change
+from dft_eval.report.paper.match import Match, Unmatched, match_run
+from dft_eval.report.paper.tables import Place, load_paper
 from dft_eval.report.tables import Table
 
 SCORES_RULE = (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dft_eval.report.collect import Evaluation
-from dft_eval.report.paper import Column
+from dft_eval.report.paper.tables import Column
 from dft_eval.results import mean_and_stderr
 
 Group = Mapping[str, float]

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 
 from dft_eval.report.collect import Run
-from dft_eval.report.paper import WHOLE_ROW, Column, Measured, Place
-from dft_eval.report.paper_cells import Cell
+from dft_eval.report.paper.cells import Cell
+from dft_eval.report.paper.tables import WHOLE_ROW, Column, Measured, Place
 from dft_eval.results import BenchmarkResult
 
 _OTHER_DATA = re.compile(r"^data of \d|^data: not |not the published file")
