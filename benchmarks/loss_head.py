@@ -3,10 +3,14 @@
     python benchmarks/loss_head.py                 # H 2048; N 2048, 4096, 8192; labelled 1 and .25
     python benchmarks/loss_head.py --grid          # also H 896 and 3584
     python benchmarks/loss_head.py --tokens 2048 --repeats 1
+    python benchmarks/loss_head.py --dtype float32 # on a processor without bf16 arithmetic
+    pip install --no-deps --target build/trl trl==1.16.0
+    python benchmarks/loss_head.py --trl build/trl # beside TRL's chunked log-probabilities
 
 Every point runs in a process of its own: forward and backward of the head and the loss, vocabulary
-151,936, bf16. Memory is the peak above what was there before (inputs and the head's weight are not
-counted, its gradient is); time is the median of the repeats. Compare within one run only.
+151,936, bf16 unless another type is asked for. Memory is the peak above what was there before
+(inputs and the head's weight are not counted, its gradient is); time is the median of the repeats.
+Compare within one run only.
 """
 
 from __future__ import annotations
@@ -26,14 +30,20 @@ from torch import Tensor
 
 VOCABULARY = 151_936
 IGNORE_INDEX = -100
+TRL = "TRL chunked, loss_type dft"
+TRL_COLUMNS = 32768
+"""``_CHUNKED_LOGPROB_CHUNK_SIZE`` of TRL 1.16.0."""
+TRL_OUTPUTS = ("entropy", "is_top1")
+"""What its SFTTrainer logs beside the loss."""
 
 
 def _inputs(point: dict[str, Any], device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states (1, N, H), head (V, H) and labels (1, N), the labelled share at the end."""
     generator = torch.Generator().manual_seed(0)
     n, h = point["tokens"], point["hidden"]
-    hidden = torch.randn(1, n, h, generator=generator).to(torch.bfloat16)
-    weight = (torch.randn(VOCABULARY, h, generator=generator) * h**-0.5).to(torch.bfloat16)
+    dtype = getattr(torch, point["dtype"])
+    hidden = torch.randn(1, n, h, generator=generator).to(dtype)
+    weight = (torch.randn(VOCABULARY, h, generator=generator) * h**-0.5).to(dtype)
     labels = torch.randint(VOCABULARY, (1, n), generator=generator)
     labels[:, : round(n * (1 - point["labelled"]))] = IGNORE_INDEX
     return (
@@ -93,6 +103,23 @@ def _liger(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return loss(weight, hidden[0], shift_labels(labels)[0])
 
 
+def _trl(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """As TRL 1.16.0's SFTTrainer with ``loss_type="dft"``: every position without Triton."""
+    from trl.kernels import ChunkedLogProbFunction
+
+    from dft_factory.losses.token import shift_labels
+
+    targets = shift_labels(labels)[0]
+    rows, mask = hidden[0], targets.ne(IGNORE_INDEX)
+    tokens = mask.sum()
+    if hidden.is_cuda:
+        rows, targets, mask = rows[mask], targets[mask], mask[mask]
+    logps = ChunkedLogProbFunction.apply(
+        rows, weight, None, targets.clamp(min=0), 1.0, TRL_COLUMNS, None, 1.0, TRL_OUTPUTS
+    )[0].masked_fill(~mask, 0)
+    return -(logps.exp().detach() * logps).sum() / tokens
+
+
 class _Gemms(torch.autograd.Function):
     """The three products that any exact loss needs, in the same chunks, and nothing else.
 
@@ -134,6 +161,7 @@ METHODS: dict[str, Callable[[], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
     "ours: geometric_mean": lambda: _ours("geometric_mean"),
     "ours: sequence": lambda: _ours("sequence"),
     "Liger use_token_scaling": lambda: _liger,
+    TRL: lambda: _trl,
 }
 
 
@@ -188,6 +216,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that can run")
     parser.add_argument("--frozen", action="store_true", help="head without a gradient (LoRA)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--trl", help="folder that holds the package trl")
     parser.add_argument("--json", action="store_true", help="one JSON line a point")
     parser.add_argument("--point", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -197,9 +227,11 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {given.threads} threads"
     methods = given.methods or [
-        each for each in METHODS if device == "cuda" or not each.startswith("Liger")
+        each
+        for each in METHODS
+        if (device == "cuda" or not each.startswith("Liger")) and (given.trl or each != TRL)
     ]
-    print(f"{name}, torch {torch.__version__}, bf16, V {VOCABULARY}")
+    print(f"{name}, torch {torch.__version__}, {given.dtype}, V {VOCABULARY}")
     for h in [2048, 896, 3584] if given.grid else [2048]:
         for n in given.tokens:
             for share in given.labelled:
@@ -216,9 +248,14 @@ def main() -> None:
                         "repeats": given.repeats,
                         "threads": given.threads,
                         "device": device,
+                        "dtype": given.dtype,
                     }
+                    # For this point alone: LLaMA-Factory refuses so new a TRL.
+                    paths = [given.trl] if method == TRL else []
+                    paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
                     done = subprocess.run(
                         [sys.executable, __file__, "--point", json.dumps(point)],
+                        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                         capture_output=True,
                         text=True,
                         check=False,
