@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import html
 import math
 import random
@@ -57,14 +58,18 @@ def test_nothing_labelled_is_an_error() -> None:
     assert numbers_of(torch.empty(0)) is None
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_histogram_of_training_has_the_bins_of_the_probe(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_token_lies_between_the_edges_of_its_bin(dtype: torch.dtype) -> None:
+    """The oracle looks each probability up among the edges, by itself."""
     logps = -torch.rand(5000, generator=torch.Generator().manual_seed(0)).to(dtype) * 4
+    expected = [0] * N_BINS
+    for logp in logps.tolist():
+        expected[bisect.bisect_right(bin_edges(), math.exp(logp)) - 1] += 1
+    assert histogram(logps).tolist() == expected
     whole = summarise(logps, model="m", label="l", dataset="d", n_examples=1)
-    found = histogram(logps).long().tolist()
-    assert found == list(whole.counts)
-    assert sum(found) == 5000
-    assert histogram(torch.tensor([0.0, -math.inf])).long().tolist() == [1, *[0] * 18, 1]
+    assert list(whole.counts) == expected
+    ends = torch.tensor([0.0, -math.inf, math.log(0.975), math.log(0.025)])
+    assert histogram(ends).tolist() == [2, *[0] * 18, 2]
 
 
 def test_polarisation_is_the_two_outer_tenths() -> None:
