@@ -199,6 +199,7 @@ def run_noise(base: Path, plan: Plan) -> Experiment:
     """
     title = f"known questions, {plan.wrong:.0%} of the training answers wrong"
     found = Experiment(title, "contains", (BASE, *plan.noise_methods))
+    found.note("base has every answer right since the questions were chosen so")
     every = questions()
     folder = plan.root / "noise"
     source = write_records(folder / "questions.jsonl", every)

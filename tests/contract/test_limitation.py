@@ -83,7 +83,7 @@ def test_noise_is_learned_from_known_questions_and_asked_of_others(
     wrong = [row for row in rows["train"] if row["answer"] != right[row["question"]]]
     assert len(wrong) == round(0.3 * len(learned))
     assert all(row["answer"] == right[row["question"]] for row in rows["held_out"])
-    assert found.notes == [
+    assert found.notes[1:] == [
         f"seed 0: trained on {len(learned)}, {len(wrong)} wrong; asked {len(asked)}"
     ]
     assert {name.removeprefix("0 ") for name in found.scores("dft, floor:0.1")} == asked
