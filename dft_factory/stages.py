@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
+from dft_eval.errors import EvaluationError
 from dft_eval.progress import Progress
 from dft_eval.results import atomic_write
 from dft_factory.errors import DftFactoryError
@@ -26,6 +27,18 @@ def say(text: str) -> None:
     """One line of progress."""
     sys.stderr.write(f"dft-factory: {text}\n")
     sys.stderr.flush()
+
+
+def run_or_exit(work: Callable[[], object]) -> None:
+    """Run a script's work; an error of ours is said in one line, with its exit status."""
+    try:
+        work()
+    except EvaluationError as error:
+        say(str(error))
+        sys.exit(error.exit_status)
+    except DftFactoryError as error:
+        say(str(error))
+        sys.exit(1)
 
 
 def percent(score: float | None, stderr: float | None) -> str:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from dft_eval.errors import EvaluationError
 from dft_factory.demo import text, vision
-from dft_factory.errors import DftFactoryError
-from dft_factory.stages import say
+from dft_factory.stages import run_or_exit
 
 
 def main() -> None:
@@ -25,17 +22,14 @@ def main() -> None:
         help="SmolLM2 on code, or a small Qwen2.5-VL on drawn pictures (default: both)",
     )
     given = parser.parse_args()
-    try:
+
+    def work() -> None:
         if given.only != "vision":
             text.run(text.FULL if given.full else text.Plan())
         if given.only != "text":
             vision.run()
-    except EvaluationError as error:
-        say(str(error))
-        sys.exit(error.exit_status)
-    except DftFactoryError as error:
-        say(str(error))
-        sys.exit(1)
+
+    run_or_exit(work)
 
 
 if __name__ == "__main__":

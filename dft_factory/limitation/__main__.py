@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 
-from dft_eval.errors import EvaluationError
-from dft_factory.errors import DftFactoryError
 from dft_factory.limitation.run import Plan, run
-from dft_factory.stages import say
+from dft_factory.stages import run_or_exit
 
 
 def main() -> None:
@@ -27,14 +24,8 @@ def main() -> None:
     if given.seeds < 1:
         parser.error(f"--seeds {given.seeds}: give a number of 1 or more.")
     plan = replace(Plan(), seeds=tuple(range(given.seeds)))
-    try:
-        run(plan, (given.only,) if given.only else ("facts", "noise"))
-    except EvaluationError as error:
-        say(str(error))
-        sys.exit(error.exit_status)
-    except DftFactoryError as error:
-        say(str(error))
-        sys.exit(1)
+    which = (given.only,) if given.only else ("facts", "noise")
+    run_or_exit(lambda: run(plan, which))
 
 
 if __name__ == "__main__":
