@@ -30,7 +30,7 @@ HOLDS = 4
 NLL_RISE = 0.05
 """Least rise of the NLL, as a share of where it began.
 
-The demo's DFT run rises by 12 % on held-out text.
+The demo's DFT run, on 144 examples, rises by 12 % on held-out text.
 """
 
 WARM_UP = 0.25

@@ -43,8 +43,8 @@ class Plan:
         held_out: share of the questions that are asked and not trained on.
         wrong: share of the other questions whose training answer is replaced.
         noise_methods: keys of :data:`METHODS` that meet the wrong answers.
-        at_once: models that are trained at the same time, each on its share of the processors: on
-            two cores two runs of one thread take less time than one after another on both.
+        at_once: models that are trained at the same time, each on its share of the processors:
+            what a run does on one core alone (imports, data, files) holds up no other.
     """
 
     root: Path = Path("runs/limitation")
@@ -157,12 +157,16 @@ def asked_of_base(base: Path, data: Path, out: Path, plan: Plan) -> Answers:
     return once(out, settings, lambda: ask(base, data, out, BASE, plan, {}))
 
 
-def run_all(jobs: Mapping[tuple[str, int], Callable[[], Answers]], plan: Plan) -> list[Answers]:
-    """What all jobs give, in their order; the first error ends the rest."""
+Job = tuple[str, int]
+"""Method and seed."""
+
+
+def run_all(jobs: Mapping[Job, Callable[[], Answers]], plan: Plan) -> dict[Job, Answers]:
+    """What each job gives; the first error ends the rest."""
     with ThreadPoolExecutor(plan.at_once) as pool:
-        futures = [pool.submit(job) for job in jobs.values()]
+        futures = {job: pool.submit(work) for job, work in jobs.items()}
         try:
-            return [future.result() for future in futures]
+            return {job: future.result() for job, future in futures.items()}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -180,14 +184,14 @@ def set_of(path: Path, records: Sequence[Record]) -> Path:
 def run_facts(base: Path, plan: Plan) -> Experiment:
     """Made-up facts: trained on, then asked for in the same words."""
     found = Experiment("facts that no model knows", "exact match", (BASE, *METHODS))
-    jobs: dict[tuple[str, int], Callable[[], Answers]] = {}
+    jobs: dict[Job, Callable[[], Answers]] = {}
     for seed in plan.seeds:
         folder = plan.root / "facts" / f"seed{seed}"
         source = set_of(folder / "facts.jsonl", facts(plan.facts, seed))
         found.add(BASE, seed, asked_of_base(base, source, folder / BASE, plan))
         for method in METHODS:
             jobs[method, seed] = partial(trained, "facts", method, seed, source, source, base, plan)
-    for (method, seed), answers in zip(jobs, run_all(jobs, plan), strict=True):
+    for (method, seed), answers in run_all(jobs, plan).items():
         found.add(method, seed, answers)
     return found
 
@@ -208,7 +212,7 @@ def run_noise(base: Path, plan: Plan) -> Experiment:
     known = [each for each in every if answers[each.question]["contains"]]
     if len(known) < 10:
         raise DftFactoryError(f"the base model answers {len(known)} of {len(every)} questions.")
-    jobs: dict[tuple[str, int], Callable[[], Answers]] = {}
+    jobs: dict[Job, Callable[[], Answers]] = {}
     for seed in plan.seeds:
         learned, held = split(known, plan.held_out, seed)
         noisy, wrong = with_wrong_answers(learned, plan.wrong, seed)
@@ -221,7 +225,7 @@ def run_noise(base: Path, plan: Plan) -> Experiment:
             jobs[method, seed] = partial(
                 trained, "noise", method, seed, trained_on, asked, base, plan
             )
-    for (method, seed), given in zip(jobs, run_all(jobs, plan), strict=True):
+    for (method, seed), given in run_all(jobs, plan).items():
         found.add(method, seed, given)
     return found
 

@@ -108,7 +108,7 @@ class Experiment:
 
 
 def render(experiments: Sequence[Experiment]) -> str:
-    """All experiments as Markdown; prints nothing."""
+    """All experiments as Markdown."""
     lines = ["# Where DFT fails, and where it should not", ""]
     for each in experiments:
         head, *rows = each.rows()
