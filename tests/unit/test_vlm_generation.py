@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dft_eval.benchmark import JudgeChoice, PixelRange, Request
 from dft_eval.benchmarks import evaluate
 from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.run import Completion, Decoding, Prompt, generate
 from dft_eval.models import LocalModel, find_model
 from dft_eval.results import read_items
@@ -30,6 +31,16 @@ DECODING = Decoding(max_new_tokens=40, batch_size=4)
 @pytest.fixture(scope="module")
 def loaded(vl_bench: Bench) -> tuple[Any, Any]:
     return hf_vision.load(find_model(str(vl_bench.model)), "float32")
+
+
+@pytest.fixture(scope="module")
+def stock(vl_bench: Bench) -> Any:
+    """The same weights as transformers loads them, with its own attention and cache."""
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(vl_bench.model)
+    assert model.config._attn_implementation == "sdpa"
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +90,21 @@ def test_batches_are_bounded_in_rows_and_tokens(
 
 
 def test_a_batch_gives_what_transformers_gives_one_by_one(
-    loaded: tuple[Any, Any], prompts: list[Prompt]
+    loaded: tuple[Any, Any], stock: Any, prompts: list[Prompt]
 ) -> None:
+    assert loaded[0].config._attn_implementation == GROUPED
     rows = complete_batch(*loaded, prompts, DECODING, PIXELS)
-    tokens = [alone(*loaded, prompt) for prompt in prompts]
+    tokens = [alone(stock, loaded[1], prompt) for prompt in prompts]
     assert [row.completion for row in rows] == [text_of(loaded[1], each) for each in tokens]
     assert [row.id for row in rows] == [prompt.id for prompt in prompts]
 
 
 def test_rows_that_have_ended_leave_the_batch(
-    loaded: tuple[Any, Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+    loaded: tuple[Any, Any], stock: Any, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row's fourth token is made an end of turn; the others go on unchanged."""
     model, processor = loaded
-    tokens = [alone(model, processor, prompt) for prompt in prompts]
+    tokens = [alone(stock, processor, prompt) for prompt in prompts]
     ends = {tokens[0][3], processor.tokenizer.eos_token_id}
     lengths = [
         next((i for i, token in enumerate(each) if token in ends), len(each)) for each in tokens
@@ -165,8 +177,9 @@ def test_a_lora_adapter_is_put_on_its_base(
     """The oracle is peft's own, unmerged model."""
     import torch
     from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
 
-    base, processor = hf_vision.load(find_model(str(vl_bench.model)), "float32")
+    base, processor = AutoModelForImageTextToText.from_pretrained(vl_bench.model), loaded[1]
     config = LoraConfig(
         r=4,
         target_modules=["q_proj", "v_proj"],

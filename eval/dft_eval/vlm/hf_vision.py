@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generation.hf_cache import new_cache, prepare, select
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
     if files.base is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, files.folder).merge_and_unload()
+        model = PeftModel.from_pretrained(model, files.folder)
+    prepare(model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
 
 
@@ -167,8 +169,8 @@ def complete_batch(
     active = list(range(len(prompts)))
     made: list[list[int]] = [[] for _ in prompts]
     with torch.inference_mode():
-        mask = inputs["attention_mask"]
-        output = model(**inputs, use_cache=True, logits_to_keep=1)
+        mask, cache = inputs["attention_mask"], new_cache(model.config)
+        output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         # Pictures take fewer positions than tokens; the difference goes on for every later token.
         shift = output.rope_deltas if inputs.get("pixel_values") is not None else 0
         while active:
@@ -183,7 +185,7 @@ def complete_batch(
                     input_ids=tokens[-1][:, None],
                     attention_mask=mask,
                     position_ids=positions.expand(3, -1, -1),
-                    past_key_values=output.past_key_values,
+                    past_key_values=cache,
                     use_cache=True,
                 )
             for i, new in zip(active, torch.stack(tokens, dim=1).tolist(), strict=True):
@@ -193,10 +195,9 @@ def complete_batch(
                     rows[i] = row
             stay = [place for place, i in enumerate(active) if i not in rows]
             if stay and len(stay) < len(active):
-                index = torch.tensor(stay, device=mask.device)
-                output.past_key_values.batch_select_indices(index)
-                output.logits, mask = output.logits[index], mask[index]
-                shift = shift if isinstance(shift, int) else shift[index]
+                mask = select(cache, mask, stay)
+                output.logits = output.logits[stay]
+                shift = shift if isinstance(shift, int) else shift[stay]
             active = [active[place] for place in stay]
     return [rows[i] for i in range(len(prompts))]
 
