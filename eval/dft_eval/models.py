@@ -11,7 +11,7 @@ from typing import Any
 
 from dft_eval.benchmark import PixelRange, Request, Subject
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.hf_cache import prepare
+from dft_eval.generation.hf_prepare import prepare
 from dft_eval.generation.hf_text import HfTextBackend
 from dft_eval.generation.openai_http import Connection
 from dft_eval.generation.openai_server import ServerModel
@@ -155,13 +155,13 @@ def load_model(files: ModelFiles) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_pretrained(
         files.base or files.folder, dtype=getattr(torch, dtypes(files)["dtype"])
     )
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     prepare(model)
     if files.base is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, files.folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), tokenizer
+    return model.eval(), tokenizer
 
 
 class LocalModel:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dft_eval.errors import UsageError
-from dft_eval.generation import hf_cache
+from dft_eval.generation import hf_cache, hf_prepare
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.hf_decode import PADDED, alike, decode
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
@@ -30,6 +30,16 @@ ONE = replace(DECODING, batch_size=1)  # groups of four prompts
 @pytest.fixture(scope="module")
 def loaded(text_bench: Bench) -> tuple[Any, Any]:
     return load_model(find_model(str(text_bench.model)))
+
+
+@pytest.fixture(scope="module")
+def stock(text_bench: Bench) -> Any:
+    """The same weights as transformers loads them, with its own attention, cache and layers."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(text_bench.model)
+    assert model.config._attn_implementation == "sdpa"
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -127,24 +137,63 @@ def greedy_by_transformers(loaded: tuple[Any, Any], prompt: Prompt, **options: A
     return [int(token) for token in output[0, ids["input_ids"].shape[1] :]]
 
 
+@pytest.mark.parametrize("batch_size", [3, 8])
 @pytest.mark.parametrize("penalty", [None, 1.3])
 def test_greedy_tokens_are_those_of_transformers(
     loaded: tuple[Any, Any],
+    stock: Any,
     prompts: list[Prompt],
     penalty: float | None,
+    batch_size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The oracle is model.generate, one prompt at a time, with the model's own penalty."""
     model, tokenizer = loaded
-    monkeypatch.setattr(model.generation_config, "repetition_penalty", penalty)
+    for each in (model, stock):
+        monkeypatch.setattr(each.generation_config, "repetition_penalty", penalty)
     starts = [
         tokenizer(render(tokenizer, p), add_special_tokens=False)["input_ids"] for p in prompts
     ]
-    made = decode(model, starts, DECODING, [0] * 8, lambda row, ids: False)
+    decoding = replace(DECODING, batch_size=batch_size)
+    made = decode(model, starts, decoding, [0] * 8, lambda row, ids: False)
     assert model.config._attn_implementation == GROUPED
     for prompt, ids in zip(prompts, made, strict=True):
-        expected = greedy_by_transformers(loaded, prompt)
+        expected = greedy_by_transformers((stock, tokenizer), prompt)
         assert ids[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 7, 8, 13, 48, 49])
+def test_few_rows_go_through_a_linear_layer_the_other_way_round(
+    rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 40, bias=bias)
+    given = torch.randn(rows, 1, 24)
+    expected = layer(given)
+    seen = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *a: seen.append(a) or linear(*a))
+    product = hf_prepare.linear(layer, given)
+    assert bool(seen) == (rows not in range(8, 49))
+    assert product.shape == (rows, 1, 40)
+    assert product.is_contiguous()
+    torch.testing.assert_close(product, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_plain_layers_of_fp32_on_a_cpu_are_exchanged(text_bench: Bench) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def exchanged(model: Any) -> set[type]:
+        return {type(m) for m in model.modules() if m.__dict__.get("forward")}
+
+    for dtype, expected in ((torch.float32, {torch.nn.Linear}), (torch.bfloat16, set())):
+        model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=dtype)
+        hf_prepare.prepare(model)
+        assert exchanged(model) == expected
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
@@ -189,7 +238,7 @@ def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
         initializer_range=0.5,
     )
     model = Qwen2ForCausalLM(config).eval()
-    hf_cache.prepare(model)
+    hf_prepare.prepare(model)
     starts = [list(range(5 + i, 13 + 3 * i)) for i in range(5)][::-1]
     decoding = Decoding(max_new_tokens=10, batch_size=3)
     made = decode(model, starts, decoding, [0] * 5, lambda row, ids: len(ids) > 2 * row + 1)

@@ -45,13 +45,6 @@ def register_grouped() -> None:
     AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
 
-def prepare(model: Any) -> None:
-    """Let a model that attends by ``sdpa`` do it by :data:`GROUPED`."""
-    if model.config._attn_implementation == "sdpa":
-        register_grouped()
-        model.set_attn_implementation(GROUPED)
-
-
 @lru_cache(maxsize=1)
 def _growing_layer() -> Any:
     from transformers.cache_utils import DynamicLayer

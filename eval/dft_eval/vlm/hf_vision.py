@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.hf_cache import new_cache, prepare, select
+from dft_eval.generation.hf_cache import new_cache, select
+from dft_eval.generation.hf_prepare import prepare
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut
 
 if TYPE_CHECKING:
@@ -60,12 +61,13 @@ def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
     model = AutoModelForImageTextToText.from_pretrained(
         files.base or files.folder, dtype=getattr(torch, dtype)
     )
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    prepare(model)
     if files.base is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, files.folder)
-    prepare(model)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+    return model.eval(), processor
 
 
 class HfVisionBackend:

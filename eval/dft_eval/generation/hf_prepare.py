@@ -1,0 +1,46 @@
+"""What makes a model of transformers generate faster here, and changes no completion.
+
+Two things, neither of which a GPU needs: attention of grouped heads (``hf_cache``), and linear
+layers whose input has few rows, as a batched decoding step's has.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+from dft_eval.generation.hf_cache import GROUPED, register_grouped
+
+FEW_ROWS = range(8, 49)
+"""Rows for which MKL's product is 1.1 to 2.4 times as fast with the sides exchanged: with few rows
+of fp32 it is bound by the second factor's layout (AVX-512, 576 x 192 to 11,008 x 2,048)."""
+
+
+def prepare(model: Any) -> None:
+    """Call it where the model has its device and dtype, before an adapter is put on it."""
+    import torch
+
+    if model.config._attn_implementation == "sdpa":
+        register_grouped()
+        model.set_attn_implementation(GROUPED)
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return
+    layers: list[Any] = [each for each in model.modules() if type(each) is torch.nn.Linear]
+    for layer in layers:
+        if layer.weight.is_cpu and layer.weight.dtype == torch.float32:
+            layer.forward = MethodType(linear, layer)
+
+
+def linear(layer: Any, rows: Any) -> Any:
+    """``layer``, a ``torch.nn.Linear``, of rows (..., K): (..., N)."""
+    import torch
+
+    count = rows.numel() // rows.shape[-1]
+    if count not in FEW_ROWS:
+        return torch.nn.functional.linear(rows, layer.weight, layer.bias)
+    columns = rows.reshape(count, -1).t()
+    if layer.bias is None:
+        product = torch.mm(layer.weight, columns)
+    else:
+        product = torch.addmm(layer.bias[:, None], layer.weight, columns)
+    return product.t().contiguous().view(*rows.shape[:-1], -1)
