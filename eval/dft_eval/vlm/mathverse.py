@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from dft_eval.benchmark import Benchmark, Request, finish
@@ -20,7 +19,7 @@ from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.vlm import openai_scoring, prompts, tables
 from dft_eval.vlm.mathvision import mean_by
 from dft_eval.vlm.rules import by_rules
-from dft_eval.vlm.run import DATA_FORMAT, MAX_NEW_TOKENS, OPTIONS, Scoring, Task, evaluate, missing
+from dft_eval.vlm.run import Scoring, Task, declare
 from dft_eval.vlm.tables import Row
 
 VERSIONS = {
@@ -137,14 +136,8 @@ TASK = Task(
     score=score,
     result=_result,
 )
-MATHVERSE = Benchmark(
-    name="mathverse",
-    summary="MathVerse testmini: 788 problems in five versions, 3,940 items (arXiv 2403.14624)",
-    published=tables.MATHVERSE_MINI.rows,
-    default_style="chat",
-    missing=missing,
-    evaluate=partial(evaluate, TASK),
-    max_new_tokens=MAX_NEW_TOKENS,
-    options=OPTIONS,
-    data_format=DATA_FORMAT,
+MATHVERSE = declare(
+    "mathverse",
+    "MathVerse testmini: 788 problems in five versions, 3,940 items (arXiv 2403.14624)",
+    TASK,
 )

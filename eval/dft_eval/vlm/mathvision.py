@@ -7,7 +7,6 @@ is by subject.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from dft_eval.benchmark import Benchmark, Request, finish
@@ -17,7 +16,7 @@ from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr
 from dft_eval.vlm import openai_scoring, prompts, tables
 from dft_eval.vlm.rules import by_rules
-from dft_eval.vlm.run import DATA_FORMAT, MAX_NEW_TOKENS, OPTIONS, Scoring, Task, evaluate, missing
+from dft_eval.vlm.run import Scoring, Task, declare
 from dft_eval.vlm.tables import Row, literal_list
 
 
@@ -102,14 +101,6 @@ TASK = Task(
     score=score,
     result=_result,
 )
-MATHVISION = Benchmark(
-    name="mathvision",
-    summary="MathVision: 3,040 competition problems with a picture (arXiv 2402.14804)",
-    published=tables.MATHVISION.rows,
-    default_style="chat",
-    missing=missing,
-    evaluate=partial(evaluate, TASK),
-    max_new_tokens=MAX_NEW_TOKENS,
-    options=OPTIONS,
-    data_format=DATA_FORMAT,
+MATHVISION = declare(
+    "mathvision", "MathVision: 3,040 competition problems with a picture (arXiv 2402.14804)", TASK
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -31,8 +32,6 @@ STOCK_PIXELS = PixelRange(1280 * 28 * 28, 16384 * 28 * 28)
 LLAMAFACTORY_MAX_PIXELS = 262_144
 """LLaMA-Factory 0.9.5 trains at this ``image_max_pixels`` unless its recipe says otherwise."""
 MAX_NEW_TOKENS = 2048
-DATA_FORMAT = "a folder of VLMEvalKit's tables"
-OPTIONS = frozenset({"min_pixels", "max_pixels", "judge"})
 HARNESS_VERSION = "0.0.20"
 PACKAGES = {
     "qwen-vl-utils": "resizes pictures, --backend hf",
@@ -185,6 +184,21 @@ def evaluate(
         decoding=_record(request, pixels),
         notes=notes,
         judge=judged,
+    )
+
+
+def declare(name: str, summary: str, task: Task) -> Benchmark:
+    """The benchmark of a task, with what all that show pictures have in common."""
+    return Benchmark(
+        name=name,
+        summary=summary,
+        published=task.tables[0].rows,
+        default_style="chat",
+        missing=missing,
+        evaluate=partial(evaluate, task),
+        max_new_tokens=MAX_NEW_TOKENS,
+        options=frozenset({"min_pixels", "max_pixels", "judge"}),
+        data_format="a folder of VLMEvalKit's tables",
     )
 
 

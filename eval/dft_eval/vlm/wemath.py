@@ -17,7 +17,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from dft_eval.benchmark import Benchmark, Request, finish
@@ -26,7 +25,7 @@ from dft_eval.generation.run import Completion
 from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr, write_items
 from dft_eval.vlm import prompts, tables
 from dft_eval.vlm.extract import option_letter
-from dft_eval.vlm.run import DATA_FORMAT, MAX_NEW_TOKENS, OPTIONS, Scoring, Task, evaluate, missing
+from dft_eval.vlm.run import Scoring, Task, declare
 from dft_eval.vlm.tables import Row
 
 PUBLISHED_PROBLEMS = 525
@@ -195,14 +194,6 @@ TASK = Task(
     score=score,
     result=_result,
 )
-WEMATH = Benchmark(
-    name="wemath",
-    summary="WeMath testmini: 525 problems with their steps, 1,740 items (arXiv 2407.01284)",
-    published=tables.WEMATH.rows,
-    default_style="chat",
-    missing=missing,
-    evaluate=partial(evaluate, TASK),
-    max_new_tokens=MAX_NEW_TOKENS,
-    options=OPTIONS,
-    data_format=DATA_FORMAT,
+WEMATH = declare(
+    "wemath", "WeMath testmini: 525 problems with their steps, 1,740 items (arXiv 2407.01284)", TASK
 )
