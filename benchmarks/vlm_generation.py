@@ -77,7 +77,7 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     """Our backend's batches."""
     from dft_eval.benchmark import PixelRange
     from dft_eval.generation.run import Decoding, Prompt
-    from dft_eval.models import find_model
+    from dft_eval.model_files import find_model
     from dft_eval.vlm import hf_vision
 
     loaded = hf_vision.load(find_model(job["model"]), "float32")

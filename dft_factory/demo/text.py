@@ -88,7 +88,7 @@ def evaluate(label: str, model: Path, plan: Plan) -> ResultFile:
 
 def fitted(plan: Plan, base: Path) -> Plan:
     """The plan for this machine: float32 where bfloat16 would be emulated, several times slower."""
-    from dft_eval.models import dtypes, find_model
+    from dft_eval.model_files import dtypes, find_model
 
     if dtypes(find_model(str(base)))["dtype"] != "float32":
         return plan

@@ -21,10 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dft_factory.losses.softmax import IDENTITY, LogitTransform, softmax_rows_
+from dft_factory.losses.softmax import softmax_rows_
+from dft_factory.losses.transform import IDENTITY, LogitTransform
 from dft_factory.losses.weights import TokenWeight
-
-__all__ = ["CHUNK_TOKENS", "IDENTITY", "LinearLoss", "LogitTransform", "linear_token_weighted_nll"]
 
 CHUNK_TOKENS = 1024
 """Rows of logits held at once. The head's gradient is rounded once a chunk, so that a small chunk

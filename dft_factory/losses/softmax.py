@@ -11,52 +11,17 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from dft_factory.losses.transform import LogitTransform
 
 TILE_BYTES = 4 * 2**20
 """Bytes of fp32 logits worked on at once, a few rows: small enough to stay in a cache."""
 
 Weigh = Callable[[Tensor, slice], Tensor]
 """(log-probabilities of some rows, their place in the chunk) -> their weights, both (rows,)."""
-
-
-@dataclass(frozen=True)
-class LogitTransform:
-    """What a model does to its head's output before the softmax.
-
-    Attributes:
-        scale: the logits are multiplied by it first (Cohere's logit_scale, 1/Granite's
-            logits_scaling).
-        softcap: then z becomes softcap·tanh(z / softcap) (Gemma 2); None leaves z.
-    """
-
-    scale: float = 1.0
-    softcap: float | None = None
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether it changes nothing."""
-        return self.scale == 1.0 and self.softcap is None
-
-    def apply_(self, z: Tensor) -> Tensor:
-        """Transform in place."""
-        if self.scale != 1.0:
-            z.mul_(self.scale)
-        if self.softcap is not None:
-            z.div_(self.softcap).tanh_().mul_(self.softcap)
-        return z
-
-    def derivative_(self, gradient: Tensor, transformed: Tensor) -> Tensor:
-        """Multiply ``gradient`` in place by d transformed / d head output."""
-        if self.softcap is not None:
-            gradient.mul_(1 - (transformed / self.softcap).square_())
-        return gradient.mul_(self.scale) if self.scale != 1.0 else gradient
-
-
-IDENTITY = LogitTransform()
 
 
 def uses_triton(device: torch.device) -> bool:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dft_factory.losses.softmax import LogitTransform
+from dft_factory.losses.transform import LogitTransform
 
 BLOCK = 8192
 WARPS = 16

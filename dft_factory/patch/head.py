@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dft_factory.losses.linear import LogitTransform, linear_token_weighted_nll
+from dft_factory.losses.linear import linear_token_weighted_nll
 from dft_factory.losses.token import IGNORE_INDEX, TokenLoss, shift_labels, token_rows
+from dft_factory.losses.transform import LogitTransform
 from dft_factory.losses.weights import TokenWeight
 
 PROBE = (-4.0, -1.0, 0.0, 0.5, 2.0, 8.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dft_eval.report.figures import probability_histogram
 from dft_eval.report.formats import visible
@@ -16,10 +16,8 @@ from dft_eval.report.render import environment_for
 from dft_eval.results import atomic_write
 from dft_factory.losses.histogram import bin_edges
 from dft_factory.probe.advice import EVIDENCE, SETTINGS, THRESHOLDS
+from dft_factory.probe.result import Probe
 from dft_factory.probe.segments import RULE
-
-if TYPE_CHECKING:
-    from dft_factory.probe.run import Probe
 
 NAMES = {"reasoning": "reasoning", "answer": "answer", "end_of_turn": "end of turn"}
 _BREAKS = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}

@@ -4,88 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from dft_factory.errors import ConfigError
-from dft_factory.losses.histogram import bin_edges
-from dft_factory.probe.advice import (
-    COVERAGE,
-    EVIDENCE,
-    RESAMPLES,
-    THRESHOLDS,
-    Advice,
-    advise,
-    estimate,
-)
+from dft_factory.probe.advice import advise, estimate
 from dft_factory.probe.measure import Measured, Progress, measure, override, read_config
-from dft_factory.probe.segments import CONTENT, END_OF_TURN, RULE, SEGMENTS
-from dft_factory.probe.statistics import Numbers, TokenProbabilities, numbers_of
-from dft_factory.probe.words import Ignored, Word, ignored, lowest_bin
-
-if TYPE_CHECKING:
-    from dft_factory.probe.render import ProbePaths
+from dft_factory.probe.render import ProbePaths, write
+from dft_factory.probe.result import ModelProbe, Probe
+from dft_factory.probe.segments import CONTENT, END_OF_TURN, SEGMENTS
+from dft_factory.probe.statistics import numbers_of
+from dft_factory.probe.words import ignored, lowest_bin
 
 BASE = "base"
 DEFAULT_LIMIT = 128
-POLARISATION = "share of tokens with p < 0.1 or p >= 0.9"
-
-
-@dataclass(frozen=True)
-class ModelProbe:
-    """What is shown of one model."""
-
-    probabilities: TokenProbabilities
-    segments: Mapping[str, Numbers | None]
-    lowest_bin: tuple[Word, ...]
-    ignored: tuple[Ignored, ...]
-    advice: Advice
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One probe of one training set; the advice is that of the first model."""
-
-    config: str
-    seed: int
-    models: tuple[ModelProbe, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def advice(self) -> Advice:
-        """For a training that starts from the first model."""
-        return self.models[0].advice
-
-    def to_json(self) -> dict[str, object]:
-        """As ``probe.json`` holds it."""
-        return {
-            "schema_version": 1,
-            "config": self.config,
-            "seed": self.seed,
-            "bin_edges": bin_edges(),
-            "polarisation": POLARISATION,
-            "segment_rule": RULE,
-            "bootstrap": {"resamples": RESAMPLES, "coverage": COVERAGE, "unit": "example"},
-            "advice": {**self.advice.to_json(), "for": self.models[0].probabilities.label},
-            "thresholds": [vars(each) for each in THRESHOLDS],
-            "evidence": [vars(each) for each in EVIDENCE],
-            "models": [
-                {
-                    **model.probabilities.to_json(),
-                    "segments": {
-                        name: None if row is None else row.to_json()
-                        for name, row in model.segments.items()
-                    },
-                    "lowest_bin": [word.to_json() for word in model.lowest_bin],
-                    "ignored": [each.to_json() for each in model.ignored],
-                }
-                for model in self.models
-            ],
-            "notes": list(self.notes),
-        }
 
 
 def parse_models(given: Sequence[str]) -> dict[str, str | None]:
@@ -167,8 +100,6 @@ def probe(
         ConfigError: what was asked for cannot be done.
         MissingDependencyError: a model or package is not here.
     """
-    from dft_factory.probe.render import write
-
     labelled = parse_models(models)
     config = override(read_config(config_path), overrides)
     found = measure(config, labelled, limit=limit, seed=seed, progress=progress)

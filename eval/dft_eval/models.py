@@ -1,143 +1,21 @@
-"""Find, fingerprint and load the model under evaluation: a hub id, a folder, or a LoRA adapter."""
+"""Open the model under evaluation: weights on this machine or the hub, or a server."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dft_eval.benchmark import PixelRange, Request, Subject
-from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.errors import UsageError
 from dft_eval.generation.hf_prepare import prepare
 from dft_eval.generation.hf_text import HfTextBackend
 from dft_eval.generation.openai_http import Connection
 from dft_eval.generation.openai_server import ServerModel
 from dft_eval.generation.run import Backend
+from dft_eval.model_files import ModelFiles, dtypes, find_model, model_sha256, settings_sha256
 from dft_eval.vlm import hf_vision
 
-ADAPTER_CONFIG = "adapter_config.json"
 KEY_VARIABLE = "OPENAI_API_KEY"
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
-"""Files with a weight's suffix that transformers' Trainer leaves beside the weights."""
-SETTINGS = (
-    *("config.json", "generation_config.json", "adapter_config.json", "*token*.json", "*.model"),
-    *("chat_template*", "additional_chat_templates/*", "vocab*", "merges*", "*processor_config*"),
-)
-"""Files beside the weights that completions depend on."""
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """Where a model lies on this machine.
-
-    Attributes:
-        name: as the user gave it.
-        folder: the folder to load; the adapter's own folder for an adapter.
-        base: the folder of the adapter's base model; None for a whole model.
-    """
-
-    name: str
-    folder: Path
-    base: Path | None = None
-
-    @property
-    def folders(self) -> list[Path]:
-        """All folders whose weights make up the model."""
-        return [self.folder] if self.base is None else [self.folder, self.base]
-
-
-def _local_folder(name: str) -> Path:
-    path = Path(name)
-    if path.is_dir():
-        return path
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise UsageError(
-            f"--model {name!r}: there is no such folder, and it is no hub id (owner/name). Give a "
-            "model folder, a LoRA adapter folder, or a hub id."
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, ignore_patterns=["*.gguf", "original/*"]))
-    except Exception as error:
-        raise PrerequisiteError(
-            f"--model {name!r}: there is no such folder, and the model hub did not give it "
-            f"({type(error).__name__}: {error}). Give a folder, or make the hub reachable."
-        ) from error
-
-
-def find_model(name: str) -> ModelFiles:
-    """Resolve ``--model``; downloads a hub id through huggingface_hub's cache.
-
-    Raises:
-        UsageError: neither a folder nor a hub id, or a folder that holds no model.
-        PrerequisiteError: the hub is out of reach.
-    """
-    folder = _local_folder(name)
-    adapter = folder / ADAPTER_CONFIG
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
-            raise UsageError(f"{adapter} names no base_model_name_or_path.")
-        return ModelFiles(name, folder, _local_folder(str(base)))
-    if not (folder / "config.json").is_file():
-        raise UsageError(
-            f"--model {name!r}: {folder} holds neither config.json nor {ADAPTER_CONFIG}: not a "
-            "model."
-        )
-    return ModelFiles(name, folder)
-
-
-def model_sha256(files: ModelFiles) -> str:
-    """SHA-256 over the sorted weight files (names and bytes) of the adapter and its base.
-
-    Raises:
-        UsageError: a folder without a weight file.
-    """
-    digest = hashlib.sha256()
-    for folder in files.folders:
-        weights = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix in WEIGHT_SUFFIXES and path.name not in NOT_WEIGHTS and path.is_file()
-        )
-        if not weights:
-            raise UsageError(f"--model {files.name!r}: no weight file in {folder}.")
-        for path in weights:
-            digest.update(path.name.encode() + b"\0")
-            with path.open("rb") as stream:
-                while chunk := stream.read(1 << 22):
-                    digest.update(chunk)
-    return digest.hexdigest()
-
-
-def settings_sha256(files: ModelFiles) -> str:
-    """SHA-256 over what else completions depend on: config, tokenizer, chat template, and dtype."""
-    digest = hashlib.sha256(repr(sorted(dtypes(files).items())).encode())
-    for folder in files.folders:
-        for path in sorted({path for name in SETTINGS for path in folder.glob(name)}):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def dtypes(files: ModelFiles) -> dict[str, str]:
-    """``dtype``, in which the model is run, and ``weights_dtype``, in which it was saved.
-
-    The same, but float32 on processors that would emulate 16 bits at a fraction of the speed.
-    """
-    import torch
-
-    config = json.loads((files.base or files.folder).joinpath("config.json").read_text("utf-8"))
-    saved = config.get("dtype") or config.get("torch_dtype") or "float32"
-    # An underscore, but torch's only answer to the question.
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    narrow = saved == "float16" or (saved == "bfloat16" and not native)
-    run = "float32" if narrow and not torch.cuda.is_available() else saved
-    return {"dtype": run, "weights_dtype": saved}
 
 
 def load_model(files: ModelFiles) -> tuple[Any, Any]:

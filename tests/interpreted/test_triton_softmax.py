@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dft_factory.losses import softmax
-from dft_factory.losses.softmax import IDENTITY, LogitTransform, softmax_rows_, uses_triton
+from dft_factory.losses.softmax import softmax_rows_, uses_triton
+from dft_factory.losses.transform import IDENTITY, LogitTransform
 
 TRANSFORMS = (IDENTITY, LogitTransform(scale=0.5), LogitTransform(scale=2.0, softcap=5.0))
 

@@ -19,7 +19,8 @@ from dft_eval.generation.hf_decode import PADDED, alike, decode
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
 from dft_eval.generation.run import Decoding, Prompt, cut, generate, samples_of
 from dft_eval.generation.samples import combine, pass_at_k
-from dft_eval.models import LocalModel, dtypes, find_model, load_model, model_sha256
+from dft_eval.model_files import dtypes, find_model, model_sha256
+from dft_eval.models import LocalModel, load_model
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
 

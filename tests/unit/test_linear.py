@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from dft_factory.losses import softmax
-from dft_factory.losses.linear import IDENTITY, LogitTransform, linear_token_weighted_nll
+from dft_factory.losses.linear import linear_token_weighted_nll
 from dft_factory.losses.token import per_token_logps
+from dft_factory.losses.transform import IDENTITY, LogitTransform
 from dft_factory.losses.weights import UNIT_WEIGHT, TokenWeight, parse_weight
 
 SPECS = ("token", "sequence", "geometric_mean", "power:0.5", "floor:0.1", "threshold:0.02")

@@ -28,7 +28,8 @@ from dft_factory.probe.advice import (
 )
 from dft_factory.probe.measure import Measured, check_config, override, settings_for
 from dft_factory.probe.render import picture, render
-from dft_factory.probe.run import Probe, examine, parse_models
+from dft_factory.probe.result import Probe
+from dft_factory.probe.run import examine, parse_models
 from dft_factory.probe.segments import ANSWER, END_OF_TURN, FORMAT, REASONING, segments_of, turns_of
 from dft_factory.probe.statistics import numbers_of, summarise
 from dft_factory.probe.words import lowest_bin

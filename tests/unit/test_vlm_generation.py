@@ -16,7 +16,8 @@ from dft_eval.benchmarks import evaluate
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.run import Completion, Decoding, Prompt, generate
-from dft_eval.models import LocalModel, find_model
+from dft_eval.model_files import find_model
+from dft_eval.models import LocalModel
 from dft_eval.results import read_items
 from dft_eval.vlm import hf_vision
 from dft_eval.vlm.hf_vision import HfVisionBackend, batches, complete_batch, prompt_tokens, render

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.hf_cache import new_cache, select
 from dft_eval.generation.hf_prepare import prepare
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut
-
-if TYPE_CHECKING:
-    from dft_eval.models import ModelFiles
+from dft_eval.model_files import ModelFiles
 
 STEPS_BETWEEN_CHECKS = 16
 """Tokens made before the rows that have ended are looked for (a GPU waits at each look)."""
