@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ class Written:
     def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
         return [list(range(len(prompts)))]
 
-    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion | Failure]:
+    def complete(
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
+    ) -> list[Completion | Failure]:
         rows: list[Completion | Failure] = []
         for prompt in prompts:
             text = self.answers[prompt.id]

@@ -402,11 +402,14 @@ class _KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize(("at", "kept"), [(2, 0), (4, 0), (5, 4), (7, 4), (9, 8)])
 def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
-    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path, after: int
+    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path, at: int, kept: int
 ) -> None:
-    """Also when the last line was half written; only the batch in flight is made again."""
+    """Also when the last line was half written; only the batch in flight is made again.
+
+    Killed when ``at`` completions have ended; 9: after the last, when all is written.
+    """
 
     def run(folder: str, progress: Any, counter: list[int]) -> list[str]:
         def load() -> tuple[Any, Any]:
@@ -422,12 +425,14 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
         )
         return [row.model_dump_json() for row in rows]
 
-    undisturbed = run("whole", silent, [])
     calls: list[int] = []
+    undisturbed = run("whole", lambda done, total: calls.append(done), [])
+    assert calls == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+    calls.clear()
 
     def kill(done: int, total: int) -> None:
         calls.append(done)
-        if len(calls) > after + 1:
+        if done == at or calls.count(8) > 1:
             raise _KilledError
 
     with pytest.raises(_KilledError):
@@ -438,7 +443,7 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
     seen: list[int] = []
     loads: list[int] = []
     assert run("killed", lambda done, total: seen.append(done), loads) == undisturbed
-    assert seen[0] == 4 * (after + 1)
+    assert seen[0] == kept
     assert bool(loads) == (seen[0] < 8)
     written = [json.loads(line)["id"] for line in cache.read_text().splitlines()]
     assert sorted(written) == sorted({p.id for p in prompts})

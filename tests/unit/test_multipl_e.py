@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Known:
         return [[i] for i in range(len(prompts))]
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
     ) -> Sequence[Completion | Failure]:
         self.asked += len(prompts)
         rows: list[Completion | Failure] = []

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,7 @@ class Known:
         return [[i] for i in range(len(prompts))]
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
     ) -> Sequence[Completion | Failure]:
         self.asked += prompts
         self.decoding = decoding

@@ -9,7 +9,7 @@ from typing import Any
 
 from dft_eval.generation.hf_cache import can_join, join, new_cache, select
 from dft_eval.generation.hf_sampling import Chooser
-from dft_eval.generation.run import Decoding
+from dft_eval.generation.run import Decoding, unwatched
 
 KEEP = 0.75
 """Share of rows still going on below which those that have ended make room for others."""
@@ -36,6 +36,7 @@ def decode(
     decoding: Decoding,
     seeds: Sequence[int],
     ended: Callable[[int, list[int]], bool],
+    row_ended: Callable[[], None] = unwatched,
 ) -> list[list[int]]:
     """New token ids of every prompt, up to ``decoding.max_new_tokens`` or the end of each.
 
@@ -46,6 +47,7 @@ def decode(
         prompts: token ids, in the order in which they are to be begun.
         seeds: of each row's sampling, which does not depend on the other rows.
         ended: whether row i ends with the token that was just added to its new ids.
+        row_ended: called when a row has ended, for whatever reason.
     """
     import torch
 
@@ -57,7 +59,10 @@ def decode(
 
     def goes_on(row: int, token: int) -> bool:
         made[row].append(token)
-        return not ended(row, made[row]) and len(made[row]) < decoding.max_new_tokens
+        if not ended(row, made[row]) and len(made[row]) < decoding.max_new_tokens:
+            return True
+        row_ended()
+        return False
 
     with torch.inference_mode():
         while True:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dft_eval.errors import UsageError
 from dft_eval.generation.hf_decode import decode
-from dft_eval.generation.run import Completion, Decoding, Prompt, cut
+from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
 
 GROUP = 4
 """Times ``batch_size``: prompts that are completed, and written, together. Rows that have ended are
@@ -60,13 +60,19 @@ class HfTextBackend:
         lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
         return batches(lengths, GROUP * size)
 
-    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None] = unwatched
+    ) -> list[Completion]:
         """Completions of one batch."""
-        return complete_batch(*self._load(), prompts, decoding)
+        return complete_batch(*self._load(), prompts, decoding, ended)
 
 
 def complete_batch(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    row_ended: Callable[[], None] = unwatched,
 ) -> list[Completion]:
     """Completions of one group of prompts; raises as :func:`decode`."""
     texts = [render(tokenizer, prompt) for prompt in prompts]
@@ -90,7 +96,7 @@ def complete_batch(
         return cut(text_of(ids[-reach:]), decoding.stop)[1] and cut(text_of(ids), decoding.stop)[1]
 
     seeds = [decoding.row_seed(prompt.id) for prompt in prompts]
-    made = decode(model, starts, decoding, seeds, ended)
+    made = decode(model, starts, decoding, seeds, ended, row_ended)
     rows: list[Completion] = []
     for prompt, text, ids in zip(prompts, texts, made, strict=True):
         ended_turn = ids[-1] in ends

@@ -17,7 +17,7 @@ import base64
 import json
 import mimetypes
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -93,7 +93,9 @@ class OpenAIServer:
         """One prompt each: requests do not depend on one another."""
         return [[i] for i in range(len(prompts))]
 
-    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion | Failure]:
+    def complete(
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
+    ) -> list[Completion | Failure]:
         """A completion each, or why there is none after all attempts."""
         return [self._complete(prompt, decoding) for prompt in prompts]
 

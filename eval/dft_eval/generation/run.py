@@ -8,6 +8,7 @@ Each row is sampled with a seed of its own (of ``Decoding.seed`` and the prompt'
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,6 +126,10 @@ class Failure:
     reason: str
 
 
+def unwatched() -> None:
+    """For rows whose ends nobody waits for."""
+
+
 class Backend(Protocol):
     """What completes prompts: a model in this process, or a server.
 
@@ -139,9 +144,12 @@ class Backend(Protocol):
         """Places of the prompts in fixed batches, in the order in which they are to run."""
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding
+        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None]
     ) -> Sequence[Completion | Failure]:
-        """Completions of one batch, in its order."""
+        """Completions of one batch, in its order.
+
+        ``ended`` may be called, in the thread that calls, as each of several ends.
+        """
 
 
 def _key(prompts: Sequence[Prompt], decoding: Decoding, identity: str) -> dict[str, Any]:
@@ -231,7 +239,7 @@ def generate_each(
     Args:
         cache: the completions file (JSONL), written batch by batch, without failures.
         backend: asked for nothing when nothing is left to do.
-        progress: called with (done, all) after every batch.
+        progress: called with (done, all) as completions end and when their batch is written.
 
     Raises:
         UsageError: ``cache`` holds completions made with other settings, or ids repeat.
@@ -245,8 +253,15 @@ def generate_each(
     if len(done) < len(prompts):
         planned = backend.batches(prompts, decoding.batch_size)
         left = [[prompts[i] for i in batch] for batch in _left(planned, prompts, done)]
+        unwritten = itertools.count(1)
+
+        def ended() -> None:
+            # A batch that runs again may have completions that are done already.
+            progress(min(len(done) + next(unwritten), len(prompts)), len(prompts))
+
         with cache.open("a", encoding="utf-8") as stream:
-            for rows in _run(backend, left, decoding):
+            for rows in _run(backend, left, decoding, ended):
+                unwritten = itertools.count(1)
                 made = [row for row in rows if isinstance(row, Completion)]
                 stream.write("".join(row.model_dump_json() + "\n" for row in made))
                 stream.flush()
@@ -269,15 +284,18 @@ def _left(
 
 
 def _run(
-    backend: Backend, batches: Sequence[Sequence[Prompt]], decoding: Decoding
+    backend: Backend,
+    batches: Sequence[Sequence[Prompt]],
+    decoding: Decoding,
+    ended: Callable[[], None],
 ) -> Iterator[Sequence[Completion | Failure]]:
     """The rows of each batch, in the order in which they are finished."""
     if not getattr(backend, "concurrent", False):
-        yield from (backend.complete(batch, decoding) for batch in batches)
+        yield from (backend.complete(batch, decoding, ended) for batch in batches)
         return
     pool = ThreadPoolExecutor(decoding.batch_size)
     try:
-        futures = [pool.submit(backend.complete, batch, decoding) for batch in batches]
+        futures = [pool.submit(backend.complete, batch, decoding, ended) for batch in batches]
         for future in as_completed(futures):
             yield future.result()
     finally:

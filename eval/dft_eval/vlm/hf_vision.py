@@ -16,7 +16,7 @@ from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.hf_cache import new_cache, select
 from dft_eval.generation.hf_prepare import prepare
-from dft_eval.generation.run import Completion, Decoding, Prompt, cut
+from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
 from dft_eval.model_files import ModelFiles
 
 STEPS_BETWEEN_CHECKS = 16
@@ -89,9 +89,11 @@ class HfVisionBackend:
         lengths = [prompt_tokens(processor, prompt, self._pixels) for prompt in prompts]
         return batches(lengths, size, MAX_BATCH_TOKENS)
 
-    def complete(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None] = unwatched
+    ) -> list[Completion]:
         """Greedy completions of one batch."""
-        return complete_batch(*self._load(), prompts, decoding, self._pixels)
+        return complete_batch(*self._load(), prompts, decoding, self._pixels, ended)
 
 
 def batches(lengths: Sequence[int], size: int, max_tokens: int) -> list[list[int]]:
@@ -157,6 +159,7 @@ def complete_batch(
     prompts: Sequence[Prompt],
     decoding: Decoding,
     pixels: PixelRange,
+    ended: Callable[[], None] = unwatched,
 ) -> list[Completion]:
     """Greedy completions of one batch, without any penalty on repetition."""
     import torch
@@ -193,6 +196,7 @@ def complete_batch(
                 row = _ended(processor.tokenizer, prompts[i].id, texts[i], made[i], ends, decoding)
                 if row is not None:
                     rows[i] = row
+                    ended()
             stay = [place for place, i in enumerate(active) if i not in rows]
             if stay and len(stay) < len(active):
                 mask = select(cache, mask, stay)
