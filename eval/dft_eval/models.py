@@ -7,7 +7,7 @@ from typing import Any
 
 from dft_eval.benchmark import PixelRange, Request, Subject
 from dft_eval.errors import UsageError
-from dft_eval.generation.hf_prepare import prepare
+from dft_eval.generation.hf_prepare import ready_to_generate
 from dft_eval.generation.hf_text import HfTextBackend
 from dft_eval.generation.openai_http import Connection
 from dft_eval.generation.openai_server import ServerModel
@@ -33,13 +33,7 @@ def load_model(files: ModelFiles) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_pretrained(
         files.base or files.folder, dtype=getattr(torch, dtypes(files)["dtype"])
     )
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    prepare(model)
-    if files.base is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, files.folder)
-    return model.eval(), tokenizer
+    return ready_to_generate(model, files), tokenizer
 
 
 class LocalModel:

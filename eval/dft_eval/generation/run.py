@@ -8,7 +8,6 @@ Each row is sampled with a seed of its own (of ``Decoding.seed`` and the prompt'
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -253,15 +252,17 @@ def generate_each(
     if len(done) < len(prompts):
         planned = backend.batches(prompts, decoding.batch_size)
         left = [[prompts[i] for i in batch] for batch in _left(planned, prompts, done)]
-        unwritten = itertools.count(1)
+        in_flight = 0
 
         def ended() -> None:
+            nonlocal in_flight
+            in_flight += 1
             # A batch that runs again may have completions that are done already.
-            progress(min(len(done) + next(unwritten), len(prompts)), len(prompts))
+            progress(min(len(done) + in_flight, len(prompts)), len(prompts))
 
         with cache.open("a", encoding="utf-8") as stream:
             for rows in _run(backend, left, decoding, ended):
-                unwritten = itertools.count(1)
+                in_flight = 0
                 made = [row for row in rows if isinstance(row, Completion)]
                 stream.write("".join(row.model_dump_json() + "\n" for row in made))
                 stream.flush()

@@ -15,7 +15,7 @@ from typing import Any
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.hf_cache import new_cache, select
-from dft_eval.generation.hf_prepare import prepare
+from dft_eval.generation.hf_prepare import ready_to_generate
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
 from dft_eval.model_files import ModelFiles
 
@@ -59,13 +59,7 @@ def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
     model = AutoModelForImageTextToText.from_pretrained(
         files.base or files.folder, dtype=getattr(torch, dtype)
     )
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    prepare(model)
-    if files.base is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, files.folder)
-    return model.eval(), processor
+    return ready_to_generate(model, files), processor
 
 
 class HfVisionBackend:
