@@ -61,15 +61,15 @@ def _ours(spec: str, chunk: int = 1024) -> Callable[[Tensor, Tensor, Tensor], Te
     token_weight = parse_weight(spec)
 
     def run(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        targets = shift_labels(labels)
-        labelled = targets.ne(IGNORE_INDEX)
-        sequence = labelled.nonzero(as_tuple=True)[0]
-        tokens = max(1, int(labelled.sum()))
+        targets = shift_labels(labels)[0]
+        positions = targets.ne(IGNORE_INDEX).nonzero().squeeze(-1)
+        tokens = max(1, len(positions))
         loss = linear_token_weighted_nll(
-            hidden[labelled],
+            hidden[0],
             weight,
-            targets[labelled],
-            sequence,
+            positions,
+            targets[positions],
+            torch.zeros_like(positions),
             1,
             token_weight,
             chunk=chunk,
@@ -124,28 +124,31 @@ class _Gemms(torch.autograd.Function):
     """The three products that any exact loss needs, in the same chunks, and nothing else.
 
     As ours in what it allocates, too: the first chunk writes the head's gradient, the others add.
+    They are ours also in that bf16 goes in blocks of fp32 where the processor would emulate it.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, chunk: int) -> Tensor:
+        from dft_factory.losses.product import Multiplier
+
+        multiply_ = Multiplier()
         rows = hidden[0]
         buffer = rows.new_empty((min(chunk, rows.shape[0]), weight.shape[0]))
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.empty_like(weight) if weight.requires_grad else None
         for start in range(0, rows.shape[0], chunk):
             part = rows[start : start + chunk]
-            out = torch.mm(part, weight.t(), out=buffer[: part.shape[0]])
-            torch.mm(out, weight, out=grad_hidden[0, start : start + chunk])
-            if grad_weight is not None and start == 0:
-                torch.mm(out.t(), part, out=grad_weight)
-            elif grad_weight is not None:
-                grad_weight.addmm_(out.t(), part)
+            out = multiply_(buffer[: part.shape[0]], part, weight.t())
+            multiply_(grad_hidden[0, start : start + chunk], out, weight)
+            if grad_weight is not None:
+                multiply_(grad_weight, out.t(), part, add=start > 0)
         ctx.gradients = (grad_hidden, grad_weight)
         return hidden.new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return (*ctx.gradients, None)
+        gradients, ctx.gradients = ctx.gradients, ()  # held here, they would be copied
+        return (*gradients, None)
 
 
 def _gemms(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:

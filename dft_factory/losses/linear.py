@@ -10,7 +10,7 @@ states and head follow at once.
 * Weights of whole sequences: the log-probabilities of all tokens first, then the same once more:
   four products.
 
-Only labelled positions may be given; dropping the others before the head is the caller's part.
+Positions without a label never meet the head.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dft_factory.losses.product import Multiplier
 from dft_factory.losses.softmax import softmax_rows_
 from dft_factory.losses.transform import IDENTITY, LogitTransform
 from dft_factory.losses.weights import TokenWeight
@@ -59,6 +60,7 @@ class _LinearTokenLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        positions: Tensor,
         targets: Tensor,
         sequence: Tensor,
         n_sequences: int,
@@ -69,27 +71,33 @@ class _LinearTokenLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         wants = wants_hidden or wants_weight or wants_bias
-        n = hidden.shape[0]
-        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        logps = hidden.new_empty(n, dtype=exact)
+        n = positions.shape[0]
+        exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        logps = weight.new_empty(n, dtype=exact)
         chunks = [slice(start, min(start + chunk, n)) for start in range(0, n, chunk)]
-        buffer = hidden.new_empty((min(chunk, n), weight.shape[0]))
+        # All that a chunk needs, once: made anew for each, they would leave gaps on a CPU's heap.
+        multiply_, most = Multiplier(), min(chunk, n)
+        logits = weight.new_empty((most, weight.shape[0]))
+        taken = weight.new_empty((most, weight.shape[1]))
 
-        def project(rows: slice) -> Tensor:
-            out = buffer[: rows.stop - rows.start]
-            if bias is None:
-                return torch.mm(hidden[rows], weight.t(), out=out)
-            return torch.addmm(bias, hidden[rows], weight.t(), out=out)
+        def project(rows: slice) -> tuple[Tensor, Tensor]:
+            """The chunk's hidden states and what the head makes of them."""
+            size = rows.stop - rows.start
+            states, out = taken[:size], logits[:size]
+            states.copy_(hidden.index_select(0, positions[rows]))
+            if bias is not None:
+                out.copy_(bias)
+            return states, multiply_(out, states, weight.t(), add=bias is not None)
 
         weights: Tensor | None = None
         if token_weight.needs_sequence or not wants:
             for rows in chunks:
-                logps[rows] = softmax_rows_(project(rows), targets[rows], transform, None)
+                logps[rows] = softmax_rows_(project(rows)[1], targets[rows], transform, None)
             weights = token_weight(logps, sequence, n_sequences)
         else:
             weights = torch.empty_like(logps)
 
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_hidden = torch.zeros_like(hidden) if wants_hidden else None
         grad_weight = torch.empty_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and wants_bias else None
         if wants:
@@ -102,16 +110,15 @@ class _LinearTokenLoss(torch.autograd.Function):
                         weights[tokens] = token_weight(row_logps, sequence[tokens], n_sequences)
                     return weights[tokens] * scale
 
-                gradient = project(rows)
+                states, gradient = project(rows)
                 logps[rows] = softmax_rows_(gradient, targets[rows], transform, weigh)
-                if grad_hidden is not None:
-                    torch.mm(gradient, weight, out=grad_hidden[rows])
-                if grad_weight is not None and rows.start == 0:
-                    torch.mm(gradient.t(), hidden[rows], out=grad_weight)
-                elif grad_weight is not None:
-                    grad_weight.addmm_(gradient.t(), hidden[rows])
+                if grad_weight is not None:
+                    multiply_(grad_weight, gradient.t(), states, add=rows.start > 0)
                 if grad_bias is not None:
                     grad_bias += gradient.sum(0)
+                if grad_hidden is not None:  # in the place of the states, which are not needed now
+                    multiply_(states, gradient, weight)
+                    grad_hidden.index_copy_(0, positions[rows], states.to(hidden.dtype))
         if n == 0 and grad_weight is not None:
             grad_weight.zero_()
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
@@ -130,12 +137,13 @@ class _LinearTokenLoss(torch.autograd.Function):
                 if each is not None:
                     each.mul_(lacking)
         gradients, ctx.gradients = ctx.gradients, ()
-        return (*gradients, *[None] * 7)
+        return (*gradients, *[None] * 8)
 
 
 def linear_token_weighted_nll(
     hidden: Tensor,
     weight: Tensor,
+    positions: Tensor,
     targets: Tensor,
     sequence: Tensor,
     n_sequences: int,
@@ -151,8 +159,9 @@ def linear_token_weighted_nll(
     Backward may run once: the gradients are made in the forward pass and scaled in place.
 
     Args:
-        hidden: (n, H), the hidden state that predicts each labelled token.
+        hidden: (N, H), hidden states, in any dtype; they meet the head in the head's.
         weight: (V, H), the head; ``bias`` (V,) if it has one.
+        positions: (n,), int64, the row of ``hidden`` that predicts each labelled token; none twice.
         targets: (n,), int64, the labelled tokens.
         sequence: (n,), int64, the example that each belongs to; ``n_sequences`` of them.
         chunk: rows of logits held at once.
@@ -162,13 +171,14 @@ def linear_token_weighted_nll(
     Raises:
         RuntimeError: backward runs a second time.
     """
-    exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
     scale = torch.as_tensor(expected_scale, dtype=exact, device=hidden.device)
     apply: Any = _LinearTokenLoss.apply  # untyped in torch
     total, logps, weights = apply(
         hidden,
         weight,
         bias,
+        positions,
         targets,
         sequence,
         n_sequences,
@@ -176,6 +186,6 @@ def linear_token_weighted_nll(
         transform,
         max(1, chunk),
         # fp16 would lose small gradients, which its loss scaling is about to lift.
-        torch.ones_like(scale) if hidden.dtype == torch.float16 else scale,
+        torch.ones_like(scale) if weight.dtype == torch.float16 else scale,
     )
     return LinearLoss(total, logps, weights)

@@ -109,10 +109,9 @@ class HeadLoss:
         labels, token_weight, expected_scale = self._request
         if args or kwargs or hidden.dim() != 3 or hidden.shape[:2] != labels.shape:
             return self._original(hidden, *args, **kwargs)
-        targets = shift_labels(labels, IGNORE_INDEX).to(hidden.device)
-        labelled = targets.ne(IGNORE_INDEX)
-        sequence = labelled.nonzero(as_tuple=True)[0]
-        targets = targets[labelled]
+        every = shift_labels(labels, IGNORE_INDEX).to(hidden.device).flatten()
+        positions = every.ne(IGNORE_INDEX).nonzero().squeeze(-1)
+        targets, sequence = every[positions], positions // labels.shape[1]
         kind = hidden.device.type
         dtype = self._head.weight.dtype
         if torch.is_autocast_enabled(kind):
@@ -120,8 +119,9 @@ class HeadLoss:
         bias = self._head.bias
         with torch.autocast(kind, enabled=False):
             loss = linear_token_weighted_nll(
-                hidden[labelled].to(dtype),
+                hidden.flatten(0, 1),
                 self._head.weight.to(dtype),
+                positions,
                 targets,
                 sequence,
                 labels.shape[0],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dft_factory.losses import softmax
+from dft_factory.losses import product, softmax
 from dft_factory.losses.linear import linear_token_weighted_nll
 from dft_factory.losses.token import per_token_logps
 from dft_factory.losses.transform import IDENTITY, LogitTransform
@@ -19,21 +19,27 @@ TRANSFORMS = (IDENTITY, LogitTransform(scale=0.5), LogitTransform(scale=2.0, sof
 
 
 def inputs(dtype: torch.dtype, n: int = 37, vocabulary: int = 101, size: int = 16) -> Any:
+    """Hidden states, head, bias; then positions, targets, sequence of n labelled tokens among N."""
     generator = torch.Generator().manual_seed(1)
-    hidden = torch.randn(n, size, generator=generator, dtype=torch.float64)
+    hidden = torch.randn(n + n // 8, size, generator=generator, dtype=torch.float64)
+    positions = torch.arange(n) + torch.arange(n) // 9
     weight = torch.randn(vocabulary, size, generator=generator, dtype=torch.float64) * 0.5
     bias = torch.randn(vocabulary, generator=generator, dtype=torch.float64)
     targets = torch.randint(vocabulary, (n,), generator=generator)
     sequence = torch.arange(n) * 4 // n
     leaves = [each.to(dtype).requires_grad_() for each in (hidden, weight, bias)]
-    return (*leaves, targets, sequence)
+    return (*leaves, positions, targets, sequence)
 
 
 def whole(
-    leaves: list[Tensor], targets: Tensor, sequence: Tensor, weight: TokenWeight, t: LogitTransform
+    leaves: list[Tensor],
+    labelled: tuple[Tensor, Tensor, Tensor],
+    weight: TokenWeight,
+    t: LogitTransform,
 ) -> Tensor:
     """The plain way: whole logits, autograd."""
-    z = (leaves[0] @ leaves[1].t() + leaves[2]) * t.scale
+    positions, targets, sequence = labelled
+    z = (leaves[0][positions] @ leaves[1].t() + leaves[2]) * t.scale
     if t.softcap is not None:
         z = t.softcap * torch.tanh(z / t.softcap)
     logps = per_token_logps(z, targets)
@@ -55,11 +61,12 @@ def test_equals_whole_logits(
     """Any chunk, any tile, with a bias: value and all three gradients, scaled as backward asks."""
     monkeypatch.setattr(softmax, "TILE_BYTES", 4 * 101 * 3)
     weight = UNIT_WEIGHT if spec == "one" else parse_weight(spec)
-    *mine, targets, sequence = inputs(torch.float64)
-    *theirs, _, _ = inputs(torch.float64)
+    *mine, positions, targets, sequence = inputs(torch.float64)
+    theirs = inputs(torch.float64)[:3]
     found = linear_token_weighted_nll(
         mine[0],
         mine[1],
+        positions,
         targets,
         sequence,
         4,
@@ -68,7 +75,7 @@ def test_equals_whole_logits(
         transform=transform,
         chunk=chunk,
     )
-    expected = whole(theirs, targets, sequence, weight, transform)
+    expected = whole(theirs, (positions, targets, sequence), weight, transform)
     (found.total / 7).backward()
     (expected / 7).backward()
     assert found.total.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -77,40 +84,75 @@ def test_equals_whole_logits(
 
 
 @pytest.mark.parametrize("spec", ["token", "geometric_mean"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_less_exact_than_whole_logits(spec: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "emulated"),
+    [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)],
+    ids=["float32", "bfloat16", "bfloat16 in blocks"],
+)
+def test_no_less_exact_than_whole_logits(
+    spec: str, dtype: torch.dtype, emulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against float64 on the same rounded numbers; the bound is the plain way's own error."""
+    monkeypatch.setattr(product, "emulates", lambda _: emulated)
+    monkeypatch.setattr(product, "BLOCK", 30)
     weight = parse_weight(spec)
-    *mine, targets, sequence = inputs(dtype)
+    *mine, positions, targets, sequence = inputs(dtype)
+    labelled = (positions, targets, sequence)
     plain = [each.detach().clone().requires_grad_() for each in mine]
     exact = [each.detach().double().requires_grad_() for each in mine]
     linear_token_weighted_nll(
-        mine[0], mine[1], targets, sequence, 4, weight, bias=mine[2], chunk=16
+        mine[0], mine[1], *labelled, 4, weight, bias=mine[2], chunk=16
     ).total.backward()
-    whole(plain, targets, sequence, weight, IDENTITY).backward()
-    whole(exact, targets, sequence, weight, IDENTITY).backward()
+    whole(plain, labelled, weight, IDENTITY).backward()
+    whole(exact, labelled, weight, IDENTITY).backward()
     for a, b, c in zip(mine, plain, exact, strict=True):
         assert relative(a.grad, c.grad) <= (
             5e-6 if dtype == torch.float32 else 1.5 * relative(b.grad, c.grad)
         )
 
 
+SHAPES = {"columns": (3, 7, 50), "inner": (3, 50, 7), "rows": (50, 3, 7), "square": (8, 8, 8)}
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_products_in_blocks(
+    shape: tuple[int, int, int], transposed: bool, add: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 in blocks that divide no side: the exact product, rounded to bf16 once."""
+    monkeypatch.setattr(product, "emulates", lambda _: True)
+    monkeypatch.setattr(product, "BLOCK", 3)
+    m, k, n = shape
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(m, k, generator=generator).bfloat16()
+    right = torch.randn(k, n, generator=generator).bfloat16()
+    out = torch.randn(m, n, generator=generator).bfloat16()
+    expected = (left.double() @ right.double() + (out.double() if add else 0)).bfloat16()
+    if transposed:  # as the head and the gradient of its logits are
+        left, right = left.t().contiguous().t(), right.t().contiguous().t()
+    multiply_ = product.Multiplier()
+    multiply_(torch.empty_like(out).fill_(float("nan")), left, right)
+    found = multiply_(out, left, right, add=add)
+    assert found.data_ptr() == out.data_ptr()
+    # Where fp32 and float64 lie on two sides of a tie, one step of bf16.
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=1e-6)
+    assert float((found != expected).float().mean()) <= 0.02
+
+
 @pytest.mark.parametrize("frozen", ["head", "hidden"])
 def test_a_frozen_part_gets_no_gradient(frozen: str) -> None:
-    hidden, weight, _, targets, sequence = inputs(torch.float64)
+    hidden, weight, _, *labelled = inputs(torch.float64)
     (weight if frozen == "head" else hidden).requires_grad_(False)
-    linear_token_weighted_nll(
-        hidden, weight, targets, sequence, 4, parse_weight("token")
-    ).total.backward()
+    linear_token_weighted_nll(hidden, weight, *labelled, 4, parse_weight("token")).total.backward()
     assert (weight.grad is None) == (frozen == "head")
     assert (hidden.grad is None) == (frozen == "hidden")
 
 
 def test_no_token_is_a_differentiable_zero() -> None:
-    hidden, weight, bias, targets, sequence = inputs(torch.float32)
-    loss = linear_token_weighted_nll(
-        hidden[:0], weight, targets[:0], sequence[:0], 4, parse_weight("sequence"), bias=bias
-    )
+    hidden, weight, bias, *labelled = inputs(torch.float32)
+    none = [each[:0] for each in labelled]
+    loss = linear_token_weighted_nll(hidden, weight, *none, 4, parse_weight("sequence"), bias=bias)
     loss.total.backward()
     assert loss.total.item() == 0.0
     for each in (hidden, weight, bias):
@@ -124,7 +166,13 @@ def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
     hidden = torch.full((3, 1), 1.0, requires_grad=True)
     weight = torch.tensor([[0.0], [size], [1.0]], requires_grad=True)
     loss = linear_token_weighted_nll(
-        hidden, weight, torch.tensor([0, 1, 2]), torch.zeros(3).long(), 1, parse_weight(spec)
+        hidden,
+        weight,
+        torch.arange(3),
+        torch.arange(3),
+        torch.zeros(3).long(),
+        1,
+        parse_weight(spec),
     )
     loss.total.backward()
     assert bool(torch.isfinite(loss.logps).all())
@@ -135,29 +183,41 @@ def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
 
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("spec", ["token", "sequence"])
-def test_nothing_as_large_as_the_logits_is_allocated(spec: str, grad: bool) -> None:
-    """Bytes that torch allocates at once, counted by a dispatch mode: never n x V."""
+@pytest.mark.parametrize("emulated", [False, True], ids=["float32", "bfloat16 in blocks"])
+def test_nothing_as_large_as_the_logits_is_allocated(
+    spec: str, grad: bool, emulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch allocates at once, counted by a dispatch mode: never n x V numbers, and in
+    blocks, where the head has to be brought to fp32, never the head."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    monkeypatch.setattr(product, "emulates", lambda _: emulated)
+    monkeypatch.setattr(product, "BLOCK", 100)
+    monkeypatch.setattr(softmax, "TILE_BYTES", 4 * 2000)  # one row
     n, vocabulary, chunk = 512, 2000, 32
-    largest = 0
+    largest = copied = 0
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            nonlocal largest
+            nonlocal largest, copied
             out = func(*args, **(kwargs or {}))
             for each in out if isinstance(out, tuple | list) else (out,):
                 if isinstance(each, Tensor):
                     largest = max(largest, each.numel())
+                    if each.dtype == torch.float32:
+                        copied = max(copied, each.numel())
             return out
 
-    hidden, weight, _, targets, sequence = inputs(torch.float32, n, vocabulary)
+    dtype = torch.bfloat16 if emulated else torch.float32
+    hidden, weight, _, *labelled = inputs(dtype, n, vocabulary)
     with Watch(), torch.set_grad_enabled(grad):
         loss = linear_token_weighted_nll(
-            hidden, weight, targets, sequence, 4, parse_weight(spec), chunk=chunk
+            hidden, weight, *labelled, 4, parse_weight(spec), chunk=chunk
         )
         if grad:
             loss.total.backward()
     assert largest <= chunk * vocabulary < n * vocabulary
+    if emulated:
+        assert 0 < copied < weight.numel()
