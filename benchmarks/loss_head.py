@@ -183,6 +183,7 @@ def run_point(point: dict[str, Any]) -> dict[str, Any]:
     method = METHODS[point["method"]]()
     hidden, weight, labels = _inputs(point, device)
     method(hidden[:, -64:].detach().requires_grad_(), weight, labels[:, -64:]).backward()
+    weight.grad = None
 
     def step() -> float:
         hidden.grad = weight.grad = None
