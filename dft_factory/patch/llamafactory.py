@@ -26,6 +26,7 @@ from dft_factory.objectives import (
     split_finetuning_type,
 )
 from dft_factory.patch import apply
+from dft_factory.patch.checkpoint import check_output_dir, choose_checkpoint
 
 OTHER_LOSSES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss")
 """LLaMA-Factory's own loss switches, which silently shadow each other."""
@@ -201,6 +202,9 @@ def check_training_arguments(original: Callable[..., Any]) -> Callable[..., Any]
         if selection is not None:
             apply.require_intact()
             _refuse_training(selection, model, data, training, finetuning)
+            if training.do_train:
+                check_output_dir(training.output_dir)
+                choose_checkpoint(training)
         return parsed
 
     return parse

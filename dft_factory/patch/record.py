@@ -80,10 +80,13 @@ class Recorder:
         self._path = path
         self._writes = True
         self._watch = Watch() if warns else None
-        kept = _lines_until(path, resumed_at) if resumed_at else []
-        for line in kept:
+        before = _lines_until(path, resumed_at) if resumed_at else []
+        for line in before:
             self._see(line, say=False)
-        self._write("".join(_text(line) for line in kept), "w")
+        # Another file first: a kill in the middle of a rewrite would lose the lines.
+        self._write("".join(_text(line) for line in before), path.with_suffix(".tmp"), "w")
+        if self._writes:
+            path.with_suffix(".tmp").replace(path)
 
     def record(
         self, sums: Sequence[float], *, step: int, max_steps: int, epoch: float | None, ranks: int
@@ -115,7 +118,7 @@ class Recorder:
             "n_end_of_turn": round(ends),
             "end_of_turn_prob": named["end_of_turn_prob"] / ends if ends else None,
         }
-        self._write(_text(line), "a")
+        self._write(_text(line), self._path, "a")
         self._see(line, say=True)
 
     def _see(self, line: dict[str, Any], *, say: bool) -> None:
@@ -128,13 +131,13 @@ class Recorder:
             if say:
                 logger.warning("dft-factory: step %d: %s", line["step"], warned.message)
 
-    def _write(self, text: str, mode: str) -> None:
+    def _write(self, text: str, path: Path, mode: str) -> None:
         """A full disk ends the record, not the training."""
         if not self._writes:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open(mode, encoding="utf-8") as stream:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open(mode, encoding="utf-8") as stream:
                 stream.write(text)
         except OSError as error:
             self._writes = False
@@ -155,9 +158,18 @@ def _text(line: dict[str, Any]) -> str:
 
 
 def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """The lines of an earlier part of the run; none where the file is not of this version."""
+    """The lines of an earlier part of the run, without any that a kill cut short."""
     try:
-        lines = [json.loads(x) for x in path.read_text(encoding="utf-8").splitlines()]
-        return [x for x in lines if x["schema_version"] == 1 and x["step"] <= step]
-    except (OSError, ValueError, KeyError, TypeError):
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        logger.warning("dft-factory: %s cannot be read and begins anew: %s", path, error)
         return []
+    lines = []
+    for text in texts:
+        try:
+            line = json.loads(text)
+            if line["schema_version"] == 1 and line["step"] <= step:
+                lines.append(line)
+        except (ValueError, KeyError, TypeError):
+            logger.warning("dft-factory: %s: a line cannot be read, left out: %.60s", path, text)
+    return lines

@@ -23,6 +23,7 @@ from dft_factory.losses.token import (
     token_weighted_nll,
 )
 from dft_factory.objectives import Selection, selection_of
+from dft_factory.patch.checkpoint import load_weights, one_message_if_writing_fails
 from dft_factory.patch.head import HeadLoss, find_head, transform_of
 from dft_factory.patch.record import COLUMNS, FILE_NAME, Recorder, end_of_turn_ids, sums_of
 
@@ -245,6 +246,51 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total, reduction="sum")
         return total.clamp(min=1)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log at every save and evaluation and at the end, whatever ``logging_steps`` is.
+
+        So a run has at least one ``nll``, and a run that is killed loses no token that a checkpoint
+        has seen: sums since the last log are in no checkpoint.
+        """
+        control = self.control
+        if self._selection is not None and (
+            control.should_save
+            or control.should_evaluate
+            or control.should_training_stop
+            or self.state.global_step >= self.state.max_steps
+        ):
+            control.should_log = True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if self._selection is None:
+            return super()._save_checkpoint(*args, **kwargs)
+        with one_message_if_writing_fails(self.args.output_dir):
+            super()._save_checkpoint(*args, **kwargs)
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        if self._selection is None:
+            return super().save_model(*args, **kwargs)
+        with one_message_if_writing_fails(self.args.output_dir):
+            super().save_model(*args, **kwargs)
+
+    def _holds_full_weights(self) -> bool:
+        """Whether transformers would load them with strict=False: all but adapters, shards."""
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        return self._selection is not None and not sharded and not hasattr(self.model, "peft_config")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._holds_full_weights():
+            load_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self._holds_full_weights():
+            load_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the statistics since the last log to every training log."""

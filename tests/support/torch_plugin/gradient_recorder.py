@@ -3,7 +3,8 @@
 Put this folder on PYTHONPATH: torch calls the entry point, in the stock command line and in
 torchrun's workers alike, so that what is measured is the gradient itself and not a difference of
 weights. RECORD_GRADIENTS names the file that rank 0 writes. RECORD_HEAD_OUTPUTS names a file that
-receives the number of elements of every output of a module named ``lm_head``.
+receives the number of elements of every output of a module named ``lm_head``. RECORD_KILL is
+``PATH_END:N``: the process kills itself (SIGKILL) when it opens such a file for the Nth time.
 
 Under ZeRO every rank holds a part of each gradient, and the optimizer that steps knows flat buffers
 only. There the whole gradients are put together before the engine's step, in which all ranks take
@@ -14,6 +15,8 @@ import os
 
 
 def activate():
+    if os.environ.get("RECORD_KILL"):
+        _kill_at_open(*os.environ["RECORD_KILL"].rsplit(":", 1))
     outputs = os.environ.get("RECORD_HEAD_OUTPUTS")
     if outputs:
         _record_head_outputs(outputs)
@@ -93,3 +96,18 @@ def _record_head_outputs(path):
                 stream.write(f"{output.numel()}\n")
 
     register_module_forward_hook(record)
+
+
+def _kill_at_open(path_end, count):
+    import signal
+    import sys
+
+    opened = []
+
+    def hook(event, args):
+        if event == "open" and str(args[0]).endswith(path_end):
+            opened.append(args[0])
+            if len(opened) == int(count):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
