@@ -103,7 +103,7 @@ class _Family:
     argument: tuple[str, float, float] | None = None
 
 
-UNIT_WEIGHT = TokenWeight("one", False, _one)
+UNIT_WEIGHT = TokenWeight("1", False, _one)
 """w = 1: plain NLL."""
 
 WEIGHTS: dict[str, _Family] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -191,17 +191,68 @@ def _refuse_training(
         )
 
 
+def _track_nll(
+    selection: Selection, written: Collection[str], data: Any, training: Any, finetuning: Any
+) -> None:
+    """The best model, early stopping and plateaus go by the NLL, lower is better.
+
+    Not by the objective: -p·log p rises until p = 1/e, so a model that improves may look worse.
+    transformers takes a greater metric for the better one unless its name ends in "loss".
+
+    Args:
+        written: the keys that the user wrote.
+    """
+    asked = f"finetuning_type: {selection.name!r}"
+    if "metric_for_best_model" not in written:
+        unused = training.metric_for_best_model is None and training.save_strategy != "best"
+        if unused and finetuning.early_stopping_steps is None:
+            return
+        if data.eval_on_each_dataset:
+            choices = ", ".join(f"eval_{name}_nll" for name in data.eval_dataset or ())
+            raise ConfigError(
+                f"metric_for_best_model is not set, and eval_on_each_dataset: true has one NLL for "
+                f"each data set. Choose from: {choices}."
+            )
+        training.metric_for_best_model = "eval_nll"
+    metric = training.metric_for_best_model
+    if metric.endswith("loss"):
+        raise ConfigError(
+            f"metric_for_best_model: {metric!r} may rise under {asked} while the model improves: "
+            f"-p·log p has its maximum at p = 1/e. Write {metric.removesuffix('loss')}nll, or "
+            "remove the line: the NLL is the default."
+        )
+    if metric.endswith("nll"):
+        if "greater_is_better" in written and training.greater_is_better:
+            raise ConfigError(
+                f"greater_is_better: true with metric_for_best_model: {metric!r} would keep the "
+                "worst model. Remove greater_is_better."
+            )
+        training.greater_is_better = False
+
+
+def _written_keys(args: Mapping[str, Any] | Sequence[str]) -> set[str]:
+    """The keys of arguments that are not parsed yet: a mapping, or command line words."""
+    if isinstance(args, Mapping):
+        return set(args)
+    return {word[2:].partition("=")[0] for word in args if word.startswith("--")}
+
+
 def check_training_arguments(original: Callable[..., Any]) -> Callable[..., Any]:
     """Parse as LLaMA-Factory does, then refuse what our objectives cannot honour."""
 
     @functools.wraps(original)
-    def parse(*args: Any, **kwargs: Any) -> Any:
-        parsed = original(*args, **kwargs)
+    def parse(args: Any = None) -> Any:
+        from llamafactory.hparams.parser import read_args
+
+        args = read_args(args)
+        written = _written_keys(args)  # parsing may change args
+        parsed = original(args)
         model, data, training, finetuning, _ = parsed
         selection = selection_of(finetuning)
         if selection is not None:
             apply.require_intact()
             _refuse_training(selection, model, data, training, finetuning)
+            _track_nll(selection, written, data, training, finetuning)
             if training.do_train:
                 check_output_dir(training.output_dir)
                 choose_checkpoint(training)
@@ -253,3 +304,16 @@ def weight_trainer(base: type) -> type:
         (TokenWeightedTrainerMixin, base),
         {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__},
     )
+
+
+def name_objective_in_card(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The model card names objective and weight."""
+
+    @functools.wraps(original)
+    def create(trainer: Any, *args: Any) -> None:
+        original(trainer, *args)
+        # What goes to the hub was named before its upload, by trainer.create_model_card.
+        if hasattr(trainer, "name_objective_in_model_card") and not trainer.args.push_to_hub:
+            trainer.name_objective_in_model_card()
+
+    return create

@@ -80,6 +80,7 @@ class Recorder:
         self._path = path
         self._writes = True
         self._watch = Watch() if warns else None
+        self._ends: list[dict[str, Any]] = []  # the first line and the last
         before = _lines_until(path, resumed_at) if resumed_at else []
         for line in before:
             self._see(line, say=False)
@@ -121,7 +122,24 @@ class Recorder:
         self._write(_text(line), self._path, "a")
         self._see(line, say=True)
 
+    def summarise(self) -> None:
+        """One line: NLL and end-of-turn probability, at the first log and at the last."""
+        if not self._ends:
+            return
+        nll, end_of_turn = (
+            " -> ".join("none" if line[key] is None else f"{line[key]:.3g}" for line in self._ends)
+            for key in ("nll", "end_of_turn_prob")
+        )
+        logger.info(
+            "dft-factory: NLL %s nats a token, end-of-turn probability %s (first log -> last; all "
+            "in %s)",
+            nll,
+            end_of_turn,
+            self._path,
+        )
+
     def _see(self, line: dict[str, Any], *, say: bool) -> None:
+        self._ends[1:] = [line]
         if self._watch is None:
             return
         names = ("objective", "nll", "token_weight_mean")

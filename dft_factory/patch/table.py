@@ -96,4 +96,14 @@ PATCHES: tuple[Patch, ...] = (
         "upstream.",
         test="tests/contract/test_trainer.py",
     ),
+    Patch(
+        name="model_card",
+        module="llamafactory.train.trainer_utils",
+        attribute="create_modelcard_and_push",
+        factory=f"{_FACTORIES}:name_objective_in_card",
+        change="With our objectives only: the model card names objective and weight.",
+        reason="It says full or lora, which is not what was trained. Goes when LLaMA-Factory lets "
+        "a plugin add tags.",
+        test="tests/contract/test_run_summary.py",
+    ),
 )

@@ -6,14 +6,18 @@ method hands on to the original unless one of our objectives is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
+from transformers.trainer_pt_utils import get_model_param_count
 
+import dft_factory
 from dft_factory.errors import ConfigError, UpstreamContractError
 from dft_factory.losses.token import (
     IGNORE_INDEX,
@@ -27,7 +31,8 @@ from dft_factory.patch.checkpoint import load_weights, one_message_if_writing_fa
 from dft_factory.patch.head import HeadLoss, find_head, transform_of
 from dft_factory.patch.record import COLUMNS, FILE_NAME, Recorder, end_of_turn_ids, sums_of
 
-logger = logging.getLogger(__name__)
+# A child of LLaMA-Factory's logger: same format, same level, same files.
+logger = logging.getLogger("llamafactory.dft_factory")
 
 LOGGED = {"nll": "nll", "token_prob": "mean_token_prob", "token_weight": "token_weight_mean"}
 """Statistic -> name in the logs; evaluation puts its prefix before each."""
@@ -43,6 +48,14 @@ def _means(sums: Sequence[float]) -> dict[str, float]:
     named = dict(zip(STATISTICS, sums, strict=True))
     tokens = named.pop("tokens")
     return {name: value / tokens if tokens else float("nan") for name, value in named.items()}
+
+
+def _short(count: int) -> str:
+    """3,085,938,688 as '3.1 B'."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " K")):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return str(count)
 
 
 def _parts(config: Any) -> Iterator[Any]:
@@ -133,14 +146,50 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         else:
             self._head = HeadLoss(head, transform_of(self.model.config))
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; say at the start what is trained, at the end what became of it."""
+        if self._selection is None:
+            return super().train(*args, **kwargs)
+        if self.is_world_process_zero():
+            n_trained = get_model_param_count(self.model, trainable_only=True)
+            logger.info(
+                "dft-factory: objective %s, weight %s, chunked head %s, %s parameters trained",
+                self._selection.objective.name,
+                self._selection.weight.spec,
+                "off" if self._head is None else "on",
+                _short(n_trained),
+            )
+        output = super().train(*args, **kwargs)
+        if self._recorder is not None:
+            self._recorder.summarise()
+        return output
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        super().create_model_card(*args, **kwargs)
+        self.name_objective_in_model_card()
+
+    def name_objective_in_model_card(self) -> None:
+        """Add to ``README.md`` in ``output_dir`` what its tags and hyperparameters do not say."""
+        path = Path(self.args.output_dir) / "README.md"
+        if self._selection is None or not self.is_world_process_zero() or not path.is_file():
+            return
+        card = ModelCard.load(path)
+        others = (tag for tag in card.data.tags or () if tag not in ("full", self._selection.name))
+        card.data.tags = [*others, self._selection.name]
+        card.text += (
+            f"\n### Objective\n\n- finetuning_type: {self._selection.name}\n"
+            f"- token weight: {self._selection.weight.spec}\n"
+            f"- dft-factory {dft_factory.__version__}\n"
+        )
+        card.save(path)
+
     def _use_whole_logits(self, reason: str) -> None:
         if self._head is not None:
             self._head.release()
         self._head = None
         if self.is_world_process_zero():
             logger.warning(
-                "dft-factory: the loss of %s is made from whole logits (%s): as exact, with more "
-                "memory.",
+                "dft-factory: materialising the full logits of %s (%s). Same loss, more memory.",
                 type(self.model).__name__,
                 reason,
             )
@@ -263,22 +312,25 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
             control.should_log = True
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
         if self._selection is None:
-            return super()._save_checkpoint(*args, **kwargs)
-        with one_message_if_writing_fails(self.args.output_dir):
+            return contextlib.nullcontext()
+        return one_message_if_writing_fails(self.args.output_dir)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with self._writing():
             super()._save_checkpoint(*args, **kwargs)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        if self._selection is None:
-            return super().save_model(*args, **kwargs)
-        with one_message_if_writing_fails(self.args.output_dir):
+        with self._writing():
             super().save_model(*args, **kwargs)
 
     def _holds_full_weights(self) -> bool:
         """Whether transformers would load them with strict=False: all but adapters, shards."""
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        return self._selection is not None and not sharded and not hasattr(self.model, "peft_config")
+        return (
+            self._selection is not None and not sharded and not hasattr(self.model, "peft_config")
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self._holds_full_weights():

@@ -65,7 +65,7 @@ def assert_same_outcome(run: Run, undisturbed: Run) -> None:
 def test_a_killed_run_ends_as_an_undisturbed_one(
     modality: str, method: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Killed between checkpoints, then while a checkpoint was being saved, then resumed to the end."""
+    """Killed between checkpoints, then within a save; then resumed to the end."""
     bench: Bench = request.getfixturevalue(f"{modality}_bench")
     config = recipe(bench, method)
     undisturbed = train(config, tmp_path / "undisturbed").ok()
@@ -74,9 +74,11 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     run = tmp_path / "killed"
     # The third open of the record is that of its second line, at step 3.
     killed = train(config, run, environment={"RECORD_KILL": f"{FILE_NAME}:3"})
-    assert killed.status != 0 and (run / "checkpoint-2" / STATE).exists()
+    assert killed.status != 0
+    assert (run / "checkpoint-2" / STATE).exists()
     killed = train(config, run, environment={"RECORD_KILL": f"checkpoint-6/{STATE}:1"})
-    assert killed.status != 0 and (run / "checkpoint-6").exists()
+    assert killed.status != 0
+    assert (run / "checkpoint-6").exists()
     assert not (run / "checkpoint-6" / STATE).exists()
     resumed = train(config, run).ok()
     assert "checkpoint-6 is incomplete" in resumed.output
