@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,9 +152,10 @@ def one_message_if_writing_fails(output_dir: str) -> Iterator[None]:
             raise
         whole = [folder for folder in checkpoints(Path(output_dir)) if defect_of(folder) is None]
         state = f"{whole[0]} is whole" if whole else "No checkpoint is whole yet"
+        free = shutil.disk_usage(output_dir).free / 1e6
         raise DftFactoryError(
-            f"output_dir: {output_dir!r} cannot be written to: {error}. {state}. Free some space, "
-            "then run the same command again."
+            f"output_dir: {output_dir!r} cannot be written to ({free:.1f} MB free): {error}. "
+            f"{state}. Free some space, then run the same command again."
         ) from error
 
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+import yaml
+from safetensors.torch import load_file, save_file
 
+from dft_eval.sandbox.host import find_bubblewrap
+from dft_factory.errors import ConfigError
 from dft_factory.patch.record import FILE_NAME
 from tests.conftest import Bench
-from tests.support.cli import Run, train
+from tests.support.cli import Run, clean_environment, train
 
 pytestmark = pytest.mark.cli
 
@@ -89,3 +93,104 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     shutil.copy(undisturbed.folder / FILE_NAME, run)
     named = {**config, "resume_from_checkpoint": str(run / "checkpoint-4")}
     assert_same_outcome(train(named, run).ok(), undisturbed)
+
+
+def damage(checkpoint: Path, name: str) -> None:
+    path = checkpoint / name
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.fixture(scope="module")
+def finished(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Checkpoints 2, 4, 6 and 8."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return train(recipe(text_bench, "full"), folder).ok()
+
+
+def chosen(bench: Bench, run: Path, **changes: Any) -> Any:
+    """``resume_from_checkpoint`` after parsing."""
+    from llamafactory.hparams import get_train_args
+
+    config = recipe(bench, "full", output_dir=str(run), **changes)
+    return get_train_args(config)[2].resume_from_checkpoint
+
+
+def test_every_file_of_a_checkpoint_is_checked(
+    text_bench: Bench, finished: Run, tmp_path: Path
+) -> None:
+    """Truncated, one after the other: the run resumes from the checkpoint before it."""
+    names = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt")
+    for name in (*names, "rng_state.pth"):
+        run = tmp_path / name
+        shutil.copytree(finished.folder / "checkpoint-4", run / "checkpoint-4")
+        shutil.copytree(finished.folder / "checkpoint-6", run / "checkpoint-6")
+        assert chosen(text_bench, run) == str(run / "checkpoint-6")
+        damage(run / "checkpoint-6", name)
+        assert chosen(text_bench, run) == str(run / "checkpoint-4")
+        assert chosen(text_bench, run, resume_from_checkpoint=True) == str(run / "checkpoint-4")
+        with pytest.raises(ConfigError, match=rf"its {name} .* whole one is .*checkpoint-4"):
+            chosen(text_bench, run, resume_from_checkpoint=str(run / "checkpoint-6"))
+
+
+def test_without_a_whole_checkpoint_training_begins_anew(
+    text_bench: Bench, finished: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
+    damage(tmp_path / "run" / "checkpoint-4", STATE)
+    assert chosen(text_bench, tmp_path / "run") is None
+    with pytest.raises(ConfigError, match="holds no checkpoint to resume from"):
+        chosen(text_bench, tmp_path / "run", resume_from_checkpoint=True)
+
+
+def test_a_checkpoint_without_its_optimizer_is_not_resumed(
+    text_bench: Bench, finished: Run, tmp_path: Path
+) -> None:
+    """Adam and the schedule would silently begin anew; a finished run needs neither."""
+    for step in (4, 8):
+        shutil.copytree(finished.folder / f"checkpoint-{step}", tmp_path / f"{step}/checkpoint-1")
+        (tmp_path / f"{step}/checkpoint-1/optimizer.pt").unlink()
+    with pytest.raises(ConfigError, match="save_only_model: true"):
+        chosen(text_bench, tmp_path / "4")
+    assert chosen(text_bench, tmp_path / "8") is not None
+
+
+def test_an_output_dir_that_cannot_be_written_to_is_refused_at_once(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"output_dir: .*file is a file"):
+        chosen(text_bench, tmp_path / "file" / "run")
+
+
+def test_weights_that_a_checkpoint_lacks_are_not_taken_from_the_base_model(
+    text_bench: Bench, finished: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
+    path = tmp_path / "run" / "checkpoint-4" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.norm.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    run = train(recipe(text_bench, "full"), tmp_path / "run")
+    assert run.status != 0
+    assert "lacks 1 weights of Qwen2ForCausalLM, such as model.norm.weight" in run.output
+
+
+def test_a_full_disk_is_one_message_and_loses_nothing(
+    text_bench: Bench, finished: Run, tmp_path: Path
+) -> None:
+    """On a file system with room for one checkpoint, and then on one with more."""
+    run, disk = tmp_path / "run", tmp_path / "disk"
+    disk.mkdir()
+    config = recipe(text_bench, "full", output_dir=str(disk / "run"), save_total_limit=1)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config))
+    size = sum(path.stat().st_size for path in (finished.folder / "checkpoint-4").iterdir())
+    words = f"llamafactory-cli train {tmp_path}/recipe.yaml; cp -r {disk}/run {run}"
+    sandbox = [find_bubblewrap().path, "--dev-bind", "/", "/"]
+    small = [*sandbox, "--size", str(size * 3 // 2), "--tmpfs", str(disk), "bash", "-c", words]
+    done = subprocess.run(
+        small, env=clean_environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert "cannot be written to (0.0 MB free)" in done.stderr
+    assert "checkpoint-2 is whole. Free some space, then run the same command" in done.stderr
+    assert_same_outcome(train(recipe(text_bench, "full"), run).ok(), finished)
