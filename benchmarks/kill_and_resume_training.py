@@ -1,0 +1,116 @@
+"""Kill trainings with SIGKILL at random moments, run the same command again, compare the outcome.
+
+    python benchmarks/kill_and_resume_training.py --out /tmp/killed-training --kills 3
+
+Tiny checkpoints, text and pictures, full and LoRA, through the stock ``llamafactory-cli train``:
+60 steps, a checkpoint every 5, a log every 7. Each kind runs once undisturbed, then again with the
+kills, spread over the time that training took, and then to its end. Compared are the final
+weights, bit by bit, the log, and ``token_probabilities.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from dft_factory.patch.checkpoint import checkpoints
+from dft_factory.patch.record import FILE_NAME
+from dft_factory.tiny import make_tiny
+from tests.conftest import Bench
+from tests.contract.test_resume import assert_same_outcome
+from tests.support.cli import Run, clean_environment, executable
+from tests.support.datasets import write_picture_set, write_text_set
+
+
+def start(config: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    """``llamafactory-cli train`` into ``folder``, its output beside it."""
+    recipe = folder.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump({**config, "output_dir": str(folder)}))
+    with folder.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(
+            [executable("llamafactory-cli"), "train", str(recipe)],
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def finish(config: dict[str, Any], folder: Path) -> Run:
+    """Run to the end."""
+    status = start(config, folder).wait()
+    return Run(status, folder.with_suffix(".log").read_text(errors="replace"), folder).ok()
+
+
+def undisturbed_seconds(run: Run) -> float:
+    """How long training took, without imports and data."""
+    return float(next(row["train_runtime"] for row in run.log if "train_runtime" in row))
+
+
+def kill_once(config: dict[str, Any], folder: Path, delay: float) -> str:
+    """SIGKILL ``delay`` seconds after the run has begun to write."""
+    record = folder / FILE_NAME
+    before = record.stat().st_mtime_ns if record.exists() else 0
+    process = start(config, folder)
+    while process.poll() is None and not (record.exists() and record.stat().st_mtime_ns > before):
+        time.sleep(0.01)
+    time.sleep(delay)
+    late = " (had ended before)" if process.poll() is not None else ""
+    process.kill()
+    process.wait()
+    newest = next(iter(checkpoints(folder)), None)
+    return f"killed {delay:5.1f} s after its first log{late}; {newest and newest.name}"
+
+
+def main() -> None:
+    """Print one line a kill and one a kind."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="replaced")
+    parser.add_argument("--kills", type=int, default=3, help="of each of the four kinds")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    shutil.rmtree(args.out, ignore_errors=True)
+    args.out.mkdir(parents=True)
+    benches = (
+        Bench(
+            "text", make_tiny("qwen2.5-coder", args.out / "text"), write_text_set(args.out / "t")
+        ),
+        Bench("vl", make_tiny("qwen2.5-vl", args.out / "vl"), write_picture_set(args.out / "p")),
+    )
+    moments = random.Random(args.seed)
+    for bench in benches:
+        for method in ("full", "lora"):
+            config = bench.config(
+                finetuning_type=f"dft_{method}",
+                max_steps=60,
+                per_device_train_batch_size=2,
+                disable_shuffling=False,
+                lr_scheduler_type="cosine",
+                save_strategy="steps",
+                save_steps=5,
+                save_total_limit=2,
+                logging_steps=7,
+                lora_dropout=0.1,
+            )
+            name = f"{bench.modality}-{method}"
+            undisturbed = finish(config, args.out / f"{name}-undisturbed")
+            seconds = undisturbed_seconds(undisturbed)
+            folder = args.out / f"{name}-killed"
+            for _ in range(args.kills):
+                print(f"{name}: {kill_once(config, folder, moments.uniform(0, seconds))}")
+            assert_same_outcome(finish(config, folder), undisturbed)
+            print(f"{name}: weights, log and token probabilities equal the undisturbed run's")
+
+
+if __name__ == "__main__":
+    main()
