@@ -20,7 +20,7 @@ ACCELERATE = {
         "fsdp_version": 2,
         "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "fsdp_reshard_after_forward": True,
-        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        "fsdp_state_dict_type": "FULL_STATE_DICT",
         "fsdp_cpu_ram_efficient_loading": False,
     },
     "machine_rank": 0,
@@ -53,7 +53,7 @@ def train_sharded(config: dict[str, Any], folder: Path) -> Run:
         config,
         folder,
         command=("accelerate", "launch", "--config_file", str(launch), spec.origin),
-        environment={"RECORD_GRADIENTS": ""},
+        environment={"RECORD_GRADIENTS": "", "RECORD_FSDP_ON_CPU": "1"},
         fresh=True,
     )
 

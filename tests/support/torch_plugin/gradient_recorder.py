@@ -5,6 +5,7 @@ torchrun's workers alike, so that what is measured is the gradient itself and no
 weights. RECORD_GRADIENTS names the file that rank 0 writes. RECORD_HEAD_OUTPUTS names a file that
 receives the number of elements of every output of a module named ``lm_head``. RECORD_KILL is
 ``PATH_END:N``: the process kills itself (SIGKILL) when it opens such a file for the Nth time.
+RECORD_FSDP_ON_CPU lets torch load what FSDP saves on a CPU, tensors tagged ``cpu:0``.
 
 Under ZeRO every rank holds a part of each gradient, and the optimizer that steps knows flat buffers
 only. There the whole gradients are put together before the engine's step, in which all ranks take
@@ -15,6 +16,12 @@ import os
 
 
 def activate():
+    if os.environ.get("RECORD_FSDP_ON_CPU"):
+        import torch
+
+        torch.serialization.register_package(
+            11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+        )
     if os.environ.get("RECORD_KILL"):
         _kill_at_open(*os.environ["RECORD_KILL"].rsplit(":", 1))
     outputs = os.environ.get("RECORD_HEAD_OUTPUTS")
