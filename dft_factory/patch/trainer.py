@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dft_factory.errors import ConfigError, UpstreamContractError
+from dft_factory.losses.softmax import plain_torch_reason
 from dft_factory.losses.token import (
     IGNORE_INDEX,
     STATISTICS,
@@ -131,6 +132,9 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
             )
         else:
             self._head = HeadLoss(head, transform_of(self.model.config))
+            half = torch.float16 if self.args.fp16 else head.weight.dtype
+            # Launches Triton's kernels once, so that a warning comes before step 1.
+            plain_torch_reason(self.args.device, torch.bfloat16 if self.args.bf16 else half)
 
     def _use_whole_logits(self, reason: str) -> None:
         if self._head is not None:
