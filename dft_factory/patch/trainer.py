@@ -225,12 +225,15 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
 
     def _loss_of_head(self, logits: Tensor) -> TokenLoss | None:
         """What the head made of the open request; None where it gave whole logits."""
-        if self._head is None:
+        if self._head is None or self._keep_logits:
             return None
         loss = self._head.answer(logits)
-        if loss is not None and not self._head_checked:
-            if not self._head.is_untouched(logits):
-                raise _HeadNotUnderstoodError("the model changes its head's output in its own way")
+        if not self._head_checked:
+            usable = loss is not None and self._head.is_untouched(logits)
+            # All ranks decide together: one that ran its forward pass again alone would deadlock.
+            votes = torch.tensor(float(usable), device=self.args.device)
+            if self.accelerator.reduce(votes, reduction="sum").item() < self.args.world_size:
+                raise _HeadNotUnderstoodError("the model changes its head's input or output")
             self._head_checked = True
         return loss
 
