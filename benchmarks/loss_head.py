@@ -81,6 +81,11 @@ def _ours(spec: str, chunk: int = 1024) -> Callable[[Tensor, Tensor, Tensor], Te
     return run
 
 
+def _evaluation(spec: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    run = torch.no_grad()(_ours(spec))
+    return lambda *inputs: run(*inputs).requires_grad_()  # whose backward pass does nothing
+
+
 def _plain(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     from transformers.loss.loss_utils import ForCausalLMLoss
 
@@ -164,6 +169,7 @@ METHODS: dict[str, Callable[[], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
     "ours: token": lambda: _ours("token"),
     "ours: geometric_mean": lambda: _ours("geometric_mean"),
     "ours: sequence": lambda: _ours("sequence"),
+    "ours: token, evaluation": lambda: _evaluation("token"),
     "Liger use_token_scaling": lambda: _liger,
     TRL: lambda: _trl,
 }

@@ -146,6 +146,7 @@ def examine() -> Report:
         warnings=(*warnings, *unread, *unseen),
         problems=tuple(problems),
         toolchains=toolchains,
+        loss_head=str(seen.get("loss_head") or ""),
     )
 
 

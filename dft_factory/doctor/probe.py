@@ -37,6 +37,20 @@ def _gpus(torch: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def _loss_head(torch: Any, gpus: list[dict[str, Any]]) -> str:
+    """Which code computes the softmax of the loss head here, and why."""
+    from dft_factory.errors import ConfigError
+    from dft_factory.losses.softmax import plain_torch_reason
+
+    device = torch.device("cuda" if gpus else "cpu")
+    half = torch.bfloat16 if not gpus or gpus[0]["bf16"] else torch.float16
+    try:
+        reason = plain_torch_reason(device, half)
+    except ConfigError as error:
+        return str(error)
+    return f"plain torch ({reason})" if reason else "Triton kernels (a trial launch succeeded)"
+
+
 def look() -> dict[str, Any]:
     """Import torch, then every module of the patch table; say what became of each patch."""
     seen: dict[str, Any] = {"torch_error": None, "gpus": None, "active": False, "patches": {}}
@@ -47,6 +61,7 @@ def look() -> dict[str, Any]:
         return seen
     try:
         seen["gpus"] = _gpus(torch)
+        seen["loss_head"] = _loss_head(torch, seen["gpus"])
     except Exception as error:  # a broken driver must not hide the patch table
         seen["gpu_error"] = _short(error)
 

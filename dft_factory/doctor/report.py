@@ -115,6 +115,8 @@ class Report:
     warnings: tuple[str, ...]
     problems: tuple[Problem, ...]
     toolchains: tuple[ToolchainRow, ...] = ()
+    loss_head: str = ""
+    """Whether Triton or plain torch computes it, and why; empty where torch cannot be imported."""
 
 
 def exit_status(report: Report) -> int:

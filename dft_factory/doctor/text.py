@@ -25,6 +25,8 @@ def _gpus(report: Report) -> Iterable[str]:
     for index, gpu in enumerate(report.gpus or ()):
         bf16 = "bf16" if gpu.bf16 else "no bf16"
         yield f"  {index}: {gpu.name}, {gpu.memory_gib:.1f} GiB, {bf16}"
+    if report.loss_head:
+        yield f"  loss head: {report.loss_head}"
 
 
 def _benchmarks(report: Report) -> Iterable[str]:

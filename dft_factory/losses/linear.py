@@ -10,7 +10,7 @@ states and head follow at once.
 * Weights of whole sequences: the log-probabilities of all tokens first, then the same once more:
   four products.
 
-Positions without a label never meet the head.
+Under ``no_grad``: one product, and no gradient. Positions without a label never meet the head.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ class _LinearTokenLoss(torch.autograd.Function):
         transform: LogitTransform,
         chunk: int,
         scale: Tensor,
+        grad_enabled: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        wants_hidden, wants_weight, wants_bias = (
+            grad_enabled and needed for needed in ctx.needs_input_grad[:3]
+        )
         wants = wants_hidden or wants_weight or wants_bias
         n = positions.shape[0]
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
@@ -137,7 +140,7 @@ class _LinearTokenLoss(torch.autograd.Function):
                 if each is not None:
                     each.mul_(lacking)
         gradients, ctx.gradients = ctx.gradients, ()
-        return (*gradients, *[None] * 8)
+        return (*gradients, *[None] * 9)
 
 
 def linear_token_weighted_nll(
@@ -187,5 +190,7 @@ def linear_token_weighted_nll(
         max(1, chunk),
         # fp16 would lose small gradients, which its loss scaling is about to lift.
         torch.ones_like(scale) if weight.dtype == torch.float16 else scale,
+        # Inside a Function grad mode is off, and needs_input_grad is True even under no_grad.
+        torch.is_grad_enabled(),
     )
     return LinearLoss(total, logps, weights)

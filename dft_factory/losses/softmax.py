@@ -8,14 +8,24 @@ runs in the Triton kernels of ``losses.triton_softmax``.
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import logging
 import os
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from dft_factory.losses.transform import LogitTransform
+from dft_factory.errors import ConfigError
+from dft_factory.losses.transform import IDENTITY, LogitTransform
+
+logger = logging.getLogger(__name__)
+
+SWITCH = "DFT_FACTORY_TRITON"
+"""Environment variable: 0 for plain torch everywhere, 1 (the default) for Triton where it runs."""
+
+KERNEL_DEVICES = ("cuda",)
+"""Device types that run the Triton kernels; with TRITON_INTERPRET=1 every device does."""
 
 TILE_BYTES = 4 * 2**20
 """Bytes of fp32 logits worked on at once, a few rows: small enough to stay in a cache."""
@@ -24,11 +34,59 @@ Weigh = Callable[[Tensor, slice], Tensor]
 """(log-probabilities of some rows, their place in the chunk) -> their weights, both (rows,)."""
 
 
-def uses_triton(device: torch.device) -> bool:
-    """Whether the Triton kernels run on this device: a GPU, or Triton's interpreter anywhere."""
-    if importlib.util.find_spec("triton") is None:
-        return False
-    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+def plain_torch_reason(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why plain torch handles logits of this device and dtype; None where Triton does.
+
+    The first call for a device type and dtype launches the kernels once. If that fails, it logs a
+    warning.
+
+    Raises:
+        ConfigError: DFT_FACTORY_TRITON is neither 0 nor 1.
+    """
+    switch = os.environ.get(SWITCH, "1")
+    if switch not in ("0", "1"):
+        raise ConfigError(
+            f"{SWITCH}: {switch!r} is unknown. Choose from: 0 (plain torch), 1 (Triton kernels "
+            "where they run, the default)."
+        )
+    if switch == "0":
+        return f"{SWITCH}=0"
+    if dtype == torch.float64:
+        return "the kernels compute in float32, the logits are float64"
+    if device.type not in KERNEL_DEVICES and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the device is {device.type}"
+    return _launch_error(device.type, dtype)
+
+
+@functools.cache
+def _launch_error(device: str, dtype: torch.dtype) -> str | None:
+    """What went wrong in a launch of both kernels; None if nothing did.
+
+    Triton builds its driver and a launcher per argument dtype with the C compiler when a kernel
+    first runs, so that no check short of a launch in that dtype is sure.
+    """
+    logits = torch.zeros(1, 2, device=device, dtype=dtype)
+    targets = torch.zeros(1, device=device, dtype=torch.int64)
+    try:
+        from dft_factory.losses.triton_softmax import gradient_, logps_and_normalisers
+
+        logps, normalisers = logps_and_normalisers(logits, targets, IDENTITY)
+        gradient_(logits, targets, normalisers, torch.ones_like(logps), IDENTITY)
+        gradient = logits.tolist()  # waits for the GPU, which reports errors late
+        if gradient != [[-0.5, 0.5]]:
+            raise RuntimeError(f"the kernels computed {gradient}, not [[-0.5, 0.5]]")
+    except Exception as error:  # missing compiler, headers or libcuda, read-only cache, old GPU
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            logger.warning(
+                "dft-factory: Triton cannot run here (%s). The loss head uses plain torch: same "
+                "loss, slower. Triton needs a C compiler and Python's headers: apt-get install "
+                "build-essential python3-dev. %s=0 selects plain torch without this warning.",
+                reason,
+                SWITCH,
+            )
+        return reason
+    return None
 
 
 def softmax_rows_(
@@ -45,7 +103,7 @@ def softmax_rows_(
     Returns:
         (c,), at least fp32, in nats, never above 0.
     """
-    if logits.dtype != torch.float64 and uses_triton(logits.device):
+    if plain_torch_reason(logits.device, logits.dtype) is None:
         from dft_factory.losses.triton_softmax import gradient_, logps_and_normalisers
 
         logps, normalisers = logps_and_normalisers(logits, targets, transform)

@@ -19,6 +19,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 import dft_factory
 from dft_factory.errors import ConfigError, UpstreamContractError
+from dft_factory.losses.softmax import plain_torch_reason
 from dft_factory.losses.token import (
     IGNORE_INDEX,
     STATISTICS,
@@ -145,6 +146,9 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
             )
         else:
             self._head = HeadLoss(head, transform_of(self.model.config))
+            half = torch.float16 if self.args.fp16 else head.weight.dtype
+            # Launches Triton's kernels once, so that a warning comes before step 1.
+            plain_torch_reason(self.args.device, torch.bfloat16 if self.args.bf16 else half)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; say at the start what is trained, at the end what became of it."""
@@ -271,12 +275,15 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
 
     def _loss_of_head(self, logits: Tensor) -> TokenLoss | None:
         """What the head made of the open request; None where it gave whole logits."""
-        if self._head is None:
+        if self._head is None or self._keep_logits:
             return None
         loss = self._head.answer(logits)
-        if loss is not None and not self._head_checked:
-            if not self._head.is_untouched(logits):
-                raise _HeadNotUnderstoodError("the model changes its head's output in its own way")
+        if not self._head_checked:
+            usable = loss is not None and self._head.is_untouched(logits)
+            # All ranks decide together: one that ran its forward pass again alone would deadlock.
+            votes = torch.tensor(float(usable), device=self.args.device)
+            if self.accelerator.reduce(votes, reduction="sum").item() < self.args.world_size:
+                raise _HeadNotUnderstoodError("the model changes its head's input or output")
             self._head_checked = True
         return loss
 

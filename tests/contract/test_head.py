@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from dft_factory.losses.token import TokenLoss, token_weighted_nll
-from dft_factory.losses.weights import TokenWeight, parse_weight
+from dft_factory.losses.weights import UNIT_WEIGHT, TokenWeight, parse_weight
 from dft_factory.patch.head import PROBE, HeadLoss, find_head, transform_of
 from dft_factory.tiny import make_tiny
 from tests.conftest import Bench
-from tests.support.cli import relative_error, train
+from tests.support.cli import free_port, relative_error, train
 
 TOKEN = parse_weight("token")
 
@@ -146,6 +147,61 @@ def test_an_unknown_change_of_the_logits_is_noticed(text_bench: Bench) -> None:
     assert not taken.is_untouched(logits * 1.25)
     assert not taken.is_untouched(logits + 1)
     assert not taken.is_untouched(logits[..., :3])
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan"), float("inf")])
+def test_a_loss_that_fp16_cannot_hold(value: float) -> None:
+    """Above 65,504, infinite or NaN: no reason for whole logits, and the gradient is right."""
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(models()["llama"][1]).half()
+    head = model.lm_head
+    head.weight.data *= 1e5
+    head.weight.data[0, 0] *= value
+    ids = torch.randint(1, 120, (3, 11))
+    taken = HeadLoss(head, transform_of(model.config))
+    with taken.request(ids, UNIT_WEIGHT):
+        logits = model(input_ids=ids).logits
+        assert taken.is_untouched(logits)
+        loss = taken.answer(logits)
+    assert loss is not None
+    assert logits.dtype == torch.float16
+    assert bool(torch.isfinite(logits).all())
+    taken.release()
+    total = token_weighted_nll(model(input_ids=ids).logits, ids, UNIT_WEIGHT).total
+    assert not total.item() < 65504
+    assert bool(torch.isfinite(loss.total)) == bool(torch.isfinite(total)) == (value == 1.0)
+    if value == 1.0:
+        assert loss.total.item() == pytest.approx(total.item(), rel=1e-3)
+        # Divided, or the gradients of the layers before the head would overflow in fp16.
+        mine = gradients(model, replace(loss, total=loss.total / 1e4))
+        expected = gradients(model, replace(loss, total=total / 1e4))
+        assert relative_error(mine, expected) <= 1e-2
+
+
+@pytest.mark.cli
+def test_ranks_fall_back_together(text_bench: Bench, tmp_path: Path) -> None:
+    """Rank 1 alone cannot use its head: both take whole logits from then on, and say so once.
+
+    A rank that repeated its forward pass alone would wait for collectives that no other rank joins.
+    """
+    outputs = tmp_path / "outputs.txt"
+    run = train(
+        text_bench.config(max_steps=3, per_device_train_batch_size=2, ddp_timeout=60),
+        tmp_path / "run",
+        command=(
+            *("torchrun", "--nproc_per_node=2", f"--master_port={free_port()}"),
+            *("-m", "tests.support.scaled_logits", "train"),
+        ),
+        environment={"RECORD_HEAD_OUTPUTS": str(outputs), "RECORD_GRADIENTS": ""},
+        fresh=True,
+    ).ok()
+    sizes = [int(line) for line in outputs.read_text().split()]
+    assert sizes[:2] == [len(PROBE)] * 2
+    assert len(sizes) == 2 + 2 * 3
+    assert min(sizes[2:]) > len(PROBE)
+    assert run.output.count("made from whole logits") == 1
 
 
 def test_heads_that_cannot_be_taken_over(text_bench: Bench) -> None:

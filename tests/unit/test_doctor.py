@@ -244,8 +244,9 @@ def test_gpus_are_named(quick: pytest.MonkeyPatch) -> None:
     report = examine()
     assert "GPU\n  none: CPU only, bf16 needs use_cpu: true\n" in render_text(report)
     gpus = (Gpu("Some GPU", 80.0, True), Gpu("Old GPU", 11.0, False))
-    text = render_text(replace(report, gpus=gpus))
+    text = render_text(replace(report, gpus=gpus, loss_head="Triton kernels"))
     assert "  0: Some GPU, 80.0 GiB, bf16\n  1: Old GPU, 11.0 GiB, no bf16\n" in text
+    assert "no bf16\n  loss head: Triton kernels\n" in text
 
 
 @dataclass(frozen=True)

@@ -221,3 +221,42 @@ def test_nothing_as_large_as_the_logits_is_allocated(
     assert largest <= chunk * vocabulary < n * vocabulary
     if emulated:
         assert 0 < copied < weight.numel()
+
+
+@pytest.mark.parametrize("spec", ["one", "token", "sequence"])
+@pytest.mark.parametrize("no_grad", [torch.no_grad, torch.inference_mode])
+def test_evaluation_computes_no_gradient(spec: str, no_grad: Any) -> None:
+    """One matrix product per chunk, no tensor of the head's shape, the values of training."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    weight = UNIT_WEIGHT if spec == "one" else parse_weight(spec)
+    hidden, head, bias, *labelled = inputs(torch.float32, n=64)
+    chunks, products, head_shaped = 8, 0, set[int]()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal products
+            out = func(*args, **(kwargs or {}))
+            products += func.overloadpacket.__name__.rstrip("_") in ("mm", "addmm")
+            if isinstance(out, Tensor) and out.shape == head.shape:
+                head_shaped.add(out.data_ptr())
+            return out
+
+    def run() -> tuple[Tensor, Tensor, Tensor]:
+        nonlocal products
+        products = 0
+        head_shaped.clear()
+        loss = linear_token_weighted_nll(hidden, head, *labelled, 4, weight, bias=bias, chunk=8)
+        return loss.total, loss.logps, loss.weights
+
+    with Watch():
+        expected = run()
+        assert (products, len(head_shaped)) == ((4 if spec == "sequence" else 3) * chunks, 1)
+        with no_grad():
+            values = run()
+        assert (products, len(head_shaped)) == (chunks, 0)
+    assert not values[0].requires_grad
+    for a, b in zip(values, expected, strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-6, atol=0)
