@@ -190,6 +190,31 @@ def _refuse_training(
         )
 
 
+def refuse_empty_stream(data: Any, training: Any) -> None:
+    """Refuse to stream local files without workers, which ends in a bare StopIteration.
+
+    LLaMA-Factory splits such a data set into ``dataloader_num_workers`` shards.
+    """
+    if not data.streaming or training.dataloader_num_workers or data.tokenized_path:
+        return
+    from llamafactory.data.parser import get_dataset_list
+
+    names = [*(data.dataset or ()), *(data.eval_dataset or ())]
+    try:
+        datasets = get_dataset_list(names, data.dataset_dir)
+    except (OSError, ValueError):
+        return  # not registered: LLaMA-Factory's own message is next
+    local = [
+        name for name, dataset in zip(names, datasets, strict=True) if dataset.load_from == "file"
+    ]
+    if local:
+        raise ConfigError(
+            f"streaming: true with dataloader_num_workers: 0 reads no example of "
+            f"{', '.join(local)}: LLaMA-Factory splits local files into dataloader_num_workers "
+            "shards. Write dataloader_num_workers: 1, or remove streaming."
+        )
+
+
 def check_training_arguments(original: Callable[..., Any]) -> Callable[..., Any]:
     """Parse as LLaMA-Factory does, then refuse what our objectives cannot honour."""
 
@@ -201,6 +226,7 @@ def check_training_arguments(original: Callable[..., Any]) -> Callable[..., Any]
         if selection is not None:
             apply.require_intact()
             _refuse_training(selection, model, data, training, finetuning)
+            refuse_empty_stream(data, training)
         return parsed
 
     return parse
