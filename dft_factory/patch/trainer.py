@@ -134,7 +134,7 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         self._since_log: Tensor | None = None
         self._recorder: Recorder | None = None
         template = getattr(self.data_collator, "template", None)
-        self.data_collator = functools.partial(_collate, self.data_collator)
+        self.data_collator: Any = functools.partial(_collate, self.data_collator)
         ends = end_of_turn_ids(template, self.processing_class)
         self._end_of_turn = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
         self._evaluated: list[Tensor] | None = None

@@ -18,8 +18,10 @@ NOT_INSTALLED = (ImportError, importlib.metadata.PackageNotFoundError)
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of an exception, without line breaks."""
+    is_package = isinstance(error, importlib.metadata.PackageNotFoundError)
+    text = str(error.args[0] if is_package and error.args else error)  # its str() adds a preamble
+    return " ".join(text.split()) or type(error).__name__
 
 
 def check_accelerate(values: Mapping[str, Any]) -> Iterator[Verdict]:

@@ -26,6 +26,11 @@ def check_places(config: Config) -> Iterator[Finding]:
         yield from _check_datasets(config)
 
 
+def is_remote(dataset_dir: str) -> bool:
+    """Whether LLaMA-Factory looks for its data sets on a hub."""
+    return dataset_dir.startswith(("ONLINE", "REMOTE:"))
+
+
 def resolve(config: Config, place: str) -> Path:
     """Where a path of the recipe leads; the place where it was expected first if nowhere."""
     path = Path(place)
@@ -92,7 +97,7 @@ def _check_datasets(config: Config) -> Iterator[Finding]:
         for key in ("dataset", "eval_dataset")
         for name in _names(config.values.get(key))
     ]
-    if not asked or not isinstance(folder, str) or folder.startswith(("ONLINE", "REMOTE:")):
+    if not asked or not isinstance(folder, str) or is_remote(folder):
         return
     info = resolve(config, folder) / "dataset_info.json"
     if not info.exists():

@@ -15,7 +15,7 @@ from dft_factory.errors import MissingDependencyError, UpstreamContractError
 from dft_factory.patch.table import SUPPORTED_LLAMAFACTORY
 from dft_factory.validate.files import Config, read
 from dft_factory.validate.findings import Finding
-from dft_factory.validate.places import check_places, resolve
+from dft_factory.validate.places import check_places, is_remote, resolve
 from dft_factory.validate.twins import check_twins
 
 WORKER_SECONDS = 600
@@ -73,9 +73,13 @@ def _job(config: Config) -> dict[str, Any]:
         deepspeed = str(place.resolve()) if place.is_file() else None
     model = config.values.get("model_name_or_path")
     folder = resolve(config, model).resolve() if isinstance(model, str) else None
+    values = dict(config.values)
+    data = values.get("dataset_dir", "data")
+    if config.kind == "train" and isinstance(data, str) and not is_remote(data):
+        values["dataset_dir"] = str(resolve(config, data).resolve())
     return {
         "kind": config.kind,
-        "values": config.values,
+        "values": values,
         "deepspeed": deepspeed,
         "model": str(folder) if folder is not None and folder.is_dir() else None,
     }

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dft_factory.errors import ConfigError, DftFactoryError
-from dft_factory.validate.blame import ESSENTIAL, Refusal, every_refusal, named_in
 from dft_factory.validate.fields import check_values, fields_of
 from dft_factory.validate.findings import WHOLE, near
 from dft_factory.validate.launchers import (
@@ -29,14 +29,70 @@ from dft_factory.validate.launchers import (
 
 MARK = "dft-factory validate: "
 
-MACHINE = (
-    (
-        "Output directory already exists",
-        "output_dir",
-        "it holds a trained model already. Move that away, or name another folder.",
-    ),
+IDENTITY = (
+    "finetuning_type",
+    "dft_weight",
+    "model_name_or_path",
+    "dataset",
+    "do_train",
+    "streaming",
 )
-"""Refusals that depend on this machine: what LLaMA-Factory says, the key meant, what we say."""
+"""Never removed: without one of these the recipe is another one, with other errors."""
+
+STAND_INS = {
+    "model_name_or_path": "model",
+    "dataset": "data",
+    "eval_dataset": "data",
+    "reward_model": "model",
+    "max_steps": 1,
+    "dataloader_num_workers": 1,
+    "predict_with_generate": True,
+    "overwrite_output_dir": True,
+}
+"""Values for keys that LLaMA-Factory asks for, so that its parser goes on to the next error."""
+
+TRAINED = "Output directory already exists"
+
+NAMELESS = {
+    "Quantization is only compatible with": "quantization_bit",
+    "Adapter is only valid for": "adapter_name_or_path",
+}
+"""Messages of LLaMA-Factory that do not name their key."""
+
+
+def parse_errors(
+    parse: Callable[[dict[str, Any]], BaseException | None],
+    values: Mapping[str, Any],
+    fields: Iterable[str],
+) -> Iterator[tuple[tuple[str, ...], BaseException]]:
+    """(keys, error) of the errors of a parser that raises only its first one.
+
+    The keys that a message names are removed, or set if they are missing, and the parser runs
+    again, until it accepts the rest or repeats itself.
+    """
+    values = dict(values)
+    messages: set[str] = set()
+    while (error := parse(dict(values))) is not None and (text := one_line(error)) not in messages:
+        messages.add(text)
+        names = _names_in(text, fields)
+        missing = [key for key in names if key in STAND_INS and not values.get(key)]
+        removable = [key for key in names if key in values and key not in IDENTITY]
+        yield tuple(missing or removable or names), error
+        if missing:
+            values |= {key: STAND_INS[key] for key in missing}
+        else:
+            values = {key: value for key, value in values.items() if key not in removable}
+
+
+def _names_in(text: str, fields: Iterable[str]) -> list[str]:
+    """The fields that a message names, in its order; it may write "val size" for val_size."""
+    matches = {
+        key: re.search(rf"(?<!\w){key.replace('_', '[_ ]')}(?!\w)", text, re.IGNORECASE)
+        for key in fields
+    }
+    positions = {key: match.start() for key, match in matches.items() if match is not None}
+    nameless = [key for fragment, key in NAMELESS.items() if fragment in text]
+    return nameless or sorted(positions, key=positions.__getitem__)
 
 
 class RecipeChecks:
@@ -56,7 +112,7 @@ class RecipeChecks:
         parsers: dict[tuple[type, ...], Any] = {}
 
         def cached(classes: list[type]) -> Any:
-            """Building one takes longer than parsing with it, and blame parses often."""
+            """Building one takes longer than parsing with it, and a recipe is parsed often."""
             key = tuple(classes)
             if key not in parsers:
                 parsers[key] = HfArgumentParser(classes)
@@ -73,6 +129,16 @@ class RecipeChecks:
         transformers.training_args.is_torch_tf32_available = lambda: True
         transformers.training_args.enable_tf32 = lambda enable: None
         parser.HfArgumentParser = cached
+        self._not_installed: list[str] = []
+        check_version = parser.check_version
+
+        def collect(*args: Any, **kwargs: Any) -> None:
+            try:
+                check_version(*args, **kwargs)
+            except NOT_INSTALLED as error:
+                self._not_installed.append(one_line(error))
+
+        parser.check_version = collect
         self._parser = parser
         self._templates = list(TEMPLATES)
         self._train = fields_of(parser._TRAIN_ARGS)
@@ -81,9 +147,10 @@ class RecipeChecks:
     def check(self, job: Mapping[str, Any]) -> Iterator[Verdict]:
         """Everything about one recipe that LLaMA-Factory knows.
 
-        A job has ``kind``, ``values``, ``deepspeed`` (the settings or the absolute path of their
-        file; None where the recipe asks for none, or for a file that is not there) and ``model``
-        (the absolute path of its folder; None where it is not on this machine).
+        A job has ``kind``, ``values`` (with an absolute dataset_dir), ``deepspeed`` (the settings
+        or the absolute path of their file; None where the recipe asks for none, or for a file that
+        is not there) and ``model`` (the absolute path of its folder; None where it is not on this
+        machine).
         """
         values: Mapping[str, Any] = job["values"]
         training = job["kind"] == "train"
@@ -95,12 +162,10 @@ class RecipeChecks:
         left.pop("deepspeed", None)
         if "finetuning_type" in bad:
             left.pop("dft_weight", None)
-        # What is bad already must not be found missing.
-        for key in ("model_name_or_path", "dataset", "do_train"):
-            if key in bad:
-                left[key] = True if key == "do_train" else "given"
+        if "do_train" in bad:
+            left["do_train"] = True
         yield from self._machine(left)
-        yield from self._parse(left, training, job["deepspeed"], job["model"])
+        yield from self._parse(left, training, job, bad)
 
     def _check_values(self, values: Mapping[str, Any], training: bool) -> Iterator[Verdict]:
         fields = self._train if training else self._infer
@@ -142,22 +207,42 @@ class RecipeChecks:
                 )
 
     def _parse(
-        self, values: Mapping[str, Any], training: bool, deepspeed: Any, model: str | None
+        self, values: Mapping[str, Any], training: bool, job: Mapping[str, Any], bad: set[str]
     ) -> Iterator[Verdict]:
+        from dft_factory.patch.llamafactory import refuse_empty_stream
+
         parse_args = self._parser.get_train_args if training else self._parser.get_infer_args
+        fields = self._train if training else self._infer
+        deepspeed = job["deepspeed"]
+        config = _model_config(job["model"])
         parsed: list[Any] = []
+        self._not_installed.clear()
 
         def parse(attempt: dict[str, Any]) -> BaseException | None:
             parsed.clear()
             try:
-                parsed.append(parse_args(dict(attempt)))
+                arguments = parse_args(attempt)
+                if training:
+                    refuse_empty_stream(arguments[1], arguments[2])
             except (Exception, SystemExit) as error:
                 return error
+            parsed.append(arguments)
             return None
 
         with zero_in_force(deepspeed) as trouble:
-            for refusal in every_refusal(parse, values):
-                yield _verdict(refusal, [key for key in self._train if key not in values])
+            for keys, error in parse_errors(parse, values, fields):
+                if not bad.intersection(keys):  # reported already
+                    yield _verdict(keys, error)
+            if parsed:
+                yield from _check_quantization(parsed[0][0], config, training)
+        for message in dict.fromkeys(self._not_installed):
+            yield "warning", WHOLE, f"needs a package that is not installed here: {message}"
+        if not parsed:
+            yield (
+                "warning",
+                WHOLE,
+                "LLaMA-Factory's parser stops at the error above. Fix it, then run validate again.",
+            )
         if not training or not parsed:
             return
         _, _, training_args, finetuning_args, _ = parsed[0]
@@ -168,7 +253,7 @@ class RecipeChecks:
                 "average_tokens_across_devices",
                 "with more than one process, dft and sft are refused without it. Remove it.",
             )
-        if ours and model is not None and _has_router_loss(Path(model) / "config.json"):
+        if ours and _has_router_loss(config):
             yield (
                 "error",
                 "model_name_or_path",
@@ -210,32 +295,50 @@ def _check_selection(values: Mapping[str, Any]) -> Iterator[Verdict]:
         yield "error", key, str(error).removeprefix(f"{key}: ")
 
 
-def _has_router_loss(file: Path) -> bool:
-    """As the trainer's own refusal has it, which looks at the loaded model."""
+def _model_config(folder: str | None) -> dict[str, Any]:
+    """The model's config.json; empty if it is not on this machine or cannot be read."""
+    if folder is None:
+        return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    if not isinstance(config, dict):
-        return False
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _has_router_loss(config: Mapping[str, Any]) -> bool:
+    """As the trainer's own refusal has it, which looks at the loaded model."""
     parts = (config, config.get("text_config"))
     return any(isinstance(part, dict) and part.get("output_router_logits") for part in parts)
 
 
-def _verdict(refusal: Refusal, absent: Iterable[str]) -> Verdict:
-    error = refusal.error
+def _check_quantization(
+    model_args: Any, config: Mapping[str, Any], training: bool
+) -> Iterator[Verdict]:
+    """What LLaMA-Factory finds only when it loads the model."""
+    from llamafactory.model.model_utils.quantization import configure_quantization
+    from transformers import PretrainedConfig
+
+    if model_args.export_quantization_bit is not None:
+        return  # would read its calibration data
+    key = "model_name_or_path" if config.get("quantization_config") else "quantization_bit"
+    stand_in = PretrainedConfig(quantization_config=config.get("quantization_config"))
+    try:
+        configure_quantization(stand_in, None, model_args, training, {})
+    except Exception as error:
+        yield _verdict((key,), error)
+
+
+def _verdict(keys: tuple[str, ...], error: BaseException) -> Verdict:
     text = one_line(error)
-    keys = refusal.keys
-    if set(keys) <= set(ESSENTIAL) and not named_in(text, keys):
-        keys = tuple(named_in(text, absent)[:1]) or keys  # wanted, and not there
     key = ", ".join(keys) or WHOLE
     if isinstance(error, DftFactoryError):
         return "error", key, text
-    for said, meant, instead in MACHINE:
-        if said in text:
-            return "warning", meant, instead
+    if TRAINED in text:
+        message = "it holds a trained model already. Move that away, or name another folder."
+        return "warning", "output_dir", message
     if isinstance(error, NOT_INSTALLED):
-        return "warning", key, f"needs something that is not installed here: {text}"
+        return "warning", key, f"needs a package that is not installed here: {text}"
     kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
     return "error", key, f"LLaMA-Factory refuses it: {kind}{text}"
 

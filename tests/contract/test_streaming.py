@@ -1,4 +1,4 @@
-"""``streaming: true``: trains what the same data set trains, refused where it would read nothing."""
+"""``streaming: true``: trains what the whole data set does; refused where it would read nothing."""
 
 from __future__ import annotations
 

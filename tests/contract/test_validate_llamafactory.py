@@ -57,6 +57,17 @@ average_tokens_across_devices: false
 """,
     "stage.yaml": GOOD.replace("stage: sft", "stage: dpo"),
     "theirs.yaml": GOOD + "do_predict: true\nquantization_bit: 4\nfp16: true\n",
+    "streaming.yaml": GOOD + "streaming: true\nval_size: 0.1\n",
+    "streaming_stock.yaml": GOOD.replace("type: dft", "type: full")
+    + "streaming: true\nmax_steps: 3\n",
+    "streaming_good.yaml": GOOD + "streaming: true\nmax_steps: 3\ndataloader_num_workers: 1\n",
+    "quantized.yaml": GOOD.replace("type: dft", "type: dft_lora") + "quantization_bit: 4\n",
+    "quantized_6.yaml": GOOD.replace("type: dft", "type: dft_lora") + "quantization_bit: 6\n",
+    "awq.yaml": GOOD.replace("org/model", "awq").replace("type: dft", "type: dft_lora"),
+    "packages.yaml": GOOD + "use_badam: true\nuse_swanlab: true\n",
+    "trained.yaml": GOOD.replace("runs/one", "runs/full"),
+    "best.yaml": GOOD + "load_best_model_at_end: true\nsave_strategy: steps\n",
+    "stopped.yaml": GOOD + "add_tokens: a\ninfer_backend: vllm\n",
     "nothing.yaml": GOOD.replace("do_train: true\n", ""),
     "missing.yaml": "do_train: true\noutput_dir: runs/x\nuse_cpu: true\n",
     "machine.yaml": GOOD.replace("use_cpu: true", "deepspeed: configs/z3.json")
@@ -114,6 +125,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
     (root / "data/dataset_info.json").write_text(json.dumps(info))
     (root / "moe").mkdir()
     (root / "moe/config.json").write_text(json.dumps({"output_router_logits": True}))
+    (root / "awq").mkdir()
+    quantization = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    (root / "awq/config.json").write_text(json.dumps(quantization))
+    # Where LLaMA-Factory trains without output_dir: no recipe here means it.
+    (root / "trainer_output").mkdir()
+    (root / "trainer_output/model.safetensors").write_text("")
     (root / "runs/full").mkdir(parents=True)
     (root / "runs/full/model.safetensors").write_text("")
     for name, text in FILES.items():
@@ -137,7 +154,15 @@ def _keys(found: Sequence[Finding], name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["good.yaml", "export_good.yaml", "fsdp_good.yaml", "inference.yaml", "z3.json"]
+    "name",
+    [
+        "good.yaml",
+        "export_good.yaml",
+        "fsdp_good.yaml",
+        "inference.yaml",
+        "streaming_good.yaml",
+        "z3.json",
+    ],
 )
 def test_good_files_yield_nothing(found: Sequence[Finding], name: str) -> None:
     assert _of(found, name) == []
@@ -216,21 +241,117 @@ def test_another_stage(found: Sequence[Finding]) -> None:
 
 
 def test_what_only_llamafactory_knows(found: Sequence[Finding]) -> None:
-    said = {key: text for severity, key, text in _of(found, "theirs.yaml") if severity == "error"}
-    assert said == {
-        "fp16": "LLaMA-Factory refuses it: At most one of fp16 and bf16 can be True, but not both",
-        "do_predict": "LLaMA-Factory refuses it: Please enable `predict_with_generate` to save "
-        "model predictions.",
-        "quantization_bit": "LLaMA-Factory refuses it: Quantization is only compatible with the "
-        "LoRA or OFT method.",
-    }
+    errors = [
+        (key, text) for severity, key, text in _of(found, "theirs.yaml") if severity == "error"
+    ]
+    assert errors == [
+        (key, f"LLaMA-Factory refuses it: {text}")
+        for key, text in (
+            ("fp16, bf16", "At most one of fp16 and bf16 can be True, but not both"),
+            (
+                "predict_with_generate",
+                "Please enable `predict_with_generate` to save model predictions.",
+            ),
+            ("eval_dataset", "Please make sure eval_dataset be provided or val_size >1e-6"),
+            (
+                "quantization_bit",
+                "Quantization is only compatible with the LoRA or OFT method.",
+            ),
+        )
+    ]
+
+
+EMPTY_STREAM = (
+    "streaming: true with dataloader_num_workers: 0 reads no example of here: LLaMA-Factory splits "
+    "local files into dataloader_num_workers shards. Write dataloader_num_workers: 1, or remove "
+    "streaming."
+)
+
+
+def test_a_stream_without_workers_reads_nothing(found: Sequence[Finding]) -> None:
+    assert _of(found, "streaming.yaml") == [
+        (
+            "error",
+            "val_size",
+            "LLaMA-Factory refuses it: Streaming mode should have an integer val size.",
+        ),
+        ("error", "dataloader_num_workers", EMPTY_STREAM),
+        (
+            "error",
+            "max_steps",
+            "LLaMA-Factory refuses it: Please specify `max_steps` in streaming mode.",
+        ),
+    ]
+    assert _of(found, "streaming_stock.yaml") == [("error", "dataloader_num_workers", EMPTY_STREAM)]
+
+
+def test_packages_that_only_the_training_run_imports(found: Sequence[Finding]) -> None:
+    """Right on another machine: a warning, with LLaMA-Factory's own command."""
+    for name, key, package in (
+        ("quantized.yaml", "quantization_bit", "bitsandbytes>=0.39.0"),
+        ("awq.yaml", "model_name_or_path", "autoawq"),
+    ):
+        ((severity, *rest),) = _of(found, name)
+        assert severity == "warning"
+        assert rest == [key, _not_installed(package)]
+    assert _of(found, "packages.yaml") == [
+        ("warning", "-", _not_installed(package)) for package in ("badam>=1.2.1", "swanlab")
+    ]
+    assert _of(found, "quantized_6.yaml") == [
+        (
+            "error",
+            "quantization_bit",
+            "LLaMA-Factory refuses it: Bitsandbytes only accepts 4-bit or 8-bit quantization.",
+        )
+    ]
+
+
+def _not_installed(package: str) -> str:
+    return (
+        f"needs a package that is not installed here: The '{package}' distribution was not found "
+        "and is required by this application. To fix: run `pip install "
+        + package
+        + (" --no-build-isolation`." if package == "autoawq" else "`.")
+    )
+
+
+def test_a_trained_output_dir_is_the_only_thing_wrong(found: Sequence[Finding]) -> None:
+    assert _of(found, "trained.yaml") == [
+        (
+            "warning",
+            "output_dir",
+            "it holds a trained model already. Move that away, or name another folder.",
+        )
+    ]
+
+
+def test_the_best_model_needs_evaluations(found: Sequence[Finding]) -> None:
+    ((severity, key, _),) = _of(found, "best.yaml")
+    assert severity == "error"
+    assert "load_best_model_at_end" in key.split(", ")
+
+
+def test_a_parser_that_cannot_go_on_says_so(found: Sequence[Finding]) -> None:
+    assert _of(found, "stopped.yaml") == [
+        (
+            "error",
+            "-",
+            "LLaMA-Factory refuses it: vLLM/SGLang backend is only available for API, CLI and Web.",
+        ),
+        (
+            "warning",
+            "-",
+            "LLaMA-Factory's parser stops at the error above. Fix it, then run validate again.",
+        ),
+    ]
 
 
 def test_a_recipe_that_would_do_nothing_or_lacks_what_it_needs(found: Sequence[Finding]) -> None:
     assert _keys(found, "nothing.yaml") == ["do_train"]
-    ((_, key, message),) = _of(found, "missing.yaml")
-    assert key == "model_name_or_path"
-    assert message == "LLaMA-Factory refuses it: Please provide `model_name_or_path`."
+    assert [(key, message) for _, key, message in _of(found, "missing.yaml")] == [
+        ("model_name_or_path", "LLaMA-Factory refuses it: Please provide `model_name_or_path`."),
+        ("dataset", "LLaMA-Factory refuses it: Please specify dataset for training."),
+    ]
 
 
 def test_what_depends_on_this_machine_is_a_warning(found: Sequence[Finding]) -> None:

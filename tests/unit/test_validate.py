@@ -15,11 +15,11 @@ from typing import Any, Literal
 import pytest
 
 from dft_factory.validate import Finding, exit_status, render_text, validate_files
-from dft_factory.validate.blame import every_refusal
 from dft_factory.validate.fields import check_values, fields_of
 from dft_factory.validate.files import Config, kind_of, read
 from dft_factory.validate.places import check_places
 from dft_factory.validate.twins import check_twins
+from dft_factory.validate.worker import parse_errors
 
 
 def test_importing_the_two_packages_is_cheap() -> None:
@@ -246,73 +246,67 @@ def test_values_that_do_not_fit(key: str, value: Any, message: str) -> None:
     assert _check(key, value) == [(key, message)]
 
 
-# Blame
+# One error after the other
 
 
-def _parser(*rules: tuple[Callable[[dict[str, Any]], bool], str]) -> Callable[..., Any]:
-    """A parser that raises the message of the first rule that applies."""
+FIELDS = ("finetuning_type", "stage", "streaming", "max_steps", "val_size", "packing", "seed")
+
+
+def _errors(
+    values: dict[str, Any], *rules: tuple[Callable[[dict[str, Any]], object], str]
+) -> list[tuple[str, str]]:
+    """Of a parser that raises the message of the first rule that applies."""
 
     def parse(values: dict[str, Any]) -> BaseException | None:
-        return next((ValueError(said) for applies, said in rules if applies(values)), None)
+        return next((ValueError(text) for applies, text in rules if applies(values)), None)
 
-    return parse
-
-
-def _blamed(parse: Any, values: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
-    return [(refusal.keys, str(refusal.error)) for refusal in every_refusal(parse, values)]
+    return [(", ".join(keys), str(error)) for keys, error in parse_errors(parse, values, FIELDS)]
 
 
-def test_one_after_the_other_and_by_experiment_where_the_message_names_no_key() -> None:
-    parse = _parser(
-        (lambda v: v.get("a", 0) > 1, "Too much."),
-        (lambda v: v.get("b", 0) > 1, "b must be small."),
-        (lambda v: v.get("c", 0) > 1, "It is not so."),
-    )
-    assert _blamed(parse, {"a": 2, "b": 2, "c": 2, "d": 2}) == [
-        (("a",), "Too much."),
-        (("b",), "b must be small."),
-        (("c",), "It is not so."),
+def test_the_keys_that_a_message_names_are_removed() -> None:
+    both = (lambda v: "packing" in v and "seed" in v, "`seed` does not go with packing.")
+    alone = (lambda v: "val_size" in v, "An integer val size, please.")
+    assert _errors({"packing": 1, "seed": 2, "val_size": 3}, both, alone) == [
+        ("seed, packing", both[1]),
+        ("val_size", alone[1]),
     ]
-    assert _blamed(parse, {"a": 1}) == []
+    assert _errors({"packing": 1}, both, alone) == []
 
 
-def test_keys_that_each_suffice_are_blamed_together() -> None:
-    parse = _parser((lambda v: bool(v.get("p") or v.get("q")), "dft: remove p and q."))
-    assert _blamed(parse, {"p": 1, "q": 1, "r": 1}) == [(("p", "q"), "dft: remove p and q.")]
-
-    def lists(values: dict[str, Any]) -> BaseException | None:
-        bad = [key for key in ("p", "q") if key in values]
-        return ValueError(f"{', '.join(bad)} clash. Remove {' and '.join(bad)}.") if bad else None
-
-    assert [keys for keys, _ in _blamed(lists, {"p": 1, "q": 1, "r": 1})] == [("p", "q")]
-    assert _blamed(parse, {"q": 1, "r": 1}) == [(("q",), "dft: remove p and q.")]
+def test_a_key_is_named_by_a_whole_word() -> None:
+    rule = (lambda v: "seed" in v, "data_seed and seeds are not it; --seed=2 is.")
+    assert _errors({"seed": 2, "packing": 1}, rule) == [("seed", rule[1])]
 
 
-def test_a_key_that_is_only_mentioned_is_not_blamed() -> None:
-    parse = _parser(
-        (lambda v: "p" in v, "p does not go with r."),
-        (lambda v: "r" in v, "r is bad."),
-    )
-    for values in ({"r": 1, "p": 1}, {"p": 1, "r": 1}):
-        assert _blamed(parse, values) == [
-            (("p",), "p does not go with r."),
-            (("r",), "r is bad."),
-        ]
-
-
-def test_what_the_recipe_is_about_is_blamed_last() -> None:
-    parse = _parser(
+def test_what_makes_the_recipe_stays() -> None:
+    rules = (
+        (lambda v: v.get("stage") == "dpo", "finetuning_type: 'dft' needs stage: sft."),
         (
-            lambda v: v.get("finetuning_type") == "dft" and v.get("stage") == "dpo",
-            "finetuning_type: dft needs stage: sft.",
-        )
+            lambda v: v.get("finetuning_type") == "dft" and v.get("packing"),
+            "finetuning_type: 'dft' refuses packing.",
+        ),
     )
-    values = {"finetuning_type": "dft", "stage": "dpo"}
-    assert _blamed(parse, values)[0][0] == ("stage",)
+    values = {"finetuning_type": "dft", "stage": "dpo", "packing": True}
+    assert [key for key, _ in _errors(values, *rules)] == ["stage", "packing"]
 
 
-def test_a_refusal_that_no_key_explains_ends_it() -> None:
-    assert _blamed(_parser((lambda v: True, "Never.")), {"a": 1, "b": 2}) == [((), "Never.")]
+def test_a_missing_key_is_set_and_the_next_error_follows() -> None:
+    steps = (
+        lambda v: v.get("streaming") and not v.get("max_steps"),
+        "Please specify `max_steps` in streaming mode.",
+    )
+    size = (lambda v: v.get("streaming") and "val_size" in v, "No val_size while streaming.")
+    assert _errors({"streaming": True, "val_size": 0.1}, steps, size) == [
+        ("max_steps", steps[1]),
+        ("val_size", size[1]),
+    ]
+
+
+@pytest.mark.parametrize("text", ["Never.", "Never with seed."])
+def test_a_repeated_message_ends_it(text: str) -> None:
+    assert _errors({"seed": 1}, (lambda v: True, text)) == [
+        ("seed" if "seed" in text else "", text)
+    ]
 
 
 # What a recipe points at
