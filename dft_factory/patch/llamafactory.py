@@ -237,6 +237,31 @@ def _written_keys(args: Mapping[str, Any] | Sequence[str]) -> set[str]:
     return {word[2:].partition("=")[0] for word in args if word.startswith("--")}
 
 
+def refuse_empty_stream(data: Any, training: Any) -> None:
+    """Refuse to stream local files without workers, which ends in a bare StopIteration.
+
+    LLaMA-Factory splits such a data set into ``dataloader_num_workers`` shards.
+    """
+    if not data.streaming or training.dataloader_num_workers or data.tokenized_path:
+        return
+    from llamafactory.data.parser import get_dataset_list
+
+    names = [*(data.dataset or ()), *(data.eval_dataset or ())]
+    try:
+        datasets = get_dataset_list(names, data.dataset_dir)
+    except (OSError, ValueError):
+        return  # not registered: LLaMA-Factory's own message is next
+    local = [
+        name for name, dataset in zip(names, datasets, strict=True) if dataset.load_from == "file"
+    ]
+    if local:
+        raise ConfigError(
+            f"streaming: true with dataloader_num_workers: 0 reads no example of "
+            f"{', '.join(local)}: LLaMA-Factory splits local files into dataloader_num_workers "
+            "shards. Write dataloader_num_workers: 1, or remove streaming."
+        )
+
+
 def check_training_arguments(original: Callable[..., Any]) -> Callable[..., Any]:
     """Parse as LLaMA-Factory does, then refuse what our objectives cannot honour."""
 
@@ -256,6 +281,7 @@ def check_training_arguments(original: Callable[..., Any]) -> Callable[..., Any]
             if training.do_train:
                 check_output_dir(training.output_dir)
                 choose_checkpoint(training)
+            refuse_empty_stream(data, training)
         return parsed
 
     return parse

@@ -7,6 +7,7 @@ method hands on to the original unless one of our objectives is asked for.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -103,6 +104,21 @@ def _refuse_runtime(selection: Selection, trainer: Any) -> None:
                 )
 
 
+def _collate(collator: Any, rows: list[dict[str, Any]]) -> Any:
+    """``collator(rows)``; in packed rows no label crosses from one example into the next.
+
+    train_on_prompt labels the first token of an example. Alone nothing predicts it. In a packed
+    row the end of the example before would.
+    """
+    for row in rows:
+        if "position_ids" in row:  # as in _refuse_runtime; 0 where an example starts
+            row["labels"] = [
+                label if position else IGNORE_INDEX
+                for label, position in zip(row["labels"], row["position_ids"], strict=True)
+            ]
+    return collator(rows)
+
+
 class _HeadNotUnderstoodError(Exception):
     """The model does to its head's output what is not accounted for; whole logits are needed."""
 
@@ -133,6 +149,7 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         self._since_log: Tensor | None = None
         self._recorder: Recorder | None = None
         template = getattr(self.data_collator, "template", None)
+        self.data_collator: Any = functools.partial(_collate, self.data_collator)
         ends = end_of_turn_ids(template, self.processing_class)
         self._end_of_turn = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
         self._evaluated: list[Tensor] | None = None

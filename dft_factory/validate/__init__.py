@@ -1,7 +1,7 @@
-"""``dft-factory validate``: every error of every file together, before a GPU is rented.
+"""``dft-factory validate``: all errors of all files together, before a GPU is rented.
 
-Importing this package imports neither torch nor LLaMA-Factory; :func:`validate_files` starts one
-process that does, whatever the number of files.
+Importing this package imports neither torch nor LLaMA-Factory. :func:`validate_files` starts one
+process that does, for any number of files.
 """
 
 from dft_factory.validate.findings import Finding, exit_status, render_text

@@ -1,7 +1,7 @@
-"""Keys and values against dataclass fields, which ``HfArgumentParser.parse_dict`` hardly checks.
+"""Check keys and values against dataclass annotations; ``HfArgumentParser.parse_dict`` does not.
 
-It hands every value on as it is: a misspelt choice, a number in quotes or ``no`` that YAML turned
-into a boolean surface far into the run or never. Here the fields' own annotations judge them.
+A misspelt choice, a number in quotes or a ``no`` that YAML reads as a boolean would surface late in
+the run or never.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Any
 from dft_factory.validate.findings import near
 
 OWN_RULES = frozenset({"finetuning_type", "dft_weight"})
-"""Judged by :func:`dft_factory.objectives.select`, so that the messages agree."""
+"""Checked by :func:`dft_factory.objectives.select`."""
 
 MORE_TYPES: dict[str, tuple[type, ...]] = {
     "resume_from_checkpoint": (bool,),  # handed to Trainer.train, which takes true
 }
-"""Types that a field takes although its annotation does not say so."""
+"""Types that a field accepts although its annotation lacks them."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One key that LLaMA-Factory accepts.
+    """A key of LLaMA-Factory.
 
     Attributes:
         hint: its annotation, resolved.
-        optional: whether an empty value is one it may have.
-        separated: whether it takes several names, as text with commas or as a list.
+        optional: whether it may be empty.
+        separated: whether it takes several names, as comma-separated text or as a list.
     """
 
     name: str
@@ -43,29 +43,29 @@ class Field:
 
 
 def fields_of(classes: Sequence[type]) -> dict[str, Field]:
-    """Every key of these dataclasses, by name."""
-    found: dict[str, Field] = {}
-    for each in classes:
-        hints = typing.get_type_hints(each)
-        for field in dataclasses.fields(each):
+    """All keys of these dataclasses, by name."""
+    fields: dict[str, Field] = {}
+    for cls in classes:
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
             if field.init:
                 hint = hints[field.name]
-                found[field.name] = Field(
+                fields[field.name] = Field(
                     field.name,
                     hint,
                     optional=type(None) in _members(hint) or field.default is None,
                     separated="comma" in str(field.metadata.get("help", "")).lower(),
                 )
-    return found
+    return fields
 
 
 def check_values(
     values: Mapping[str, Any], fields: Mapping[str, Field], elsewhere: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """(key, message) of every unknown key and every value that cannot be right.
+    """(key, message) of all unknown keys and invalid values.
 
     Args:
-        elsewhere: keys of other kinds of recipe, with the name of that kind.
+        elsewhere: keys of other kinds of recipe -> that kind.
     """
     for key, value in values.items():
         if key in fields:
@@ -74,7 +74,7 @@ def check_values(
                 if message is not None:
                     yield key, message
         elif key in elsewhere:
-            yield key, f"belongs into {elsewhere[key]}; LLaMA-Factory refuses it here. Remove it."
+            yield key, f"belongs in {elsewhere[key]}; LLaMA-Factory rejects it here. Remove it."
         else:
             yield key, f"is no argument of LLaMA-Factory.{near(key, fields)}"
 
@@ -82,12 +82,12 @@ def check_values(
 def check_value(value: Any, field: Field) -> str | None:
     """What is wrong with one value; None if it fits."""
     if isinstance(value, str) and "${" in value:
-        return f"{value!r}: LLaMA-Factory does not fill in ${{...}}. Write the value itself."
+        return f"{value!r}: LLaMA-Factory does not expand ${{...}}. Write the value itself."
     members = _members(field.hint)
     choices = _choices(members)
     kinds = {_origin(member) for member in members} - {type(None)}
     if value is None:
-        return None if field.optional else "is empty. Give a value, or remove the line."
+        return None if field.optional else "is empty. Set a value, or remove the line."
     if Any in kinds or isinstance(value, MORE_TYPES.get(field.name, ())):
         return None
     if choices is not None and not isinstance(value, (dict, list)):
@@ -109,34 +109,27 @@ def _origin(hint: Any) -> Any:
 
 
 def _choices(members: Sequence[Any]) -> list[Any] | None:
-    """Allowed values, where the annotation is a Literal or an Enum (``Enum | str`` is one too)."""
-    found: list[Any] = []
+    """Allowed values if the annotation is a Literal or an Enum (also ``Enum | str``)."""
+    choices: list[Any] = []
     for member in members:
         if typing.get_origin(member) is typing.Literal:
-            found += typing.get_args(member)
+            choices += typing.get_args(member)
         elif isinstance(member, type) and issubclass(member, enum.Enum):
-            found += [each.value for each in member]
-    return found or None
+            choices += [item.value for item in member]
+    return choices or None
 
 
 def _check_choice(value: Any, choices: Sequence[Any]) -> str | None:
     if any(type(value) is type(choice) and value == choice for choice in choices):
         return None
     if isinstance(value, bool):
-        quoted = _meant_by(value, choices)
-        if quoted is not None:
-            return _unquoted_boolean(value, quoted)
-    listed = ", ".join(map(str, choices))
-    return f"{value!r} is unknown. Choose one of {listed}.{near(value, map(str, choices))}"
-
-
-def _meant_by(value: bool, choices: Sequence[Any]) -> str | None:
-    words = ("yes", "on", "true") if value else ("no", "off", "false")
-    return next((word for word in words if word in choices), None)
-
-
-def _unquoted_boolean(value: bool, word: str) -> str:
-    return f"{word} without quotes is the boolean {str(value).lower()} in YAML. Write '{word}'."
+        words = ("yes", "on", "true") if value else ("no", "off", "false")
+        for word in words:
+            if word in choices:
+                literal = str(value).lower()
+                return f"{word} without quotes is the boolean {literal} in YAML. Write '{word}'."
+    names = ", ".join(map(str, choices))
+    return f"{value!r} is unknown. Choose from: {names}.{near(value, map(str, choices))}"
 
 
 def _fits(value: Any, kinds: set[Any]) -> bool:
@@ -163,15 +156,14 @@ _NAMES = {
 
 def _mismatch(value: Any, kinds: set[Any]) -> str:
     names = [name for kind, name in _NAMES.items() if kind in kinds]
-    wanted = " or ".join(names) or "something else"
-    mend = _mend(value, kinds)
-    found = _NAMES.get(type(value), type(value).__name__)
+    expected = " or ".join(names) or "something else"
+    actual = _NAMES.get(type(value), type(value).__name__)
     if isinstance(value, bool):
-        found = "a boolean"
-    return f"{value!r} is {found}, not {wanted}.{mend}"
+        actual = "a boolean"
+    return f"{value!r} is {actual}, not {expected}.{_fix(value, kinds)}"
 
 
-def _mend(value: Any, kinds: set[Any]) -> str:
+def _fix(value: Any, kinds: set[Any]) -> str:
     if isinstance(value, str):
         is_number = bool(kinds & {int, float}) and _is_number(value)
         is_boolean = bool in kinds and value.lower() in ("true", "false")
@@ -180,13 +172,13 @@ def _mend(value: Any, kinds: set[Any]) -> str:
         if str not in kinds:
             return ""
         words = "yes, on and true" if value else "no, off and false"
-        return f" Put the word into quotes: without them YAML reads {words} as a boolean."
+        return f" Quote the word: YAML reads unquoted {words} as a boolean."
     if isinstance(value, float) and value.is_integer() and int in kinds:
         return f" Write {int(value)}."
     if isinstance(value, int) and value in (0, 1) and bool in kinds:
         return f" Write {str(bool(value)).lower()}."
     if isinstance(value, (int, float)) and str in kinds:
-        return f" Put it into quotes: '{value}'."
+        return f" Quote it: '{value}'."
     return ""
 
 

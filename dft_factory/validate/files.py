@@ -1,7 +1,7 @@
-"""Read configuration files as their reader will see them, and tell their kinds apart.
+"""Read configuration files as LLaMA-Factory, DeepSpeed and accelerate do, and tell their kind.
 
-LLaMA-Factory reads YAML through OmegaConf, whose numbers are YAML 1.2's (``1e-5`` is a float, text
-for plain PyYAML) and which refuses a key that is given twice.
+LLaMA-Factory reads YAML through OmegaConf, which parses numbers as in YAML 1.2 (``1e-5`` is a
+float; plain PyYAML reads text) and rejects duplicate keys.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dft_factory.validate.findings import WHOLE, Finding
 
 Kind = Literal["train", "export", "inference", "deepspeed", "accelerate"]
 
-# Keys that tell a kind, where no other kind has them.
+# Keys that occur in one kind of file only.
 _TRAINING = frozenset(
     (
         "do_train",
@@ -50,7 +50,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Config:
-    """One file that could be read: its kind and what its reader gets."""
+    """A readable file: its kind and its values."""
 
     file: Path
     kind: Kind
@@ -58,12 +58,12 @@ class Config:
 
     @property
     def is_recipe(self) -> bool:
-        """Whether LLaMA-Factory reads it."""
+        """Whether it is a file for LLaMA-Factory."""
         return self.kind in ("train", "export", "inference")
 
 
 def kind_of(values: dict[str, Any]) -> Kind | None:
-    """The kind that the keys tell; None where they tell none."""
+    """The kind of file that has these keys; None if unknown."""
     keys = values.keys()
     if "export_dir" in keys:
         return "export"
@@ -77,7 +77,7 @@ def kind_of(values: dict[str, Any]) -> Kind | None:
 
 
 def read(file: Path) -> tuple[Config | None, list[Finding]]:
-    """The file's contents, if they can be judged any further, and what is wrong with its form."""
+    """The contents, None if no further check is possible, and the errors in the file's form."""
 
     def error(message: str, key: str = WHOLE) -> Finding:
         return Finding(file, "error", key, message)
@@ -93,36 +93,40 @@ def read(file: Path) -> tuple[Config | None, list[Finding]]:
     except OSError as problem:
         return None, [error(f"cannot be read: {problem.strerror}.")]
 
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
-        values = _json(text, found, file) if file.suffix == ".json" else _yaml(text, found, file)
+        values = (
+            _json(text, findings, file) if file.suffix == ".json" else _yaml(text, findings, file)
+        )
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         line = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        said = (problem.problem or problem.context or "").rstrip(".")
-        return None, [*found, error(f"is not YAML{line}: {said}.")]
+        detail = (problem.problem or problem.context or "").rstrip(".")
+        return None, [*findings, error(f"is not YAML{line}: {detail}.")]
     except yaml.YAMLError as problem:
-        return None, [*found, error(f"is not YAML: {' '.join(str(problem).split())}.")]
+        return None, [*findings, error(f"is not YAML: {' '.join(str(problem).split())}.")]
     except json.JSONDecodeError as problem:
-        return None, [*found, error(f"is not JSON, line {problem.lineno}: {problem.msg}.")]
+        return None, [*findings, error(f"is not JSON, line {problem.lineno}: {problem.msg}.")]
     except ValueError as problem:  # OmegaConf's own, malformed ${...} above all
-        return None, [*found, error(f"cannot be read: {str(problem).splitlines()[0]}.")]
+        return None, [*findings, error(f"cannot be read: {str(problem).splitlines()[0]}.")]
     if not isinstance(values, dict):
         what = "is empty" if values is None else f"holds a {type(values).__name__}"
-        return None, [*found, error(f"{what}, not keys and values. Expected {KINDS}.")]
+        return None, [*findings, error(f"{what}, not keys and values. Expected {KINDS}.")]
     for key in [key for key in values if not isinstance(key, str)]:
-        found.append(error(f"this key is a {type(key).__name__}, not a name. Remove it.", str(key)))
+        findings.append(
+            error(f"this key is a {type(key).__name__}, not a name. Remove it.", str(key))
+        )
         del values[key]
     kind = kind_of(values)
     if kind is None:
-        return None, [*found, error(f"is of no known kind. Expected {KINDS}.")]
+        return None, [*findings, error(f"is of no known kind. Expected {KINDS}.")]
     config = Config(file, kind, values)
     if config.is_recipe and file.suffix == ".json":
-        found.append(error("llamafactory-cli 0.9.5 cannot read JSON recipes. Write it as YAML."))
-    return config, found
+        findings.append(error("llamafactory-cli 0.9.5 cannot read JSON recipes. Write it as YAML."))
+    return config, findings
 
 
-def _yaml(text: str, found: list[Finding], file: Path) -> Any:
+def _yaml(text: str, findings: list[Finding], file: Path) -> Any:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
         return None
@@ -131,10 +135,10 @@ def _yaml(text: str, found: list[Finding], file: Path) -> Any:
     duplicates = list(_drop_duplicates(root))
     for key, first, last in duplicates:
         message = (
-            f"is given twice, on lines {first} and {last}, and LLaMA-Factory refuses to read the "
-            f"file. Remove one of the two."
+            f"is set twice, on lines {first} and {last}, and LLaMA-Factory rejects the file. "
+            "Remove one of them."
         )
-        found.append(Finding(file, "error", key, message))
+        findings.append(Finding(file, "error", key, message))
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -147,19 +151,19 @@ def _yaml(text: str, found: list[Finding], file: Path) -> Any:
 
 
 def _drop_duplicates(
-    node: yaml.Node, path: str = "", seen: frozenset[int] = frozenset()
+    node: yaml.Node, path: str = "", ancestors: frozenset[int] = frozenset()
 ) -> Iterator[tuple[str, int, int]]:
-    """(dotted key, first line, second line) of keys given twice; only the last one stays."""
-    if id(node) in seen:  # an alias inside of what it names
+    """(dotted key, first line, second line) of duplicate keys; removes all but the last."""
+    if id(node) in ancestors:  # an alias of a node that contains it
         return
-    seen |= {id(node)}
+    ancestors |= {id(node)}
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            yield from _drop_duplicates(child, path, seen)
+            yield from _drop_duplicates(child, path, ancestors)
     if not isinstance(node, yaml.MappingNode):
         return
     lines: dict[str, int] = {}
-    kept: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for position, (key, value) in enumerate(node.value):
         is_name = isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"
         name = str(key.value) if is_name else f"\0{position}"
@@ -167,19 +171,19 @@ def _drop_duplicates(
         if name in lines:
             yield f"{path}{name}", lines[name], line
         lines[name] = line
-        kept[name] = (key, value)
-    node.value = list(kept.values())
-    for name, (_, value) in kept.items():
-        yield from _drop_duplicates(value, f"{path}{name}.", seen)
+        entries[name] = (key, value)
+    node.value = list(entries.values())
+    for name, (_, value) in entries.items():
+        yield from _drop_duplicates(value, f"{path}{name}.", ancestors)
 
 
-def _json(text: str, found: list[Finding], file: Path) -> Any:
+def _json(text: str, findings: list[Finding], file: Path) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key, value in items:
             if key in values:
-                message = "is given twice; only the last value counts. Remove one of the two."
-                found.append(Finding(file, "error", key, message))
+                message = "is set twice; only the last value counts. Remove one of them."
+                findings.append(Finding(file, "error", key, message))
             values[key] = value
         return values
 

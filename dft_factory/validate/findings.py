@@ -1,4 +1,4 @@
-"""One thing wrong with one file, and how a list of them is shown."""
+"""A problem in a configuration file, and how a list of them is printed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with ``key`` of ``file``, and what mends it.
+    """What is wrong with ``key`` of ``file``, and the fix.
 
-    ``key`` names several keys, joined by ``, ``, where they clash with one another, and is ``-``
-    where the whole file is meant. An error stops a run or makes it train something else than
-    asked; a warning may depend on this machine.
+    ``key`` is several keys, joined by ``, ``, if they conflict, and ``-`` for the file as a whole.
+    An error stops a run or makes it train something else than asked; a warning may depend on this
+    machine.
     """
 
     file: Path
@@ -40,11 +40,11 @@ def exit_status(findings: Iterable[Finding]) -> int:
 
 
 def render_text(findings: Sequence[Finding]) -> str:
-    """One line a finding, ``file: key: message``; empty where nothing was found."""
+    """One line per finding, ``file: key: message``; empty if there are none."""
     return "".join(f"{finding}\n" for finding in findings)
 
 
 def near(value: object, choices: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the choice nearest to ``value``, or nothing."""
-    found = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.7)
-    return f" Did you mean {found[0]!r}?" if found else ""
+    matches = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.7)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,4 +1,4 @@
-"""Run by the worker: DeepSpeed and accelerate configurations, judged by their own readers."""
+"""Check DeepSpeed and accelerate configurations with their own parsers; runs in the worker."""
 
 from __future__ import annotations
 
@@ -18,43 +18,45 @@ NOT_INSTALLED = (ImportError, importlib.metadata.PackageNotFoundError)
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of an exception, without line breaks."""
+    is_package = isinstance(error, importlib.metadata.PackageNotFoundError)
+    text = str(error.args[0] if is_package and error.args else error)  # its str() adds a preamble
+    return " ".join(text.split()) or type(error).__name__
 
 
 def check_accelerate(values: Mapping[str, Any]) -> Iterator[Verdict]:
-    """What ``accelerate launch --config_file`` would say, and what it silently swallows."""
+    """What ``accelerate launch --config_file`` rejects, and what it ignores in silence."""
     from accelerate.commands.config.config_args import ClusterConfig
     from accelerate.commands.launch import launch_command_parser
 
-    left = dict(values)
+    settings = dict(values)
     known = set(ClusterConfig.__dataclass_fields__) | {"fp16", "dynamo_backend"}
     for key in [key for key in values if key not in known]:
         yield "error", key, f"is no setting of accelerate.{near(key, known)}"
-        del left[key]
+        del settings[key]
     options = {action.dest for action in launch_command_parser()._actions}
     for part, prefix in (("fsdp_config", "fsdp_"), ("parallelism_config", "parallelism_config_")):
-        given = values.get(part)
-        for key, value in given.items() if isinstance(given, dict) else ():
+        section = values.get(part)
+        for key, value in section.items() if isinstance(section, dict) else ():
             full = key if key.startswith(prefix) else f"{prefix}{key}"
-            where = f"{part}.{key}"
+            path = f"{part}.{key}"
             if full not in options:
                 hint = near(full, [option for option in options if option.startswith(prefix)])
-                yield "error", where, f"is no setting of accelerate, which ignores it.{hint}"
+                yield "error", path, f"is no setting of accelerate, which ignores it.{hint}"
             elif re.search(r"_(cp|sp|tp)_size$", full) and value not in (1, None):
                 message = (
                     f"{value!r}: transformers computes the loss itself under this parallelism, so "
                     "finetuning_type: dft is refused. Set it to 1 for DFT."
                 )
-                yield "warning", where, message
+                yield "warning", path, message
     try:
-        ClusterConfig(**ClusterConfig.process_config(left))
+        ClusterConfig(**ClusterConfig.process_config(settings))
     except Exception as error:
-        yield "error", WHOLE, f"accelerate refuses it: {one_line(error)}"
+        yield "error", WHOLE, f"accelerate rejects it: {one_line(error)}"
 
 
 def check_deepspeed(values: Mapping[str, Any]) -> Iterator[Verdict]:
-    """The ZeRO part by DeepSpeed's own model; ``auto`` is the Trainer's to fill in."""
+    """Check the ZeRO section with DeepSpeed's own model; the Trainer fills in ``auto``."""
     zero = values.get("zero_optimization", {})
     if not isinstance(zero, dict):
         yield "error", "zero_optimization", f"{zero!r} is not a mapping."
@@ -72,8 +74,8 @@ def check_deepspeed(values: Mapping[str, Any]) -> Iterator[Verdict]:
 
     try:
         model(**{key: value for key, value in zero.items() if value != "auto"})
-    except ValidationError as problems:
-        for problem in problems.errors():
+    except ValidationError as error:
+        for problem in error.errors():
             names = [str(part) for part in problem["loc"]]
             if problem["type"] == "extra_forbidden":
                 message = f"is no setting of DeepSpeed.{near(names[-1], model.model_fields)}"
@@ -83,33 +85,47 @@ def check_deepspeed(values: Mapping[str, Any]) -> Iterator[Verdict]:
 
 
 @contextlib.contextmanager
-def zero_in_force(settings: Any) -> Iterator[Verdict | None]:
-    """transformers believes that these DeepSpeed settings are in force; or says why it cannot.
+def deepspeed_active(settings: Any) -> Iterator[Verdict | None]:
+    """Make transformers see these DeepSpeed settings; yields the problem, if there is one.
 
-    ``None`` is no DeepSpeed at all.
+    ``None`` means no DeepSpeed.
     """
     if settings is None:
         yield None
         return
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    trouble: Verdict | None = None
-    in_force = None  # transformers keeps a weak reference: ours keeps it alive
+    problem: Verdict | None = None
+    active = None  # transformers holds only a weak reference
     try:
-        in_force = HfDeepSpeedConfig(settings)
+        active = HfDeepSpeedConfig(settings)
     except NOT_INSTALLED as error:
-        trouble = ("warning", "deepspeed", f"is not installed here: {one_line(error)}")
+        problem = ("warning", "deepspeed", f"is not installed here: {one_line(error)}")
     except Exception as error:
-        trouble = ("error", "deepspeed", f"cannot be read: {one_line(error)}")
+        problem = ("error", "deepspeed", f"cannot be read: {one_line(error)}")
     try:
-        yield trouble
+        yield problem
     finally:
-        del in_force
+        del active
         unset_hf_deepspeed_config()
 
 
-def against_recipe(settings: Any, training: Any) -> Iterator[Verdict]:
-    """DeepSpeed settings that contradict the parsed TrainingArguments of a recipe."""
+def against_recipe(
+    settings: Any, training: Any, finetuning: Any, problem: Verdict | None
+) -> Iterator[Verdict]:
+    """Conflicts of DeepSpeed settings with parsed arguments; ``problem`` as above."""
+    if finetuning.use_galore or finetuning.use_apollo:
+        yield "error", "deepspeed", "does not combine with GaLore or APOLLO. Remove one of them."
+    if training.use_cpu:
+        message = (
+            "accelerate starts no DeepSpeed with use_cpu: true: each process would train alone. "
+            "Remove use_cpu; without a GPU, DS_ACCELERATOR=cpu has the same effect."
+        )
+        yield "error", "use_cpu, deepspeed", message
+    yield "warning", "deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."
+    if problem is not None:
+        yield problem
+        return
     from transformers.integrations.deepspeed import (
         HfTrainerDeepSpeedConfig,
         unset_hf_deepspeed_config,
@@ -119,8 +135,8 @@ def against_recipe(settings: Any, training: Any) -> Iterator[Verdict]:
         config = HfTrainerDeepSpeedConfig(settings)
         config.trainer_config_process(training)
         if config.mismatches:
-            listed = "; ".join(line.strip("- ") for line in config.mismatches)
-            yield "error", "deepspeed", f"contradicts the recipe: {listed}. Write 'auto' there."
+            mismatches = "; ".join(line.strip("- ") for line in config.mismatches)
+            yield "error", "deepspeed", f"contradicts the recipe: {mismatches}. Write 'auto' there."
     except Exception as error:
         yield "error", "deepspeed", f"cannot be used: {one_line(error)}"
     finally:

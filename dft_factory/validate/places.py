@@ -1,7 +1,7 @@
-"""What a recipe points at on disk: data sets, models, a DeepSpeed file, media folders.
+"""What a recipe names on disk: data sets, models, a DeepSpeed file.
 
-LLaMA-Factory takes relative paths from where it is started. That is meant to be the project: the
-current folder is tried first, then the nearest folder above the recipe that looks like one.
+LLaMA-Factory resolves relative paths against its working directory, usually the project root. Here:
+the current folder first, then the nearest folder above the recipe that looks like a project.
 """
 
 from __future__ import annotations
@@ -19,22 +19,27 @@ _REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_f
 
 
 def check_places(config: Config) -> Iterator[Finding]:
-    """Findings about everything the recipe points at that is missing or cannot be meant."""
+    """Findings about the paths and names of the recipe that are missing or unusable."""
     yield from _check_models(config)
     if config.kind == "train":
         yield from _check_deepspeed(config)
         yield from _check_datasets(config)
 
 
+def is_remote(dataset_dir: str) -> bool:
+    """Whether LLaMA-Factory looks for its data sets on a hub."""
+    return dataset_dir.startswith(("ONLINE", "REMOTE:"))
+
+
 def resolve(config: Config, place: str) -> Path:
-    """Where a path of the recipe leads; the place where it was expected first if nowhere."""
+    """The path that LLaMA-Factory would open; relative to the current folder if none exists."""
     path = Path(place)
     if path.is_absolute():
         return path
     for folder in config.file.resolve().parents:
         if any((folder / mark).exists() for mark in _PROJECT_MARKS):
-            found = folder / path
-            return found if found.exists() and not path.exists() else path
+            candidate = folder / path
+            return candidate if candidate.exists() and not path.exists() else path
     return path
 
 
@@ -47,7 +52,7 @@ def _error(config: Config, key: str, message: str) -> Finding:
 
 
 def _names(value: Any) -> list[str]:
-    """The names that a key with commas, or a list, gives."""
+    """Names in comma-separated text or a list."""
     if isinstance(value, str):
         return [name.strip() for name in value.split(",") if name.strip()]
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
@@ -59,12 +64,12 @@ def _check_models(config: Config) -> Iterator[Finding]:
         for name in _names(config.values.get(key)):
             if _looks_local(config, name) and not resolve(config, name).exists():
                 yield _warning(
-                    config, key, f"{name!r} is not here yet. Train, download or make it first."
+                    config, key, f"{name!r} is not here yet. Train, download or create it first."
                 )
 
 
 def _looks_local(config: Config, name: str) -> bool:
-    """Hub ids are ``name`` or ``owner/name``; anything else, or in a folder of ours, is a path."""
+    """Whether it is a path, not a hub id (``name`` or ``owner/name``)."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         return True
     first, slash, _ = name.partition("/")
@@ -80,27 +85,27 @@ def _check_deepspeed(config: Config) -> Iterator[Finding]:
             yield _error(
                 config,
                 "deepspeed",
-                f"there is no file {place!r}. Give its path from the folder that llamafactory-cli "
-                "is started in.",
+                f"there is no file {place!r}. Write its path relative to the folder where "
+                "llamafactory-cli is started.",
             )
 
 
 def _check_datasets(config: Config) -> Iterator[Finding]:
     folder = config.values.get("dataset_dir", "data")
-    asked = [
+    names = [
         (key, name)
         for key in ("dataset", "eval_dataset")
         for name in _names(config.values.get(key))
     ]
-    if not asked or not isinstance(folder, str) or folder.startswith(("ONLINE", "REMOTE:")):
+    if not names or not isinstance(folder, str) or is_remote(folder):
         return
     info = resolve(config, folder) / "dataset_info.json"
     if not info.exists():
-        names = list(dict.fromkeys(name for _, name in asked))
+        missing = list(dict.fromkeys(name for _, name in names))
         yield _warning(
             config,
             "dataset_dir",
-            f"there is no {Path(folder) / info.name}: not here yet. {_prepare(names, folder)}",
+            f"there is no {Path(folder) / info.name}: not here yet. {_prepare(missing, folder)}",
         )
         return
     try:
@@ -111,7 +116,7 @@ def _check_datasets(config: Config) -> Iterator[Finding]:
     if not isinstance(known, dict):
         yield _error(config, "dataset_dir", f"{Path(folder) / info.name} is not a JSON object.")
         return
-    for key, name in asked:
+    for key, name in names:
         if name not in known:
             yield _error(
                 config,
@@ -139,19 +144,21 @@ def _check_entry(
     if any(remote in entry for remote in _REMOTE_KEYS) or not isinstance(file_name, str):
         return
     if not (folder / file_name).exists():
-        given = config.values.get("dataset_dir", "data")
+        parent = config.values.get("dataset_dir", "data")
         yield _warning(
             config,
             key,
-            f"{name!r}: {Path(given) / file_name} is not here yet. {_prepare([name], given)}",
+            f"{name!r}: {Path(parent) / file_name} is not here yet. {_prepare([name], parent)}",
         )
 
 
 def _prepare(names: list[str], folder: str) -> str:
-    """The command that makes the data set, where it is one of those that we make."""
+    """The command that creates the data set, if it is one of ours."""
     from dft_factory.data.prepare import CONVERTERS
 
     ours = [name for name in names if name in CONVERTERS]
     if not ours:
         return "Put it there before training."
-    return f"Make it: `dft-factory data prepare {ours[0]} --source PATH_OR_HUB_ID --out {folder}`."
+    return (
+        f"Create it: `dft-factory data prepare {ours[0]} --source PATH_OR_HUB_ID --out {folder}`."
+    )

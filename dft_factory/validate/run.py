@@ -1,4 +1,4 @@
-"""All checks of all files, put together."""
+"""Run all checks on all files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dft_factory.errors import MissingDependencyError, UpstreamContractError
 from dft_factory.patch.table import SUPPORTED_LLAMAFACTORY
 from dft_factory.validate.files import Config, read
 from dft_factory.validate.findings import Finding
-from dft_factory.validate.places import check_places, resolve
+from dft_factory.validate.places import check_places, is_remote, resolve
 from dft_factory.validate.twins import check_twins
 
 WORKER_SECONDS = 600
@@ -23,31 +23,30 @@ OTHER_TRAINERS = ("USE_V1", "USE_MCA", "USE_KT")
 
 
 def validate_files(paths: Sequence[Path]) -> list[Finding]:
-    """Everything wrong with these files, file by file in the order given.
+    """All findings, file by file in the order of ``paths``.
 
-    Takes 10 to 20 s for any number of files, the time in which LLaMA-Factory is imported; none of
-    it if no file can be read.
+    Takes 10 to 20 s for any number of files, most of it to import LLaMA-Factory.
 
     Raises:
         MissingDependencyError: LLaMA-Factory is not installed.
         UpstreamContractError: LLaMA-Factory cannot be imported.
     """
     paths = list(dict.fromkeys(paths))
-    found: dict[Path, list[Finding]] = {path: [] for path in paths}
+    findings: dict[Path, list[Finding]] = {path: [] for path in paths}
     configs: list[Config] = []
     for path in paths:
         config, problems = read(path)
-        found[path] += problems
+        findings[path] += problems
         if config is not None:
             configs.append(config)
     for finding in _ask_llamafactory(configs):
-        found[finding.file].append(finding)
+        findings[finding.file].append(finding)
     for config in configs:
         if config.is_recipe:
-            found[config.file] += check_places(config)
+            findings[config.file] += check_places(config)
     for finding in check_twins(configs):
-        found.setdefault(finding.file, []).append(finding)
-    return [finding for each in found.values() for finding in dict.fromkeys(each)]
+        findings.setdefault(finding.file, []).append(finding)
+    return [finding for group in findings.values() for finding in dict.fromkeys(group)]
 
 
 def _ask_llamafactory(configs: Sequence[Config]) -> list[Finding]:
@@ -55,7 +54,7 @@ def _ask_llamafactory(configs: Sequence[Config]) -> list[Finding]:
         return []
     if importlib.util.find_spec("llamafactory") is None:
         raise MissingDependencyError(
-            "validate asks LLaMA-Factory itself, which is not installed. "
+            "validate needs LLaMA-Factory, which is not installed. "
             f"`pip install llamafactory=={SUPPORTED_LLAMAFACTORY[-1]}`"
         )
     answers = _run_worker([_job(config) for config in configs])
@@ -73,33 +72,37 @@ def _job(config: Config) -> dict[str, Any]:
         deepspeed = str(place.resolve()) if place.is_file() else None
     model = config.values.get("model_name_or_path")
     folder = resolve(config, model).resolve() if isinstance(model, str) else None
+    values = dict(config.values)
+    data = values.get("dataset_dir", "data")
+    if config.kind == "train" and isinstance(data, str) and not is_remote(data):
+        values["dataset_dir"] = str(resolve(config, data).resolve())
     return {
         "kind": config.kind,
-        "values": config.values,
+        "values": values,
         "deepspeed": deepspeed,
         "model": str(folder) if folder is not None and folder.is_dir() else None,
     }
 
 
 def _environment() -> dict[str, str]:
-    """One process, at most one GPU, no network: the verdict must not depend on the shell."""
-    kept = {
+    """One process, at most one GPU, no network: results must not depend on the shell."""
+    environment = {
         key: value
         for key, value in os.environ.items()
         if key not in (*OTHER_TRAINERS, "ALLOW_EXTRA_ARGS", "FORCE_TORCHRUN")
         and key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
         and not key.startswith("ACCELERATE_")
     }
-    visible = kept.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    kept.update(CUDA_VISIBLE_DEVICES=visible, HF_HUB_OFFLINE="1", PYTHONIOENCODING="utf-8")
-    return kept
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment.update(CUDA_VISIBLE_DEVICES=visible, HF_HUB_OFFLINE="1", PYTHONIOENCODING="utf-8")
+    return environment
 
 
 def _run_worker(jobs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     from dft_factory.validate.worker import MARK
 
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-P", "-m", "dft_factory.validate.worker"],
             input=json.dumps(jobs),
             env=_environment(),
@@ -112,14 +115,14 @@ def _run_worker(jobs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         )
     except subprocess.TimeoutExpired as error:
         raise UpstreamContractError(
-            f"LLaMA-Factory took more than {WORKER_SECONDS} s over these files. Try fewer."
+            f"LLaMA-Factory took more than {WORKER_SECONDS} s for these files. Try fewer."
         ) from error
-    for line in done.stdout.splitlines():
+    for line in process.stdout.splitlines():
         if line.startswith(MARK):
             answers: list[list[Any]] = json.loads(line.removeprefix(MARK))
             return answers
-    said = done.stderr.strip().splitlines()
+    stderr = process.stderr.strip().splitlines()
     raise UpstreamContractError(
-        f"LLaMA-Factory cannot be asked (exit status {done.returncode}: "
-        f"{said[-1] if said else 'it said nothing'}). Run `dft-factory doctor`."
+        f"LLaMA-Factory cannot be run (exit status {process.returncode}: "
+        f"{stderr[-1] if stderr else 'no message'}). Run `dft-factory doctor`."
     )

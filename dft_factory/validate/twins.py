@@ -1,6 +1,6 @@
-"""SFT and DFT twins: recipes of one folder whose names differ in that word alone.
+"""SFT and DFT twins: two recipes of one folder whose file names differ only in that word.
 
-A comparison says something about DFT only if the two runs differ in nothing but the weight.
+A comparison measures DFT only if the two runs differ in nothing but the weight.
 """
 
 from __future__ import annotations
@@ -15,68 +15,52 @@ from dft_factory.validate.findings import Finding
 
 MAY_DIFFER = frozenset({"finetuning_type", "dft_weight", "output_dir", "run_name"})
 _WORD = re.compile(r"(?<![a-z0-9])(sft|dft)(?![a-z0-9])")
-_ABSENT = "nothing"
 
 
 def check_twins(configs: Iterable[Config]) -> Iterator[Finding]:
-    """Findings about every pair of which at least one was asked about, on the DFT recipe."""
-    asked = {config.file.resolve(): config for config in configs if config.kind == "train"}
-    seen: set[Path] = set()
-    for path, config in asked.items():
-        word = _WORD.search(path.name)
-        if word is None:
-            continue
-        names = {
-            each: path.with_name(f"{path.name[: word.start()]}{each}{path.name[word.end() :]}")
-            for each in ("sft", "dft")
-        }
-        if names["dft"] in seen:
-            continue
-        seen.add(names["dft"])
-        other = names["sft" if word[0] == "dft" else "dft"]
-        twin = asked.get(other)
-        if twin is None and other.is_file():
-            twin, _ = read(other)
-        if twin is not None and twin.kind == "train":
-            pair = {word[0]: config, "sft" if word[0] == "dft" else "dft": twin}
-            yield from _compare(pair["sft"], pair["dft"])
+    """Findings on the DFT recipe of each pair with at least one member in ``configs``."""
+    recipes = {config.file.resolve(): config for config in configs if config.kind == "train"}
+    pairs = dict.fromkeys(
+        tuple(path.with_name(_WORD.sub(word, path.name, count=1)) for word in ("sft", "dft"))
+        for path in recipes
+        if _WORD.search(path.name)
+    )
+    for pair in pairs:
+        sft, dft = (recipes.get(path) or _read_recipe(path) for path in pair)
+        if sft and dft:
+            yield from _compare(sft, dft)
+
+
+def _read_recipe(path: Path) -> Config | None:
+    config, _ = read(path) if path.is_file() else (None, [])
+    return config if config is not None and config.kind == "train" else None
 
 
 def _shown(values: dict[str, Any], key: str) -> str:
-    return repr(values[key]) if key in values else _ABSENT
+    return repr(values[key]) if key in values else "nothing"
 
 
 def _compare(sft: Config, dft: Config) -> Iterator[Finding]:
-    other = sft.file.name
-
-    def warning(key: str, message: str) -> Finding:
-        return Finding(dft.file, "warning", key, message)
-
-    for key in [*dft.values, *(key for key in sft.values if key not in dft.values)]:
-        if key not in MAY_DIFFER and _shown(sft.values, key) != _shown(dft.values, key):
-            yield warning(
-                key,
-                f"{_shown(dft.values, key)} here and {_shown(sft.values, key)} in its twin "
-                f"{other}: the comparison would be of that, too. Make them equal.",
+    twin = sft.file.name
+    for key in dict.fromkeys([*dft.values, *sft.values]):
+        here, there = _shown(dft.values, key), _shown(sft.values, key)
+        if key not in MAY_DIFFER and here != there:
+            message = (
+                f"{here} here and {there} in its twin {twin}: the comparison would measure that, "
+                "too. Make them equal."
             )
-    types = {name: str(each.values.get("finetuning_type")) for name, each in _pair(sft, dft)}
-    wanted = re.sub(r"^dft(?![a-z0-9])", "sft", types["dft"])
-    if not types["dft"].startswith("dft") or types["sft"] != wanted:
-        yield warning(
-            "finetuning_type",
-            f"{types['dft']!r} here and {types['sft']!r} in its twin {other}. Twins are dft and "
-            "sft, or dft_lora and sft_lora, and so on: the same method, the same normalisation.",
+            yield Finding(dft.file, "warning", key, message)
+    types = [str(config.values.get("finetuning_type")) for config in (sft, dft)]
+    if not types[1].startswith("dft") or types[0] != re.sub(r"^dft(?![a-z0-9])", "sft", types[1]):
+        message = (
+            f"{types[1]!r} here and {types[0]!r} in its twin {twin}. Twins are dft and sft, or "
+            "dft_lora and sft_lora, and so on: the same method, the same normalisation."
         )
-    place = dft.values.get("output_dir")
-    if place is not None and place == sft.values.get("output_dir"):
-        yield Finding(
-            dft.file,
-            "error",
-            "output_dir",
-            f"{place!r} is that of its twin {other}, too: the second run would go on from the "
-            "checkpoints of the first. Give each its own.",
+        yield Finding(dft.file, "warning", "finetuning_type", message)
+    folder = dft.values.get("output_dir")
+    if folder is not None and folder == sft.values.get("output_dir"):
+        message = (
+            f"{folder!r} is also the output_dir of its twin {twin}: the second run would resume "
+            "from the checkpoints of the first. Use a different one for each."
         )
-
-
-def _pair(sft: Config, dft: Config) -> tuple[tuple[str, Config], tuple[str, Config]]:
-    return ("sft", sft), ("dft", dft)
+        yield Finding(dft.file, "error", "output_dir", message)

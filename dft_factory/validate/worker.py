@@ -1,7 +1,7 @@
-"""Started once by ``validate``: what only LLaMA-Factory and its libraries know.
+"""Subprocess of ``validate``: the checks that need LLaMA-Factory and its libraries.
 
-Reads a JSON list of jobs from stdin, imports LLaMA-Factory with the patches on, and writes one
-marked line of JSON: for every job a list of ``[severity, key, message]``.
+Reads a JSON list of jobs from stdin, imports LLaMA-Factory with the patches, and writes one line of
+JSON after a mark: for each job a list of ``[severity, key, message]``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dft_factory.errors import ConfigError, DftFactoryError
-from dft_factory.validate.blame import ESSENTIAL, Refusal, every_refusal, named_in
+from dft_factory.errors import ConfigError
 from dft_factory.validate.fields import check_values, fields_of
 from dft_factory.validate.findings import WHOLE, near
 from dft_factory.validate.launchers import (
@@ -23,20 +22,12 @@ from dft_factory.validate.launchers import (
     against_recipe,
     check_accelerate,
     check_deepspeed,
+    deepspeed_active,
     one_line,
-    zero_in_force,
 )
+from dft_factory.validate.parser_errors import parse_errors, verdict_of
 
 MARK = "dft-factory validate: "
-
-MACHINE = (
-    (
-        "Output directory already exists",
-        "output_dir",
-        "it holds a trained model already. Move that away, or name another folder.",
-    ),
-)
-"""Refusals that depend on this machine: what LLaMA-Factory says, the key meant, what we say."""
 
 
 class RecipeChecks:
@@ -56,7 +47,7 @@ class RecipeChecks:
         parsers: dict[tuple[type, ...], Any] = {}
 
         def cached(classes: list[type]) -> Any:
-            """Building one takes longer than parsing with it, and blame parses often."""
+            """Building one takes longer than parsing with it, and a recipe is parsed often."""
             key = tuple(classes)
             if key not in parsers:
                 parsers[key] = HfArgumentParser(classes)
@@ -67,23 +58,34 @@ class RecipeChecks:
             "tf32": is_torch_tf32_available(),
             "any": torch.cuda.is_available(),
         }
-        # A recipe is right or wrong on any machine alike; what this one lacks is a warning of ours.
+        # A recipe is valid or not on any machine alike; hardware and packages are warnings below.
         parser.is_torch_bf16_gpu_available = lambda: True
         transformers.training_args.is_torch_bf16_gpu_available = lambda: True
         transformers.training_args.is_torch_tf32_available = lambda: True
         transformers.training_args.enable_tf32 = lambda enable: None
         parser.HfArgumentParser = cached
+        self._not_installed: list[str] = []
+        check_version = parser.check_version
+
+        def collect(*args: Any, **kwargs: Any) -> None:
+            try:
+                check_version(*args, **kwargs)
+            except NOT_INSTALLED as error:
+                self._not_installed.append(one_line(error))
+
+        parser.check_version = collect
         self._parser = parser
         self._templates = list(TEMPLATES)
         self._train = fields_of(parser._TRAIN_ARGS)
         self._infer = fields_of(parser._INFER_ARGS)
 
     def check(self, job: Mapping[str, Any]) -> Iterator[Verdict]:
-        """Everything about one recipe that LLaMA-Factory knows.
+        """All findings of LLaMA-Factory about one recipe.
 
-        A job has ``kind``, ``values``, ``deepspeed`` (the settings or the absolute path of their
-        file; None where the recipe asks for none, or for a file that is not there) and ``model``
-        (the absolute path of its folder; None where it is not on this machine).
+        A job has ``kind``, ``values`` (with an absolute dataset_dir), ``deepspeed`` (the settings
+        or the absolute path of their file; None where the recipe asks for none, or for a file that
+        is not there) and ``model`` (the absolute path of its folder; None where it is not on this
+        machine).
         """
         values: Mapping[str, Any] = job["values"]
         training = job["kind"] == "train"
@@ -91,16 +93,14 @@ class RecipeChecks:
         for verdict in self._check_values(values, training):
             bad.add(verdict[1])
             yield verdict
-        left = {key: value for key, value in values.items() if key not in bad}
-        left.pop("deepspeed", None)
+        rest = {key: value for key, value in values.items() if key not in bad}
+        rest.pop("deepspeed", None)
         if "finetuning_type" in bad:
-            left.pop("dft_weight", None)
-        # What is bad already must not be found missing.
-        for key in ("model_name_or_path", "dataset", "do_train"):
-            if key in bad:
-                left[key] = True if key == "do_train" else "given"
-        yield from self._machine(left)
-        yield from self._parse(left, training, job["deepspeed"], job["model"])
+            rest.pop("dft_weight", None)
+        if "do_train" in bad:
+            rest["do_train"] = True
+        yield from self._machine(rest)
+        yield from self._parse(rest, training, job, bad)
 
     def _check_values(self, values: Mapping[str, Any], training: bool) -> Iterator[Verdict]:
         fields = self._train if training else self._infer
@@ -134,114 +134,110 @@ class RecipeChecks:
         ):
             on_cpu = key.startswith("bf16") and values.get("use_cpu")
             if values.get(key) is True and not self._gpu[needs] and not on_cpu:
-                mend = " On a CPU it needs use_cpu: true." if key.startswith("bf16") else ""
-                yield (
-                    "warning",
-                    key,
-                    f"needs a GPU that can do it, and this machine has none.{mend}",
-                )
+                fix = " On a CPU it needs use_cpu: true." if key.startswith("bf16") else ""
+                message = f"needs a GPU that supports it, and this machine has none.{fix}"
+                yield "warning", key, message
 
     def _parse(
-        self, values: Mapping[str, Any], training: bool, deepspeed: Any, model: str | None
+        self, values: Mapping[str, Any], training: bool, job: Mapping[str, Any], bad: set[str]
     ) -> Iterator[Verdict]:
+        from dft_factory.patch.llamafactory import refuse_empty_stream
+
         parse_args = self._parser.get_train_args if training else self._parser.get_infer_args
+        fields = self._train if training else self._infer
+        deepspeed = job["deepspeed"]
+        config = _model_config(job["model"])
         parsed: list[Any] = []
+        self._not_installed.clear()
 
         def parse(attempt: dict[str, Any]) -> BaseException | None:
             parsed.clear()
             try:
-                parsed.append(parse_args(dict(attempt)))
+                arguments = parse_args(attempt)
+                if training:
+                    refuse_empty_stream(arguments[1], arguments[2])
             except (Exception, SystemExit) as error:
                 return error
+            parsed.append(arguments)
             return None
 
-        with zero_in_force(deepspeed) as trouble:
-            for refusal in every_refusal(parse, values):
-                yield _verdict(refusal, [key for key in self._train if key not in values])
-        if not training or not parsed:
-            return
-        _, _, training_args, finetuning_args, _ = parsed[0]
-        ours = getattr(finetuning_args, "dft_objective", None) is not None
-        if ours and not training_args.average_tokens_across_devices:
-            yield (
-                "warning",
-                "average_tokens_across_devices",
-                "with more than one process, dft and sft are refused without it. Remove it.",
-            )
-        if ours and model is not None and _has_router_loss(Path(model) / "config.json"):
-            yield (
-                "error",
-                "model_name_or_path",
-                "dft and sft would drop the router loss of this mixture-of-experts model, whose "
-                "config.json sets output_router_logits: true. Set it to false.",
-            )
-        if deepspeed is None:
-            return
-        if finetuning_args.use_galore or finetuning_args.use_apollo:
-            yield (
-                "error",
-                "deepspeed",
-                "does not combine with GaLore or APOLLO. Remove one of them.",
-            )
-        if values.get("use_cpu") is True:
-            yield (
-                "error",
-                "use_cpu, deepspeed",
-                "accelerate starts no DeepSpeed on use_cpu: true, so that every process would be "
-                "alone. Remove use_cpu; without a GPU, DS_ACCELERATOR=cpu has the same effect.",
-            )
-        yield "warning", "deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."
-        if trouble is not None:
-            yield trouble
-        else:
-            yield from against_recipe(deepspeed, training_args)
+        with deepspeed_active(deepspeed) as problem:
+            for keys, error in parse_errors(parse, values, fields):
+                if not bad.intersection(keys):  # reported already
+                    yield verdict_of(keys, error)
+            if parsed:
+                yield from _check_quantization(parsed[0][0], config, training)
+        for message in dict.fromkeys(self._not_installed):
+            yield "warning", WHOLE, f"needs a package that is not installed here: {message}"
+        if not parsed:
+            message = "LLaMA-Factory's parser stops at the error above. Fix it and validate again."
+            yield "warning", WHOLE, message
+        elif training:
+            _, _, training_args, finetuning_args, _ = parsed[0]
+            yield from _check_training(training_args, finetuning_args, config)
+            if deepspeed is not None:
+                yield from against_recipe(deepspeed, training_args, finetuning_args, problem)
+
+
+def _check_training(training: Any, finetuning: Any, config: Mapping[str, Any]) -> Iterator[Verdict]:
+    """What the trainer refuses only with several processes or with the loaded model."""
+    if getattr(finetuning, "dft_objective", None) is None:
+        return
+    if not training.average_tokens_across_devices:
+        message = "with more than one process, dft and sft are refused without it. Remove it."
+        yield "warning", "average_tokens_across_devices", message
+    parts = (config, config.get("text_config"))
+    if any(isinstance(part, dict) and part.get("output_router_logits") for part in parts):
+        message = (
+            "dft and sft would drop the router loss of this mixture-of-experts model, whose "
+            "config.json sets output_router_logits: true. Set it to false."
+        )
+        yield "error", "model_name_or_path", message
 
 
 def _check_selection(values: Mapping[str, Any]) -> Iterator[Verdict]:
     from dft_factory.objectives import select, split_finetuning_type
 
-    asked = values.get("finetuning_type", "lora")  # LLaMA-Factory's default
+    name = values.get("finetuning_type", "lora")  # LLaMA-Factory's default
     key = "finetuning_type"
     try:
-        split_finetuning_type(asked)
+        split_finetuning_type(name)
         key = "dft_weight"
-        select(asked, values.get("dft_weight"))
+        select(name, values.get("dft_weight"))
     except ConfigError as error:
         yield "error", key, str(error).removeprefix(f"{key}: ")
 
 
-def _has_router_loss(file: Path) -> bool:
-    """As the trainer's own refusal has it, which looks at the loaded model."""
+def _model_config(folder: str | None) -> dict[str, Any]:
+    """The model's config.json; empty if it is not on this machine or cannot be read."""
+    if folder is None:
+        return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    if not isinstance(config, dict):
-        return False
-    parts = (config, config.get("text_config"))
-    return any(isinstance(part, dict) and part.get("output_router_logits") for part in parts)
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
-def _verdict(refusal: Refusal, absent: Iterable[str]) -> Verdict:
-    error = refusal.error
-    text = one_line(error)
-    keys = refusal.keys
-    if set(keys) <= set(ESSENTIAL) and not named_in(text, keys):
-        keys = tuple(named_in(text, absent)[:1]) or keys  # wanted, and not there
-    key = ", ".join(keys) or WHOLE
-    if isinstance(error, DftFactoryError):
-        return "error", key, text
-    for said, meant, instead in MACHINE:
-        if said in text:
-            return "warning", meant, instead
-    if isinstance(error, NOT_INSTALLED):
-        return "warning", key, f"needs something that is not installed here: {text}"
-    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-    return "error", key, f"LLaMA-Factory refuses it: {kind}{text}"
+def _check_quantization(
+    model_args: Any, config: Mapping[str, Any], training: bool
+) -> Iterator[Verdict]:
+    """What LLaMA-Factory checks only when it loads the model."""
+    from llamafactory.model.model_utils.quantization import configure_quantization
+    from transformers import PretrainedConfig
+
+    if model_args.export_quantization_bit is not None:
+        return  # would read its calibration data
+    key = "model_name_or_path" if config.get("quantization_config") else "quantization_bit"
+    stand_in = PretrainedConfig(quantization_config=config.get("quantization_config"))
+    try:
+        configure_quantization(stand_in, None, model_args, training, {})
+    except Exception as error:
+        yield verdict_of((key,), error)
 
 
 def judge(jobs: list[dict[str, Any]]) -> list[list[Verdict]]:
-    """Verdicts of every job, in order."""
+    """Verdicts of each job, in order."""
     recipes: RecipeChecks | None = None
     answers: list[list[Verdict]] = []
     for job in jobs:
@@ -257,11 +253,11 @@ def judge(jobs: list[dict[str, Any]]) -> list[list[Verdict]]:
 
 def _main() -> None:
     jobs = json.load(sys.stdin)
-    # Libraries print what they please; the answer goes to the true stdout alone.
+    # Libraries print to stdout, too: only the answer goes to the original one.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
         os.dup2(2, 1)
         answer.write(f"{MARK}{json.dumps(judge(jobs))}\n")
-    os._exit(0)  # threads and atexit hooks of what was imported have no say
+    os._exit(0)  # skips the threads and atexit hooks of the libraries
 
 
 if __name__ == "__main__":

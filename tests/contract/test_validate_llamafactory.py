@@ -24,7 +24,7 @@ use_cpu: true
 bf16: true
 report_to: none
 """
-NO_GPU = "needs a GPU that can do it, and this machine has none."
+NO_GPU = "needs a GPU that supports it, and this machine has none."
 DFT = "finetuning_type: 'dft'"
 
 FILES = {
@@ -57,6 +57,17 @@ average_tokens_across_devices: false
 """,
     "stage.yaml": GOOD.replace("stage: sft", "stage: dpo"),
     "theirs.yaml": GOOD + "do_predict: true\nquantization_bit: 4\nfp16: true\n",
+    "streaming.yaml": GOOD + "streaming: true\nval_size: 0.1\n",
+    "streaming_stock.yaml": GOOD.replace("type: dft", "type: full")
+    + "streaming: true\nmax_steps: 3\n",
+    "streaming_good.yaml": GOOD + "streaming: true\nmax_steps: 3\ndataloader_num_workers: 1\n",
+    "quantized.yaml": GOOD.replace("type: dft", "type: dft_lora") + "quantization_bit: 4\n",
+    "quantized_6.yaml": GOOD.replace("type: dft", "type: dft_lora") + "quantization_bit: 6\n",
+    "awq.yaml": GOOD.replace("org/model", "awq").replace("type: dft", "type: dft_lora"),
+    "packages.yaml": GOOD + "use_badam: true\nuse_swanlab: true\n",
+    "trained.yaml": GOOD.replace("runs/one", "runs/full"),
+    "best.yaml": GOOD + "load_best_model_at_end: true\nsave_strategy: steps\n",
+    "stopped.yaml": GOOD + "add_tokens: a\ninfer_backend: vllm\n",
     "nothing.yaml": GOOD.replace("do_train: true\n", ""),
     "missing.yaml": "do_train: true\noutput_dir: runs/x\nuse_cpu: true\n",
     "machine.yaml": GOOD.replace("use_cpu: true", "deepspeed: configs/z3.json")
@@ -105,7 +116,7 @@ learning_rate: 1e-4
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
+def findings(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
     root = tmp_path_factory.mktemp("project")
     (root / "configs").mkdir()
     (root / "data").mkdir()
@@ -114,6 +125,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
     (root / "data/dataset_info.json").write_text(json.dumps(info))
     (root / "moe").mkdir()
     (root / "moe/config.json").write_text(json.dumps({"output_router_logits": True}))
+    (root / "awq").mkdir()
+    quantization = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    (root / "awq/config.json").write_text(json.dumps(quantization))
+    # Where LLaMA-Factory trains without output_dir: no recipe here means it.
+    (root / "trainer_output").mkdir()
+    (root / "trainer_output/model.safetensors").write_text("")
     (root / "runs/full").mkdir(parents=True)
     (root / "runs/full/model.safetensors").write_text("")
     for name, text in FILES.items():
@@ -128,30 +145,38 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
         return validate_files([Path("configs") / name for name in FILES])
 
 
-def _of(found: Sequence[Finding], name: str) -> list[tuple[str, str, str]]:
-    return [(x.severity, x.key, x.message) for x in found if x.file.name == name]
+def _of(findings: Sequence[Finding], name: str) -> list[tuple[str, str, str]]:
+    return [(x.severity, x.key, x.message) for x in findings if x.file.name == name]
 
 
-def _keys(found: Sequence[Finding], name: str) -> list[str]:
-    return [x.key for x in found if x.file.name == name and x.severity == "error"]
+def _keys(findings: Sequence[Finding], name: str) -> list[str]:
+    return [x.key for x in findings if x.file.name == name and x.severity == "error"]
 
 
 @pytest.mark.parametrize(
-    "name", ["good.yaml", "export_good.yaml", "fsdp_good.yaml", "inference.yaml", "z3.json"]
+    "name",
+    [
+        "good.yaml",
+        "export_good.yaml",
+        "fsdp_good.yaml",
+        "inference.yaml",
+        "streaming_good.yaml",
+        "z3.json",
+    ],
 )
-def test_good_files_yield_nothing(found: Sequence[Finding], name: str) -> None:
-    assert _of(found, name) == []
+def test_good_files_yield_nothing(findings: Sequence[Finding], name: str) -> None:
+    assert _of(findings, name) == []
 
 
-def test_errors_of_all_files_come_together(found: Sequence[Finding]) -> None:
-    assert exit_status(found) == 2
-    order = list(dict.fromkeys(x.file.name for x in found))
+def test_errors_of_all_files_come_together(findings: Sequence[Finding]) -> None:
+    assert exit_status(findings) == 2
+    order = list(dict.fromkeys(x.file.name for x in findings))
     assert order == [name for name in FILES if name in order]
     assert len(order) >= 15
 
 
-def test_fields(found: Sequence[Finding]) -> None:
-    assert _of(found, "fields.yaml") == [
+def test_fields(findings: Sequence[Finding]) -> None:
+    assert _of(findings, "fields.yaml") == [
         ("error", "learning_rat", "is no argument of LLaMA-Factory. Did you mean 'learning_rate'?"),
         ("error", "max_steps", "1000.0 is a number, not a whole number. Write 1000."),
         (
@@ -162,21 +187,21 @@ def test_fields(found: Sequence[Finding]) -> None:
         (
             "error",
             "pref_loss",
-            "'simop' is unknown. Choose one of sigmoid, hinge, ipo, kto_pair, orpo, simpo. Did "
+            "'simop' is unknown. Choose from: sigmoid, hinge, ipo, kto_pair, orpo, simpo. Did "
             "you mean 'simpo'?",
         ),
         ("error", "per_device_train_batch_size", "'two' is text, not a whole number."),
     ]
 
 
-def test_template(found: Sequence[Finding]) -> None:
-    ((severity, key, message),) = _of(found, "template.yaml")
+def test_template(findings: Sequence[Finding]) -> None:
+    ((severity, key, message),) = _of(findings, "template.yaml")
     assert (severity, key) == ("error", "template")
     assert message.startswith("'qwne' is unknown to LLaMA-Factory. Did you mean 'qwen'?")
 
 
-def test_the_selection_speaks_with_the_words_of_objectives(found: Sequence[Finding]) -> None:
-    (first, second) = _of(found, "selection.yaml")
+def test_the_selection_speaks_with_the_words_of_objectives(findings: Sequence[Finding]) -> None:
+    (first, second) = _of(findings, "selection.yaml")
     assert first[:2] == ("error", "finetuning_type")
     assert first[2].startswith("'dtf' is unknown. Choose LLaMA-Factory's full, lora, freeze, oft")
     assert second == (
@@ -184,16 +209,16 @@ def test_the_selection_speaks_with_the_words_of_objectives(found: Sequence[Findi
         "dataset",
         "LLaMA-Factory refuses it: Please specify dataset for training.",
     )
-    (weight,) = _of(found, "weight.yaml")
+    (weight,) = _of(findings, "weight.yaml")
     assert weight[1] == "dft_weight"
     assert weight[2].endswith("Did you mean 'token'?")
-    (stock,) = _of(found, "stock.yaml")
+    (stock,) = _of(findings, "stock.yaml")
     assert stock[1] == "dft_weight"
     assert stock[2].startswith("'token' has no effect with finetuning_type: 'full'.")
 
 
-def test_every_refusal_of_ours_at_once(found: Sequence[Finding]) -> None:
-    assert set(_keys(found, "refused.yaml")) == {
+def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
+    assert set(_keys(findings, "refused.yaml")) == {
         "use_dft_loss, use_eaft_loss",
         "use_kt",
         "use_unsloth",
@@ -201,45 +226,143 @@ def test_every_refusal_of_ours_at_once(found: Sequence[Finding]) -> None:
         "label_smoothing_factor",
         "packing, neat_packing",
     }
-    for severity, key, message in _of(found, "refused.yaml"):
+    for severity, key, message in _of(findings, "refused.yaml"):
         if severity == "error":
             assert message.startswith(DFT), key
-    assert [k for s, k, _ in _of(found, "refused.yaml") if s == "warning"] == [
+    assert [k for s, k, _ in _of(findings, "refused.yaml") if s == "warning"] == [
         "average_tokens_across_devices"
     ]
 
 
-def test_another_stage(found: Sequence[Finding]) -> None:
-    ((severity, key, message),) = _of(found, "stage.yaml")
+def test_another_stage(findings: Sequence[Finding]) -> None:
+    ((severity, key, message),) = _of(findings, "stage.yaml")
     assert (severity, key) == ("error", "stage")
     assert message.startswith(f"{DFT} needs stage: sft, not stage: 'dpo'")
 
 
-def test_what_only_llamafactory_knows(found: Sequence[Finding]) -> None:
-    said = {key: text for severity, key, text in _of(found, "theirs.yaml") if severity == "error"}
-    assert said == {
-        "fp16": "LLaMA-Factory refuses it: At most one of fp16 and bf16 can be True, but not both",
-        "do_predict": "LLaMA-Factory refuses it: Please enable `predict_with_generate` to save "
-        "model predictions.",
-        "quantization_bit": "LLaMA-Factory refuses it: Quantization is only compatible with the "
-        "LoRA or OFT method.",
-    }
+def test_what_only_llamafactory_knows(findings: Sequence[Finding]) -> None:
+    errors = [
+        (key, text) for severity, key, text in _of(findings, "theirs.yaml") if severity == "error"
+    ]
+    assert errors == [
+        (key, f"LLaMA-Factory refuses it: {text}")
+        for key, text in (
+            ("fp16, bf16", "At most one of fp16 and bf16 can be True, but not both"),
+            (
+                "predict_with_generate",
+                "Please enable `predict_with_generate` to save model predictions.",
+            ),
+            ("eval_dataset", "Please make sure eval_dataset be provided or val_size >1e-6"),
+            (
+                "quantization_bit",
+                "Quantization is only compatible with the LoRA or OFT method.",
+            ),
+        )
+    ]
 
 
-def test_a_recipe_that_would_do_nothing_or_lacks_what_it_needs(found: Sequence[Finding]) -> None:
-    assert _keys(found, "nothing.yaml") == ["do_train"]
-    ((_, key, message),) = _of(found, "missing.yaml")
-    assert key == "model_name_or_path"
-    assert message == "LLaMA-Factory refuses it: Please provide `model_name_or_path`."
+EMPTY_STREAM = (
+    "streaming: true with dataloader_num_workers: 0 reads no example of here: LLaMA-Factory splits "
+    "local files into dataloader_num_workers shards. Write dataloader_num_workers: 1, or remove "
+    "streaming."
+)
 
 
-def test_what_depends_on_this_machine_is_a_warning(found: Sequence[Finding]) -> None:
-    assert _of(found, "machine.yaml") == [
+def test_a_stream_without_workers_reads_nothing(findings: Sequence[Finding]) -> None:
+    assert _of(findings, "streaming.yaml") == [
+        (
+            "error",
+            "val_size",
+            "LLaMA-Factory refuses it: Streaming mode should have an integer val size.",
+        ),
+        ("error", "dataloader_num_workers", EMPTY_STREAM),
+        (
+            "error",
+            "max_steps",
+            "LLaMA-Factory refuses it: Please specify `max_steps` in streaming mode.",
+        ),
+    ]
+    assert _of(findings, "streaming_stock.yaml") == [
+        ("error", "dataloader_num_workers", EMPTY_STREAM)
+    ]
+
+
+def test_packages_that_only_the_training_run_imports(findings: Sequence[Finding]) -> None:
+    """Right on another machine: a warning, with LLaMA-Factory's own command."""
+    for name, key, package in (
+        ("quantized.yaml", "quantization_bit", "bitsandbytes>=0.39.0"),
+        ("awq.yaml", "model_name_or_path", "autoawq"),
+    ):
+        ((severity, *rest),) = _of(findings, name)
+        assert severity == "warning"
+        assert rest == [key, _not_installed(package)]
+    assert _of(findings, "packages.yaml") == [
+        ("warning", "-", _not_installed(package)) for package in ("badam>=1.2.1", "swanlab")
+    ]
+    assert _of(findings, "quantized_6.yaml") == [
+        (
+            "error",
+            "quantization_bit",
+            "LLaMA-Factory refuses it: Bitsandbytes only accepts 4-bit or 8-bit quantization.",
+        )
+    ]
+
+
+def _not_installed(package: str) -> str:
+    return (
+        f"needs a package that is not installed here: The '{package}' distribution was not found "
+        "and is required by this application. To fix: run `pip install "
+        + package
+        + (" --no-build-isolation`." if package == "autoawq" else "`.")
+    )
+
+
+def test_a_trained_output_dir_is_the_only_thing_wrong(findings: Sequence[Finding]) -> None:
+    assert _of(findings, "trained.yaml") == [
+        (
+            "warning",
+            "output_dir",
+            "it already holds a trained model. Move it away, or name another folder.",
+        )
+    ]
+
+
+def test_the_best_model_needs_evaluations(findings: Sequence[Finding]) -> None:
+    ((severity, key, _),) = _of(findings, "best.yaml")
+    assert severity == "error"
+    assert "load_best_model_at_end" in key.split(", ")
+
+
+def test_a_parser_that_cannot_go_on_says_so(findings: Sequence[Finding]) -> None:
+    assert _of(findings, "stopped.yaml") == [
+        (
+            "error",
+            "-",
+            "LLaMA-Factory refuses it: vLLM/SGLang backend is only available for API, CLI and Web.",
+        ),
+        (
+            "warning",
+            "-",
+            "LLaMA-Factory's parser stops at the error above. Fix it and validate again.",
+        ),
+    ]
+
+
+def test_a_recipe_that_would_do_nothing_or_lacks_what_it_needs(findings: Sequence[Finding]) -> None:
+    assert _keys(findings, "nothing.yaml") == ["do_train"]
+    assert [(key, message) for _, key, message in _of(findings, "missing.yaml")] == [
+        ("model_name_or_path", "LLaMA-Factory refuses it: Please provide `model_name_or_path`."),
+        ("dataset", "LLaMA-Factory refuses it: Please specify dataset for training."),
+    ]
+
+
+def test_what_depends_on_this_machine_is_a_warning(findings: Sequence[Finding]) -> None:
+    assert _of(findings, "machine.yaml") == [
         ("warning", "bf16", f"{NO_GPU} On a CPU it needs use_cpu: true."),
         (
             "warning",
             "output_dir",
-            "it holds a trained model already. Move that away, or name another folder.",
+            "it already holds a trained model. Move it away, or name another folder.",
         ),
         ("warning", "deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."),
         (
@@ -250,27 +373,27 @@ def test_what_depends_on_this_machine_is_a_warning(found: Sequence[Finding]) -> 
     ]
 
 
-def test_a_router_loss_that_would_be_dropped(found: Sequence[Finding]) -> None:
-    assert _keys(found, "router.yaml") == ["model_name_or_path"]
+def test_a_router_loss_that_would_be_dropped(findings: Sequence[Finding]) -> None:
+    assert _keys(findings, "router.yaml") == ["model_name_or_path"]
 
 
-def test_deepspeed(found: Sequence[Finding]) -> None:
-    assert [(key, message) for _, key, message in _of(found, "z4.json")] == [
+def test_deepspeed(findings: Sequence[Finding]) -> None:
+    assert [(key, message) for _, key, message in _of(findings, "z4.json")] == [
         ("zero_optimization.stage", "4: Input should be 0, 1, 2, 3 or 3."),
         (
             "zero_optimization.overlap_com",
             "is no setting of DeepSpeed. Did you mean 'overlap_comm'?",
         ),
     ]
-    errors = [text for severity, _, text in _of(found, "against.yaml") if severity == "error"]
+    errors = [text for severity, _, text in _of(findings, "against.yaml") if severity == "error"]
     assert errors == [
         "contradicts the recipe: ds optimizer.params.lr=0.5 vs hf learning_rate=1e-05. Write "
         "'auto' there."
     ]
 
 
-def test_accelerate(found: Sequence[Finding]) -> None:
-    assert _of(found, "fsdp.yaml") == [
+def test_accelerate(findings: Sequence[Finding]) -> None:
+    assert _of(findings, "fsdp.yaml") == [
         (
             "error",
             "mixed_precison",
@@ -291,13 +414,13 @@ def test_accelerate(found: Sequence[Finding]) -> None:
     ]
 
 
-def test_export_and_inference(found: Sequence[Finding]) -> None:
-    assert _of(found, "export.yaml") == [
-        ("error", "export_device", "'gpu' is unknown. Choose one of cpu, auto."),
+def test_export_and_inference(findings: Sequence[Finding]) -> None:
+    assert _of(findings, "export.yaml") == [
+        ("error", "export_device", "'gpu' is unknown. Choose from: cpu, auto."),
         (
             "error",
             "learning_rate",
-            "belongs into a training recipe; LLaMA-Factory refuses it here. Remove it.",
+            "belongs in a training recipe; LLaMA-Factory rejects it here. Remove it.",
         ),
         (
             "error",
@@ -305,4 +428,4 @@ def test_export_and_inference(found: Sequence[Finding]) -> None:
             "LLaMA-Factory refuses it: Adapter is only valid for the LoRA method.",
         ),
     ]
-    assert _keys(found, "inference_bad.yaml") == ["infer_backend"]
+    assert _keys(findings, "inference_bad.yaml") == ["infer_backend"]

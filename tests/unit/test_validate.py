@@ -1,4 +1,4 @@
-"""``dft-factory validate``: everything that can be judged without starting LLaMA-Factory."""
+"""``dft-factory validate``: the checks that do not start LLaMA-Factory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any, Literal
 import pytest
 
 from dft_factory.validate import Finding, exit_status, render_text, validate_files
-from dft_factory.validate.blame import every_refusal
 from dft_factory.validate.fields import check_values, fields_of
 from dft_factory.validate.files import Config, kind_of, read
+from dft_factory.validate.parser_errors import parse_errors
 from dft_factory.validate.places import check_places
 from dft_factory.validate.twins import check_twins
 
@@ -27,10 +27,10 @@ def test_importing_the_two_packages_is_cheap() -> None:
         "import sys, dft_factory.doctor, dft_factory.validate; "
         "print(sorted({'torch', 'llamafactory', 'transformers', 'pydantic'} & set(sys.modules)))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, check=True
     )
-    assert done.stdout == "[]\n"
+    assert process.stdout == "[]\n"
 
 
 # Findings
@@ -67,17 +67,17 @@ def test_numbers_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
     assert config.values["save_strategy"] is False
 
 
-def test_every_duplicate_is_found_and_the_rest_is_still_read(tmp_path: Path) -> None:
+def test_duplicates_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
     text = (
         "do_train: true\nlearning_rate: 1e-5\nstage: sft\nfsdp_config: {a: 1, a: 2}\n"
         "learning_rate: 2e-5\nstage: pt\n"
     )
     config, findings = _read(tmp_path, text)
-    tail = "and LLaMA-Factory refuses to read the file. Remove one of the two."
+    tail = "and LLaMA-Factory rejects the file. Remove one of them."
     assert findings == [
-        f"learning_rate: is given twice, on lines 2 and 5, {tail}",
-        f"stage: is given twice, on lines 3 and 6, {tail}",
-        f"fsdp_config.a: is given twice, on lines 4 and 4, {tail}",
+        f"learning_rate: is set twice, on lines 2 and 5, {tail}",
+        f"stage: is set twice, on lines 3 and 6, {tail}",
+        f"fsdp_config.a: is set twice, on lines 4 and 4, {tail}",
     ]
     assert config is not None
     assert config.values == {
@@ -93,7 +93,10 @@ def test_every_duplicate_is_found_and_the_rest_is_still_read(tmp_path: Path) -> 
     [
         ("a: [1\nb: 2\n", "-: is not YAML, line 2, column 2: expected ',' or ']', but got ':'."),
         ("a: b: c\n", "-: is not YAML, line 1, column 5: mapping values are not allowed here."),
-        ("\ta: 1\n", "-: is not YAML, line 1, column 1: found character '\\t' that cannot start"),
+        (
+            "\ta: 1\n",
+            "-: is not YAML, line 1, column 1: found character '\\t' that cannot start",
+        ),
         ("a: 1\n---\nb: 2\n", "-: is not YAML, line 2, column 1: but found another document."),
         ("", "-: is empty, not keys and values. Expected a LLaMA-Factory recipe"),
         ("- a\n", "-: holds a list, not keys and values."),
@@ -111,8 +114,8 @@ def test_what_cannot_be_read_says_where(tmp_path: Path, text: str, message: str)
 
 def test_files_that_are_no_text_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_bytes(b"a: \xff\n")
-    found = validate_files([tmp_path / "none.yaml", tmp_path, tmp_path / "b.yaml"])
-    assert [(finding.file, finding.message) for finding in found] == [
+    findings = validate_files([tmp_path / "none.yaml", tmp_path, tmp_path / "b.yaml"])
+    assert [(finding.file, finding.message) for finding in findings] == [
         (tmp_path / "none.yaml", "no such file."),
         (tmp_path, f"is a folder. Name its files, for example {tmp_path}/*.yaml."),
         (tmp_path / "b.yaml", "is not UTF-8 text: byte 3 is invalid start byte."),
@@ -131,7 +134,7 @@ def test_json(tmp_path: Path) -> None:
     assert config is not None
     assert config.kind == "deepspeed"
     assert config.values == {"zero_optimization": {"stage": 3}}
-    assert findings == ["stage: is given twice; only the last value counts. Remove one of the two."]
+    assert findings == ["stage: is set twice; only the last value counts. Remove one of them."]
     assert _read(tmp_path, '{"a": 1,}', "x.json")[1][0].startswith("-: is not JSON, line 1: ")
     assert _read(tmp_path, '{"do_train": true}', "r.json")[1] == [
         "-: llamafactory-cli 0.9.5 cannot read JSON recipes. Write it as YAML."
@@ -203,32 +206,32 @@ BAD = [
     ("whole", 1e3, "1000.0 is a number, not a whole number. Write 1000."),
     ("whole", 0.5, "0.5 is a number, not a whole number."),
     ("whole", True, "True is a boolean, not a whole number."),
-    ("whole", None, "is empty. Give a value, or remove the line."),
+    ("whole", None, "is empty. Set a value, or remove the line."),
     ("number", "1e-5", "'1e-5' is text, not a number. Remove the quotes."),
     ("flag", 1, "1 is a whole number, not true or false. Write true."),
     ("flag", "true", "'true' is text, not true or false. Remove the quotes."),
     ("flag", "maybe", "'maybe' is text, not true or false."),
-    ("text", 2024, "2024 is a whole number, not text. Put it into quotes: '2024'."),
+    ("text", 2024, "2024 is a whole number, not text. Quote it: '2024'."),
     (
         "text",
         False,
-        "False is a boolean, not text. Put the word into quotes: without them YAML reads no, off "
-        "and false as a boolean.",
+        "False is a boolean, not text. Quote the word: YAML reads unquoted no, off and false as a "
+        "boolean.",
     ),
     ("text", ["a"], "['a'] is a list, not text."),
-    ("text", "${x}", "'${x}': LLaMA-Factory does not fill in ${...}. Write the value itself."),
+    ("text", "${x}", "'${x}': LLaMA-Factory does not expand ${...}. Write the value itself."),
     (
         "choice",
         "gpu",
-        "'gpu' is unknown. Choose one of cpu, auto.",
+        "'gpu' is unknown. Choose from: cpu, auto.",
     ),
-    ("choice", "autp", "'autp' is unknown. Choose one of cpu, auto. Did you mean 'auto'?"),
+    ("choice", "autp", "'autp' is unknown. Choose from: cpu, auto. Did you mean 'auto'?"),
     ("mode", False, "no without quotes is the boolean false in YAML. Write 'no'."),
-    ("mode", "step", "'step' is unknown. Choose one of no, steps. Did you mean 'steps'?"),
+    ("mode", "step", "'step' is unknown. Choose from: no, steps. Did you mean 'steps'?"),
     ("settings", [1], "[1] is a list, not text or a mapping."),
     ("hidden", "x", "is no argument of LLaMA-Factory."),
     ("wohle", 1, "is no argument of LLaMA-Factory. Did you mean 'whole'?"),
-    ("other", 1, "belongs into a training recipe; LLaMA-Factory refuses it here. Remove it."),
+    ("other", 1, "belongs in a training recipe; LLaMA-Factory rejects it here. Remove it."),
 ]
 
 
@@ -246,73 +249,67 @@ def test_values_that_do_not_fit(key: str, value: Any, message: str) -> None:
     assert _check(key, value) == [(key, message)]
 
 
-# Blame
+# One error after the other
 
 
-def _parser(*rules: tuple[Callable[[dict[str, Any]], bool], str]) -> Callable[..., Any]:
-    """A parser that raises the message of the first rule that applies."""
+FIELDS = ("finetuning_type", "stage", "streaming", "max_steps", "val_size", "packing", "seed")
+
+
+def _errors(
+    values: dict[str, Any], *rules: tuple[Callable[[dict[str, Any]], object], str]
+) -> list[tuple[str, str]]:
+    """Of a parser that raises the message of the first rule that applies."""
 
     def parse(values: dict[str, Any]) -> BaseException | None:
-        return next((ValueError(said) for applies, said in rules if applies(values)), None)
+        return next((ValueError(text) for applies, text in rules if applies(values)), None)
 
-    return parse
-
-
-def _blamed(parse: Any, values: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
-    return [(refusal.keys, str(refusal.error)) for refusal in every_refusal(parse, values)]
+    return [(", ".join(keys), str(error)) for keys, error in parse_errors(parse, values, FIELDS)]
 
 
-def test_one_after_the_other_and_by_experiment_where_the_message_names_no_key() -> None:
-    parse = _parser(
-        (lambda v: v.get("a", 0) > 1, "Too much."),
-        (lambda v: v.get("b", 0) > 1, "b must be small."),
-        (lambda v: v.get("c", 0) > 1, "It is not so."),
-    )
-    assert _blamed(parse, {"a": 2, "b": 2, "c": 2, "d": 2}) == [
-        (("a",), "Too much."),
-        (("b",), "b must be small."),
-        (("c",), "It is not so."),
+def test_the_keys_that_a_message_names_are_removed() -> None:
+    both = (lambda v: "packing" in v and "seed" in v, "`seed` does not go with packing.")
+    alone = (lambda v: "val_size" in v, "An integer val size, please.")
+    assert _errors({"packing": 1, "seed": 2, "val_size": 3}, both, alone) == [
+        ("seed, packing", both[1]),
+        ("val_size", alone[1]),
     ]
-    assert _blamed(parse, {"a": 1}) == []
+    assert _errors({"packing": 1}, both, alone) == []
 
 
-def test_keys_that_each_suffice_are_blamed_together() -> None:
-    parse = _parser((lambda v: bool(v.get("p") or v.get("q")), "dft: remove p and q."))
-    assert _blamed(parse, {"p": 1, "q": 1, "r": 1}) == [(("p", "q"), "dft: remove p and q.")]
-
-    def lists(values: dict[str, Any]) -> BaseException | None:
-        bad = [key for key in ("p", "q") if key in values]
-        return ValueError(f"{', '.join(bad)} clash. Remove {' and '.join(bad)}.") if bad else None
-
-    assert [keys for keys, _ in _blamed(lists, {"p": 1, "q": 1, "r": 1})] == [("p", "q")]
-    assert _blamed(parse, {"q": 1, "r": 1}) == [(("q",), "dft: remove p and q.")]
+def test_a_key_is_named_by_a_whole_word() -> None:
+    rule = (lambda v: "seed" in v, "data_seed and seeds are not it; --seed=2 is.")
+    assert _errors({"seed": 2, "packing": 1}, rule) == [("seed", rule[1])]
 
 
-def test_a_key_that_is_only_mentioned_is_not_blamed() -> None:
-    parse = _parser(
-        (lambda v: "p" in v, "p does not go with r."),
-        (lambda v: "r" in v, "r is bad."),
-    )
-    for values in ({"r": 1, "p": 1}, {"p": 1, "r": 1}):
-        assert _blamed(parse, values) == [
-            (("p",), "p does not go with r."),
-            (("r",), "r is bad."),
-        ]
-
-
-def test_what_the_recipe_is_about_is_blamed_last() -> None:
-    parse = _parser(
+def test_what_makes_the_recipe_stays() -> None:
+    rules = (
+        (lambda v: v.get("stage") == "dpo", "finetuning_type: 'dft' needs stage: sft."),
         (
-            lambda v: v.get("finetuning_type") == "dft" and v.get("stage") == "dpo",
-            "finetuning_type: dft needs stage: sft.",
-        )
+            lambda v: v.get("finetuning_type") == "dft" and v.get("packing"),
+            "finetuning_type: 'dft' refuses packing.",
+        ),
     )
-    values = {"finetuning_type": "dft", "stage": "dpo"}
-    assert _blamed(parse, values)[0][0] == ("stage",)
+    values = {"finetuning_type": "dft", "stage": "dpo", "packing": True}
+    assert [key for key, _ in _errors(values, *rules)] == ["stage", "packing"]
 
 
-def test_a_refusal_that_no_key_explains_ends_it() -> None:
-    assert _blamed(_parser((lambda v: True, "Never.")), {"a": 1, "b": 2}) == [((), "Never.")]
+def test_a_missing_key_is_set_and_the_next_error_follows() -> None:
+    steps = (
+        lambda v: v.get("streaming") and not v.get("max_steps"),
+        "Please specify `max_steps` in streaming mode.",
+    )
+    size = (lambda v: v.get("streaming") and "val_size" in v, "No val_size while streaming.")
+    assert _errors({"streaming": True, "val_size": 0.1}, steps, size) == [
+        ("max_steps", steps[1]),
+        ("val_size", size[1]),
+    ]
+
+
+@pytest.mark.parametrize("text", ["Never.", "Never with seed."])
+def test_a_repeated_message_ends_it(text: str) -> None:
+    assert _errors({"seed": 1}, (lambda v: True, text)) == [
+        ("seed" if "seed" in text else "", text)
+    ]
 
 
 # What a recipe points at
@@ -341,7 +338,7 @@ def _places(project: Path, **values: Any) -> list[tuple[str, str, str]]:
     return [(each.severity, each.key, each.message) for each in check_places(config)]
 
 
-def test_data_sets_are_found_from_the_project_of_the_recipe(project: Path) -> None:
+def test_data_sets_are_located_from_the_project_of_the_recipe(project: Path) -> None:
     assert _places(project, dataset="here, hub", dataset_dir="data") == []
     assert _places(project, dataset="here", eval_dataset="hub") == []  # data is the default
     assert _places(project, dataset="a/b", dataset_dir="ONLINE") == []
@@ -371,7 +368,7 @@ def test_data_sets_that_are_not_there(project: Path) -> None:
         (
             "warning",
             "dataset_dir",
-            "there is no runs/data/dataset_info.json: not here yet. Make it: `dft-factory data "
+            "there is no runs/data/dataset_info.json: not here yet. Create it: `dft-factory data "
             "prepare ultrafeedback --source PATH_OR_HUB_ID --out runs/data`.",
         )
     ]
@@ -386,7 +383,7 @@ def test_models_that_look_local_are_looked_for(project: Path) -> None:
             (
                 "warning",
                 "model_name_or_path",
-                f"{name!r} is not here yet. Train, download or make it first.",
+                f"{name!r} is not here yet. Train, download or create it first.",
             )
         ]
 
@@ -399,8 +396,8 @@ def test_a_deepspeed_file_must_be_there(project: Path) -> None:
         (
             "error",
             "deepspeed",
-            "there is no file 'configs/z4.json'. Give its path from the folder that "
-            "llamafactory-cli is started in.",
+            "there is no file 'configs/z4.json'. Write its path relative to the folder "
+            "where llamafactory-cli is started.",
         )
     ]
     (finding,) = _places(project, deepspeed="/no/such/z3.json")
@@ -417,10 +414,10 @@ def _twins(folder: Path, sft: dict[str, Any], dft: dict[str, Any]) -> list[Findi
         Config(folder / "m_sft_full.yaml", "train", sft),
         Config(folder / "m_dft_full.yaml", "train", dft),
     ]
-    found = list(check_twins(configs))
-    assert found == list(check_twins(configs[::-1]))
-    assert {finding.file for finding in found} <= {folder / "m_dft_full.yaml"}
-    return found
+    findings = list(check_twins(configs))
+    assert findings == list(check_twins(configs[::-1]))
+    assert {finding.file for finding in findings} <= {folder / "m_dft_full.yaml"}
+    return findings
 
 
 def test_twins_may_differ_in_the_objective_and_their_names(tmp_path: Path) -> None:
@@ -430,7 +427,7 @@ def test_twins_may_differ_in_the_objective_and_their_names(tmp_path: Path) -> No
 
 def test_any_other_difference_is_warned_of(tmp_path: Path) -> None:
     dft = {**TWIN, "finetuning_type": "dft", "output_dir": "b", "learning_rate": 2e-5, "seed": 1}
-    tail = "in its twin m_sft_full.yaml: the comparison would be of that, too. Make them equal."
+    tail = "in its twin m_sft_full.yaml: the comparison would measure that, too. Make them equal."
     assert [(each.severity, each.key, each.message) for each in _twins(tmp_path, TWIN, dft)] == [
         ("warning", "learning_rate", f"2e-05 here and 1e-05 {tail}"),
         ("warning", "seed", f"1 here and nothing {tail}"),
@@ -449,12 +446,12 @@ def test_any_other_difference_is_warned_of(tmp_path: Path) -> None:
     ],
 )
 def test_twins_have_the_same_method(tmp_path: Path, sft: str, dft: str, agree: bool) -> None:
-    found = _twins(
+    findings = _twins(
         tmp_path,
         {**TWIN, "finetuning_type": sft},
         {**TWIN, "finetuning_type": dft, "output_dir": "b"},
     )
-    assert [finding.key for finding in found] == ([] if agree else ["finetuning_type"])
+    assert [finding.key for finding in findings] == ([] if agree else ["finetuning_type"])
 
 
 def test_one_output_dir_for_both_is_an_error(tmp_path: Path) -> None:
@@ -462,19 +459,19 @@ def test_one_output_dir_for_both_is_an_error(tmp_path: Path) -> None:
     assert (finding.severity, finding.key) == ("error", "output_dir")
 
 
-def test_a_twin_that_was_not_named_is_read_from_the_folder(tmp_path: Path) -> None:
+def test_the_other_twin_is_read_from_the_folder(tmp_path: Path) -> None:
     (tmp_path / "sft.yaml").write_text("do_train: true\nfinetuning_type: sft\nseed: 1\n")
     (tmp_path / "dft.yaml").write_text("do_train: true\nfinetuning_type: dft\nseed: 2\n")
     (tmp_path / "drafts_sftx.yaml").write_text("do_train: true\n")
     for name in ("sft.yaml", "dft.yaml"):
         config, _ = read(tmp_path / name)
         assert config is not None
-        found = list(check_twins([config]))
-        assert [(finding.file.name, finding.key) for finding in found] == [("dft.yaml", "seed")]
+        findings = list(check_twins([config]))
+        assert [(finding.file.name, finding.key) for finding in findings] == [("dft.yaml", "seed")]
     alone, _ = read(tmp_path / "drafts_sftx.yaml")
     assert alone is not None
     assert list(check_twins([alone])) == []
 
 
-def test_the_hand_made_dataclass_has_every_kind_of_field() -> None:
+def test_the_dataclass_has_all_kinds_of_fields() -> None:
     assert {each.name for each in dataclasses.fields(_Arguments)} >= {key for key, _ in GOOD}
