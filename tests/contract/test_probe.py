@@ -155,7 +155,7 @@ def never_ends(bench: Bench, folder: Path) -> Path:
     labels[data.example, data.position] = data.tokens
     labels[labels == tokenizer.eos_token_id] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         for _ in range(80):
             optimizer.zero_grad()
             model(input_ids=ids, labels=labels).loss.backward()
