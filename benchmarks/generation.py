@@ -89,7 +89,7 @@ def main() -> None:
     model.load()
     ours, theirs = Spent(), Spent()
     rows = {}
-    planned = model.text.batches(prompts, args.batch_size)
+    planned = model.text.batches(prompts, decoding)
     model.text.complete([Prompt("warm", "x")], Decoding(max_new_tokens=2))
     decoder = None
     if not args.ours_only:

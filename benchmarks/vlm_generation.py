@@ -89,7 +89,7 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     decoding = Decoding(max_new_tokens=job["tokens"], batch_size=job["batch_size"])
     wall, processor = time.perf_counter(), time.process_time()
     rows = {}
-    for batch in backend.batches(prompts, decoding.batch_size):
+    for batch in backend.batches(prompts, decoding):
         rows.update(
             {row.id: row for row in backend.complete([prompts[i] for i in batch], decoding)}
         )

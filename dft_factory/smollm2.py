@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from dft_factory.errors import ConfigError, MissingDependencyError, UpstreamContractError
+from dft_factory.checkpoint_folder import new_checkpoint
+from dft_factory.errors import MissingDependencyError, UpstreamContractError
 
 END_OF_TURN = "<|im_end|>"
 CHECK_QUESTION = "What is the capital of France?"
@@ -92,12 +92,16 @@ def make_smollm2(out: Path, *, force: bool = False) -> Path:
     end token, with which generation would never stop), and the result must answer a plain question.
 
     Raises:
-        ConfigError: ``out`` exists and ``force`` is not given.
+        ConfigError: ``out`` exists and must not be replaced (as :func:`new_checkpoint`).
         MissingDependencyError: the wheel or the ``gguf`` package is missing.
         UpstreamContractError: the converted model does not answer as it should.
     """
-    if out.exists() and not force:
-        raise ConfigError(f"out: {out} exists. Choose another folder, or add --force.")
+    with new_checkpoint(out, force=force) as folder:
+        _convert(folder)
+    return out
+
+
+def _convert(folder: Path) -> None:
     gguf = find_gguf()
     if importlib.util.find_spec("gguf") is None:
         raise MissingDependencyError(
@@ -116,25 +120,19 @@ def make_smollm2(out: Path, *, force: bool = False) -> Path:
     model.generation_config = GenerationConfig(
         bos_token_id=model.config.bos_token_id, eos_token_id=end, pad_token_id=end
     )
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    (partial / "source.json").write_text(
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "source.json").write_text(
         json.dumps({"wheel": WHEEL, "file": gguf.name, "licence": "Apache-2.0"}, indent=2) + "\n"
     )
     # Ask what was written, not what is in memory: saving and loading can break a tokenizer.
     said = answer(
-        AutoModelForCausalLM.from_pretrained(partial, dtype="auto"),
-        AutoTokenizer.from_pretrained(partial),
+        AutoModelForCausalLM.from_pretrained(folder, dtype="auto"),
+        AutoTokenizer.from_pretrained(folder),
         CHECK_QUESTION,
     )
     if CHECK_ANSWER not in said:
         raise UpstreamContractError(
             f"The converted SmolLM2 answers {CHECK_QUESTION!r} with {said!r}, without "
-            f"{CHECK_ANSWER!r}: the conversion by this transformers version is broken. See "
-            f"{partial}."
+            f"{CHECK_ANSWER!r}: the conversion by this transformers version is broken."
         )
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
-    return out

@@ -6,12 +6,12 @@ before spending a GPU on it, and to test. They know nothing; do not judge an obj
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dft_factory.checkpoint_folder import new_checkpoint
 from dft_factory.errors import ConfigError
 
 KINDS = ("qwen2.5-coder", "qwen2.5-vl")
@@ -213,28 +213,22 @@ def make_tiny(
     Args:
         seed: of the random weights; the same seed gives the same file.
         tie_word_embeddings: as Qwen2.5's models up to 3B have it.
-        force: replace what lies at ``out``.
+        force: replace a checkpoint that this function or ``make_smollm2`` wrote to ``out``.
         size: a key of :data:`SIZES`.
         corpus: more texts for the tokenizer, which spells what it has not seen letter by letter.
 
     Raises:
-        ConfigError: unknown kind or size, or ``out`` exists and ``force`` is not given.
+        ConfigError: unknown kind or size, or ``out`` exists and must not be replaced.
     """
     if kind not in KINDS:
         raise ConfigError(f"kind: {kind!r} is unknown. Choose one of {', '.join(KINDS)}.")
     if size not in SIZES:
         raise ConfigError(f"size: {size!r} is unknown. Choose one of {', '.join(SIZES)}.")
-    if out.exists():
-        if not force:
-            raise ConfigError(f"out: {out} exists. Choose another folder, or add --force.")
-        shutil.rmtree(out)
-    import torch
+    with new_checkpoint(out, force=force) as folder:
+        import torch
 
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        make = _make_coder if kind == KINDS[0] else _make_vl
-        make(out, tie_word_embeddings, SIZES[size], corpus)
-    finally:
-        torch.random.set_rng_state(state)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            make = _make_coder if kind == KINDS[0] else _make_vl
+            make(folder, tie_word_embeddings, SIZES[size], corpus)
     return out

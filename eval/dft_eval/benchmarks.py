@@ -15,6 +15,7 @@ from dft_eval.models import open_subject
 from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.natural_questions.benchmark import NATURAL_QUESTIONS
 from dft_eval.results import ResultFile, merge_results
+from dft_eval.system_prompts import NONE
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.wemath import WEMATH
@@ -80,7 +81,12 @@ def evaluate(names: list[str], request: Request) -> ResultFile:
         if request.own_max_new_tokens:
             decoding = replace(decoding, max_new_tokens=benchmark.max_new_tokens)
         result = benchmark.evaluate(benchmark, replace(request, decoding=decoding), subject)
-        result = result.model_copy(update={"decoding": {**subject.record(), **result.decoding}})
+        notes = result.notes
+        if request.backend == "openai" and decoding.system_prompt == NONE:
+            notes = [*notes, "no system message is sent; the server's template may insert its own"]
+        result = result.model_copy(
+            update={"decoding": {**subject.record(), **result.decoding}, "notes": notes}
+        )
         written = merge_results(request.out, header, [result])
         if result.n_scored < result.n_total:
             unscored.append(
@@ -116,6 +122,12 @@ def _check(chosen: Sequence[Benchmark], request: Request) -> None:
             f"an item. Several are taken by {', '.join(able)}."
         )
     for benchmark in chosen:
+        style = request.prompt_style or benchmark.default_style
+        if request.decoding.system_prompt is not None and style == "completion":
+            raise UsageError(
+                f"--system-prompt: {benchmark.name} is asked by raw completion, which has no "
+                "system message. Leave it out, or add --prompt-style chat."
+            )
         if request.harness is not None and request.harness not in benchmark.harnesses:
             known = ", ".join(benchmark.harnesses) or "its own alone; leave the option out"
             raise UsageError(f"--harness {request.harness!r}: {benchmark.name} knows {known}.")

@@ -70,7 +70,7 @@ def test_the_command_on_text_and_pictures(
     assert first["n_examples"] == 6
     assert first["nll"] == pytest.approx(6.3, abs=0.5)  # random weights: the log of about 512
     ends = first["segments"]["end_of_turn"]
-    assert ends["n_tokens"] == 12  # <|im_end|> and the template's newline
+    assert ends["n_tokens"] == 6  # <|im_end|>, without the template's newline after it
     assert sum(row["n_tokens"] for row in first["segments"].values() if row) == first["n_tokens"]
     assert found["advice"]["choice"] == "sft"
     assert any("<|im_start|>assistant" in each["before"] for each in first["ignored"])
@@ -136,8 +136,70 @@ def test_the_sample_is_seeded_and_the_segments_are_found(text_bench: Bench) -> N
     assert "half of eight" in spelt["reasoning"]
     assert "<think>" in spelt["format"]
     assert "</answer>" in spelt["format"]
-    assert spelt["end_of_turn"] == "<|im_end|>\n" * 8
+    assert spelt["end_of_turn"] == "<|im_end|>" * 8
     assert "def add(a, b)" in spelt["answer"]
+
+
+def never_ends(bench: Bench, folder: Path) -> Path:
+    """The tiny checkpoint fitted to its data set, and to the newline after the end of a turn, but
+    never to the end of a turn itself."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(bench.model)
+    model = AutoModelForCausalLM.from_pretrained(bench.model)
+    data = measure(bench.config(), {"base": None}, limit=8, progress=quiet)[0]
+    ids = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in data.rows], batch_first=True, padding_value=0
+    )
+    labels = torch.full_like(ids, -100)
+    labels[data.example, data.position] = data.tokens
+    labels[labels == tokenizer.eos_token_id] = -100
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(80):
+            optimizer.zero_grad()
+            model(input_ids=ids, labels=labels).loss.backward()
+            optimizer.step()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_an_improbable_end_of_turn_in_chatml_asks_for_the_floor(
+    text_bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Content and the newline after each turn are certain, every ``<|im_end|>`` is below 0.1."""
+    model = never_ends(text_bench, tmp_path / "model")
+    config = recipe(text_bench, tmp_path, model_name_or_path=str(model))
+    assert run(monkeypatch, config, "--out", tmp_path / "out") == 0
+    assert "advice: finetuning_type: dft, dft_weight: floor:0.1" in capsys.readouterr().out
+    (found,) = json.loads((tmp_path / "out" / "probe.json").read_text())["models"]
+    segments = found["segments"]
+    assert segments["answer"]["mean"] > 0.8
+    assert segments["end_of_turn"]["n_tokens"] == 8
+    assert segments["end_of_turn"]["share_below_0.1"] == 1
+    assert found["ignored"]
+    assert all(row["p"] < 0.1 for row in found["ignored"])
+
+
+def test_the_end_of_turn_is_what_the_training_record_counts(text_bench: Bench) -> None:
+    """Number and summed probability, by the record's own sums over the same tokens."""
+    from transformers import AutoTokenizer
+
+    from dft_factory.losses.token import STATISTICS, TokenLoss
+    from dft_factory.patch.record import COLUMNS, sums_of
+
+    (found,) = measure(text_bench.config(), {"base": None}, limit=8, progress=quiet)
+    stop = AutoTokenizer.from_pretrained(text_bench.model).convert_tokens_to_ids("<|im_end|>")
+    rows = torch.zeros(1, len(STATISTICS))
+    loss = TokenLoss(rows.sum(), rows, found.logps, found.tokens)
+    sums = dict(zip(COLUMNS, sums_of(loss, torch.tensor([stop])).tolist(), strict=True))
+    ends = torch.tensor([segment == "end_of_turn" for segment in found.segments])
+    assert sums["end_of_turn"] == ends.sum() == 8
+    assert sums["end_of_turn_prob"] == pytest.approx(found.logps[ends].exp().sum().item())
 
 
 def test_a_lora_folder_is_probed_over_its_base(text_bench: Bench, tmp_path: Path) -> None:

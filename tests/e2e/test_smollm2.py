@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from dft_factory.errors import ConfigError
 from dft_factory.smollm2 import answer, find_gguf, make_smollm2
+from dft_factory.tiny import make_tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +49,18 @@ def test_its_tokenizer_is_the_files_own(loaded: tuple[Any, Any]) -> None:
     assert len(tokenizer.encode("12345")) == 5
     assert tokenizer.convert_ids_to_tokens(2) == "<|im_end|>"
     assert tokenizer.eos_token_id == tokenizer.pad_token_id == 2
+
+
+def test_force_replaces_it_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match=r"mine --force: not a checkpoint folder"):
+        make_smollm2(tmp_path / "mine", force=True)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "mine"
+    out = make_tiny("qwen2.5-coder", tmp_path / "out")
+    make_smollm2(out, force=True)
+    assert (out / "source.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "out"}
 
 
 def test_find_gguf() -> None:

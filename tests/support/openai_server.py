@@ -66,7 +66,7 @@ class FakeServer:
         return 200, {"choices": [choice], "usage": usage}
 
     def _chat(self, body: dict[str, Any]) -> tuple[str, str]:
-        user, *begun = body["messages"]
+        user, *begun = (each for each in body["messages"] if each["role"] != "system")
         content = user["content"]
         if not isinstance(content, str):
             content = content[-1]["text"]

@@ -33,7 +33,7 @@ class Written:
         self.pixels.append(pixels)
         return self
 
-    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         return [list(range(len(prompts)))]
 
     def complete(

@@ -455,6 +455,7 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
     ("change", "named"),
     [
         ({"decoding": replace(DECODING, max_new_tokens=5)}, "decoding"),
+        ({"decoding": replace(DECODING, system_prompt="Be brief.")}, "decoding"),
         ({"identity": "another"}, "model"),
         ({"prompts": [Prompt("q", "x")]}, "prompts_sha256"),
     ],

@@ -63,7 +63,7 @@ class Known:
     def __init__(self, answers: dict[str, str]) -> None:
         self.answers, self.asked = answers, 0
 
-    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         return [[i] for i in range(len(prompts))]
 
     def complete(

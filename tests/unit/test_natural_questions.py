@@ -248,7 +248,7 @@ class Known:
         self.asked: list[Prompt] = []
         self.decoding: Decoding | None = None
 
-    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         return [[i] for i in range(len(prompts))]
 
     def complete(

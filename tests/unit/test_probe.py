@@ -109,7 +109,7 @@ def parts(text: str) -> dict[str, str]:
 
 def test_reasoning_answer_tags_and_the_end() -> None:
     found = parts("<think>abcdefghijklmno</think><answer>xyzxyz</answer><|im_end|>\n")
-    assert found[END_OF_TURN] == "<|im_end|>\n"
+    assert found[END_OF_TURN] == "<|im_end|>"
     assert "<think>" in found[FORMAT]
     assert "</answer>" in found[FORMAT]
     assert "efghijkl" in found[REASONING]
@@ -134,8 +134,13 @@ def test_edges_of_the_rule(text: str, reasoning: str, answer: str) -> None:
     assert answer in found.get(ANSWER, "")
 
 
-def test_white_space_is_of_the_end_after_the_end_alone() -> None:
-    assert parts("ab \n\nc<|im_end|>\n")[END_OF_TURN] == "<|im_end|>\n"
+def test_white_space_after_the_end_of_turn_is_format() -> None:
+    """The stop token alone ends a turn; the newline that chatml adds is neither end nor content."""
+    assert parts("ab \n\nc<|im_end|>\n") == {
+        ANSWER: "ab \n\nc",
+        END_OF_TURN: "<|im_end|>",
+        FORMAT: "\n",
+    }
     assert parts("abc<|pad|>") == {ANSWER: "abc", FORMAT: "<|pad|>"}
 
 
@@ -280,6 +285,21 @@ def test_the_ignored_tokens_stand_in_their_context() -> None:
     one = examine(measured(p, list("abcdefghijklmnopqrst"))).ignored[0]
     assert (one.before, one.token, one.after) == ("aklm", "n", "opqrst")
     assert one.example == 1
+
+
+def test_only_improbable_tokens_are_ignored() -> None:
+    """Three tokens below 0.1 among forty: three rows, not twenty; none where all are probable."""
+    p = uniform(0.88, 0.95, 40)
+    none = examine(measured(p, ["a"]))
+    assert none.ignored == ()
+    for as_html in (True, False):
+        assert "Nothing: every labelled token has p ≥ 0.1." in render(
+            Probe("c", 0, (none,), ()), b"", html=as_html
+        )
+    p[[3, 17, 31]] = torch.tensor([0.09, 0.02, 0.05], dtype=torch.float64)
+    p[25] = 0.11
+    shown = examine(measured(p, ["a"])).ignored
+    assert [row.p for row in shown] == pytest.approx([0.02, 0.05, 0.09])
 
 
 def test_lowest_bin_counts_what_lies_below_a_twentieth() -> None:

@@ -324,6 +324,20 @@ def test_notes_and_doubts_become_footnotes(tmp_path: Path) -> None:
     assert "One run: nothing to compare." in text
 
 
+def test_another_system_prompt_is_said(tmp_path: Path) -> None:
+    """An evaluation without the field was asked with the chat template's own."""
+    scores = {"toy": {"x": 1, "y": 0}}
+    greedy = {"strategy": "greedy"}
+    runs = [
+        write_run(tmp_path / "a", "a", scores, decoding=greedy),
+        write_run(tmp_path / "b", "b", scores, decoding={**greedy, "system_prompt": "Think."}),
+    ]
+    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "toy (chat): not like for like, system_prompt None and 'Think.'." in text.replace(
+        "\\_", "_"
+    )
+
+
 def test_unlike_settings_and_equal_weights_are_said(tmp_path: Path) -> None:
     scores = {"toy": {"x": 1, "y": 0}}
     runs = [

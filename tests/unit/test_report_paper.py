@@ -613,6 +613,10 @@ def test_every_known_difference_takes_the_verdict_away(tmp_path: Path) -> None:
             {"decoding": {**VISION_FIELDS["decoding"], "max_pixels": 262144}},  # type: ignore[dict-item]
             "decoding with max_pixels 262144 where the paper's is taken for strategy 'greedy'",
         ),
+        (
+            {"decoding": {**VISION_FIELDS["decoding"], "system_prompt": "Think."}},  # type: ignore[dict-item]
+            "decoding with system_prompt 'Think.' where the paper's is taken for",
+        ),
         ({"notes": ["MathVerse_MINI.tsv: 3940 rows, md5 0, not the published file"]}, "md5 0, not"),
         ({"n_total": 3941}, "3,941 items where the paper's set has 3,940"),
     ],

@@ -67,3 +67,42 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--force"):
         make_tiny(KINDS[0], tmp_path / "there")
     assert (tmp_path / "there" / "keep").read_text() == "mine"
+
+
+def test_force_replaces_a_checkpoint_of_ours(tmp_path: Path) -> None:
+    out = make_tiny(KINDS[0], tmp_path / "m", seed=1)
+    first = (out / "model.safetensors").read_bytes()
+    make_tiny(KINDS[0], out, seed=2, force=True)
+    assert (out / "model.safetensors").read_bytes() != first
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_force_deletes_nothing_else(tmp_path: Path) -> None:
+    """Any other folder, file or link, and a checkpoint of ours with other files, survive."""
+    folder, file, link = tmp_path / "thesis", tmp_path / "notes.txt", tmp_path / "link"
+    (folder / "chapters").mkdir(parents=True)
+    (folder / "chapters" / "1.tex").write_text("mine")
+    file.write_text("mine")
+    trained = make_tiny(KINDS[0], tmp_path / "trained")
+    link.symlink_to(make_tiny(KINDS[0], tmp_path / "tiny"))
+    (trained / "trainer_state.json").write_text("mine")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for path in (folder, file, link, empty):
+        with pytest.raises(ConfigError, match=rf"{path} --force: not a checkpoint folder"):
+            make_tiny(KINDS[0], path, force=True)
+    with pytest.raises(ConfigError, match=rf"{trained} --force: .* trainer_state.json"):
+        make_tiny(KINDS[0], trained, force=True)
+    assert (folder / "chapters" / "1.tex").read_text() == file.read_text() == "mine"
+    assert (trained / "trainer_state.json").read_text() == "mine"
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_failure_leaves_the_former_checkpoint(tmp_path: Path) -> None:
+    out = make_tiny(KINDS[0], tmp_path / "m")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(TypeError):
+        make_tiny(KINDS[0], out, force=True, corpus=[1])  # type: ignore[list-item]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]

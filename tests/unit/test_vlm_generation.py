@@ -205,7 +205,7 @@ def test_a_lora_adapter_is_put_on_its_base(
 def test_a_model_without_eyes_is_refused(text_bench: Bench, prompts: list[Prompt]) -> None:
     backend = LocalModel(str(text_bench.model)).vision(PIXELS)
     with pytest.raises(UsageError, match="reads no pictures"):
-        backend.batches(prompts, 4)
+        backend.batches(prompts, DECODING)
 
 
 def test_the_real_items_run_and_are_scored_by_both_judges(

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dft_eval.system_prompts import WETHINK
 from dft_factory.data.checks import ESCAPES, normal_path
 from dft_factory.data.records import Dropped, Kept
-from dft_factory.data.wethink import MALFORMED_LAYOUT, SYSTEM_PROMPT, convert
+from dft_factory.data.wethink import MALFORMED_LAYOUT, convert
 
 Json = dict[str, Any]
 
@@ -55,12 +56,12 @@ def test_record() -> None:
                     "content": "<think> I count 1, 2, 3. </think>\n<answer> 3 </answer>",
                 },
             ],
-            "system": SYSTEM_PROMPT,
+            "system": WETHINK,
             "images": ["coco/1.jpg"],
         }
     )
     for tag in ("<think>", "</think>", "<answer>", "</answer>"):
-        assert tag in SYSTEM_PROMPT
+        assert tag in WETHINK
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dft_eval.errors import UsageError
+from dft_eval.generation.chat import render_chat
 from dft_eval.generation.hf_decode import decode
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
 
@@ -20,11 +21,12 @@ def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def render(tokenizer: Any, prompt: Prompt) -> str:
+def render(tokenizer: Any, prompt: Prompt, system_prompt: str | None = None) -> str:
     """The whole input: raw text, or one user turn in the tokenizer's own chat template.
 
     Raises:
-        UsageError: a chat, and the tokenizer has no chat template; or a prompt with pictures.
+        UsageError: a chat, and the tokenizer has no chat template, or one without the system
+            prompt; or a prompt with pictures.
     """
     if prompt.images:
         raise UsageError(f"{prompt.id} has pictures, and this model reads text alone.")
@@ -35,10 +37,7 @@ def render(tokenizer: Any, prompt: Prompt) -> str:
             "This model's tokenizer has no chat template, so --prompt-style chat cannot be used. "
             "Use --prompt-style completion."
         )
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt.text}], tokenize=False, add_generation_prompt=True
-    )
-    return f"{text}{prompt.answer_begins}"
+    return f"{render_chat(tokenizer, prompt.text, system_prompt)}{prompt.answer_begins}"
 
 
 class HfTextBackend:
@@ -53,12 +52,12 @@ class HfTextBackend:
         """The hash of the model's weights."""
         return self._identity
 
-    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         """Prompts of like length together."""
         _, tokenizer = self._load()
-        texts = [render(tokenizer, prompt) for prompt in prompts]
+        texts = [render(tokenizer, prompt, decoding.system_prompt) for prompt in prompts]
         lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        return batches(lengths, GROUP * size)
+        return batches(lengths, GROUP * decoding.batch_size)
 
     def complete(
         self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None] = unwatched
@@ -75,7 +74,7 @@ def complete_batch(
     row_ended: Callable[[], None] = unwatched,
 ) -> list[Completion]:
     """Completions of one group of prompts; raises as :func:`decode`."""
-    texts = [render(tokenizer, prompt) for prompt in prompts]
+    texts = [render(tokenizer, prompt, decoding.system_prompt) for prompt in prompts]
     starts: list[list[int]] = [
         # A rendered chat brings its own special tokens.
         tokenizer(text, add_special_tokens=not prompt.chat)["input_ids"]

@@ -27,6 +27,7 @@ from dft_eval.benchmark import PixelRange
 from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
 from dft_eval.generation.openai_http import Connection, RequestFailedError
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
+from dft_eval.system_prompts import NONE
 
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 UNREACHABLE_AFTER = 4
@@ -89,7 +90,7 @@ class OpenAIServer:
             rows["stop_texts"] = "applied after the answer"
         return rows
 
-    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         """One prompt each: requests do not depend on one another."""
         return [[i] for i in range(len(prompts))]
 
@@ -127,6 +128,8 @@ class OpenAIServer:
         if not prompt.chat:
             return "/completions", {**body, "prompt": prompt.text}
         messages: list[dict[str, Any]] = [{"role": "user", "content": _content(prompt)}]
+        if decoding.system_prompt not in (None, NONE):
+            messages.insert(0, {"role": "system", "content": decoding.system_prompt})
         if way.continues:
             messages.append({"role": "assistant", "content": prompt.answer_begins})
             body.update(CONTINUE)
@@ -157,7 +160,7 @@ class OpenAIServer:
             return self._ways[key]
 
     def _find_way(self, prompt: Prompt, decoding: Decoding) -> _Way:
-        if prompt.answer_begins and self._continues(prompt):
+        if prompt.answer_begins and self._continues(prompt, decoding.system_prompt):
             way = _Way(continues=True)
         else:
             # A stop text such as a closing fence would end an answer that opens one itself.
@@ -180,9 +183,10 @@ class OpenAIServer:
         path, body = self._body(prompt, decoding, way)
         return self._connection.post(path, {**body, "max_tokens": 1})
 
-    def _continues(self, prompt: Prompt) -> bool:
+    def _continues(self, prompt: Prompt, system_prompt: str | None) -> bool:
         """Whether the server goes on from a begun answer (see the module's text)."""
-        path, body = self._body(prompt, Decoding(max_new_tokens=1), _Way(continues=True))
+        decoding = Decoding(max_new_tokens=1, system_prompt=system_prompt)
+        path, body = self._body(prompt, decoding, _Way(continues=True))
         opened = {key: value for key, value in body.items() if key not in CONTINUE}
         try:
             counts = [

@@ -50,6 +50,8 @@ class Decoding:
         samples: completions a prompt, for pass@k.
         temperature: divides the logits; 0 is greedy decoding.
         top_p: the smallest set of tokens of at least this probability is sampled from.
+        system_prompt: of chats: its text, ``none`` for no system message, or None for what the
+            chat template does by itself.
 
     Raises:
         UsageError: a value out of its range, or one that would have no effect.
@@ -62,6 +64,7 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    system_prompt: str | None = None
 
     def __post_init__(self) -> None:
         for option in ("max_new_tokens", "batch_size", "samples"):
@@ -80,8 +83,10 @@ class Decoding:
             )
 
     def record(self) -> dict[str, Any]:
-        """For ``results.json``; without what greedy decoding does not use."""
+        """For ``results.json``; without what greedy decoding does not use, or a default prompt."""
         values = {**asdict(self), "stop": list(self.stop)}
+        if self.system_prompt is None:
+            del values["system_prompt"]
         if self.temperature > 0:
             return {"strategy": "sampling", **values}
         unused = ("samples", "temperature", "top_p", "seed")
@@ -139,7 +144,7 @@ class Backend(Protocol):
     def identity(self) -> str:
         """What completions depend on beside prompts and decoding (the model's hash)."""
 
-    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         """Places of the prompts in fixed batches, in the order in which they are to run."""
 
     def complete(
@@ -250,7 +255,7 @@ def generate_each(
     done.update(_open_cache(cache, _key(prompts, decoding, backend.identity)))
     progress(len(done), len(prompts))
     if len(done) < len(prompts):
-        planned = backend.batches(prompts, decoding.batch_size)
+        planned = backend.batches(prompts, decoding)
         left = [[prompts[i] for i in batch] for batch in _left(planned, prompts, done)]
         in_flight = 0
 

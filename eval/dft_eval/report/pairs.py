@@ -23,9 +23,13 @@ class Pair:
 
 def _unlike(first: Evaluation, second: Evaluation) -> list[str]:
     """Settings other than the model in which two evaluations differ."""
-    fields = ("metric", "harness", "decoding", "judge", "seed")
-    a, b = (one.row.model_dump(include=set(fields)) for one in (first, second))
-    return [f"{field} {a[field]!r} and {b[field]!r}" for field in fields if a[field] != b[field]]
+    fields = {"metric", "harness", "judge", "seed"}
+    a, b = (one.row.model_dump(include=fields) | one.row.decoding for one in (first, second))
+    return [
+        f"{field} {a.get(field)!r} and {b.get(field)!r}"
+        for field in {**a, **b}
+        if a.get(field) != b.get(field)
+    ]
 
 
 def pair(first: Run, second: Run, keys: Sequence[Key]) -> Pair:

@@ -14,6 +14,7 @@ from typing import Any
 
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generation.chat import render_chat
 from dft_eval.generation.hf_cache import new_cache, select
 from dft_eval.generation.hf_prepare import ready_to_generate
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
@@ -77,11 +78,14 @@ class HfVisionBackend:
         """The hashes of the model's weights and settings, and the pixel range."""
         return self._identity
 
-    def batches(self, prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         """Prompts of like length together, longest first."""
         _, processor = self._load()
-        lengths = [prompt_tokens(processor, prompt, self._pixels) for prompt in prompts]
-        return batches(lengths, size, MAX_BATCH_TOKENS)
+        lengths = [
+            prompt_tokens(processor, prompt, self._pixels, decoding.system_prompt)
+            for prompt in prompts
+        ]
+        return batches(lengths, decoding.batch_size, MAX_BATCH_TOKENS)
 
     def complete(
         self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None] = unwatched
@@ -104,7 +108,7 @@ def batches(lengths: Sequence[int], size: int, max_tokens: int) -> list[list[int
     return planned
 
 
-def render(processor: Any, prompt: Prompt) -> str:
+def render(processor: Any, prompt: Prompt, system_prompt: str | None = None) -> str:
     """The whole input: one user turn, pictures before the text, in the processor's template.
 
     Raises:
@@ -113,19 +117,18 @@ def render(processor: Any, prompt: Prompt) -> str:
     if not prompt.chat:
         raise UsageError(f"{prompt.id}: a prompt with pictures is a chat (--prompt-style chat).")
     content = [{"type": "image"} for _ in prompt.images] + [{"type": "text", "text": prompt.text}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
-    return f"{text}{prompt.answer_begins}"
+    return f"{render_chat(processor, content, system_prompt)}{prompt.answer_begins}"
 
 
-def prompt_tokens(processor: Any, prompt: Prompt, pixels: PixelRange) -> int:
+def prompt_tokens(
+    processor: Any, prompt: Prompt, pixels: PixelRange, system_prompt: str | None = None
+) -> int:
     """Length of the prompt in tokens, pictures included, without decoding a picture."""
     from PIL import Image
     from qwen_vl_utils.vision_process import smart_resize  # type: ignore[import-untyped]
 
     patch = processor.image_processor.patch_size * processor.image_processor.merge_size
-    count = len(processor.tokenizer(render(processor, prompt))["input_ids"])
+    count = len(processor.tokenizer(render(processor, prompt, system_prompt))["input_ids"])
     for path in prompt.images:
         with Image.open(path) as picture:
             width, height = picture.size
@@ -158,7 +161,7 @@ def complete_batch(
     """Greedy completions of one batch, without any penalty on repetition."""
     import torch
 
-    texts = [render(processor, prompt) for prompt in prompts]
+    texts = [render(processor, prompt, decoding.system_prompt) for prompt in prompts]
     inputs = _inputs(processor, prompts, texts, pixels).to(model.device)
     ends = model.generation_config.eos_token_id
     ends = {*(ends if isinstance(ends, list) else [ends]), processor.tokenizer.eos_token_id}

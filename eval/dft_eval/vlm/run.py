@@ -168,6 +168,7 @@ def evaluate(
         *size_notes(len(items), table.available, benchmark.published),
         table.source,
         *_pixel_notes(pixels),
+        *_system_prompt_notes(request),
         *([f"--judge {unused.name} is not used: the options are extracted"] if unused else []),
     ]
     judged = None
@@ -241,6 +242,15 @@ def _record(request: Request, pixels: PixelRange) -> dict[str, Any]:
         "prompt": f"VLMEvalKit {HARNESS_VERSION}, use_custom_prompt=False",
         "transformers": version("transformers"),
     }
+
+
+def _system_prompt_notes(request: Request) -> list[str]:
+    if request.decoding.system_prompt is not None:
+        return []
+    return [
+        "system prompt: the chat template's own, as VLMEvalKit asks Qwen2.5-VL; a model trained on "
+        "WeThink is asked as in its training with --system-prompt wethink"
+    ]
 
 
 def _pixel_notes(pixels: PixelRange) -> list[str]:

@@ -1,0 +1,230 @@
+"""``--system-prompt``: from the option to what the model reads and what is recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_eval.benchmark import JudgeChoice, Request
+from dft_eval.benchmarks import evaluate
+from dft_eval.errors import UsageError
+from dft_eval.generation.chat import render_chat
+from dft_eval.generation.run import Decoding
+from dft_eval.system_prompts import NONE, WETHINK, parse_system_prompt
+from tests.conftest import Bench
+from tests.support.openai_server import FakeServer, serve
+from tests.support.vlm_tables import mathvision_row, write_table
+from tests.unit.test_evalplus import PROBLEM
+from tests.unit.test_multipl_e import PYTHON, write_data
+
+
+def test_wethinks_prompt_is_the_published_one() -> None:
+    """The string of inference.py in github.com/yangjie-cv/WeThink."""
+    digest = hashlib.sha256(WETHINK.encode()).hexdigest()
+    assert digest == "32879f26141db8b6040d533178973ed5c7ef008175042372d08f80ba2b1931cb"
+
+
+def test_names_and_texts() -> None:
+    assert parse_system_prompt(None) is None
+    assert parse_system_prompt("none") == NONE
+    assert parse_system_prompt("wethink") == WETHINK
+    assert parse_system_prompt("Be brief.") == "Be brief."
+    for wrong in ("", "  ", "WeThink", "wethinks", "None"):
+        with pytest.raises(UsageError, match="one of: none, wethink"):
+            parse_system_prompt(wrong)
+
+
+LLAMA_3 = (
+    "{{- bos_token }}"
+    "{%- if messages[0]['role'] == 'system' %}{%- set text = messages[0]['content']|trim %}"
+    "{%- set messages = messages[1:] %}{%- else %}{%- set text = '' %}{%- endif %}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\\n\\nCutting Knowledge Date: December 2023"
+    "\\n\\n' + text + '<|eot_id|>' }}"
+    "{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + "
+    "'<|end_header_id|>\\n\\n' + message['content']|trim + '<|eot_id|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
+    "{%- endif %}"
+)
+"""Llama 3.1's way: a start token, and a system message of its own in any case."""
+MISTRAL = (
+    "{{- bos_token }}{%- for message in messages %}"
+    "{%- if message['role'] == 'user' %}{{- '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{%- elif message['role'] == 'assistant' %}{{- ' ' + message['content'] + eos_token }}"
+    "{%- else %}{{- raise_exception('Only user and assistant roles are supported!') }}{%- endif %}"
+    "{%- endfor %}"
+)
+DROPS = re.sub("{{- raise_exception.*? }}", "", MISTRAL)
+"""Takes a system message and shows nothing of it."""
+
+
+@pytest.fixture
+def tokenizer(text_bench: Bench) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(text_bench.model)
+
+
+def test_chatml(tokenizer: Any) -> None:
+    """Qwen's template inserts a system message; ``none`` has none."""
+    turn = "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n"
+    system = "<|im_start|>system\n{}<|im_end|>\n"
+    own = system.format("You are a helpful assistant.")
+    assert render_chat(tokenizer, "How many?", None) == own + turn
+    assert render_chat(tokenizer, "How many?", WETHINK) == system.format(WETHINK) + turn
+    assert render_chat(tokenizer, "How many?", NONE) == turn
+    tokenizer.bos_token = "<|im_start|>"  # as SmolLM2 has it, whose template does not name it
+    assert render_chat(tokenizer, "How many?", NONE) == turn
+
+
+def test_a_start_token_stays_and_what_a_template_inserts_goes(tokenizer: Any) -> None:
+    tokenizer.bos_token, tokenizer.chat_template = "<|endoftext|>", LLAMA_3
+    turn = (
+        "<|start_header_id|>user<|end_header_id|>\n\nHow many?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert "Cutting Knowledge" in render_chat(tokenizer, "How many?", None)
+    assert render_chat(tokenizer, "How many?", NONE) == "<|endoftext|>" + turn
+    tokenizer.chat_template = MISTRAL
+    for system_prompt in (None, NONE):
+        rendered = render_chat(tokenizer, "How many?", system_prompt)
+        assert rendered == "<|endoftext|>[INST] How many? [/INST]"
+
+
+def test_a_template_that_takes_no_system_message_is_named(tokenizer: Any) -> None:
+    tokenizer.bos_token, tokenizer.chat_template = "<|endoftext|>", MISTRAL
+    with pytest.raises(UsageError, match=r"refuses it \(Only user and assistant"):
+        render_chat(tokenizer, "How many?", "Be brief.")
+    tokenizer.chat_template = DROPS
+    with pytest.raises(UsageError, match="drops the system message"):
+        render_chat(tokenizer, "How many?", "Be brief.")
+    once = "{%- if messages|length > 1 %}{{- raise_exception('one turn') }}{%- endif %}x"
+    tokenizer.chat_template = once
+    with pytest.raises(UsageError, match=r"--system-prompt.*one turn"):
+        render_chat(tokenizer, "How many?", NONE)
+
+
+CASES = ("humaneval", "humaneval+", "multipl-e", "python-basics", "nq", "mathvision")
+
+
+def data_of(benchmark: str, folder: Path) -> Path | None:
+    """One item, where the benchmark does not bring its own."""
+    if benchmark == "nq":
+        path = folder / "nq.jsonl"
+        path.write_text(json.dumps({"question": "who", "answer": ["me"]}) + "\n")
+        return path
+    if benchmark == "humaneval+":
+        path = folder / "HumanEvalPlus.jsonl"
+        path.write_text(PROBLEM.model_dump_json() + "\n")
+        return path
+    if benchmark == "multipl-e":
+        return write_data(folder / "multipl-e", {"python": [PYTHON]})
+    if benchmark == "mathvision":
+        return write_table(folder / "MathVision.tsv", [mathvision_row(0, "A", ("1", "2"))]).parent
+    return None
+
+
+def request(benchmark: str, folder: Path, **changes: Any) -> Request:
+    settings: dict[str, Any] = {
+        "model": "tiny",
+        "out": folder / "out",
+        "label": "x",
+        "data": data_of(benchmark, folder),
+        "limit": 1,
+        "prompt_style": "chat",
+        "judge": JudgeChoice("rules") if benchmark == "mathvision" else None,
+    }
+    return Request(**{**settings, **changes})
+
+
+@pytest.mark.parametrize("benchmark", CASES)
+@pytest.mark.parametrize("system_prompt", [None, NONE, WETHINK])
+def test_a_server_gets_it_and_the_result_names_it(
+    benchmark: str, system_prompt: str | None, tmp_path: Path
+) -> None:
+    decoding = Decoding(max_new_tokens=8, system_prompt=system_prompt)
+    with serve(FakeServer(lambda text: "A")) as server:
+        (row,) = evaluate(
+            [benchmark],
+            request(benchmark, tmp_path, backend="openai", base_url=server.url, decoding=decoding),
+        ).results
+    assert server.seen
+    for body in server.seen:
+        texts = [m["content"] for m in body["messages"] if m["role"] == "system"]
+        assert texts == ([WETHINK] if system_prompt == WETHINK else [])
+        assert body["messages"][len(texts)]["role"] == "user"
+    assert row.decoding.get("system_prompt") == system_prompt
+    assert any("its own" in note for note in row.notes if "server" in note) == (
+        system_prompt == NONE
+    )
+
+
+@pytest.mark.parametrize("benchmark", ["python-basics", "mathvision"])
+@pytest.mark.parametrize("system_prompt", [None, NONE, WETHINK])
+def test_a_model_here_reads_it(
+    benchmark: str,
+    system_prompt: str | None,
+    tmp_path: Path,
+    request_bench: dict[str, Bench],
+) -> None:
+    """Exactly these system messages, at the start of the text that was tokenized."""
+    decoding = Decoding(max_new_tokens=4, system_prompt=system_prompt)
+    model = str(request_bench[benchmark].model)
+    (row,) = evaluate(
+        [benchmark],
+        request(
+            benchmark,
+            tmp_path,
+            model=model,
+            decoding=decoding,
+            min_pixels=3136 if benchmark == "mathvision" else None,
+        ),
+    ).results
+    path = tmp_path / "out" / f"{benchmark}.chat.completions.jsonl"
+    prompt = json.loads(path.read_text())["prompt"]
+    text = {None: "You are a helpful assistant.", NONE: None}.get(system_prompt, system_prompt)
+    system = "" if text is None else f"<|im_start|>system\n{text}<|im_end|>\n"
+    assert prompt.startswith(f"{system}<|im_start|>user\n")
+    assert prompt.count("<|im_start|>system") == (text is not None)
+    assert row.decoding.get("system_prompt") == system_prompt
+    said = any(note.startswith("system prompt: the chat template's own") for note in row.notes)
+    assert said == (benchmark == "mathvision" and system_prompt is None)
+
+
+@pytest.fixture
+def request_bench(text_bench: Bench, vl_bench: Bench) -> dict[str, Bench]:
+    return {"python-basics": text_bench, "mathvision": vl_bench}
+
+
+@pytest.mark.parametrize("benchmark", ["humaneval", "multipl-e", "nq"])
+def test_raw_completion_has_no_system_message(benchmark: str, tmp_path: Path) -> None:
+    """Refused before the model is looked for."""
+    style = "completion" if benchmark == "nq" else None  # the default of the two others
+    asked = request(
+        benchmark,
+        tmp_path,
+        prompt_style=style,
+        model="/no/such/model",
+        decoding=Decoding(system_prompt=NONE),
+    )
+    with pytest.raises(UsageError, match=f"--system-prompt: {benchmark}.*--prompt-style chat"):
+        evaluate([benchmark], asked)
+
+
+def test_the_command_line_takes_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text_bench: Bench
+) -> None:
+    from dft_factory.cli import main
+
+    words = ["eval", "python-basics", "--model", str(text_bench.model), "--out", str(tmp_path)]
+    words += ["--limit", "1", "--max-new-tokens", "2", "--system-prompt", "wethink"]
+    monkeypatch.setattr("sys.argv", ["dft-factory", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    (row,) = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert row["decoding"]["system_prompt"] == WETHINK
