@@ -49,7 +49,9 @@ fi
 dft-factory tiny qwen2.5-coder --out model
 mkdir data
 cat >data/dataset_info.json <<<'{"sums": {"file_name": "sums.json"}}'
-cat >data/sums.json <<<'[{"instruction": "1 + 1?", "output": "2"}, {"instruction": "2 + 3?", "output": "5"}]'
+cat >data/sums.json <<'JSON'
+[{"instruction": "1 + 1?", "input": "", "output": "2"}, {"instruction": "2 + 3?", "input": "", "output": "5"}]
+JSON
 cat >dft.yaml <<'YAML'
 model_name_or_path: model
 stage: sft

@@ -20,7 +20,7 @@ from dft_factory.errors import ConfigError, DftFactoryError, UpstreamContractErr
 from dft_factory.objectives import select
 from tests.conftest import Bench
 from tests.support.cli import Run, clean_environment, parseable, train
-from tests.support.llamafactory import skip_without
+from tests.support.llamafactory import has_argument
 
 UNKNOWN_TYPE = (
     "finetuning_type: {0} is unknown. Choose LLaMA-Factory's full, lora, freeze, oft, or dft, "
@@ -151,15 +151,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     },
 }
 
-SINCE = {
-    "use_hyper_parallel": "0.9.5",
-    "use_eaft_loss": "0.9.5",
-    "use_asft_loss": "0.9.5",
-    "two switches": "0.9.5",
-    "use_megatron_bridge": "0.9.6",
-    "hyper_parallel_cp_size": "0.9.6",
-}
-"""Cases about fields that older releases do not have."""
+# Fields that came with 0.9.5 and 0.9.6: an older release refuses them itself, as unknown.
+NEW = (
+    "use_hyper_parallel",
+    "use_eaft_loss",
+    "use_asft_loss",
+    "use_megatron_bridge",
+    "hyper_parallel_cp_size",
+)
+MISSING = {name for name in NEW if not has_argument(name)}
+REFUSED = {case: row for case, row in REFUSED.items() if not MISSING & row[0].keys()}
+MEGATRONS = {"use_mca": "Megatron (MCA)", "use_megatron_bridge": "Megatron Bridge"}
+MEGATRONS = {switch: name for switch, name in MEGATRONS.items() if switch not in MISSING}
 
 
 def training(**changes: Any) -> dict[str, Any]:
@@ -176,8 +179,6 @@ def parse(config: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_by_name(case: str) -> None:
     changes, message = REFUSED[case]
-    if case in SINCE:
-        skip_without(list(changes)[-1], SINCE[case])
     with pytest.raises(ConfigError) as refusal:
         parse(training(**changes))
     assert str(refusal.value) == message
@@ -205,8 +206,6 @@ LLAMAFACTORY_REFUSES = ("ppo", "use_kt", "use_unsloth")
 @pytest.mark.parametrize("case", STOCK)
 def test_stock_runs_are_never_refused_by_us(case: str) -> None:
     changes = {key: value for key, value in REFUSED[case][0].items() if key != "dft_weight"}
-    if case in SINCE:
-        skip_without(list(changes)[-1], SINCE[case])
     config = training(**{**changes, "finetuning_type": "full"})
     if case in LLAMAFACTORY_REFUSES:
         with pytest.raises((ValueError, ImportError)) as refusal:
@@ -529,19 +528,14 @@ def started(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iter
             )
             for name, (changes, options) in runs.items()
         }
-        for switch in ("use_mca", "use_megatron_bridge"):
+        for switch in MEGATRONS:
             done[switch] = pool.submit(run_megatron, folder, switch)
         yield done
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize(
-    ("switch", "trainer"),
-    [("use_mca", "Megatron (MCA)"), ("use_megatron_bridge", "Megatron Bridge")],
-)
+@pytest.mark.parametrize(("switch", "trainer"), MEGATRONS.items())
 def test_megatron_as_a_user_starts_it(started: Started, switch: str, trainer: str) -> None:
-    if switch in SINCE:
-        skip_without(switch, SINCE[switch])
     ours, stock = started[switch].result()
     assert ours == (
         f"finetuning_type: 'dft' does not work with {trainer}, which has a loss of its own. "
