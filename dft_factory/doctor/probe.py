@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -64,6 +65,14 @@ def look() -> dict[str, Any]:
         seen["loss_head"] = _loss_head(torch, seen["gpus"])
     except Exception as error:  # a broken driver must not hide the patch table
         seen["gpu_error"] = _short(error)
+
+    seen["torch_family"] = {}
+    for name in ("torchvision", "torchaudio"):  # transformers and LLaMA-Factory import them
+        try:
+            if importlib.util.find_spec(name) is not None:
+                importlib.import_module(name)
+        except BaseException as error:  # built for another torch: OSError, RuntimeError, ...
+            seen["torch_family"][name] = _short(error)
 
     from dft_factory import startup
     from dft_factory.patch.apply import FAILED, WAITING, llamafactory_version, status

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import re
 import sys
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
 from dft_factory.errors import DftFactoryError, UpstreamContractError
-from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY, Patch
+from dft_factory.patch.contract import llamafactory_folder, unknown_targets
+from dft_factory.patch.table import (
+    INSTALL_LLAMAFACTORY,
+    PATCHES,
+    SUPPORTED_LLAMAFACTORY,
+    Patch,
+)
 
 WAITING, APPLIED, FAILED, UNSUPPORTED = "waiting", "applied", "failed", "unsupported"
 
@@ -45,35 +49,26 @@ def llamafactory_version() -> str | None:
     Read from the source that would be imported, since a checkout on the path may differ from the
     installed metadata.
     """
-    try:
-        spec = importlib.util.find_spec("llamafactory")
-    except (ImportError, ValueError):
-        spec = None
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        source = Path(folder) / "extras" / "env.py"
-        if source.is_file():
-            found = re.search(
-                r"""^VERSION\s*=\s*["']([^"']+)["']""", source.read_text("utf-8"), re.MULTILINE
-            )
-            if found:
-                return found.group(1)
+    folder = llamafactory_folder()
+    if folder is not None and (source := folder / "extras" / "env.py").is_file():
+        match = re.search(
+            r"""^VERSION\s*=\s*["']([^"']+)["']""", source.read_text("utf-8"), re.MULTILINE
+        )
+        if match:
+            return match.group(1)
     try:
         return importlib.metadata.version("llamafactory")
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def is_supported(version: str | None) -> bool:
-    """Whether the patches were tested against this release."""
-    return version in SUPPORTED_LLAMAFACTORY
-
-
-def unsupported_message(version: str | None) -> str:
-    """What an objective of ours is refused with on another release."""
+def unsupported_message() -> str:
+    """What an objective of ours is refused with where LLaMA-Factory's sources are unknown."""
     return (
-        f"LLaMA-Factory {version} is not supported by this dft-factory; supported: "
-        f"{', '.join(SUPPORTED_LLAMAFACTORY)}. Stock runs are untouched. Install a supported one: "
-        f"`pip install llamafactory=={SUPPORTED_LLAMAFACTORY[-1]}`."
+        f"LLaMA-Factory {llamafactory_version()} is not supported by this dft-factory: "
+        f"{', '.join(unknown_targets())} differs from the supported releases "
+        f"({', '.join(SUPPORTED_LLAMAFACTORY)}). Stock runs are untouched. Install a supported "
+        f"release: `{INSTALL_LLAMAFACTORY}`."
     )
 
 
@@ -82,13 +77,24 @@ def _load(factory: str) -> Any:
     return getattr(importlib.import_module(module), function)
 
 
+def _check_hooks(patch: Patch, original: Any) -> None:
+    missing = [name for name in patch.requires if not hasattr(original, name)]
+    if missing:
+        requirements = importlib.metadata.requires("dft-factory") or ()
+        transformers = next(line for line in requirements if line.startswith("transformers"))
+        raise UpstreamContractError(
+            f"transformers {importlib.metadata.version('transformers')} has no "
+            f"{', '.join(missing)}. Install another: `pip install '{transformers}'`"
+        )
+
+
 def apply_to(module: ModuleType) -> None:
     """Apply every patch of ``module``; called right after the module has run.
 
     A patch that fails leaves LLaMA-Factory's attribute as it was, so that stock runs go on; runs
     with our objectives are then refused by :func:`require_intact`.
     """
-    supported = is_supported(llamafactory_version())
+    supported = not unknown_targets()
     for patch in PATCHES:
         if patch.module != module.__name__ or patch.name in _applied:
             continue
@@ -100,6 +106,8 @@ def apply_to(module: ModuleType) -> None:
             if patch.attribute not in vars(module):
                 raise UpstreamContractError(f"{patch.module} has no {patch.attribute}")
             original = vars(module)[patch.attribute]
+            if supported:
+                _check_hooks(patch, original)
             replacement = _load(factory)(original)
             setattr(module, patch.attribute, replacement)
         except Exception as error:
@@ -118,13 +126,14 @@ def apply_to(module: ModuleType) -> None:
 
 def status() -> list[PatchStatus]:
     """What became of every patch in this process."""
-    version = llamafactory_version()
+    unknown = unknown_targets()
     rows: list[PatchStatus] = []
     for patch in PATCHES:
         if patch.name in _failures:
             rows.append(PatchStatus(patch, FAILED, _failures[patch.name]))
-        elif not is_supported(version):
-            rows.append(PatchStatus(patch, UNSUPPORTED, f"LLaMA-Factory {version}"))
+        elif unknown:
+            detail = f"LLaMA-Factory {llamafactory_version()}: unknown {', '.join(unknown)}"
+            rows.append(PatchStatus(patch, UNSUPPORTED, detail))
         elif patch.name not in _applied:
             loaded = patch.module in sys.modules
             detail = "its module was imported before activation" if loaded else ""

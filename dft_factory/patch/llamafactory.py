@@ -27,6 +27,7 @@ from dft_factory.objectives import (
 )
 from dft_factory.patch import apply
 from dft_factory.patch.checkpoint import check_output_dir, choose_checkpoint
+from dft_factory.patch.table import OTHER_TRAINERS
 
 OTHER_LOSSES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss")
 """LLaMA-Factory's own loss switches, which silently shadow each other."""
@@ -38,8 +39,9 @@ def _is_on(variable: str) -> bool:
 
 def _refuse_arguments(asked: str, arguments: Any) -> None:
     """Refusals that FinetuningArguments and the environment decide."""
-    for variable, name in (("USE_V1", "the v1 trainer"), ("USE_MCA", "Megatron (MCA)")):
-        if _is_on(variable):
+    for variable, name in OTHER_TRAINERS.items():
+        # KTransformers also serves chat and export, so _refuse_training refuses it.
+        if variable != "USE_KT" and _is_on(variable):
             raise ConfigError(
                 f"finetuning_type: {asked!r} does not work with {name}, which has a loss of its "
                 f"own. Unset the environment variable {variable}."
@@ -56,7 +58,7 @@ def _refuse_arguments(asked: str, arguments: Any) -> None:
             f"finetuning_type: {asked!r} and {', '.join(others)}: true both choose a loss. Remove "
             f"{' and '.join(others)}."
         )
-    if arguments.use_hyper_parallel:
+    if getattr(arguments, "use_hyper_parallel", False):  # not in 0.9.4
         raise ConfigError(
             f"finetuning_type: {asked!r} does not work with use_hyper_parallel: true, which has a "
             "loss of its own. Remove use_hyper_parallel."
@@ -118,15 +120,14 @@ def widen_finetuning_arguments(base: type) -> type:
 
 
 def refuse_objectives(base: type) -> type:
-    """On an unsupported release: our objectives are refused by name, all else is untouched."""
+    """Where the sources are unknown: our objectives are refused, all else is untouched."""
     original = base.__post_init__  # type: ignore[attr-defined]
 
     @functools.wraps(original)
     def post_init(self: Any) -> None:
         if self.finetuning_type in finetuning_types():
             raise ConfigError(
-                f"finetuning_type: {self.finetuning_type!r}: "
-                f"{apply.unsupported_message(apply.llamafactory_version())}"
+                f"finetuning_type: {self.finetuning_type!r}: {apply.unsupported_message()}"
             )
         original(self)
 
@@ -147,11 +148,13 @@ def _refuse_training(
 ) -> None:
     """Refusals that need more than FinetuningArguments."""
     asked = f"finetuning_type: {selection.name!r}"
-    if getattr(finetuning, "use_mca", False):
-        raise ConfigError(
-            f"{asked} does not work with Megatron (MCA), which has a loss of its own. Remove "
-            "use_mca and unset the environment variable USE_MCA."
-        )
+    for switch in ("use_mca", "use_megatron_bridge"):
+        if getattr(finetuning, switch, False):
+            name = OTHER_TRAINERS[switch.upper()]
+            raise ConfigError(
+                f"{asked} does not work with {name}, which has a loss of its own. Remove {switch} "
+                f"and unset the environment variable {switch.upper()}."
+            )
     if model.use_kt or _is_on("USE_KT"):
         raise ConfigError(
             f"{asked} does not work with KTransformers, whose trainer has a loss of its own. "

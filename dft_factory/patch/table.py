@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUPPORTED_LLAMAFACTORY = ("0.9.5",)
-"""Releases whose code the patches were tested against, by the tests that the table names."""
+SUPPORTED_LLAMAFACTORY = ("0.9.4", "0.9.5", "0.9.6.dev0")
+"""Releases that the tests below pass with. What decides at run time is ``patch.contract``."""
+
+INSTALL_LLAMAFACTORY = "pip install llamafactory==0.9.5"
+
+OTHER_TRAINERS = {
+    "USE_V1": "the v1 trainer",
+    "USE_MCA": "Megatron (MCA)",
+    "USE_MEGATRON_BRIDGE": "Megatron Bridge",
+    "USE_KT": "KTransformers",
+}
+"""Environment variables that select a trainer under which our objectives are refused."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,7 @@ class Patch:
         change: what the replacement does differently.
         reason: why it cannot be had without the change, and when it can go.
         test: the contract test that fails when LLaMA-Factory no longer fits.
+        requires: attributes that the original must have, its own or transformers'.
         on_unsupported: factory used instead on an unsupported release; None leaves it untouched.
     """
 
@@ -30,6 +41,7 @@ class Patch:
     change: str
     reason: str
     test: str
+    requires: tuple[str, ...] = ()
     on_unsupported: str | None = None
 
     @property
@@ -95,6 +107,21 @@ PATCHES: tuple[Patch, ...] = (
         "means of micro-batches (model_accepts_loss_kwargs = False). Goes when both are mended "
         "upstream.",
         test="tests/contract/test_trainer.py",
+        requires=(
+            "train",
+            "compute_loss",
+            "prediction_step",
+            "evaluation_loop",
+            "log",
+            "save_model",
+            "create_model_card",
+            "get_tp_size",
+            "_get_num_items_in_batch",
+            "_maybe_log_save_evaluate",
+            "_save_checkpoint",
+            "_load_from_checkpoint",
+            "_load_best_model",
+        ),
     ),
     Patch(
         name="model_card",

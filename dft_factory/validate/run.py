@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from dft_factory.errors import MissingDependencyError, UpstreamContractError
-from dft_factory.patch.table import SUPPORTED_LLAMAFACTORY
+from dft_factory.patch.table import INSTALL_LLAMAFACTORY, OTHER_TRAINERS
 from dft_factory.validate.files import Config, read
 from dft_factory.validate.findings import Finding
 from dft_factory.validate.places import check_places, is_remote, resolve
 from dft_factory.validate.twins import check_twins
 
 WORKER_SECONDS = 600
-OTHER_TRAINERS = ("USE_V1", "USE_MCA", "USE_KT")
 
 
 def validate_files(paths: Sequence[Path]) -> list[Finding]:
@@ -54,8 +53,7 @@ def _ask_llamafactory(configs: Sequence[Config]) -> list[Finding]:
         return []
     if importlib.util.find_spec("llamafactory") is None:
         raise MissingDependencyError(
-            "validate needs LLaMA-Factory, which is not installed. "
-            f"`pip install llamafactory=={SUPPORTED_LLAMAFACTORY[-1]}`"
+            f"validate needs LLaMA-Factory, which is not installed. `{INSTALL_LLAMAFACTORY}`"
         )
     answers = _run_worker([_job(config) for config in configs])
     return [

@@ -35,6 +35,7 @@ from tests.support.cli import (
     relative_error,
     train,
 )
+from tests.support.llamafactory import altered_copy, package_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTOLOAD_OFF = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
@@ -185,6 +186,16 @@ FAILING_PATCH = TRY.format(
     import llamafactory.train.tuner
     """,
 )
+MISSING_HOOK = TRY.format(
+    before="""
+    from transformers import Trainer
+    del Trainer._get_num_items_in_batch
+    """,
+    after="""
+    import llamafactory.train.sft.trainer
+    """,
+    last="",
+)
 LATE = TRY.format(
     before="""
     import llamafactory.train.sft.trainer
@@ -226,18 +237,16 @@ UNSUPPORTED = TRY.format(
 PARSES = json.dumps(parseable())
 
 
-def unsupported(folder: Path) -> Any:
-    """A process whose LLaMA-Factory says that it is 0.9.6."""
-    spec = HERE.site / "llamafactory"
-    package = folder / "llamafactory"
-    (package / "extras").mkdir(parents=True)
-    for here, there in ((spec, package), (spec / "extras", package / "extras")):
-        for entry in here.iterdir():
-            if entry.name not in ("extras", "env.py", "__pycache__"):
-                (there / entry.name).symlink_to(entry)
-    text = (spec / "extras" / "env.py").read_text()
-    assert 'VERSION = "0.9.5"' in text
-    (package / "extras" / "env.py").write_text(text.replace('"0.9.5"', '"0.9.6"'))
+def another_llamafactory(folder: Path, *, changed: bool) -> Any:
+    """A process whose LLaMA-Factory says that it is 0.9.9; ``changed``: its parser is another."""
+    changes = {
+        "extras/env.py": lambda text: re.sub('(?m)^VERSION = ".*"', 'VERSION = "0.9.9"', text),
+    }
+    if changed:
+        changes["hparams/parser.py"] = lambda text: text.replace(
+            "    # Setup logging\n    if training_args", "    pass\n    if training_args"
+        )
+    altered_copy(folder, changes)
     code = f"import sys; sys.path.insert(0, {str(folder)!r})\n" + textwrap.dedent(UNSUPPORTED)
     return HERE.found(code, PARSES)
 
@@ -320,7 +329,7 @@ def started(text_bench: Bench, folder: Path, wheel: Path) -> Iterator[Started]:
     none = make_environment(folder / "none")
     installed = make_wheel_environment(folder / "wheel", wheel)
     dft, full = text_bench.config(), text_bench.config(finetuning_type="full", max_steps=2)
-    launcher = HERE.site / "llamafactory" / "launcher.py"
+    launcher = package_folder() / "launcher.py"
     safe = {"PYTHONSAFEPATH": "1"}
 
     def cli(name: str, config: dict[str, Any], python: Path | None = None, **options: Any) -> None:
@@ -347,7 +356,10 @@ def started(text_bench: Bench, folder: Path, wheel: Path) -> Iterator[Started]:
         later = partial(make_wheel_environment, folder / "later", wheel)
         done["later"] = pool.submit(broken_later, later)
         done["modules"] = pool.submit(HERE.found, ADDED_MODULES, **AUTOLOAD_OFF)
-        done["unsupported"] = pool.submit(unsupported, folder / "unsupported")
+        for name, changed in (("unsupported", True), ("another version", False)):
+            place = folder / name
+            done[name] = pool.submit(another_llamafactory, place, changed=changed)
+        done["missing hook"] = pool.submit(HERE.found, MISSING_HOOK, PARSES)
         done["failing"] = pool.submit(HERE.found, FAILING_PATCH, PARSES)
         done["late"] = pool.submit(HERE.found, LATE, PARSES, **AUTOLOAD_OFF)
         yield done
@@ -481,8 +493,9 @@ def test_another_llamafactory_is_left_alone(started: Started, folder: Path) -> N
     assert found["full"] == ["parsed", "full"]
     assert found["dft"] == [
         "ConfigError",
-        "finetuning_type: 'dft': LLaMA-Factory 0.9.6 is not supported by this dft-factory; "
-        "supported: 0.9.5. Stock runs are untouched. Install a supported one: `pip install "
+        "finetuning_type: 'dft': LLaMA-Factory 0.9.9 is not supported by this dft-factory: "
+        "llamafactory.hparams.parser.get_train_args differs from the supported releases (0.9.4, "
+        "0.9.5, 0.9.6.dev0). Stock runs are untouched. Install a supported release: `pip install "
         "llamafactory==0.9.5`.",
     ]
     assert set(found["states"]) == {"unsupported"}
@@ -491,6 +504,13 @@ def test_another_llamafactory_is_left_alone(started: Started, folder: Path) -> N
     assert found["fields"] is False
     assert found["trainer"] == ["llamafactory.train.sft.trainer", "transformers.trainer_seq2seq"]
     assert found["wrapped"] == [False] * 3
+
+
+def test_another_version_with_the_same_code_is_supported(started: Started, folder: Path) -> None:
+    found = started["another version"].result()
+    assert found["folder"].startswith(str(folder))
+    assert found["dft"] == ["parsed", "full"]
+    assert set(found["states"]) == {"applied"}
 
 
 @pytest.mark.cli
@@ -513,6 +533,18 @@ def test_a_patch_that_fails_leaves_stock_runs_and_refuses_ours(started: Started)
     assert found["full"] == ["parsed", "full"]
     target = "llamafactory.train.sft.trainer.GoneInTheNextRelease"
     reason = "UpstreamContractError: llamafactory.train.sft.trainer has no GoneInTheNextRelease"
+    assert found["dft"] == ["UpstreamContractError", BROKEN.format(f"{target}: {reason}")]
+
+
+def test_a_transformers_without_a_hook_is_refused_at_the_start(started: Started) -> None:
+    found = started["missing hook"].result()
+    assert found["full"] == ["parsed", "full"]
+    version = importlib.metadata.version("transformers")
+    reason = (
+        f"UpstreamContractError: transformers {version} has no _get_num_items_in_batch. Install "
+        "another: `pip install 'transformers!=5.6.0,<=5.8.0,>=4.57.1'`"
+    )
+    target = "llamafactory.train.sft.trainer.CustomSeq2SeqTrainer"
     assert found["dft"] == ["UpstreamContractError", BROKEN.format(f"{target}: {reason}")]
 
 

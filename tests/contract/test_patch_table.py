@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch  # noqa: F401 - activates dft-factory, before anything here imports llamafactory
 
-from dft_factory.patch.apply import APPLIED, is_supported, llamafactory_version, status
+from dft_factory.patch.apply import APPLIED, llamafactory_version, status
 from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY, Patch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,11 +27,8 @@ def test_rows_are_named_apart() -> None:
     assert len({patch.target for patch in PATCHES}) == len(PATCHES)
 
 
-def test_installed_release_is_the_supported_one() -> None:
-    assert llamafactory_version() == "0.9.5"
-    assert SUPPORTED_LLAMAFACTORY == ("0.9.5",)
-    assert is_supported("0.9.5")
-    assert not any(is_supported(version) for version in ("0.9.4", "0.9.6", "0.9.5.dev0", None))
+def test_installed_release_is_a_supported_one() -> None:
+    assert llamafactory_version() in SUPPORTED_LLAMAFACTORY
 
 
 @ROWS

@@ -20,6 +20,7 @@ from dft_factory.errors import ConfigError, DftFactoryError, UpstreamContractErr
 from dft_factory.objectives import select
 from tests.conftest import Bench
 from tests.support.cli import Run, clean_environment, parseable, train
+from tests.support.llamafactory import has_argument
 
 UNKNOWN_TYPE = (
     "finetuning_type: {0} is unknown. Choose LLaMA-Factory's full, lora, freeze, oft, or dft, "
@@ -105,6 +106,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "finetuning_type: 'dft' does not work with Megatron (MCA), which has a loss of its own. "
         "Remove use_mca and unset the environment variable USE_MCA.",
     ),
+    "use_megatron_bridge": (
+        {"use_megatron_bridge": True},
+        "finetuning_type: 'dft' does not work with Megatron Bridge, which has a loss of its own. "
+        "Remove use_megatron_bridge and unset the environment variable USE_MEGATRON_BRIDGE.",
+    ),
+    "hyper_parallel_cp_size": (
+        {"use_hyper_parallel": True, "hyper_parallel_cp_size": 2},
+        "finetuning_type: 'dft' does not work with use_hyper_parallel: true, which has a loss of "
+        "its own. Remove use_hyper_parallel.",
+    ),
     "use_kt": (
         {"use_kt": True},
         "finetuning_type: 'dft' does not work with KTransformers, whose trainer has a loss of its "
@@ -139,6 +150,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         for packing in ("packing", "neat_packing")
     },
 }
+
+# Fields that came with 0.9.5 and 0.9.6: an older release refuses them itself, as unknown.
+NEW = (
+    "use_hyper_parallel",
+    "use_eaft_loss",
+    "use_asft_loss",
+    "use_megatron_bridge",
+    "hyper_parallel_cp_size",
+)
+MISSING = {name for name in NEW if not has_argument(name)}
+REFUSED = {case: row for case, row in REFUSED.items() if not MISSING & row[0].keys()}
+MEGATRONS = {"use_mca": "Megatron (MCA)", "use_megatron_bridge": "Megatron Bridge"}
+MEGATRONS = {switch: name for switch, name in MEGATRONS.items() if switch not in MISSING}
 
 
 def training(**changes: Any) -> dict[str, Any]:
@@ -201,23 +225,26 @@ def test_weights_of_single_tokens_go_with_packing(weight: str, packing: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("variable", "message"),
+    ("variable", "trainer"),
     [
-        ("USE_V1", "the v1 trainer, which has a loss of its own. Unset the environment variable "),
-        ("USE_MCA", "Megatron (MCA), which has a loss of its own. Unset the environment variable "),
+        ("USE_V1", "the v1 trainer"),
+        ("USE_MCA", "Megatron (MCA)"),
+        ("USE_MEGATRON_BRIDGE", "Megatron Bridge"),
     ],
 )
 @pytest.mark.parametrize("on", ["1", "true", "Y"])
 def test_other_trainers_by_environment(
-    monkeypatch: pytest.MonkeyPatch, variable: str, message: str, on: str
+    monkeypatch: pytest.MonkeyPatch, variable: str, trainer: str, on: str
 ) -> None:
     from llamafactory.hparams import FinetuningArguments
 
     monkeypatch.setenv(variable, on)
     with pytest.raises(ConfigError) as refusal:
         FinetuningArguments(finetuning_type="dft_lora")
-    expected = f"finetuning_type: 'dft_lora' does not work with {message}{variable}."
-    assert str(refusal.value) == expected
+    assert str(refusal.value) == (
+        f"finetuning_type: 'dft_lora' does not work with {trainer}, which has a loss of its own. "
+        f"Unset the environment variable {variable}."
+    )
     assert FinetuningArguments(finetuning_type="full").dft_objective is None
     monkeypatch.setenv(variable, "0")
     assert FinetuningArguments(finetuning_type="dft_lora").dft_objective == "dft"
@@ -431,7 +458,7 @@ AVERAGED = (
     "finetuning_type: 'dft' normalises over the tokens of all ranks, which "
     "average_tokens_across_devices: false switches off. Remove average_tokens_across_devices."
 )
-MCA = """
+MEGATRON = """
 import json, sys
 import torch
 from dft_factory.errors import ConfigError
@@ -440,25 +467,31 @@ from llamafactory.hparams import get_train_args
 config, found = json.loads(sys.argv[1]), []
 for value in ("dft", "full"):
     try:
-        found.append(get_train_args({**config, "finetuning_type": value})[3].use_mca)
+        arguments = get_train_args({**config, "finetuning_type": value})[3]
+        found.append(getattr(arguments, sys.argv[2]))
     except ConfigError as error:
         found.append(str(error))
 print("FOUND " + json.dumps(found))
 """
 
 
-def run_mca(folder: Path) -> list[Any]:
-    """Parses under USE_MCA=1, with an empty stand-in for Megatron's adapter."""
-    package = folder / "stand-in" / "mcore_adapter"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
+def run_megatron(folder: Path, switch: str) -> list[Any]:
+    """Parses under USE_MCA or USE_MEGATRON_BRIDGE, with empty stand-ins for Megatron's packages."""
+    folder = folder / switch
+    (folder / "mcore_adapter").mkdir(parents=True)
+    (folder / "mcore_adapter" / "__init__.py").write_text(
         "from transformers import Seq2SeqTrainingArguments, TrainingArguments\n"
         "class TrainingArguments(Seq2SeqTrainingArguments):\n"
         "    pass\n"
     )
+    (folder / "megatron" / "bridge").mkdir(parents=True)
+    (folder / "megatron" / "bridge" / "__init__.py").write_text("")
+    information = folder / "megatron_bridge-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: megatron-bridge\n")
     done = subprocess.run(
-        [sys.executable, "-c", MCA, json.dumps(training())],
-        env=clean_environment(USE_MCA="1", PYTHONPATH=str(package.parent)),
+        [sys.executable, "-c", MEGATRON, json.dumps(training()), switch],
+        env=clean_environment(**{switch.upper(): "1", "PYTHONPATH": str(folder)}),
         capture_output=True,
         text=True,
         timeout=300,
@@ -495,16 +528,18 @@ def started(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iter
             )
             for name, (changes, options) in runs.items()
         }
-        done["mca"] = pool.submit(run_mca, folder)
+        for switch in MEGATRONS:
+            done[switch] = pool.submit(run_megatron, folder, switch)
         yield done
         pool.shutdown(cancel_futures=True)
 
 
-def test_megatron_as_a_user_starts_it(started: Started) -> None:
-    ours, stock = started["mca"].result()
+@pytest.mark.parametrize(("switch", "trainer"), MEGATRONS.items())
+def test_megatron_as_a_user_starts_it(started: Started, switch: str, trainer: str) -> None:
+    ours, stock = started[switch].result()
     assert ours == (
-        "finetuning_type: 'dft' does not work with Megatron (MCA), which has a loss of its own. "
-        "Unset the environment variable USE_MCA."
+        f"finetuning_type: 'dft' does not work with {trainer}, which has a loss of its own. "
+        f"Unset the environment variable {switch.upper()}."
     )
     assert stock is True
 

@@ -25,8 +25,9 @@ from dft_factory.doctor.report import (
     Lack,
     Problem,
 )
-from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
+from dft_factory.patch.table import OTHER_TRAINERS, PATCHES, SUPPORTED_LLAMAFACTORY
 from tests.support.cli import clean_environment
+from tests.support.llamafactory import altered_copy
 
 ROOT = Path(__file__).parents[2]
 LOOK = """
@@ -108,14 +109,12 @@ def test_switched_off_is_loud_and_no_failure() -> None:
 
 
 def test_a_patch_that_does_not_fit_is_a_failure(tmp_path: Path) -> None:
-    source = "import os\nassert 'USE_MCA' not in os.environ\nclass Other: pass\n"
-    fake = fake_llamafactory(tmp_path, SUPPORTED_LLAMAFACTORY[-1], source)
-    found = look(PYTHONPATH=fake, USE_MCA="1")
+    source = "import os\nassert 'USE_MCA' not in os.environ\nraise RuntimeError('old')\n"
+    copy = altered_copy(tmp_path, {"train/trainer_utils.py": lambda text: source})
+    found = look(PYTHONPATH=copy, USE_MCA="1")
     rows = {row["name"]: row for row in found["patches"]}
-    assert rows["arguments"]["state"] == "failed"
-    assert "has no FinetuningArguments" in rows["arguments"]["detail"]
-    assert rows["loss"]["state"] == "failed"
-    assert "ModuleNotFoundError: No module named 'llamafactory.train'" in rows["loss"]["detail"]
+    assert rows["arguments"]["state"] == "applied"
+    assert (rows["loss"]["state"], rows["loss"]["detail"]) == ("failed", "RuntimeError: old")
     assert found["exit_status"] == BROKEN
     assert found["problems"][0]["what"].startswith("the patch of LLaMA-Factory is broken")
 
@@ -124,19 +123,18 @@ def test_an_unsupported_release_is_a_missing_prerequisite(tmp_path: Path) -> Non
     source = "class FinetuningArguments:\n    def __post_init__(self): pass\n"
     found = look(PYTHONPATH=fake_llamafactory(tmp_path, "9.9.9", source))
     assert found["exit_status"] == PREREQUISITE
-    assert [problem["what"].split(";")[0] for problem in found["problems"]] == [
-        "LLaMA-Factory 9.9.9 is not supported by this dft-factory"
-    ]
-    assert found["problems"][0]["mend"] == (
-        f"Install a supported one: `pip install llamafactory=={SUPPORTED_LLAMAFACTORY[-1]}`."
-    )
+    (problem,) = found["problems"]
+    assert problem["what"].startswith("LLaMA-Factory 9.9.9 is not supported by this dft-factory: ")
+    assert "llamafactory.hparams.finetuning_args.FinetuningArguments" in problem["what"]
+    assert problem["mend"] == "Install a supported release: `pip install llamafactory==0.9.5`."
     assert {row["state"] for row in found["patches"]} == {"unsupported"}
-    assert "installed as 0.9.5, another copy comes first on the path" in found["text"]
+    installed = importlib.metadata.version("llamafactory")
+    assert f"installed as {installed}, another copy comes first on the path" in found["text"]
 
 
 def test_a_process_that_dies_while_looking_is_told(tmp_path: Path) -> None:
     source = "import os, sys; sys.stderr.write('out of luck'); sys.stderr.flush(); os._exit(7)\n"
-    found = look(PYTHONPATH=fake_llamafactory(tmp_path, SUPPORTED_LLAMAFACTORY[-1], source))
+    found = look(PYTHONPATH=altered_copy(tmp_path, {"hparams/__init__.py": lambda text: source}))
     assert found["exit_status"] == BROKEN
     assert "died: exit status 7: out of luck" in found["problems"][0]["what"]
     assert {row["state"] for row in found["patches"]} == {"unknown"}
@@ -164,7 +162,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(examine_module, "_probe", lambda: (seen, ""))
     monkeypatch.setattr(examine_module, "_benchmarks", lambda: ((), ()))
     monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD", raising=False)
-    for variable in ("USE_V1", "USE_MCA", "USE_KT"):
+    for variable in OTHER_TRAINERS:
         monkeypatch.delenv(variable, raising=False)
     return monkeypatch
 
@@ -212,7 +210,58 @@ def test_a_torch_that_cannot_be_imported_is_broken(quick: pytest.MonkeyPatch) ->
     assert exit_status(report) == BROKEN
 
 
-@pytest.mark.parametrize("variable", ["USE_V1", "USE_MCA", "USE_KT"])
+def torch_family(name: str, version: str, torch: str, quick: pytest.MonkeyPatch) -> Problem:
+    """The only problem of an environment in which ``name`` and LLaMA-Factory's trainer fail."""
+    error = "RuntimeError: operator torchvision::nms does not exist"
+    patches = {patch.name: {"state": "failed", "detail": error} for patch in PATCHES}
+    seen = {
+        "torch_error": None,
+        "gpus": [],
+        "active": True,
+        "patches": patches,
+        "torch_family": {name: error},
+    }
+    versions = {name: version, "torch": torch}
+    quick.setattr(examine_module, "_probe", lambda: (seen, ""))
+    quick.setattr(examine_module, "_installed", versions.get)
+    report = examine()
+    assert exit_status(report) == BROKEN
+    (problem,) = report.problems
+    assert problem.what == (
+        f"{name} {version} does not fit torch {torch}, so LLaMA-Factory cannot be imported: {error}"
+    )
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("torch", "torchaudio"),
+    [
+        ("2.15.0", "torchaudio>=2.11.1"),
+        ("2.12.1", "torchaudio==2.11.0"),
+        ("2.9.1+cu128", "torchaudio==2.9.1"),
+    ],
+)
+def test_a_torch_family_that_does_not_fit_is_fixed_around_the_users_torch(
+    quick: pytest.MonkeyPatch, torch: str, torchaudio: str
+) -> None:
+    problem = torch_family("torchaudio", "2.11.0", torch, quick)
+    assert problem.mend == (
+        f"`pip install 'torch=={torch}' torchvision '{torchaudio}'`, from the index that torch "
+        "came from. Or the tested versions: `pip install 'dft-factory[tested]'`."
+    )
+
+
+def test_a_torchaudio_that_cannot_be_imported_is_the_only_problem(tmp_path: Path) -> None:
+    """A real probe, whose LLaMA-Factory cannot be imported for the same reason."""
+    (tmp_path / "torchaudio.py").write_text("raise RuntimeError('other CUDA version')\n")
+    found = look(PYTHONPATH=str(tmp_path))
+    assert {row["name"]: row["state"] for row in found["patches"]}["loss"] == "failed"
+    (problem,) = found["problems"]
+    assert problem["what"].endswith("cannot be imported: RuntimeError: other CUDA version")
+    assert found["exit_status"] == BROKEN
+
+
+@pytest.mark.parametrize("variable", OTHER_TRAINERS)
 def test_other_trainers_are_warned_of(quick: pytest.MonkeyPatch, variable: str) -> None:
     quick.setenv(variable, "1")
     report = examine()
@@ -307,3 +356,10 @@ def test_an_outdated_autoload_file_is_warned_of(tmp_path: Path) -> None:
     (warning,) = examine_module._stale_autoload(str(installed))
     assert warning.startswith(f"{installed} is not that of this version of dft-factory. Reinstall")
     assert len(examine_module._stale_autoload(str(tmp_path / "gone.py"))) == 1
+
+
+def test_a_wheel_has_no_second_autoload_file_to_compare(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dft_factory.__file__", str(tmp_path / "dft_factory" / "__init__.py"))
+    assert examine_module._stale_autoload(str(tmp_path / "_dft_factory_autoload.py")) == []

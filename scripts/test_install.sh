@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs the wheel as a user does, without constraints, in a new environment (6 GB, removed at the
+# end), trains two steps with DFT and runs doctor:
+#   bash scripts/test_install.sh pip|uv          dft-factory[tested] brings LLaMA-Factory and torch
+#   bash scripts/test_install.sh pip|uv PATH     beside an editable LLaMA-Factory checkout: no other
+#                                                package may change
+# PYTHON names the interpreter to use (default: python3).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+unset PYTHONDONTWRITEBYTECODE PYTHONPATH
+
+say() { printf 'test_install: %s\n' "$*" >&2; }
+tool=${1:-}
+checkout=${2:+$(cd "$2" && pwd)}
+if [ "$tool" != pip ] && [ "$tool" != uv ]; then
+  say "usage: bash scripts/test_install.sh pip|uv [PATH of a LLaMA-Factory checkout]"
+  exit 2
+fi
+bash scripts/setup.sh
+uv=$PWD/.venv/bin/uv
+mkdir -p .venvs
+folder=$(mktemp -d -p "$PWD/.venvs" install-XXXXXX)
+trap 'rm -rf "$folder"' EXIT
+"$uv" build --quiet --wheel --out-dir "$folder" .
+wheel=$(echo "$folder"/*.whl)
+"${PYTHON:-python3}" -m venv "$folder/env"
+export PATH="$folder/env/bin:$PATH"
+cd "$folder"
+install() {
+  say "$tool install $*"
+  if [ "$tool" = pip ]; then
+    python -m pip install --quiet "$@"
+  else
+    "$uv" pip install --quiet --python "$folder/env/bin/python" "$@"
+  fi
+}
+if [ -z "$checkout" ]; then
+  install "dft-factory[tested] @ file://$wheel"
+else
+  install --editable "$checkout"
+  "$uv" pip freeze --python "$folder/env/bin/python" >before
+  install "$wheel"
+  "$uv" pip freeze --python "$folder/env/bin/python" | grep -v '^dft-factory' >after
+  diff before after >changed || { say "other packages changed:"; cat changed >&2; exit 1; }
+  say "no other package changed"
+fi
+"$uv" pip freeze --python "$folder/env/bin/python" | grep -iE 'llama|^(torch|transformers|accelerate|peft|trl)' >&2
+
+dft-factory tiny qwen2.5-coder --out model
+mkdir data
+cat >data/dataset_info.json <<<'{"sums": {"file_name": "sums.json"}}'
+cat >data/sums.json <<'JSON'
+[{"instruction": "1 + 1?", "input": "", "output": "2"}, {"instruction": "2 + 3?", "input": "", "output": "5"}]
+JSON
+cat >dft.yaml <<'YAML'
+model_name_or_path: model
+stage: sft
+do_train: true
+finetuning_type: dft
+dataset: sums
+dataset_dir: data
+template: qwen
+max_steps: 2
+val_size: 1
+eval_strategy: steps
+eval_steps: 1
+logging_steps: 1
+use_cpu: true
+report_to: none
+output_dir: out
+YAML
+llamafactory-cli train dft.yaml >log 2>&1 || { tail -40 log >&2; exit 1; }
+python - <<'PYTHON'
+import json
+rows = json.load(open("out/trainer_state.json"))["log_history"]
+trained = [row for row in rows if "loss" in row]
+assert len(trained) == 2 and all(row["nll"] > 10 * row["loss"] > 0 for row in trained), rows
+assert [row for row in rows if "eval_nll" in row], rows
+print(*(f"step {row['step']}: loss {row['loss']}, nll {row['nll']}" for row in trained), sep="\n")
+PYTHON
+dft-factory doctor >doctor || { cat doctor >&2; exit 1; }
+sed -n '/^Warnings/,$p' doctor
+say "done"
