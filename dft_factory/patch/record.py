@@ -6,6 +6,7 @@ probabilities (the paper's figure, over time), its polarisation, and the end-of-
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -43,6 +44,28 @@ def end_of_turn_ids(template: Any, tokenizer: Any) -> list[int]:
         for number, word in found.items()
         if number is not None and (number != unknown or word == tokenizer.unk_token)
     )
+
+
+def system_prompt_of(template: Any, tokenizer: Any, dataset: Any) -> str | None:
+    """The system message that the first training examples share; None for the template's own.
+
+    Args:
+        template: LLaMA-Factory's.
+        dataset: tokenized; one without a length, a stream, is not read.
+    """
+    slots: list[Any] = getattr(getattr(template, "format_system", None), "slots", None) or []
+    if len(slots) != 1 or not isinstance(slots[0], str) or not hasattr(dataset, "__len__"):
+        return None
+    before, _, after = slots[0].partition("{{content}}")
+    if not before:  # nothing marks where the system message is
+        return None
+    prompts = set()
+    for row in itertools.islice(dataset, 8):
+        text = tokenizer.decode(row["input_ids"], clean_up_tokenization_spaces=False)
+        prompts.add(text.partition(before)[2].partition(after)[0])
+    if len(prompts) != 1 or prompts == {template.default_system}:
+        return None
+    return prompts.pop() or None
 
 
 @torch.no_grad()

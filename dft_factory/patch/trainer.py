@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from transformers.trainer_pt_utils import get_model_param_count
 
 import dft_factory
+from dft_eval.system_prompts import TRAINING_FILE
 from dft_factory.errors import ConfigError, UpstreamContractError
 from dft_factory.losses.softmax import plain_torch_reason
 from dft_factory.losses.token import (
@@ -31,7 +33,14 @@ from dft_factory.losses.token import (
 from dft_factory.objectives import Selection, selection_of
 from dft_factory.patch.checkpoint import load_weights, one_message_if_writing_fails
 from dft_factory.patch.head import HeadLoss, find_head, transform_of
-from dft_factory.patch.record import COLUMNS, FILE_NAME, Recorder, end_of_turn_ids, sums_of
+from dft_factory.patch.record import (
+    COLUMNS,
+    FILE_NAME,
+    Recorder,
+    end_of_turn_ids,
+    sums_of,
+    system_prompt_of,
+)
 
 # A child of LLaMA-Factory's logger: same format, same level, same files.
 logger = logging.getLogger("llamafactory.dft_factory")
@@ -148,9 +157,9 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         self.compute_loss_func = self._token_weighted_loss
         self._since_log: Tensor | None = None
         self._recorder: Recorder | None = None
-        template = getattr(self.data_collator, "template", None)
+        self._template = getattr(self.data_collator, "template", None)  # LLaMA-Factory's
         self.data_collator: Any = functools.partial(_collate, self.data_collator)
-        ends = end_of_turn_ids(template, self.processing_class)
+        ends = end_of_turn_ids(self._template, self.processing_class)
         self._end_of_turn = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
         self._evaluated: list[Tensor] | None = None
         self._keep_logits = False
@@ -180,10 +189,27 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
                 "off" if self._head is None else "on",
                 _short(n_trained),
             )
+            self._write_training_file()
         output = super().train(*args, **kwargs)
         if self._recorder is not None:
             self._recorder.summarise()
         return output
+
+    def _write_training_file(self) -> None:
+        """Tell ``dft-factory eval`` how the model was trained."""
+        assert self._selection is not None
+        dataset, tokenizer = self.train_dataset, self.processing_class
+        record = {
+            "schema_version": 1,
+            "dft_factory": dft_factory.__version__,
+            "finetuning_type": self._selection.name,
+            "token_weight": self._selection.weight.spec,
+            "system_prompt": system_prompt_of(self._template, tokenizer, dataset),
+        }
+        path = Path(self.args.output_dir) / TRAINING_FILE
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)

@@ -15,7 +15,7 @@ from dft_eval.models import open_subject
 from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.natural_questions.benchmark import NATURAL_QUESTIONS
 from dft_eval.results import ResultFile, merge_results
-from dft_eval.system_prompts import NONE
+from dft_eval.system_prompts import NONE, TRAINING_FILE, trained_with
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.wemath import WEMATH
@@ -80,8 +80,15 @@ def evaluate(names: list[str], request: Request) -> ResultFile:
         decoding = request.decoding
         if request.own_max_new_tokens:
             decoding = replace(decoding, max_new_tokens=benchmark.max_new_tokens)
+        style = request.prompt_style or benchmark.default_style
+        as_trained = None
+        if style == "chat" and request.backend == "hf" and decoding.system_prompt is None:
+            as_trained = trained_with(request.model)
+            decoding = replace(decoding, system_prompt=as_trained)
         result = benchmark.evaluate(benchmark, replace(request, decoding=decoding), subject)
         notes = result.notes
+        if as_trained is not None:
+            notes = [*notes, f"system prompt: that of the model's training ({TRAINING_FILE})"]
         if request.backend == "openai" and decoding.system_prompt == NONE:
             notes = [*notes, "no system message is sent; the server's template may insert its own"]
         result = result.model_copy(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+from pathlib import Path
 
 from dft_eval.errors import UsageError
 
@@ -15,6 +17,9 @@ WETHINK = (
     "answer MUST BE enclosed within <answer> </answer> tags."
 )
 """WeThink's, from inference.py of github.com/yangjie-cv/WeThink, whose README requires it."""
+
+TRAINING_FILE = "dft_training.json"
+"""What a training with dft-factory leaves in its output folder."""
 
 NAMES = {NONE: NONE, "wethink": WETHINK}
 
@@ -35,3 +40,23 @@ def parse_system_prompt(value: str | None) -> str | None:
     if difflib.get_close_matches(value.strip().casefold(), NAMES, cutoff=0.8):
         raise UsageError(f"--system-prompt {value!r} is unknown. {choices}")
     return value
+
+
+def trained_with(model: str) -> str | None:
+    """The system prompt of a model's training examples; None where none is recorded.
+
+    Args:
+        model: as ``--model`` names it: a model or adapter folder, or a checkpoint in it.
+
+    Raises:
+        UsageError: the record cannot be read.
+    """
+    for folder in (Path(model), Path(model).parent):
+        path = folder / TRAINING_FILE
+        if path.is_file():
+            try:
+                prompt = json.loads(path.read_text(encoding="utf-8"))["system_prompt"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UsageError(f"{path} cannot be read ({error}). Remove it.") from error
+            return None if prompt is None else str(prompt)
+    return None

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dft_eval.system_prompts import WETHINK, trained_with
 from dft_factory.validate import Finding, validate_files
 from tests.support.cli import train
 from tests.support.drawn import tiny_wethink
@@ -196,6 +197,7 @@ def test_tiny_recipe_trains(objective: str, tiny: dict[str, str], tmp_path: Path
     config = values(CONFIGS / "tiny" / f"qwen2_5_vl_{objective}.yaml")
     del config["output_dir"]
     run = train({**config, **tiny, "max_steps": 1}, tmp_path / "model").ok()
+    assert trained_with(str(run.folder)) == WETHINK  # what an evaluation asks it with
     row = run.log[0]
     assert row["loss"] == pytest.approx(row["nll"] if objective == "sft" else 0.0, abs=0.1)
     assert 5 < row["nll"] < 8  # log(576) = 6.4: random weights
@@ -212,7 +214,6 @@ def test_a_record_through_llamafactorys_data_code(tiny: dict[str, str], tmp_path
     from llamafactory.model import load_tokenizer
 
     from dft_eval.generation.run import Prompt
-    from dft_eval.system_prompts import WETHINK
     from dft_eval.vlm.hf_vision import render
     from dft_factory.data.drawn import drawings
 

@@ -110,7 +110,7 @@ def test_switched_off_is_loud_and_no_failure() -> None:
 
 def test_a_patch_that_does_not_fit_is_a_failure(tmp_path: Path) -> None:
     source = "import os\nassert 'USE_MCA' not in os.environ\nraise RuntimeError('old')\n"
-    copy = altered_copy(tmp_path, {"train/trainer_utils.py": lambda text: source})
+    copy = altered_copy(tmp_path, {"train/fp8_utils.py": lambda text: source})
     found = look(PYTHONPATH=copy, USE_MCA="1")
     rows = {row["name"]: row for row in found["patches"]}
     assert rows["arguments"]["state"] == "applied"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from dft_eval.benchmarks import evaluate
 from dft_eval.errors import UsageError
 from dft_eval.generation.chat import render_chat
 from dft_eval.generation.run import Decoding
-from dft_eval.system_prompts import NONE, WETHINK, parse_system_prompt
+from dft_eval.system_prompts import (
+    NONE,
+    TRAINING_FILE,
+    WETHINK,
+    parse_system_prompt,
+    trained_with,
+)
 from tests.conftest import Bench
 from tests.support.openai_server import FakeServer, serve
 from tests.support.vlm_tables import mathvision_row, write_table
@@ -193,6 +200,27 @@ def test_a_model_here_reads_it(
     assert row.decoding.get("system_prompt") == system_prompt
     said = any(note.startswith("system prompt: the chat template's own") for note in row.notes)
     assert said == (benchmark == "mathvision" and system_prompt is None)
+
+
+@pytest.mark.parametrize("where", [".", "checkpoint-2"])
+def test_a_model_is_asked_as_it_was_trained(where: str, tmp_path: Path, text_bench: Bench) -> None:
+    """Its folder says how; --system-prompt goes before that."""
+    model = tmp_path / "model" / where
+    shutil.copytree(text_bench.model, model)
+    (tmp_path / "model" / TRAINING_FILE).write_text(json.dumps({"system_prompt": WETHINK}))
+    for option, prompt in ((None, WETHINK), (NONE, NONE)):
+        decoding = Decoding(max_new_tokens=2, system_prompt=option)
+        out = tmp_path / str(option)
+        asked = request("python-basics", out, model=str(model), decoding=decoding)
+        (row,) = evaluate(["python-basics"], asked).results
+        assert row.decoding["system_prompt"] == prompt
+        assert any(TRAINING_FILE in note for note in row.notes) == (option is None)
+
+
+def test_a_training_file_that_cannot_be_read_is_no_default(tmp_path: Path) -> None:
+    (tmp_path / TRAINING_FILE).write_text("{")
+    with pytest.raises(UsageError, match=TRAINING_FILE):
+        trained_with(str(tmp_path))
 
 
 @pytest.fixture

@@ -248,8 +248,8 @@ def _system_prompt_notes(request: Request) -> list[str]:
     if request.decoding.system_prompt is not None:
         return []
     return [
-        "system prompt: the chat template's own, as VLMEvalKit asks Qwen2.5-VL; a model trained on "
-        "WeThink is asked as in its training with --system-prompt wethink"
+        "system prompt: the chat template's own, as VLMEvalKit asks Qwen2.5-VL; WeThink's own "
+        "models need --system-prompt wethink"
     ]
 
 
