@@ -1,16 +1,15 @@
-"""The token-weighted loss from hidden states, in chunks: the logits are never whole.
+"""Token-weighted NLL from hidden states, in chunks: full logits are never materialised.
 
-Whole logits cost 10 bytes a token and vocabulary entry in LLaMA-Factory's own DFT (bf16 logits,
-their fp32 copy, the gradient). Here a chunk of rows goes through the head, ``losses.softmax`` turns
-it in place into the gradient with respect to the logits, and from that the gradients of hidden
-states and head follow at once.
+Full logits cost 10 bytes per token and vocabulary entry in LLaMA-Factory's own DFT (bf16 logits,
+their fp32 copy, the gradient). Here the head projects one chunk of rows, ``losses.softmax``
+overwrites the logits with their gradient, and the gradients of hidden states and head are computed
+from it in the same forward pass.
 
-* Weights of single tokens: three matrix products in all (logits, grad of hidden, grad of head), in
-  the forward pass.
-* Weights of whole sequences: the log-probabilities of all tokens first, then the same once more:
-  four products.
+* Weights of single tokens: three matrix products (logits, grad of hidden, grad of head).
+* Weights of whole sequences need all log-probabilities first: four products.
+* Under ``no_grad``: one product, no gradients.
 
-Under ``no_grad``: one product, and no gradient. Positions without a label never meet the head.
+Positions without a label are skipped.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from dft_factory.losses.transform import IDENTITY, LogitTransform
 from dft_factory.losses.weights import TokenWeight
 
 CHUNK_TOKENS = 1024
-"""Rows of logits held at once. The head's gradient is rounded once a chunk, so that a small chunk
-costs accuracy in bf16, and a large one memory: 2 bytes x rows x vocabulary."""
+"""Rows of logits in memory at once. The head's gradient is rounded once per chunk: small chunks
+cost accuracy in bf16, large ones memory (2 bytes x rows x vocabulary)."""
 
 
 @dataclass(frozen=True)
 class LinearLoss:
-    """What :func:`linear_token_weighted_nll` gives.
+    """Result of :func:`linear_token_weighted_nll`.
 
     Attributes:
         total: sum of sg(w)·NLL, scalar, fp32, differentiable with respect to hidden states, head
@@ -48,10 +47,9 @@ class LinearLoss:
 
 
 class _LinearTokenLoss(torch.autograd.Function):
-    """Forward makes the gradients of ``scale·total``; backward hands them out.
+    """Gradients are computed in forward, pre-multiplied by ``scale``.
 
-    Backward multiplies them by what the gradient that arrives lacks of ``scale``, which is nothing
-    where the caller knew it: a pass over the head's gradient less.
+    Backward rescales them only if the incoming gradient differs from ``scale``.
     """
 
     @staticmethod
@@ -70,46 +68,43 @@ class _LinearTokenLoss(torch.autograd.Function):
         scale: Tensor,
         grad_enabled: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        wants_hidden, wants_weight, wants_bias = (
-            grad_enabled and needed for needed in ctx.needs_input_grad[:3]
+        needs_hidden, needs_weight, needs_bias = (
+            grad_enabled and needs_grad for needs_grad in ctx.needs_input_grad[:3]
         )
-        wants = wants_hidden or wants_weight or wants_bias
+        needs_grad = needs_hidden or needs_weight or needs_bias
         n = positions.shape[0]
-        exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        logps = weight.new_empty(n, dtype=exact)
+        logps = weight.new_empty(n, dtype=torch.promote_types(weight.dtype, torch.float32))
         chunks = [slice(start, min(start + chunk, n)) for start in range(0, n, chunk)]
-        # All that a chunk needs, once: made anew for each, they would leave gaps on a CPU's heap.
-        multiply_, most = Multiplier(), min(chunk, n)
-        logits = weight.new_empty((most, weight.shape[0]))
-        taken = weight.new_empty((most, weight.shape[1]))
+        # Buffers are reused: one allocation per chunk would fragment a CPU's heap.
+        multiply_, max_rows = Multiplier(), min(chunk, n)
+        logits_buffer = weight.new_empty((max_rows, weight.shape[0]))
+        states_buffer = weight.new_empty((max_rows, weight.shape[1]))
 
         def project(rows: slice) -> tuple[Tensor, Tensor]:
-            """The chunk's hidden states and what the head makes of them."""
+            """Hidden states and logits of one chunk."""
             size = rows.stop - rows.start
-            states, out = taken[:size], logits[:size]
+            states, logits = states_buffer[:size], logits_buffer[:size]
             states.copy_(hidden.index_select(0, positions[rows]))
             if bias is not None:
-                out.copy_(bias)
-            return states, multiply_(out, states, weight.t(), add=bias is not None)
+                logits.copy_(bias)
+            return states, multiply_(logits, states, weight.t(), add=bias is not None)
 
-        weights: Tensor | None = None
-        if token_weight.needs_sequence or not wants:
+        if token_weight.needs_sequence or not needs_grad:
             for rows in chunks:
                 logps[rows] = softmax_rows_(project(rows)[1], targets[rows], transform, None)
             weights = token_weight(logps, sequence, n_sequences)
         else:
             weights = torch.empty_like(logps)
 
-        grad_hidden = torch.zeros_like(hidden) if wants_hidden else None
-        grad_weight = torch.empty_like(weight) if wants_weight else None
-        grad_bias = torch.zeros_like(bias) if bias is not None and wants_bias else None
-        if wants:
-            known = token_weight.needs_sequence
+        grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
+        grad_weight = torch.empty_like(weight) if needs_weight else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and needs_bias else None
+        if needs_grad:
             for rows in chunks:
 
-                def weigh(row_logps: Tensor, place: slice, start: int = rows.start) -> Tensor:
-                    tokens = slice(start + place.start, start + place.stop)
-                    if not known:
+                def weigh(row_logps: Tensor, tile: slice, start: int = rows.start) -> Tensor:
+                    tokens = slice(start + tile.start, start + tile.stop)
+                    if not token_weight.needs_sequence:
                         weights[tokens] = token_weight(row_logps, sequence[tokens], n_sequences)
                     return weights[tokens] * scale
 
@@ -119,7 +114,7 @@ class _LinearTokenLoss(torch.autograd.Function):
                     multiply_(grad_weight, gradient.t(), states, add=rows.start > 0)
                 if grad_bias is not None:
                     grad_bias += gradient.sum(0)
-                if grad_hidden is not None:  # in the place of the states, which are not needed now
+                if grad_hidden is not None:  # overwrites the states, which are no longer needed
                     multiply_(states, gradient, weight)
                     grad_hidden.index_copy_(0, positions[rows], states.to(hidden.dtype))
         if n == 0 and grad_weight is not None:
@@ -132,13 +127,15 @@ class _LinearTokenLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         if not ctx.gradients:
-            raise RuntimeError("The loss head's backward pass ran before: its gradients are gone.")
-        lacking = grads[0] / ctx.scale
-        # Asking a GPU for the number would cost more than the multiplication saves.
-        if lacking.device.type != "cpu" or lacking.item() != 1.0:
-            for each in ctx.gradients:
-                if each is not None:
-                    each.mul_(lacking)
+            raise RuntimeError(
+                "The loss head's backward pass can run only once. Compute the loss again."
+            )
+        correction = grads[0] / ctx.scale
+        # Reading the number from a GPU would cost more than the multiplication saves.
+        if correction.device.type != "cpu" or correction.item() != 1.0:
+            for gradient in ctx.gradients:
+                if gradient is not None:
+                    gradient.mul_(correction)
         gradients, ctx.gradients = ctx.gradients, ()
         return (*gradients, *[None] * 9)
 
@@ -159,23 +156,23 @@ def linear_token_weighted_nll(
 ) -> LinearLoss:
     """``sum sg(w)·NLL`` of labelled tokens from their hidden states.
 
-    Backward may run once: the gradients are made in the forward pass and scaled in place.
+    Backward can run once: the gradients are computed in the forward pass and scaled in place.
 
     Args:
-        hidden: (N, H), hidden states, in any dtype; they meet the head in the head's.
+        hidden: (N, H), hidden states of any dtype, cast to the head's.
         weight: (V, H), the head; ``bias`` (V,) if it has one.
-        positions: (n,), int64, the row of ``hidden`` that predicts each labelled token; none twice.
+        positions: (n,), int64, unique; the row of ``hidden`` that predicts each labelled token.
         targets: (n,), int64, the labelled tokens.
-        sequence: (n,), int64, the example that each belongs to; ``n_sequences`` of them.
-        chunk: rows of logits held at once.
+        sequence: (n,), int64, the example of each token, below ``n_sequences``.
+        chunk: rows of logits in memory at once.
         expected_scale: what ``total`` will be multiplied by before backward, if known (1 / number
-            of tokens). Another one is as right and costs a pass over the head's gradient.
+            of tokens). A different factor is correct too and costs a pass over the head's gradient.
 
     Raises:
         RuntimeError: backward runs a second time.
     """
-    exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    scale = torch.as_tensor(expected_scale, dtype=exact, device=hidden.device)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    scale = torch.as_tensor(expected_scale, dtype=dtype, device=hidden.device)
     apply: Any = _LinearTokenLoss.apply  # untyped in torch
     total, logps, weights = apply(
         hidden,
@@ -188,7 +185,7 @@ def linear_token_weighted_nll(
         token_weight,
         transform,
         max(1, chunk),
-        # fp16 would lose small gradients, which its loss scaling is about to lift.
+        # In fp16 small gradients would underflow before loss scaling lifts them.
         torch.ones_like(scale) if weight.dtype == torch.float16 else scale,
         # Inside a Function grad mode is off, and needs_input_grad is True even under no_grad.
         torch.is_grad_enabled(),

@@ -1,8 +1,8 @@
-"""The loss head's matrix products; in blocks of fp32 where a processor would emulate bf16.
+"""The loss head's matrix products, in fp32 blocks on processors that emulate bf16.
 
 An x86 processor without AVX512_BF16 or AMX multiplies bf16 at about a quarter of fp32's speed, and
-oneDNN copies the whole head to fp32 for it. There a block at a time is brought to fp32 and
-multiplied: as exact (sums are fp32, as bf16 hardware's are), faster, and without the copy.
+oneDNN copies the whole head to fp32. Converting and multiplying one block at a time is as exact
+(bf16 hardware sums in fp32 too), faster, and needs no copy of the head.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 BLOCK = 512
-"""Rows of the head brought to fp32 at once: 4 MiB at H 2048."""
+"""Rows of the head converted to fp32 at once: 4 MiB at H 2048."""
 
 
 @cache
 def _processor_emulates_bf16() -> bool:
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
-    # Underscores, but torch's only answer to the question.
+    # Private, but torch has no public equivalent.
     return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def emulates(tensor: Tensor) -> bool:
-    """Whether products of such a tensor would be emulated, at a fraction of fp32's speed."""
+    """Whether this machine emulates products of such tensors, at a fraction of fp32's speed."""
     return (
         tensor.dtype == torch.bfloat16
         and tensor.device.type == "cpu"
@@ -36,61 +36,61 @@ def emulates(tensor: Tensor) -> bool:
 
 
 class Multiplier:
-    """Multiplies matrices in place; keeps the fp32 room that blocks need from one time to the next.
+    """Multiplies matrices in place and reuses one fp32 buffer for the blocks.
 
-    Allocated anew each time, it would leave gaps on a CPU's heap.
+    One allocation per product would fragment a CPU's heap.
     """
 
     def __init__(self) -> None:
-        self._room = torch.empty(0, dtype=torch.float32)
+        self._buffer = torch.empty(0, dtype=torch.float32)
 
     def __call__(self, out: Tensor, left: Tensor, right: Tensor, *, add: bool = False) -> Tensor:
         """``out``, overwritten with ``left @ right``, or with ``out + left @ right``.
 
         Args:
             out: (m, n); ``left``: (m, k); ``right``: (k, n); all of one dtype.
-            add: add to what ``out`` holds.
+            add: accumulate into ``out``.
         """
         if emulates(out):
             return self._in_blocks_(out, left, right, add)
         return out.addmm_(left, right) if add else torch.mm(left, right, out=out)
 
     def _in_blocks_(self, out: Tensor, left: Tensor, right: Tensor, add: bool) -> Tensor:
-        """The same with fp32 copies of blocks along the longest side, the vocabulary's."""
+        """The same in fp32 blocks along the longest side, which is the vocabulary's."""
         (m, k), n = left.shape, right.shape[1]
-        beta = int(add)  # at 0, addmm ignores what its first operand holds
+        beta = int(add)  # with 0, addmm ignores its first operand
         if k > max(m, n):
-            room, lefts, rights = self._rooms(m * n, m * BLOCK, BLOCK * n)
-            total = _fp32(room, out)
+            out32, left32, right32 = self._scratch(m * n, m * BLOCK, BLOCK * n)
+            total = _copy_fp32(out32, out)
             if not add:
                 total.zero_()
             for part in _blocks(k):
-                total.addmm_(_fp32(lefts, left[:, part]), _fp32(rights, right[part]))
+                total.addmm_(_copy_fp32(left32, left[:, part]), _copy_fp32(right32, right[part]))
             return out.copy_(total)
         if n > m:
-            room, rights, outs = self._rooms(m * k, k * BLOCK, m * BLOCK)
-            held = _fp32(room, left)
+            left32, right32, out32 = self._scratch(m * k, k * BLOCK, m * BLOCK)
+            whole = _copy_fp32(left32, left)
             for part in _blocks(n):
-                block = _fp32(outs, out[:, part])
-                out[:, part] = block.addmm_(held, _fp32(rights, right[:, part]), beta=beta)
+                block = _copy_fp32(out32, out[:, part])
+                out[:, part] = block.addmm_(whole, _copy_fp32(right32, right[:, part]), beta=beta)
             return out
-        room, lefts, outs = self._rooms(k * n, BLOCK * k, BLOCK * n)
-        held = _fp32(room, right)
+        right32, left32, out32 = self._scratch(k * n, BLOCK * k, BLOCK * n)
+        whole = _copy_fp32(right32, right)
         for part in _blocks(m):
-            block = _fp32(outs, out[part])
-            out[part] = block.addmm_(_fp32(lefts, left[part]), held, beta=beta)
+            block = _copy_fp32(out32, out[part])
+            out[part] = block.addmm_(_copy_fp32(left32, left[part]), whole, beta=beta)
         return out
 
-    def _rooms(self, *sizes: int) -> tuple[Tensor, ...]:
-        if self._room.numel() < sum(sizes):
-            self._room = torch.empty(sum(sizes), dtype=torch.float32)
-        return torch.split(self._room[: sum(sizes)], list(sizes))
+    def _scratch(self, *sizes: int) -> tuple[Tensor, ...]:
+        if self._buffer.numel() < sum(sizes):
+            self._buffer = torch.empty(sum(sizes), dtype=torch.float32)
+        return torch.split(self._buffer[: sum(sizes)], list(sizes))
 
 
-def _fp32(room: Tensor, block: Tensor) -> Tensor:
-    """A copy of ``block``, its rows or its columns together as they are in ``block``."""
+def _copy_fp32(buffer: Tensor, block: Tensor) -> Tensor:
+    """``block`` copied into ``buffer`` in its own memory order (rows or columns contiguous)."""
     m, n = block.shape
-    flat = room[: m * n]
+    flat = buffer[: m * n]
     return (flat.view(m, n) if block.stride(1) == 1 else flat.view(n, m).t()).copy_(block)
 
 

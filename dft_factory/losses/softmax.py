@@ -1,9 +1,9 @@
-"""What happens to one chunk of logits: log-probabilities out, the gradient in their place.
+"""Log-probabilities of one chunk of logits, and its gradient, in place.
 
 With p = softmax(z), z the transformed logits, o the one-hot target and w a detached weight, the
-gradient of ``-w·log p_target`` with respect to z is ``w·(p - o)``; the transform's derivative
-follows. Everything is computed in fp32 whatever the logits' dtype. On a GPU the same arithmetic
-runs in the Triton kernels of ``losses.triton_softmax``.
+gradient of ``-w·log p_target`` with respect to z is ``w·(p - o)``, times the transform's
+derivative. Computed in fp32 whatever the logits' dtype. On a GPU the same arithmetic runs in the
+Triton kernels of ``losses.triton_softmax``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ KERNEL_DEVICES = ("cuda",)
 """Device types that run the Triton kernels; with TRITON_INTERPRET=1 every device does."""
 
 TILE_BYTES = 4 * 2**20
-"""Bytes of fp32 logits worked on at once, a few rows: small enough to stay in a cache."""
+"""Bytes of fp32 logits in a tile, a few rows that fit in the cache."""
 
 Weigh = Callable[[Tensor, slice], Tensor]
-"""(log-probabilities of some rows, their place in the chunk) -> their weights, both (rows,)."""
+"""(log-probabilities of a tile, its rows in the chunk) -> its weights, both (rows,)."""
 
 
 def plain_torch_reason(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -122,33 +122,33 @@ def _tiles(rows: int, vocabulary: int) -> Iterator[slice]:
 def _softmax_rows_torch_(
     logits: Tensor, targets: Tensor, transform: LogitTransform, weigh: Weigh | None
 ) -> Tensor:
-    exact = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
-    logps = logits.new_empty(logits.shape[0], dtype=exact)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    logps = logits.new_empty(logits.shape[0], dtype=dtype)
     scratch: Tensor | None = None
     for tile in _tiles(*logits.shape):
         rows = logits[tile]
-        if rows.dtype == exact and weigh is not None:
-            z = rows  # worked on where it lies
+        if rows.dtype == dtype and weigh is not None:
+            z = rows  # in place
         else:
             if scratch is None:
-                scratch = torch.empty_like(rows, dtype=exact)
+                scratch = torch.empty_like(rows, dtype=dtype)
             z = scratch[: rows.shape[0]].copy_(rows)
         transform.apply_(z)
-        kept = z.clone() if weigh is not None and transform.softcap is not None else z
-        chosen = targets[tile].unsqueeze(-1)
-        highest = z.amax(-1, keepdim=True)
-        shifted = z.gather(-1, chosen) - highest
-        z.sub_(highest).exp_()
-        mass = z.sum(-1, keepdim=True)
-        # Rounding can lift it a few ulp above 0, which would be a probability above 1.
-        row_logps = (shifted - mass.log()).squeeze(-1).clamp(max=0.0)
+        transformed = z.clone() if weigh is not None and transform.softcap is not None else z
+        columns = targets[tile].unsqueeze(-1)
+        row_max = z.amax(-1, keepdim=True)
+        target_logits = z.gather(-1, columns) - row_max
+        z.sub_(row_max).exp_()
+        exp_sum = z.sum(-1, keepdim=True)
+        # Rounding can give a few ulp above 0, a probability above 1.
+        row_logps = (target_logits - exp_sum.log()).squeeze(-1).clamp(max=0.0)
         logps[tile] = row_logps
         if weigh is None:
             continue
         weights = weigh(row_logps, tile).unsqueeze(-1)
-        z.mul_(weights / mass)
-        z.scatter_add_(-1, chosen, -weights)
-        transform.derivative_(z, kept)
+        z.mul_(weights / exp_sum)
+        z.scatter_add_(-1, columns, -weights)
+        transform.derivative_(z, transformed)
         if z is not rows:
             rows.copy_(z)
     return logps

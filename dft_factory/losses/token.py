@@ -1,4 +1,4 @@
-"""Shift, mask, log-probability, weight, normalise: the only code that does any of these.
+"""Shift, mask, log-probabilities and weighting of labels and full logits.
 
 The loss of a batch is ``sum over labelled tokens of sg(w_t) * NLL_t / N`` with N the number of
 labelled tokens of the whole (accumulated, all-rank) batch: equation (9) of the DFT paper for
@@ -72,9 +72,9 @@ def per_token_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.dtype not in (torch.float32, torch.float64):
         logits = logits.float()
-    chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    # Rounding can lift chosen - logsumexp a few ulp above 0, which would be a probability above 1.
-    return (chosen - logits.logsumexp(-1)).clamp(max=0.0)
+    target_logits = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    # Rounding can give a few ulp above 0, a probability above 1.
+    return (target_logits - logits.logsumexp(-1)).clamp(max=0.0)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What some models do to their head's output before the softmax."""
+"""Logit scaling and soft-capping of models that apply them between head and softmax."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LogitTransform:
-    """What a model does to its head's output before the softmax.
+    """Element-wise function of the head's output: scale, then softcap.
 
     Attributes:
-        scale: the logits are multiplied by it first (Cohere's logit_scale, 1/Granite's
-            logits_scaling).
-        softcap: then z becomes softcap·tanh(z / softcap) (Gemma 2); None leaves z.
+        scale: factor of the logits (Cohere's logit_scale, 1 / Granite's logits_scaling).
+        softcap: z becomes softcap·tanh(z / softcap) (Gemma 2); None leaves z unchanged.
     """
 
     scale: float = 1.0
@@ -22,7 +21,7 @@ class LogitTransform:
 
     @property
     def is_identity(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether the logits pass unchanged."""
         return self.scale == 1.0 and self.softcap is None
 
     def apply_(self, z: Tensor) -> Tensor:

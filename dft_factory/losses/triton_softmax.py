@@ -1,8 +1,8 @@
-"""The softmax part of the loss head on a GPU: two Triton kernels, one program a row.
+"""The loss head's softmax on a GPU: two Triton kernels, one program per row.
 
-The first reads a row once and gives its normaliser and the log-probability of its target (online
+The first reads a row once and returns its normaliser and its target's log-probability (online
 softmax, Milakov and Gimelshein, arXiv 1805.02867). The second overwrites the row with its gradient.
-The weights are made between them, in torch, from the log-probabilities.
+Between them torch computes the weights from the log-probabilities.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ def _forward_kernel(
     row = tl.program_id(0).to(tl.int64)
     base = logits + row * stride
     columns = tl.arange(0, BLOCK)
-    highest = -float("inf")
-    mass = 0.0
+    row_max = -float("inf")
+    exp_sum = 0.0
     for start in range(0, VOCABULARY, BLOCK):
-        inside = start + columns < VOCABULARY
-        raw = tl.load(base + start + columns, mask=inside, other=0.0)
-        z = tl.where(inside, _transformed(raw, scale, softcap, HAS_SOFTCAP), -float("inf"))
-        risen = tl.maximum(highest, tl.max(z, 0))
-        mass = mass * tl.exp(highest - risen) + tl.sum(tl.exp(z - risen), 0)
-        highest = risen
+        mask = start + columns < VOCABULARY
+        raw = tl.load(base + start + columns, mask=mask, other=0.0)
+        z = tl.where(mask, _transformed(raw, scale, softcap, HAS_SOFTCAP), -float("inf"))
+        new_max = tl.maximum(row_max, tl.max(z, 0))
+        exp_sum = exp_sum * tl.exp(row_max - new_max) + tl.sum(tl.exp(z - new_max), 0)
+        row_max = new_max
     target = tl.load(targets + row)
-    chosen = _transformed(tl.load(base + target), scale, softcap, HAS_SOFTCAP)
-    # Subtracted in this order: highest + log(mass) would round away what log(mass) says.
-    logp = (chosen - highest) - tl.log(mass)
+    target_logit = _transformed(tl.load(base + target), scale, softcap, HAS_SOFTCAP)
+    # In this order: row_max + log(exp_sum) would round log(exp_sum) away beside a large maximum.
+    logp = (target_logit - row_max) - tl.log(exp_sum)
     tl.store(logps + row, tl.minimum(logp, 0.0))
-    tl.store(normalisers + 2 * row, highest)
-    tl.store(normalisers + 2 * row + 1, mass)
+    tl.store(normalisers + 2 * row, row_max)
+    tl.store(normalisers + 2 * row + 1, exp_sum)
 
 
 @triton.jit
@@ -77,25 +77,25 @@ def _gradient_kernel(
     row = tl.program_id(0).to(tl.int64)
     start = tl.program_id(1) * BLOCK
     columns = start + tl.arange(0, BLOCK)
-    inside = columns < VOCABULARY
-    place = logits + row * stride + columns
-    z = _transformed(tl.load(place, mask=inside, other=0.0), scale, softcap, HAS_SOFTCAP)
-    highest = tl.load(normalisers + 2 * row)
-    mass = tl.load(normalisers + 2 * row + 1)
+    mask = columns < VOCABULARY
+    pointers = logits + row * stride + columns
+    z = _transformed(tl.load(pointers, mask=mask, other=0.0), scale, softcap, HAS_SOFTCAP)
+    row_max = tl.load(normalisers + 2 * row)
+    exp_sum = tl.load(normalisers + 2 * row + 1)
     weight = tl.load(weights + row)
     target = tl.load(targets + row)
-    gradient = tl.exp(z - highest) * (weight / mass)
+    gradient = tl.exp(z - row_max) * (weight / exp_sum)
     gradient = tl.where(columns == target, gradient - weight, gradient)
     if HAS_SOFTCAP:
         ratio = z / softcap
         gradient = gradient * (1.0 - ratio * ratio)
-    tl.store(place, (gradient * scale).to(logits.dtype.element_ty), mask=inside)
+    tl.store(pointers, (gradient * scale).to(logits.dtype.element_ty), mask=mask)
 
 
 def logps_and_normalisers(
     logits: Tensor, targets: Tensor, transform: LogitTransform
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the targets, (c,), and highest logit and mass of each row, (c, 2).
+    """Log-probabilities of the targets, (c,), and (row_max, exp_sum) of each row, (c, 2).
 
     Args:
         logits: (c, V), rows contiguous.

@@ -38,9 +38,8 @@ class TokenWeight:
     """A token weight that a user can select.
 
     Attributes:
-        spec: its canonical name, ``power:0.5`` for example.
-        needs_sequence: whether it depends on all labelled tokens of an example, so that the
-            boundaries between examples have to be known.
+        spec: canonical name, for example ``power:0.5``.
+        needs_sequence: whether it depends on all labelled tokens of an example.
     """
 
     spec: str
@@ -90,8 +89,8 @@ def _floor(minimum: float) -> WeightFunction:
     return lambda logps, sequence, n_sequences: logps.exp().clamp(min=minimum)
 
 
-def _threshold(least: float) -> WeightFunction:
-    return lambda logps, sequence, n_sequences: (logps.exp() >= least).to(logps.dtype)
+def _threshold(minimum: float) -> WeightFunction:
+    return lambda logps, sequence, n_sequences: (logps.exp() >= minimum).to(logps.dtype)
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ DEFAULT_WEIGHT = "token"
 
 
 def weight_choices() -> list[str]:
-    """What ``dft_weight`` accepts, as shown in messages."""
+    """Values of ``dft_weight`` as error messages list them."""
     return [
         name if family.argument is None else f"{name}:{family.argument[0]}"
         for name, family in WEIGHTS.items()

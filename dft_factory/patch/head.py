@@ -1,14 +1,13 @@
-"""The loss inside the head: a model's ``lm_head`` that never makes whole logits.
+"""Compute the loss inside a model's ``lm_head``, without full logits.
 
-While a request is open, the head's ``forward`` takes the labelled positions of its hidden states,
-computes the loss in chunks (``losses.linear``) and returns a few numbers in the place of the
-logits. It works for every model that calls its output embedding once a forward pass, whatever
-stands around it (tied weights, gradient checkpointing, DDP, PEFT), since it runs inside the
-module: hooks that gather or release the weight go on working.
+While a request is open, the head's ``forward`` selects the labelled positions of its hidden states,
+computes the loss in chunks (``losses.linear``) and returns a short marker, :data:`PROBE`, instead
+of logits. This works for every model that calls its output embedding once per forward pass. Tied
+weights, gradient checkpointing, DDP and PEFT are unaffected: the code runs inside the module, so
+hooks that gather or release the weight still fire.
 
-Those few numbers come out at the model's other end as its ``logits``. They tell whether the model
-did something to its head's output that was not accounted for: then the whole logits are used
-instead, and that is said once.
+The marker comes out of the model as its ``logits``. It shows whether the model changed its head's
+output in an unknown way; in that case full logits are used, with one warning.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ PROBE = (-4.0, -1.0, 0.0, 0.5, 2.0, 8.0)
 
 
 def find_head(model: Any) -> nn.Linear | None:
-    """The model's output embedding as a plain linear layer; None where it is anything else."""
+    """The model's output embedding if it is a plain ``nn.Linear``, else None."""
     get = getattr(model, "get_output_embeddings", None)
     head: Any = get() if get is not None else None
     while hasattr(head, "modules_to_save"):  # PEFT's wrapper around a head trained beside LoRA
@@ -47,7 +46,7 @@ def find_head(model: Any) -> nn.Linear | None:
 
 
 def transform_of(config: Any) -> LogitTransform:
-    """What the model does to its head's output, from its configuration."""
+    """The model's logit transform, from its configuration."""
     text = getattr(config, "text_config", None) or config
     scale = getattr(text, "logit_scale", None) or 1.0
     scaling = getattr(text, "logits_scaling", None) or 1.0
@@ -58,7 +57,7 @@ def transform_of(config: Any) -> LogitTransform:
 
 
 class HeadLoss:
-    """Takes over one head; :meth:`release` gives it back."""
+    """Replaces one head's ``forward``; :meth:`release` restores it."""
 
     def __init__(self, head: nn.Linear, transform: LogitTransform) -> None:
         self._head = head
@@ -69,17 +68,18 @@ class HeadLoss:
         head.forward = self._forward  # type: ignore[method-assign,assignment]
 
     def release(self) -> None:
-        """The head is the model's own again."""
+        """Restore the head's own ``forward``."""
         del self._head.forward
 
     @contextmanager
     def request(
         self, labels: Tensor, weight: TokenWeight, expected_scale: float | Tensor = 1.0
     ) -> Iterator[None]:
-        """Within it, the model's forward pass makes the loss of ``labels``, (B, T), unshifted.
+        """Context in which the model's forward pass computes the loss of ``labels``.
 
         Args:
-            expected_scale: by what the loss will be multiplied before backward, if known.
+            labels: (B, T), unshifted.
+            expected_scale: what the loss will be multiplied by before backward, if known.
         """
         self._request, self._answer = (labels, weight, expected_scale), None
         try:
@@ -88,20 +88,20 @@ class HeadLoss:
             self._request = self._answer = None
 
     def answer(self, logits: Any) -> TokenLoss | None:
-        """The loss, given what the model returned as logits; None where whole logits came back."""
+        """The loss computed in the head; None if ``logits`` are real logits."""
         if self._answer is None or not torch.is_tensor(logits):
             return None
-        # Ties the loss to the model's output, where DDP looks for what takes part in it.
+        # Connects the loss to the model's output, from which DDP finds the parameters in use.
         return replace(self._answer, total=self._answer.total + 0.0 * logits.sum())
 
     def is_untouched(self, logits: Any) -> bool:
-        """Whether the model did to the head's output what ``transform`` says, and nothing else."""
+        """Whether the marker passed through ``transform`` and nothing else."""
         if not torch.is_tensor(logits) or logits.numel() != len(PROBE):
             return False
-        wanted = self._transform.apply_(torch.tensor(PROBE, device=logits.device))
-        tolerance = 0.0 if self._transform.is_identity else 2e-2  # of bf16, after some operations
-        found = logits.detach().float().reshape(-1)
-        return torch.allclose(found, wanted, rtol=tolerance, atol=tolerance)
+        expected = self._transform.apply_(torch.tensor(PROBE, device=logits.device))
+        tolerance = 0.0 if self._transform.is_identity else 2e-2  # a few roundings in bf16
+        marker = logits.detach().float().reshape(-1)
+        return torch.allclose(marker, expected, rtol=tolerance, atol=tolerance)
 
     def _forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self._request is None or self._answer is not None:
@@ -109,15 +109,15 @@ class HeadLoss:
         labels, token_weight, expected_scale = self._request
         if args or kwargs or hidden.dim() != 3 or hidden.shape[:2] != labels.shape:
             return self._original(hidden, *args, **kwargs)
-        every = shift_labels(labels, IGNORE_INDEX).to(hidden.device).flatten()
-        positions = every.ne(IGNORE_INDEX).nonzero().squeeze(-1)
-        targets, sequence = every[positions], positions // labels.shape[1]
-        kind = hidden.device.type
+        shifted = shift_labels(labels, IGNORE_INDEX).to(hidden.device).flatten()
+        positions = shifted.ne(IGNORE_INDEX).nonzero().squeeze(-1)
+        targets, sequence = shifted[positions], positions // labels.shape[1]
+        device_type = hidden.device.type
         dtype = self._head.weight.dtype
-        if torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
+        if torch.is_autocast_enabled(device_type):
+            dtype = torch.get_autocast_dtype(device_type)
         bias = self._head.bias
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast(device_type, enabled=False):
             loss = linear_token_weighted_nll(
                 hidden.flatten(0, 1),
                 self._head.weight.to(dtype),
