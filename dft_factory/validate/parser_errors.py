@@ -67,10 +67,7 @@ def parse_errors(
 
 def _names_in(text: str, fields: Iterable[str]) -> list[str]:
     """The fields that a message names, in its order; it may write "val size" for val_size."""
-    matches = {
-        key: re.search(rf"(?<!\w){key.replace('_', '[_ ]')}(?!\w)", text, re.IGNORECASE)
-        for key in fields
-    }
+    matches = {key: re.search(rf"(?<!\w){key.replace('_', '[_ ]')}(?!\w)", text) for key in fields}
     positions = {key: match.start() for key, match in matches.items() if match is not None}
     nameless = [key for fragment, key in NAMELESS.items() if fragment in text]
     return nameless or sorted(positions, key=positions.__getitem__)

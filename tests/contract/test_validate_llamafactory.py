@@ -40,6 +40,7 @@ lora_target: [q_proj, v_proj]
 """,
     "template.yaml": GOOD.replace("template: qwen", "template: qwne"),
     "selection.yaml": GOOD.replace("type: dft", "type: dtf").replace("dataset: here", "seed: 1"),
+    "dataset.yaml": GOOD.replace("dataset: here", "dataset: 7"),
     "weight.yaml": GOOD + "dft_weight: tokne\n",
     "stock.yaml": GOOD.replace("type: dft", "type: full") + "dft_weight: token\n",
     "refused.yaml": GOOD
@@ -198,6 +199,12 @@ def test_template(findings: Sequence[Finding]) -> None:
     ((severity, key, message),) = _of(findings, "template.yaml")
     assert (severity, key) == ("error", "template")
     assert message.startswith("'qwne' is unknown to LLaMA-Factory. Did you mean 'qwen'?")
+
+
+def test_a_wrong_value_is_not_reported_as_missing(findings: Sequence[Finding]) -> None:
+    assert _of(findings, "dataset.yaml") == [
+        ("error", "dataset", "7 is a whole number, not text. Quote it: '7'.")
+    ]
 
 
 def test_the_selection_speaks_with_the_words_of_objectives(findings: Sequence[Finding]) -> None:

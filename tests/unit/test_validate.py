@@ -19,6 +19,7 @@ from dft_factory.validate.fields import check_values, fields_of
 from dft_factory.validate.files import Config, kind_of, read
 from dft_factory.validate.parser_errors import parse_errors
 from dft_factory.validate.places import check_places
+from dft_factory.validate.run import _job
 from dft_factory.validate.twins import check_twins
 
 
@@ -342,6 +343,16 @@ def test_data_sets_are_located_from_the_project_of_the_recipe(project: Path) -> 
     assert _places(project, dataset="here, hub", dataset_dir="data") == []
     assert _places(project, dataset="here", eval_dataset="hub") == []  # data is the default
     assert _places(project, dataset="a/b", dataset_dir="ONLINE") == []
+
+
+def test_llamafactory_reads_the_data_sets_of_the_project(project: Path) -> None:
+    file = project / "configs" / "x.yaml"
+    for values, folder in (
+        ({}, str(project / "data")),
+        ({"dataset_dir": "data"}, str(project / "data")),
+        ({"dataset_dir": "REMOTE:a/b"}, "REMOTE:a/b"),
+    ):
+        assert _job(Config(file, "train", values))["values"]["dataset_dir"] == folder
 
 
 def test_data_sets_that_are_not_there(project: Path) -> None:
