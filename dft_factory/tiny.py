@@ -134,14 +134,21 @@ def _text_config(tokenizer: Any, tie_word_embeddings: bool, size: Size) -> dict[
     }
 
 
+def _rope(**sections: Any) -> dict[str, Any]:
+    """Rotary embedding settings, under the names of transformers 4 or 5."""
+    from transformers import __version__
+
+    if __version__ < "5":
+        scaling = {"rope_type": "default", **sections} if sections else None
+        return {"rope_theta": 1e6, "rope_scaling": scaling}
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **sections}}
+
+
 def _make_coder(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = _tokenizer(_TEXT_CHAT, corpus)
-    config = Qwen2Config(
-        **_text_config(tokenizer, tie_word_embeddings, size),
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-    )
+    config = Qwen2Config(**_text_config(tokenizer, tie_word_embeddings, size), **_rope())
     Qwen2ForCausalLM(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
@@ -162,12 +169,10 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
         text_config={
             **text,
             # The three sections (time, height, width) share half a head: 2 + 3 + 3 = 16 / 2.
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e6,
-                "mrope_section": [head_dim // 2 - 2 * (head_dim // 2 * 3 // 8)]
-                + [head_dim // 2 * 3 // 8] * 2,
-            },
+            **_rope(
+                mrope_section=[head_dim // 2 - 2 * (head_dim // 2 * 3 // 8)]
+                + [head_dim // 2 * 3 // 8] * 2
+            ),
         },
         vision_config={
             "depth": size.vision_layers,

@@ -199,8 +199,12 @@ STOCK = [
     for case, (changes, _) in REFUSED.items()
     if changes.keys() - {"finetuning_type", "dft_weight"}
 ]
-LLAMAFACTORY_REFUSES = ("ppo", "use_kt", "use_unsloth")
+LLAMAFACTORY_REFUSES = ["ppo", "use_kt", "use_unsloth"]
 """For want of a reward model and of packages: with its own errors."""
+PACKINGS = ["packing", "neat_packing"]
+if "use_asft_loss" in MISSING:  # 0.9.4 refuses neat_packing with transformers 4.53 or newer
+    LLAMAFACTORY_REFUSES += [case for case in STOCK if case.endswith("neat_packing")]
+    PACKINGS.remove("neat_packing")
 
 
 @pytest.mark.parametrize("case", STOCK)
@@ -216,7 +220,7 @@ def test_stock_runs_are_never_refused_by_us(case: str) -> None:
 
 
 @pytest.mark.parametrize("weight", ["token", "power:0.5", "floor:0.1", "threshold:0.1"])
-@pytest.mark.parametrize("packing", ["packing", "neat_packing"])
+@pytest.mark.parametrize("packing", PACKINGS)
 def test_weights_of_single_tokens_go_with_packing(weight: str, packing: str) -> None:
     assert parse(training(dft_weight=weight, **{packing: True}))[3].dft_weight == weight
 
