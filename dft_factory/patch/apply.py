@@ -185,16 +185,28 @@ class _ErrorPrinter:
 
     def __init__(self, former: Any) -> None:
         self.former = former
+        self.dataset = ""
 
     def __call__(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         if isinstance(error, DftFactoryError):
             sys.stderr.write(f"dft-factory: {error}\n")
+        elif self.dataset and kind.__name__ == "DatasetGenerationError":  # of datasets
+            sys.stderr.write(
+                f"dft-factory: dataset: {self.dataset}: a record cannot be read: {error.__cause__}. "
+                "The file is named above. Correct or remove the record; checkpoints are untouched.\n"
+            )
         elif self.former is not None:
             self.former(kind, error, trace)
         else:
             traceback.print_exception(kind, error, trace)
+
+
+def explain_unreadable_records(dataset: str) -> None:
+    """One message instead of a traceback that names neither record nor reason."""
+    if isinstance(sys.excepthook, _ErrorPrinter):
+        sys.excepthook.dataset = dataset
 
 
 def _show_our_errors_without_traceback() -> None:

@@ -6,22 +6,16 @@ method hands on to the original unless one of our objectives is asked for.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import ModelCard
 from torch import Tensor
-from transformers.trainer_pt_utils import get_model_param_count
 
-import dft_factory
-from dft_eval.system_prompts import TRAINING_FILE
-from dft_factory.errors import ConfigError, UpstreamContractError
+from dft_factory.errors import UpstreamContractError
 from dft_factory.losses.softmax import plain_torch_reason
 from dft_factory.losses.token import (
     IGNORE_INDEX,
@@ -30,8 +24,7 @@ from dft_factory.losses.token import (
     count_labelled,
     token_weighted_nll,
 )
-from dft_factory.objectives import Selection, selection_of
-from dft_factory.patch.checkpoint import load_weights, one_message_if_writing_fails
+from dft_factory.objectives import selection_of
 from dft_factory.patch.head import HeadLoss, find_head, transform_of
 from dft_factory.patch.record import (
     COLUMNS,
@@ -39,8 +32,9 @@ from dft_factory.patch.record import (
     Recorder,
     end_of_turn_ids,
     sums_of,
-    system_prompt_of,
 )
+from dft_factory.patch.refusals import refuse_runtime
+from dft_factory.patch.run import RunMixin
 
 # A child of LLaMA-Factory's logger: same format, same level, same files.
 logger = logging.getLogger("llamafactory.dft_factory")
@@ -61,58 +55,6 @@ def _means(sums: Sequence[float]) -> dict[str, float]:
     return {name: value / tokens if tokens else float("nan") for name, value in named.items()}
 
 
-def _short(count: int) -> str:
-    """3,085,938,688 as '3.1 B'."""
-    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " K")):
-        if count >= size:
-            return f"{count / size:.1f}{unit}"
-    return str(count)
-
-
-def _parts(config: Any) -> Iterator[Any]:
-    """A model's configuration and every one nested in it (text_config, thinker_config)."""
-    yield config
-    for part in vars(config).values():
-        if hasattr(part, "model_type") and hasattr(part, "to_dict"):
-            yield from _parts(part)
-
-
-def _refuse_runtime(selection: Selection, trainer: Any) -> None:
-    """Refusals that only the loaded data and model and the set-up accelerator decide."""
-    asked = f"finetuning_type: {selection.name!r}"
-    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
-    for name, size, why in (
-        ("sequence", "sp_size", "transformers computes the loss itself (plain NLL)"),
-        ("context", "cp_size", "each rank sees only a part of every example"),
-        ("tensor", "tp_size", "several ranks count the same tokens"),
-    ):
-        ranks = getattr(parallelism, size, 1)
-        if size == "tp_size" and ranks == 1:  # of the model, or DeepSpeed's autotp_size
-            ranks = trainer.get_tp_size()
-        if ranks > 1:
-            raise ConfigError(
-                f"{asked} does not work with {name} parallelism ({size} {ranks}), under which "
-                f"{why}. Switch it off in the accelerate or DeepSpeed configuration."
-            )
-    for part in _parts(trainer.model.config):
-        if getattr(part, "output_router_logits", False):
-            raise ConfigError(
-                f"{asked} would drop the router loss of this mixture-of-experts model, whose "
-                "config.json sets output_router_logits: true. Set it to false."
-            )
-    if selection.weight.needs_sequence:
-        for dataset in (trainer.train_dataset, trainer.eval_dataset):
-            parts = dataset.values() if isinstance(dataset, dict) else (dataset,)
-            # LLaMA-Factory's packing writes position_ids; a data set packed and tokenized earlier
-            # (tokenized_path) is told by nothing else.
-            if any("position_ids" in (getattr(part, "column_names", None) or ()) for part in parts):
-                raise ConfigError(
-                    f"{asked} with dft_weight: {selection.weight.spec!r} weighs whole "
-                    "examples, and this tokenized data set was packed: several are joined in one "
-                    "row. Tokenize it again without packing, or choose a weight of single tokens."
-                )
-
-
 def _collate(collator: Any, rows: list[dict[str, Any]]) -> Any:
     """``collator(rows)``; in packed rows no label crosses from one example into the next.
 
@@ -120,7 +62,7 @@ def _collate(collator: Any, rows: list[dict[str, Any]]) -> Any:
     row the end of the example before would.
     """
     for row in rows:
-        if "position_ids" in row:  # as in _refuse_runtime; 0 where an example starts
+        if "position_ids" in row:  # as in refuse_runtime; 0 where an example starts
             row["labels"] = [
                 label if position else IGNORE_INDEX
                 for label, position in zip(row["labels"], row["position_ids"], strict=True)
@@ -132,7 +74,7 @@ class _HeadNotUnderstoodError(Exception):
     """The model does to its head's output what is not accounted for; whole logits are needed."""
 
 
-class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
+class TokenWeightedTrainerMixin(RunMixin):
     """Token-weighted NLL, exact over the accumulated all-rank batch, for text and multimodal data.
 
     Logged in training beside ``loss``: ``nll`` (nats a token), ``mean_token_prob`` and
@@ -150,7 +92,7 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         self._selection = selection_of(self.finetuning_args)
         if self._selection is None:
             return
-        _refuse_runtime(self._selection, self)
+        refuse_runtime(self._selection, self)
         # transformers divides the loss by the accumulation steps, or hands the token count to the
         # model, unless told that a loss function of ours does the normalising.
         self.model_accepts_loss_kwargs = False
@@ -175,60 +117,6 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
             half = torch.float16 if self.args.fp16 else head.weight.dtype
             # Launches Triton's kernels once, so that a warning comes before step 1.
             plain_torch_reason(self.args.device, torch.bfloat16 if self.args.bf16 else half)
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; say at the start what is trained, at the end what became of it."""
-        if self._selection is None:
-            return super().train(*args, **kwargs)
-        if self.is_world_process_zero():
-            n_trained = get_model_param_count(self.model, trainable_only=True)
-            logger.info(
-                "dft-factory: objective %s, weight %s, chunked head %s, %s parameters trained",
-                self._selection.objective.name,
-                self._selection.weight.spec,
-                "off" if self._head is None else "on",
-                _short(n_trained),
-            )
-            self._write_training_file()
-        output = super().train(*args, **kwargs)
-        if self._recorder is not None:
-            self._recorder.summarise()
-        return output
-
-    def _write_training_file(self) -> None:
-        """Tell ``dft-factory eval`` how the model was trained."""
-        assert self._selection is not None
-        dataset, tokenizer = self.train_dataset, self.processing_class
-        record = {
-            "schema_version": 1,
-            "dft_factory": dft_factory.__version__,
-            "finetuning_type": self._selection.name,
-            "token_weight": self._selection.weight.spec,
-            "system_prompt": system_prompt_of(self._template, tokenizer, dataset),
-        }
-        path = Path(self.args.output_dir) / TRAINING_FILE
-        with self._writing():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        super().create_model_card(*args, **kwargs)
-        self.name_objective_in_model_card()
-
-    def name_objective_in_model_card(self) -> None:
-        """Add to ``README.md`` in ``output_dir`` what its tags and hyperparameters do not say."""
-        path = Path(self.args.output_dir) / "README.md"
-        if self._selection is None or not self.is_world_process_zero() or not path.is_file():
-            return
-        card = ModelCard.load(path)
-        others = (tag for tag in card.data.tags or () if tag not in ("full", self._selection.name))
-        card.data.tags = [*others, self._selection.name]
-        card.text += (
-            f"\n### Objective\n\n- finetuning_type: {self._selection.name}\n"
-            f"- token weight: {self._selection.weight.spec}\n"
-            f"- dft-factory {dft_factory.__version__}\n"
-        )
-        card.save(path)
 
     def _use_whole_logits(self, reason: str) -> None:
         if self._head is not None:
@@ -345,54 +233,6 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total, reduction="sum")
         return total.clamp(min=1)
-
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """Log at every save and evaluation and at the end, whatever ``logging_steps`` is.
-
-        So a run has at least one ``nll``, and a run that is killed loses no token that a checkpoint
-        has seen: sums since the last log are in no checkpoint.
-        """
-        control = self.control
-        if self._selection is not None and (
-            control.should_save
-            or control.should_evaluate
-            or control.should_training_stop
-            or self.state.global_step >= self.state.max_steps
-        ):
-            control.should_log = True
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-
-    def _writing(self) -> contextlib.AbstractContextManager[None]:
-        if self._selection is None:
-            return contextlib.nullcontext()
-        return one_message_if_writing_fails(self.args.output_dir)
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with self._writing():
-            super()._save_checkpoint(*args, **kwargs)
-
-    def save_model(self, *args: Any, **kwargs: Any) -> None:
-        with self._writing():
-            super().save_model(*args, **kwargs)
-
-    def _holds_full_weights(self) -> bool:
-        """Whether transformers would load them with strict=False: all but adapters, shards."""
-        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        return (
-            self._selection is not None and not sharded and not hasattr(self.model, "peft_config")
-        )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self._holds_full_weights():
-            load_weights(self.model, resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        if self._holds_full_weights():
-            load_weights(self.model, self.state.best_model_checkpoint)
-        else:
-            super()._load_best_model()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the statistics since the last log to every training log."""

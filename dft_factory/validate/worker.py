@@ -141,7 +141,7 @@ class RecipeChecks:
     def _parse(
         self, values: Mapping[str, Any], training: bool, job: Mapping[str, Any], bad: set[str]
     ) -> Iterator[Verdict]:
-        from dft_factory.patch.llamafactory import refuse_empty_stream
+        from dft_factory.patch.refusals import refuse_empty_stream
 
         parse_args = self._parser.get_train_args if training else self._parser.get_infer_args
         fields = self._train if training else self._infer

@@ -320,8 +320,8 @@ def test_v1_stock_arguments_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refuse_runtime(weight: str = "token", **trainer: Any) -> None:
-    """``_refuse_runtime`` on a stand-in that has just what it reads of a trainer."""
-    from dft_factory.patch.trainer import _refuse_runtime
+    """``refuse_runtime`` on a stand-in that has just what it reads of a trainer."""
+    from dft_factory.patch.refusals import refuse_runtime
 
     parts = {
         "accelerator": SimpleNamespace(parallelism_config=None),
@@ -332,7 +332,7 @@ def refuse_runtime(weight: str = "token", **trainer: Any) -> None:
     }
     selection = select("dft", weight)
     assert selection is not None
-    _refuse_runtime(selection, SimpleNamespace(**{**parts, **trainer}))
+    refuse_runtime(selection, SimpleNamespace(**{**parts, **trainer}))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""The trainer's other part: what a run says of itself, and its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCard
+from transformers.trainer_pt_utils import get_model_param_count
+
+import dft_factory
+from dft_eval.system_prompts import TRAINING_FILE
+from dft_factory.objectives import Selection
+from dft_factory.patch.checkpoint import load_weights, one_message_if_writing_fails
+from dft_factory.patch.record import Recorder, system_prompt_of
+
+# A child of LLaMA-Factory's logger: same format, same level, same files.
+logger = logging.getLogger("llamafactory.dft_factory")
+
+if TYPE_CHECKING:  # LLaMA-Factory's class at run time
+    _Base = Any
+else:
+    _Base = object
+
+
+def _short(count: int) -> str:
+    """3,085,938,688 as '3.1 B'."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " K")):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return str(count)
+
+
+class RunMixin(_Base):  # type: ignore[misc]
+    """Start line, summary, model card; saves and loads that lose nothing.
+
+    The class that it is mixed into sets the attributes.
+    """
+
+    _selection: Selection | None
+    _recorder: Recorder | None
+    _head: Any
+    _template: Any
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; say at the start what is trained, at the end what became of it."""
+        if self._selection is None:
+            return super().train(*args, **kwargs)
+        if self.is_world_process_zero():
+            n_trained = get_model_param_count(self.model, trainable_only=True)
+            logger.info(
+                "dft-factory: objective %s, weight %s, chunked head %s, %s parameters trained",
+                self._selection.objective.name,
+                self._selection.weight.spec,
+                "off" if self._head is None else "on",
+                _short(n_trained),
+            )
+            self._write_training_file()
+        output = super().train(*args, **kwargs)
+        if self._recorder is not None:
+            self._recorder.summarise()
+        return output
+
+    def _write_training_file(self) -> None:
+        """Tell ``dft-factory eval`` how the model was trained."""
+        assert self._selection is not None
+        dataset, tokenizer = self.train_dataset, self.processing_class
+        record = {
+            "schema_version": 1,
+            "dft_factory": dft_factory.__version__,
+            "finetuning_type": self._selection.name,
+            "token_weight": self._selection.weight.spec,
+            "system_prompt": system_prompt_of(self._template, tokenizer, dataset),
+        }
+        path = Path(self.args.output_dir) / TRAINING_FILE
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        super().create_model_card(*args, **kwargs)
+        self.name_objective_in_model_card()
+
+    def name_objective_in_model_card(self) -> None:
+        """Add to ``README.md`` in ``output_dir`` what its tags and hyperparameters do not say."""
+        path = Path(self.args.output_dir) / "README.md"
+        if self._selection is None or not self.is_world_process_zero() or not path.is_file():
+            return
+        card = ModelCard.load(path)
+        others = (tag for tag in card.data.tags or () if tag not in ("full", self._selection.name))
+        card.data.tags = [*others, self._selection.name]
+        card.text += (
+            f"\n### Objective\n\n- finetuning_type: {self._selection.name}\n"
+            f"- token weight: {self._selection.weight.spec}\n"
+            f"- dft-factory {dft_factory.__version__}\n"
+        )
+        card.save(path)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log at every save and evaluation and at the end, whatever ``logging_steps`` is.
+
+        So a run has at least one ``nll``, and a run that is killed loses no token that a checkpoint
+        has seen: sums since the last log are in no checkpoint.
+        """
+        control = self.control
+        if self._selection is not None and (
+            control.should_save
+            or control.should_evaluate
+            or control.should_training_stop
+            or self.state.global_step >= self.state.max_steps
+        ):
+            control.should_log = True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        if self._selection is None:
+            return contextlib.nullcontext()
+        return one_message_if_writing_fails(self.args.output_dir)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with self._writing():
+            super()._save_checkpoint(*args, **kwargs)
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        with self._writing():
+            super().save_model(*args, **kwargs)
+
+    def _holds_full_weights(self) -> bool:
+        """Whether transformers would load them with strict=False: all but adapters, shards."""
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        return (
+            self._selection is not None and not sharded and not hasattr(self.model, "peft_config")
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._holds_full_weights():
+            load_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self._holds_full_weights():
+            load_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
