@@ -194,8 +194,9 @@ class _ErrorPrinter:
             sys.stderr.write(f"dft-factory: {error}\n")
         elif self.dataset and kind.__name__ == "DatasetGenerationError":  # of datasets
             sys.stderr.write(
-                f"dft-factory: dataset: {self.dataset}: a record cannot be read: {error.__cause__}. "
-                "The file is named above. Correct or remove the record; checkpoints are untouched.\n"
+                f"dft-factory: dataset: {self.dataset}: a record cannot be read: "
+                f"{error.__cause__}. The file is named above. Correct or remove the record; "
+                "checkpoints are untouched.\n"
             )
         elif self.former is not None:
             self.former(kind, error, trace)

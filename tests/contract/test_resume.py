@@ -194,3 +194,14 @@ def test_a_full_disk_is_one_message_and_loses_nothing(
     assert "cannot be written to (0.0 MB free)" in done.stderr
     assert "checkpoint-2 is whole. Free some space, then run the same command" in done.stderr
     assert_same_outcome(train(recipe(text_bench, "full"), run).ok(), finished)
+
+
+def test_a_bad_record_is_one_message(text_bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"instruction": "a", "output": "b"}\n{"instruction": "c')
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"bad": {"file_name": "bad.jsonl"}}))
+    config = text_bench.config(dataset="bad", dataset_dir=str(tmp_path))
+    run = train(config, tmp_path / "run")
+    assert run.status != 0
+    assert "Traceback" not in run.output
+    assert "dataset: bad: a record cannot be read: JSON parse error" in run.output
+    assert "bad.jsonl" in run.output
