@@ -104,19 +104,20 @@ def logps_and_normalisers(
     rows, vocabulary = logits.shape
     logps = logits.new_empty(rows, dtype=torch.float32)
     normalisers = logits.new_empty((rows, 2), dtype=torch.float32)
-    _forward_kernel[(rows,)](
-        logits,
-        logits.stride(0),
-        targets,
-        logps,
-        normalisers,
-        transform.scale,
-        transform.softcap or 1.0,
-        VOCABULARY=vocabulary,
-        HAS_SOFTCAP=transform.softcap is not None,
-        BLOCK=BLOCK,
-        num_warps=WARPS,
-    )
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        _forward_kernel[(rows,)](
+            logits,
+            logits.stride(0),
+            targets,
+            logps,
+            normalisers,
+            transform.scale,
+            transform.softcap or 1.0,
+            VOCABULARY=vocabulary,
+            HAS_SOFTCAP=transform.softcap is not None,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
     return logps, normalisers
 
 
@@ -134,16 +135,17 @@ def gradient_(
         normalisers: (c, 2), from :func:`logps_and_normalisers`.
     """
     rows, vocabulary = logits.shape
-    _gradient_kernel[(rows, triton.cdiv(vocabulary, BLOCK))](
-        logits,
-        logits.stride(0),
-        targets,
-        weights.contiguous(),
-        normalisers,
-        transform.scale,
-        transform.softcap or 1.0,
-        VOCABULARY=vocabulary,
-        HAS_SOFTCAP=transform.softcap is not None,
-        BLOCK=BLOCK,
-        num_warps=WARPS,
-    )
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        _gradient_kernel[(rows, triton.cdiv(vocabulary, BLOCK))](
+            logits,
+            logits.stride(0),
+            targets,
+            weights.contiguous(),
+            normalisers,
+            transform.scale,
+            transform.softcap or 1.0,
+            VOCABULARY=vocabulary,
+            HAS_SOFTCAP=transform.softcap is not None,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
