@@ -201,7 +201,7 @@ def test_ranks_fall_back_together(text_bench: Bench, tmp_path: Path) -> None:
     assert sizes[:2] == [len(PROBE)] * 2
     assert len(sizes) == 2 + 2 * 3
     assert min(sizes[2:]) > len(PROBE)
-    assert run.output.count("made from whole logits") == 1
+    assert run.output.count("materialising the full logits") == 1
 
 
 def test_heads_that_cannot_be_taken_over(text_bench: Bench) -> None:
@@ -235,12 +235,12 @@ def test_the_stock_command_line_never_makes_whole_logits(
         ).ok()
         sizes = {int(x) for x in (tmp_path / f"{bench.modality}.txt").read_text().split()}
         assert sizes == {len(PROBE)}
-        assert "whole logits" not in run.output
+        assert "full logits" not in run.output
     run = train(
         text_bench.config(finetuning_type="dft_lora", lora_target="q_proj,lm_head"),
         tmp_path / "head_lora",
     ).ok()
-    assert run.output.count("made from whole logits") == 1
+    assert run.output.count("materialising the full logits") == 1
     assert "nll" in run.log[0]
 
 

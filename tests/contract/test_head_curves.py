@@ -54,7 +54,7 @@ def test_fifty_steps_have_the_same_curve(
 
     with ThreadPoolExecutor(2) as pool:
         ours, theirs = pool.map(go, ("ours", "theirs"))
-    assert "made from whole logits" not in ours.output
+    assert "materialising the full logits" not in ours.output
     found, expected = ([r["loss"] for r in run.log if "grad_norm" in r] for run in (ours, theirs))
     assert len(found) == len(expected) == STEPS
     assert found == pytest.approx(expected, rel=1e-5)
