@@ -258,19 +258,16 @@ REVERT = """
     import llamafactory.hparams.finetuning_args as arguments
     import llamafactory.hparams.parser as parser
     import llamafactory.train.sft.trainer as trainer
+    import llamafactory.train.trainer_utils as utils
     import llamafactory.v1.config.arg_parser as v1
     from dft_factory import startup
     from dft_factory.patch import apply
-    from dft_factory.patch.trainer import TokenWeightedTrainerMixin
 
     names = [(arguments, "FinetuningArguments"), (parser, "_parse_train_args"),
              (parser, "_parse_train_mca_args"), (trainer, "CustomSeq2SeqTrainer"),
-             (v1, "get_args")]
+             (v1, "get_args"), (utils, "create_modelcard_and_push")]
     def original(patched):
-        if not isinstance(patched, type):
-            return patched.__wrapped__
-        mixed_in = TokenWeightedTrainerMixin in patched.__mro__
-        return patched.__mro__[2] if mixed_in else patched.__mro__[1]
+        return patched.__bases__[-1] if isinstance(patched, type) else patched.__wrapped__
     expected = [original(getattr(module, name)) for module, name in names]
     hook_during = sys.excepthook
     before = [row.state for row in apply.status()]
@@ -294,8 +291,8 @@ REVERT = """
 def test_revert_restores_the_original_objects(started: Started) -> None:
     found = started["revert"].result()
     assert found == {
-        "before": ["applied"] * 5,
-        "same": [True] * 5,
+        "before": ["applied"] * 6,
+        "same": [True] * 6,
         "fields": False,
         "finder": True,
         "hook": [False, True],

@@ -176,8 +176,9 @@ def test_the_probe_orders_what_the_model_knows(
         made, _ = probe(config, tmp_path / name, limit=24, progress=lambda *_: None)
         found[name] = made
         print(name, json.dumps(made.models[0].probabilities.numbers.to_json()), made.advice)
-    mean = {name: made.advice.estimate.value for name, made in found.items()}
+    answers = {name: made.models[0].segments["answer"] for name, made in found.items()}
+    mean = {name: numbers.mean for name, numbers in answers.items() if numbers is not None}
     assert mean["code"] > mean["nq"] > mean["letters"]
     assert mean["counting"] > mean["facts"] > mean["letters"]
     assert found["nq"].advice.choice == found["letters"].advice.choice == "sft"
-    assert found["code"].advice.choice != found["facts"].advice.choice
+    assert found["code"].advice.choice == "floor"  # its end of turn is improbable
