@@ -188,6 +188,10 @@ def eval_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="For multipl-e: whose recipes, official or qwen."),
     ] = None,
+    judge_workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Programs run at once, at most (default: what CPUs and memory allow)."),
+    ] = None,
     unsafe_no_sandbox: Annotated[
         bool,
         typer.Option(
@@ -233,6 +237,7 @@ def eval_command(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             harness=harness,
+            judge_workers=judge_workers,
         ),
     )
     for row in results.results:

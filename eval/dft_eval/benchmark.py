@@ -73,6 +73,7 @@ class Request:
         judge: None where none was named.
         min_pixels, max_pixels: of pictures; None for the benchmark's own.
         harness: whose recipes a benchmark follows that knows several; None for its default.
+        judge_workers: programs run at once, at most; None for as many as this machine can.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Request:
     min_pixels: int | None = None
     max_pixels: int | None = None
     harness: str | None = None
+    judge_workers: int | None = None
 
 
 class Subject(Protocol):

@@ -110,6 +110,8 @@ def _check(chosen: Sequence[Benchmark], request: Request) -> None:
     """Refuse options that the chosen benchmarks do not take."""
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
+    if request.judge_workers is not None and request.judge_workers < 1:
+        raise UsageError(f"--judge-workers {request.judge_workers}: give a number of 1 or more.")
     formats = {benchmark.data_format or benchmark.name for benchmark in chosen}
     if request.data is not None and len(formats) > 1:
         raise UsageError("--data names one benchmark's file: evaluate one benchmark at a time.")

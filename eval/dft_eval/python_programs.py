@@ -94,6 +94,7 @@ def _evaluate(
             completions,
             style,
             sandboxed=request.sandboxed,
+            workers=request.judge_workers,
             progress=progress,
         )
     items, breakdown = combine([each.task_id for each in problems], verdicts, decoding.samples)

@@ -268,7 +268,6 @@ def test_a_kill_leaves_nothing_behind() -> None:
     before = processes.descendants(os.getpid())
     done = sandbox.check_program(program, "", limits=Limits(wall_seconds=0.5))
     assert done.timed_out
-    assert done.verdict() == (0.0, "killed for its wall time")
     assert done.seconds < 30
     assert processes.descendants(os.getpid()) == before
 
@@ -331,7 +330,7 @@ def test_the_canonical_solutions_of_humaneval_all_pass() -> None:
             problem["test"] + f"\ncheck({problem['entry_point']})\n",
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(sandbox.judge_workers()) as pool:
         verdicts = [done.verdict() for done in pool.map(judge, problems)]
     wrong = [(p["task_id"], v) for p, v in zip(problems, verdicts, strict=True) if v[0] != 1.0]
     assert wrong == []
@@ -562,7 +561,7 @@ def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing() -> N
         limits=Limits(wall_seconds=0.5),
         protections=NO_SANDBOX,
     )
-    assert (passed.score, late.score, late.killed_for) == (1.0, 0.0, "wall time")
+    assert (passed.score, late.score, late.killed_for) == (1.0, None, "wall time")
     assert set(Path(tempfile.gettempdir()).glob("dft-unsafe-*")) <= before
     assert sandbox.check_program("exit(0)", ADD_TEST, protections=NO_SANDBOX).score == 0.0
 

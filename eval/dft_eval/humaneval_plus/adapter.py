@@ -8,7 +8,6 @@ Both columns come from one generation: the second benchmark takes the completion
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -130,9 +129,10 @@ def score(
     samples: int,
     plus: bool,
     sandboxed: bool,
+    workers: int | None = None,
     progress: Callable[[int, int], None],
 ) -> list[tuple[ItemScore, ItemScore]]:
-    """:func:`score_problem` for all, as many problems at once as there are processors.
+    """:func:`score_problem` for all; ``workers``: most programs to run at once.
 
     Raises:
         PrerequisiteError: there is no working sandbox here, and ``sandboxed`` is set.
@@ -142,7 +142,7 @@ def score(
     one = partial(score_problem, style=style, plus=plus, sandboxed=sandboxed)
     groups = [rows[i * samples : (i + 1) * samples] for i in range(len(problems))]
     verdicts: list[tuple[ItemScore, ItemScore]] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(sandbox.judge_workers(workers)) as pool:
         for number, pairs in enumerate(pool.map(one, problems, groups), start=1):
             verdicts += pairs
             progress(number, len(problems))
@@ -174,6 +174,7 @@ def evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> Benchm
             samples=decoding.samples,
             plus=plus,
             sandboxed=request.sandboxed,
+            workers=request.judge_workers,
             progress=progress,
         )
     ids = [problem.task_id for problem in problems]

@@ -56,12 +56,13 @@ class Returned:
 class Run:
     """One program on a problem's inputs. ``ended``: why there are fewer outputs than inputs.
 
-    ``started`` is False where the sandbox failed, which says nothing about the program.
+    ``conclusive`` is False where the sandbox failed or the program got too little processor time,
+    which says nothing about the program.
     """
 
     outputs: tuple[Returned, ...]
     ended: str
-    started: bool = True
+    conclusive: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def run_program(
         },
         limits=sandbox.Limits(
             cpu_seconds=total,
-            wall_seconds=2 * total,
+            wall_seconds=4 * total,
             address_space_bytes=4096 * 1024 * 1024,  # as EvalPlus
             output_bytes=128 * 1024 * 1024,
             output_kill_bytes=64 * 1024 * 1024,
@@ -157,7 +158,7 @@ def run_program(
     del outputs[len(inputs) :]
     if len(outputs) < len(inputs) and not ended:
         ended = "the program ended before its tests"
-    return Run(tuple(outputs), ended, done.started)
+    return Run(tuple(outputs), ended, done.score is not None)
 
 
 def make_tests(
@@ -186,7 +187,7 @@ def judge(
         max(PROGRAM_SECONDS, sum(times)),
         sandboxed=sandboxed,
     )
-    if not done.started:
+    if not done.conclusive:
         return None, done.ended
     tolerance = problem.atol
     for place, (arguments, wanted) in enumerate(zip(tests.inputs, outputs, strict=True)):

@@ -47,7 +47,9 @@ What this does not protect from
   usual tricks, not a determined forger.
 * Bugs in the kernel or in bubblewrap; side channels (timing, caches, load); what is readable below
   ``/usr`` or the interpreter's own prefix.
-* Contention: programs share the processors, and each may burn ``cpu_seconds`` per process.
+* Contention: programs share the processors, and each may burn ``cpu_seconds`` per process. It costs
+  time, not verdicts: a program is wrong for its processor time alone. One that the generous wall
+  limit ends before it had that time runs again alone, and is unscored if that ends it too.
 * The watchdog samples: between two looks (50 ms; more on a busy machine) a program can pass its
   limits of memory and files. Kernel memory of pipes and sockets is bounded only by the number of
   open files and processes.
@@ -57,6 +59,7 @@ What this does not protect from
 The interpreter is a bare one, without site-packages: a program that imports numpy fails.
 """
 
+from dft_eval.sandbox.cpus import judge_workers
 from dft_eval.sandbox.limits import (
     ALL_PROTECTIONS,
     NO_SANDBOX,
@@ -79,5 +82,6 @@ __all__ = [
     "check_commands",
     "check_program",
     "describe",
+    "judge_workers",
     "run",
 ]

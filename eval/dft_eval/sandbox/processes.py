@@ -11,6 +11,7 @@ import time
 from dft_eval.errors import EvaluationError
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _END_SECONDS = 10.0
 
 
@@ -50,6 +51,11 @@ def descendants(pid: int) -> list[int]:
     for each in found:  # the list grows while we walk it
         found += children(each)
     return found
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Processor time of ``pids`` and of their reaped children."""
+    return sum(sum(map(int, _stat(pid)[11:15])) for pid in pids) / _TICKS_PER_SECOND
 
 
 def _resident(pid: int) -> int:
