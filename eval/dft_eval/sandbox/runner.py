@@ -17,11 +17,12 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from dft_eval.sandbox import processes
+from dft_eval.sandbox import host, landlock, processes
+from dft_eval.sandbox.backends import UNCONFINED, Place, Sandbox, selected
 from dft_eval.sandbox.channels import Channels, Output, Report
-from dft_eval.sandbox.command import HOME, resource_limits, working_directory
+from dft_eval.sandbox.command import HOME, resource_limits
 from dft_eval.sandbox.limits import ALL_PROTECTIONS, Completed, KilledFor, Limits, Protections
-from dft_eval.sandbox.start import Pipes, host_directory, spawn
+from dft_eval.sandbox.start import Pipes, spawn
 
 _TICK_SECONDS = 0.05
 _DEFAULT_LIMITS = Limits()
@@ -33,6 +34,7 @@ def check_program(
     *,
     limits: Limits = _DEFAULT_LIMITS,
     protections: Protections = ALL_PROTECTIONS,
+    backend: Sandbox | None = None,
 ) -> Completed:
     """Run ``solution`` and then ``test`` in one Python module; see :attr:`Completed.score`.
 
@@ -44,7 +46,7 @@ def check_program(
         EvaluationError: a killed process does not go away.
     """
     job = {"commands": [], "solution": solution, "test": test}
-    done = _run(job, {}, b"", (), {}, limits, protections)
+    done = _run(job, {}, b"", (), {}, limits, protections, backend=backend)
     if protections.markers:
         return done
     return replace(done, finished=done.exit_code == 0)
@@ -176,10 +178,23 @@ def _run(
     protections: Protections,
     marker: str = "",
     complaints: Sequence[str] = (),
+    backend: Sandbox | None = None,
 ) -> Completed:
     """:func:`_run_once`, and once more alone where that run was too slow to judge by."""
+    if not protections.sandbox:
+        backend = UNCONFINED
     once = partial(
-        _run_once, job, files, stdin, read_only, variables, limits, protections, marker, complaints
+        _run_once,
+        backend or selected(),
+        job,
+        files,
+        stdin,
+        read_only,
+        variables,
+        limits,
+        protections,
+        marker,
+        complaints,
     )
     with _turns.shared():
         done = once()
@@ -190,6 +205,7 @@ def _run(
 
 
 def _run_once(
+    backend: Sandbox,
     job: Mapping[str, Any],
     files: Mapping[str, bytes],
     stdin: bytes,
@@ -202,28 +218,33 @@ def _run_once(
 ) -> Completed:
     """Start, feed, watch and end one sandbox. Secrets go with the job, over its pipe only."""
     start, finish, step = (secrets.token_hex(16) for _ in range(3))
-    header = {
-        **job,
-        "start": start,
-        "finish": finish,
-        "step": step,
-        "files": [[name, len(content)] for name, content in files.items()],
-        "limits": resource_limits(limits, protections),
-    }
-    encoded = json.dumps(header).encode()
-    message = b"".join([len(encoded).to_bytes(8, "big"), encoded, *files.values()])
-    keep = limits.output_bytes if protections.output else None
-    report = Report(start.encode(), finish.encode(), step.encode())
-    stdout = Output(keep, [marker.encode()] if marker else [])
-    stderr = Output(keep, [text.encode() for text in complaints])
-    info = Output(4096)
-    inside = protections.bubblewrap and protections.pid_namespace
-    cpu_seconds: float | None = None
     called = time.monotonic()
     with contextlib.ExitStack() as stack:
-        home = working_directory(protections)
-        if not protections.bubblewrap:
-            home = stack.enter_context(host_directory())
+        place = stack.enter_context(backend.place(read_only, protections))
+        # Of a program's own: the user namespace's from Linux 5.14, or a uid that nobody else has.
+        own_user = (
+            host.counts_processes_by_namespace()
+            if backend.namespaces
+            else place.confinement is not None and os.getuid() == 0
+        )
+        header = {
+            **job,
+            "start": start,
+            "finish": finish,
+            "step": step,
+            "files": [[name, len(content)] for name, content in files.items()],
+            "limits": resource_limits(limits, protections, own_user=own_user),
+            "confinement": place.confinement,
+        }
+        encoded = json.dumps(header).encode()
+        message = b"".join([len(encoded).to_bytes(8, "big"), encoded, *files.values()])
+        keep = limits.output_bytes if protections.output else None
+        report = Report(start.encode(), finish.encode(), step.encode())
+        stdout = Output(keep, [marker.encode()] if marker else [])
+        stderr = Output(keep, [text.encode() for text in complaints])
+        info = Output(4096)
+        inside = backend.namespaces and protections.pid_namespace
+        cpu_seconds: float | None = None
         channels = stack.enter_context(Channels())
         pipes = Pipes(
             stdin=channels.outgoing(stdin),
@@ -234,7 +255,7 @@ def _run_once(
             info=channels.incoming(info),
         )
         try:
-            process = spawn(pipes, home, read_only, variables, limits, protections)
+            process = spawn(pipes, place, backend, read_only, variables, limits, protections)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENOMEM):
                 raise
@@ -245,7 +266,9 @@ def _run_once(
         try:
             channels.close_theirs()
             outputs = (stdout, stderr, report)
-            killed_for = _watch(process, channels, outputs, info, called, limits, protections)
+            killed_for = _watch(
+                process, channels, outputs, info, called, limits, protections, backend, place
+            )
             if killed_for == "wall time":
                 pids = processes.descendants(process.pid)
                 cpu_seconds = processes.cpu_seconds([process.pid, *pids])
@@ -295,6 +318,8 @@ def _watch(
     called: float,
     limits: Limits,
     protections: Protections,
+    backend: Sandbox,
+    place: Place,
 ) -> KilledFor | None:
     """Serve the pipes until the process ends (``None``) or passes a limit."""
     report = outputs[2]
@@ -322,7 +347,13 @@ def _watch(
         if protections.processes and len(pids) > limits.processes:
             return "processes"
         # Before the launcher's marker the first process still has the host's root.
-        first = _first_pid(info) if protections.bubblewrap and report.begun is not None else None
+        first = _first_pid(info) if backend.namespaces and report.begun is not None else None
         if protections.disk and first is not None and _files(first, protections) > limits.files:
             return "files"
+        if protections.disk and place.confinement is not None:
+            files, size = landlock.usage(place.home, process.pid, limits)
+            if files > limits.files:
+                return "files"
+            if size > limits.disk_bytes:
+                return "disk"
     return None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
 from dft_eval.errors import PrerequisiteError
 from dft_eval.sandbox import host
+from dft_eval.sandbox.backends import Place, Sandbox
 from dft_eval.sandbox.command import bubblewrap_command, environment
 from dft_eval.sandbox.limits import Limits, Protections
 from dft_eval.sandbox.seccomp import refusal_filter
@@ -36,27 +34,16 @@ class Pipes:
     info: int
 
 
-@contextlib.contextmanager
-def host_directory() -> Iterator[str]:
-    """A directory of the host for a program without a sandbox, owned by its user."""
-    path = tempfile.mkdtemp(prefix="dft-unsafe-")
-    try:
-        if os.getuid() == 0:
-            os.chown(path, host.NOBODY, host.NOBODY)
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def spawn(
     pipes: Pipes,
-    home: str,
+    place: Place,
+    backend: Sandbox,
     read_only: Sequence[str],
     variables: Mapping[str, str],
     limits: Limits,
     protections: Protections,
 ) -> subprocess.Popen[bytes]:
-    """Start the launcher, inside bubblewrap unless that is off, with nothing else inherited.
+    """Start the launcher, inside bubblewrap where the backend is that, with nothing else inherited.
 
     Raises:
         PrerequisiteError: no bubblewrap or Python that the user can run, or no right to drop to it.
@@ -67,7 +54,7 @@ def spawn(
     inherited = [pipes.control, pipes.report]
     executable, filter_fd = python.path, None
     try:
-        if protections.bubblewrap:
+        if backend.namespaces:
             executable = host.bubblewrap().path
             program = refusal_filter() if protections.system_calls else None
             if program is not None:
@@ -90,15 +77,15 @@ def spawn(
             stdin=pipes.stdin,
             stdout=pipes.stdout,
             stderr=pipes.stderr,
-            cwd="/" if protections.bubblewrap else home,
-            env=environment(protections, home, variables),
+            cwd="/" if backend.namespaces else place.home,
+            env=environment(protections, place.home, variables),
             pass_fds=inherited,
             start_new_session=True,
-            **host.user_options(),
+            **host.user_options(place.uid),
         )
     except PermissionError as error:
         raise PrerequisiteError(
-            f"Cannot start {executable} ({error}). Root must be able to become uid {host.NOBODY} "
+            f"Cannot start {executable} ({error}). Root must be able to become uid {place.uid} "
             "(CAP_SETUID, CAP_SETGID): run the evaluation as an ordinary user instead."
         ) from error
     finally:
