@@ -36,7 +36,7 @@ from dft_eval.generation.run import (
     share_cache,
 )
 from dft_eval.generation.samples import combine
-from dft_eval.humaneval_plus.data import EvalPlusProblem, download, read_data
+from dft_eval.humaneval_plus.data import EvalPlusData, EvalPlusProblem, download, read_data
 from dft_eval.humaneval_plus.judge import Tests, judge, make_tests
 from dft_eval.humaneval_plus.sanitize import sanitize
 from dft_eval.progress import Progress
@@ -149,12 +149,22 @@ def score(
     return verdicts
 
 
-def evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> BenchmarkResult:
+def _load(request: Request) -> EvalPlusData:
+    return read_data(request.data or download())
+
+
+def evaluate(
+    benchmark: Benchmark,
+    request: Request,
+    subject: Subject,
+    *,
+    load: Callable[[Request], EvalPlusData] = _load,
+) -> BenchmarkResult:
     """Generate and judge ``humaneval`` or ``humaneval+``."""
     if not is_installed("evalplus"):
         raise PrerequisiteError(f"The Python package evalplus is missing: {INSTALL}.")
     plus = benchmark.name == "humaneval+"
-    data = read_data(request.data or download())
+    data = load(request)
     problems = data.problems[: request.limit]
     style = request.prompt_style or benchmark.default_style
     decoding = replace(request.decoding, stop=CHAT_STOP if style == "chat" else COMPLETION_STOP)

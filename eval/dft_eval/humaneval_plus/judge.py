@@ -13,6 +13,7 @@ so that a busy machine fails nobody; a value equals another only as built-in typ
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -124,7 +125,7 @@ def run_program(
         [host.interpreter().path, *("-I", "-S", "-B", "-X", "utf8"), "driver.py"],
         files={
             "driver.py": _driver(),
-            "job.json": json.dumps(job).encode(),
+            "job.pickle": pickle.dumps(job),  # JSON has no integer keys and no tuples
             "program.py": program.encode("utf-8", "replace"),
         },
         limits=sandbox.Limits(
