@@ -191,8 +191,8 @@ def eval_command(
     sandbox: Annotated[
         str,
         typer.Option(
-            metavar="auto|bubblewrap|landlock",
-            help="What holds the model's programs (auto: the strongest that works here).",
+            metavar="auto|bubblewrap|landlock|docker",
+            help="What holds the model's programs (auto: the first of them that works here).",
         ),
     ] = "auto",
     judge_workers: Annotated[

@@ -74,7 +74,7 @@ class Request:
         judge: None where none was named.
         min_pixels, max_pixels: of pictures; None for the benchmark's own.
         harness: whose recipes a benchmark follows that knows several; None for its default.
-        sandbox: what holds the model's programs; ``auto`` for the strongest that works here.
+        sandbox: what holds the model's programs; ``auto`` for the first that works here.
         judge_workers: programs run at once, at most; None for as many as this machine can.
     """
 

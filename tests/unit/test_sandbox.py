@@ -74,14 +74,14 @@ def test_check_proves_that_it_works_and_names_it() -> None:
 
 
 def test_every_sandbox_says_what_it_protects_from_and_what_not() -> None:
-    assert list(BACKENDS) == ["bubblewrap", "landlock"]
+    assert list(BACKENDS) == ["bubblewrap", "landlock", "docker"]
     for backend in BACKENDS.values():
         assert backend.protects_from
         assert backend.does_not_protect_from
 
 
 def test_an_unknown_sandbox_is_refused_with_the_choices() -> None:
-    with pytest.raises(UsageError, match="'dockr': choose from: auto, bubblewrap, landlock"):
+    with pytest.raises(UsageError, match=r"'dockr'.*auto, bubblewrap, landlock, docker"):
         select("dockr")
 
 
@@ -105,6 +105,36 @@ def test_without_namespaces_auto_takes_landlock(
     assert sandbox.check_program(ADD, ADD_TEST).score == 1.0
     with pytest.raises(PrerequisiteError, match=r"user.max_user_namespaces"):
         select("bubblewrap")
+
+
+STAND_IN = """#!/bin/sh
+# What an engine does with `run`: skip the options, start the command behind the image.
+case $1 in --version) echo "Stand-in 1.0"; exit;; rm) exit;; esac
+while [ "$1" != an-image ]; do shift; done
+shift
+cd "${0%/*}/work" && exec "$@"
+"""
+
+
+def test_a_container_engine_is_spoken_to_over_the_standard_streams(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No daemon runs where this is tested: a stand-in shows the protocol, not the protection."""
+    (open_directory / "work").mkdir()
+    executable(open_directory / "docker", STAND_IN)
+    monkeypatch.setenv("PATH", f"{open_directory}:{os.environ['PATH']}")
+    monkeypatch.setenv("DFT_SANDBOX_IMAGE", "an-image")
+    with using(BACKENDS["docker"]):
+        assert sandbox.describe() == "docker (Stand-in 1.0)"
+        assert sandbox.check_program(ADD, ADD_TEST).verdict() == (1.0, "passed")
+        assert sandbox.check_program("exit(0)", ADD_TEST).score == 0.0
+        wrong = sandbox.check_program("import sys\nsys.exit('said')", "")
+        assert (wrong.score, wrong.stderr) == (0.0, "said\n")
+        done = sandbox.run(["sh", "-c", "cat file -"], files={"file": b"a"}, payload=b"b")
+        assert (done.score, done.stdout) == (1.0, "ab")
+        assert check_shell("true", TELL).score == 1.0
+        with pytest.raises(PrerequisiteError, match="does not contain"):
+            select("docker")
 
 
 def test_a_kernel_without_landlock_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -602,8 +632,10 @@ def test_a_negative_limit_is_refused(field: str) -> None:
 # --- Without a sandbox ---------------------------------------------------------------------------
 
 
-def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing() -> None:
-    before = set(Path(tempfile.gettempdir()).glob("dft-sandbox-*"))
+def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
     passed = sandbox.check_program(
         "open('file', 'w').write('x')" + "\n" + ADD, ADD_TEST, protections=NO_SANDBOX
     )
@@ -614,7 +646,7 @@ def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing() -> N
         protections=NO_SANDBOX,
     )
     assert (passed.score, late.score, late.killed_for) == (1.0, None, "wall time")
-    assert set(Path(tempfile.gettempdir()).glob("dft-sandbox-*")) <= before
+    assert list(open_directory.iterdir()) == []
     assert sandbox.check_program("exit(0)", ADD_TEST, protections=NO_SANDBOX).score == 0.0
 
 

@@ -7,8 +7,9 @@ It stays as process 1 of the namespace, which its children cannot kill, and reap
 limits for itself and does the work. When that child ends, process 1 ends, and with it all others.
 Commands (a compiler, then the program) run one after the other, each in a child of its own.
 
-Arguments: the numbers of two inherited pipes. The first carries the job and is read to its end and
-closed before model code runs; over the second the launcher reports its markers.
+Arguments: the numbers of two inherited pipes. The first carries the job, which is read before
+model code runs; over the second the launcher reports its markers. In a container, which hands on no
+others, they are standard input (the program's own follows the job) and standard error.
 Job: 8 bytes (big endian) length of the JSON header, the header, then the files' bytes one by one.
 """
 
@@ -93,6 +94,17 @@ def end_orphans() -> None:
             os.wait()
         except ChildProcessError:
             return
+
+
+def read_exactly(descriptor: int, size: int) -> bytes:
+    """The next ``size`` bytes; what follows them on standard input is the program's."""
+    data = bytearray()
+    while len(data) < size:
+        chunk = os.read(descriptor, min(size - len(data), 2**20))
+        if not chunk:
+            sys.exit("the job ended early")
+        data += chunk
+    return bytes(data)
 
 
 def write_files(files: list[list[Any]], blobs: bytes) -> None:
@@ -207,13 +219,13 @@ def wait_for(worker: int) -> int:
 
 def main() -> None:
     """Read the job, close its pipe, have a child do it."""
-    control, report = int(sys.argv[1]), int(sys.argv[2])
-    with open(control, "rb") as stream:
-        data = stream.read()
-    end = 8 + int.from_bytes(data[:8], "big")
-    job = json.loads(data[8:end])
-    write_files(job["files"], data[end:])
-    del data
+    control, report = int(sys.argv[1]), os.dup(int(sys.argv[2]))
+    if int(sys.argv[2]) > 2:
+        os.close(int(sys.argv[2]))
+    job = json.loads(read_exactly(control, int.from_bytes(read_exactly(control, 8), "big")))
+    write_files(job["files"], read_exactly(control, sum(size for _, size in job["files"])))
+    if control > 2:
+        os.close(control)
     if job["confinement"] is not None:
         adopt_orphans()
     if job["commands"]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from dft_eval.sandbox import host, landlock, processes
 from dft_eval.sandbox.backends import UNCONFINED, Place, Sandbox, selected
-from dft_eval.sandbox.channels import Channels, Output, Report
+from dft_eval.sandbox.channels import Both, Channels, Output, Report
 from dft_eval.sandbox.command import HOME, resource_limits
 from dft_eval.sandbox.limits import ALL_PROTECTIONS, Completed, KilledFor, Limits, Protections
 from dft_eval.sandbox.start import Pipes, spawn
@@ -220,7 +220,7 @@ def _run_once(
     start, finish, step = (secrets.token_hex(16) for _ in range(3))
     called = time.monotonic()
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(backend.place(read_only, protections))
+        place = stack.enter_context(backend.place(read_only, variables, limits, protections))
         # Of a program's own: the user namespace's from Linux 5.14, or a uid that nobody else has.
         own_user = (
             host.counts_processes_by_namespace()
@@ -247,9 +247,9 @@ def _run_once(
         cpu_seconds: float | None = None
         channels = stack.enter_context(Channels())
         pipes = Pipes(
-            stdin=channels.outgoing(stdin),
+            stdin=channels.outgoing(message + stdin if place.command else stdin),
             stdout=channels.incoming(stdout),
-            stderr=channels.incoming(stderr),
+            stderr=channels.incoming(Both(report, stderr) if place.command else stderr),
             control=channels.outgoing(message),
             report=channels.incoming(report),
             info=channels.incoming(info),
@@ -283,7 +283,7 @@ def _run_once(
         exit_code=None if signal else status,
         signal=signal,
         stdout=stdout.text(),
-        stderr=stderr.text(),
+        stderr=re.sub(f"{start}|{finish}|{step}", "", stderr.text()),
         killed_for=killed_for,
         seconds=time.monotonic() - (report.begun or called),
         steps=report.steps,

@@ -50,11 +50,13 @@ def spawn(
     """
     python = host.interpreter()
     command = [python.path, "-I", "-S", "-B", "-X", "utf8", "-c", _launcher()]
-    command += [str(pipes.control), str(pipes.report)]
-    inherited = [pipes.control, pipes.report]
+    command += ["0", "2"] if place.command else [str(pipes.control), str(pipes.report)]
+    inherited = [] if place.command else [pipes.control, pipes.report]
     executable, filter_fd = python.path, None
     try:
-        if backend.namespaces:
+        if place.command:
+            executable, command = place.command[0], [*place.command, *command]
+        elif backend.namespaces:
             executable = host.bubblewrap().path
             program = refusal_filter() if protections.system_calls else None
             if program is not None:
@@ -77,11 +79,11 @@ def spawn(
             stdin=pipes.stdin,
             stdout=pipes.stdout,
             stderr=pipes.stderr,
-            cwd="/" if backend.namespaces else place.home,
-            env=environment(protections, place.home, variables),
+            cwd="/" if backend.namespaces or place.command else place.home,
+            env=None if place.command else environment(protections, place.home, variables),
             pass_fds=inherited,
             start_new_session=True,
-            **host.user_options(place.uid),
+            **({} if place.command else host.user_options(place.uid)),
         )
     except PermissionError as error:
         raise PrerequisiteError(
