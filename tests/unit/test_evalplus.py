@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dft_eval.benchmark import PROMPT_STYLES, PromptStyle, Request
@@ -216,6 +216,7 @@ LINES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(LINES, max_size=9).map("\n".join))
 def test_the_longest_program_is_evalplus_own(text: str) -> None:
     from evalplus.syncheck import syntax_check

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from dft_eval import sandbox
+from dft_eval import code_problems, sandbox
 from dft_eval.code_problems import CodeProblem, judge
 from dft_eval.generation.run import Completion
+from dft_eval.humaneval_plus import adapter
+from dft_eval.multipl_e import benchmark as multipl_e
 from dft_eval.sandbox import Limits
 from dft_eval.sandbox.cpus import judge_workers
 
@@ -49,6 +53,35 @@ def test_correct_programs_pass_on_one_core_whatever_the_machine_claims(
         [problem] * 24, [answer] * 24, "completion", sandboxed=True, progress=lambda *_: None
     )
     assert [row.score for row in rows] == [1.0] * 24, rows
+
+
+POOLS: list[tuple[ModuleType, Callable[..., object]]] = [
+    (code_problems, partial(code_problems.judge, [], [], "completion")),
+    (adapter, partial(adapter.score, [], [], "completion", samples=1, plus=True)),
+    (multipl_e, partial(multipl_e.judge, [], [], "completion", "official")),
+]
+
+
+@pytest.mark.parametrize(("module", "judge_all"), POOLS)
+def test_every_pool_has_the_size_of_what_is_usable(
+    module: ModuleType,
+    judge_all: Callable[..., object],
+    one_core: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers: int) -> None:
+            sizes.append(max_workers)
+            super().__init__(max_workers)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 24)
+    monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
+    judge_all(sandboxed=True, progress=lambda *_: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    judge_all(sandboxed=True, workers=1, progress=lambda *_: None)
+    assert sizes == [1, 1]
 
 
 def test_programs_that_starve_beside_others_run_again_alone(one_core: None) -> None:
