@@ -2,6 +2,7 @@
 
     python benchmarks/humaneval_canonical.py --data HumanEvalPlus.jsonl.gz
     python benchmarks/humaneval_canonical.py --data HumanEvalPlus.jsonl.gz --stock
+    python benchmarks/humaneval_canonical.py --data HumanEvalPlus.jsonl.gz --sandbox landlock
 
 A harness that fails a canonical solution fails models too. Ours judges each solution as a raw
 completion and as an answer in chat, in the sandbox; ``--stock`` adds ``evalplus.evaluate`` with a
@@ -25,6 +26,7 @@ from dft_eval.generation.run import Completion
 from dft_eval.humaneval_plus.adapter import score
 from dft_eval.humaneval_plus.data import EvalPlusProblem, read_data
 from dft_eval.progress import Progress
+from dft_eval.sandbox import SANDBOXES, select
 
 
 def answer(problem: EvalPlusProblem, style: PromptStyle) -> Completion:
@@ -90,7 +92,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="HumanEvalPlus.jsonl[.gz]")
     parser.add_argument("--stock", action="store_true", help="evalplus.evaluate as well")
+    parser.add_argument("--sandbox", choices=SANDBOXES, default="auto")
     given = parser.parse_args()
+    print(f"sandbox: {select(given.sandbox).describe()}")
     problems = read_data(given.data).problems
     for style in PROMPT_STYLES:
         ours(problems, style)

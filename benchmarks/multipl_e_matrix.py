@@ -9,7 +9,6 @@ exit status 1 if a program passed or could not be judged. Not part of the tests,
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from pathlib import Path
 from dft_eval.languages import HARNESSES, LANGUAGES, Harness, judge, unusable
 from dft_eval.languages.programs import Problem, from_completion
 from dft_eval.multipl_e.data import read_folder
+from dft_eval.sandbox import judge_workers
 
 COMPLETIONS = {"empty": "", "syntax error": "\n    )]} this is no program ((("}
 
@@ -30,7 +30,7 @@ def run(problems: list[Problem], text: str, harness: Harness) -> tuple[list[str]
         return problem.id, *judge(problem.language, program, harness)
 
     began = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(judge_workers()) as pool:
         rows = list(pool.map(verdict, problems))
     seconds = time.perf_counter() - began
     return [f"{id}: score {score}: {reason}" for id, score, reason in rows if score != 0.0], seconds

@@ -188,6 +188,17 @@ def eval_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="For multipl-e: whose recipes, official or qwen."),
     ] = None,
+    sandbox: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|bubblewrap|landlock|docker",
+            help="What holds the model's programs (auto: the first of them that works here).",
+        ),
+    ] = "auto",
+    judge_workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Programs run at once, at most (default: what CPUs and memory allow)."),
+    ] = None,
     unsafe_no_sandbox: Annotated[
         bool,
         typer.Option(
@@ -199,6 +210,7 @@ def eval_command(
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.benchmarks import evaluate
     from dft_eval.generation.run import Decoding
+    from dft_eval.sandbox import SANDBOXES
     from dft_eval.system_prompts import parse_system_prompt
 
     chosen_backend = _choice("--backend", backend, BACKENDS)
@@ -233,6 +245,8 @@ def eval_command(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             harness=harness,
+            sandbox=_choice("--sandbox", sandbox, SANDBOXES),
+            judge_workers=judge_workers,
         ),
     )
     for row in results.results:

@@ -344,12 +344,16 @@ def _versions(release: str | None) -> tuple[Version, ...]:
                 note += f"; installed as {metadata}, another copy comes first on the path"
         rows.append(Version(name, version, note))
     try:
-        from dft_eval.sandbox import describe
-
-        said = describe()
-        rows.append(Version("bubblewrap", said.removeprefix("bubblewrap ")))
-    except Exception:  # whatever is wrong with the sandbox, its benchmarks say it below
-        rows.append(Version("bubblewrap", None))
+        from dft_eval.sandbox import BACKENDS, prove
+    except ImportError:
+        return tuple(rows)
+    for name, backend in BACKENDS.items():
+        try:
+            prove(backend)
+            version = backend.describe().removeprefix(name).strip()
+            rows.append(Version(name, version, "sandbox: works here"))
+        except Exception as error:  # whatever is wrong with it, the benchmarks say it too
+            rows.append(Version(name, None, f"sandbox: {str(error).splitlines()[0]}"))
     return tuple(rows)
 
 

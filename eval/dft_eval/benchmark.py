@@ -15,6 +15,7 @@ from dft_eval import sandbox
 from dft_eval.errors import EvaluationError
 from dft_eval.generation.run import Backend, Decoding
 from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
+from dft_eval.sandbox.backends import SandboxName
 
 PromptStyle = Literal["completion", "chat"]
 PROMPT_STYLES: tuple[PromptStyle, ...] = ("completion", "chat")
@@ -73,6 +74,8 @@ class Request:
         judge: None where none was named.
         min_pixels, max_pixels: of pictures; None for the benchmark's own.
         harness: whose recipes a benchmark follows that knows several; None for its default.
+        sandbox: what holds the model's programs; ``auto`` for the first that works here.
+        judge_workers: programs run at once, at most; None for as many as this machine can.
     """
 
     model: str
@@ -92,6 +95,8 @@ class Request:
     min_pixels: int | None = None
     max_pixels: int | None = None
     harness: str | None = None
+    sandbox: SandboxName = "auto"
+    judge_workers: int | None = None
 
 
 class Subject(Protocol):
@@ -125,6 +130,7 @@ class Benchmark:
         options: what else of :class:`Request` it takes: ``judge``, ``min_pixels``, ``max_pixels``.
         data_format: benchmarks with the same one can be given one ``--data`` together.
         harnesses: whose recipes can be chosen by ``--harness``, the default first.
+        runs_programs: that the model wrote: needs a sandbox.
         evaluate: generates, scores, and writes items and completions to ``request.out``.
     """
 
@@ -139,6 +145,7 @@ class Benchmark:
     options: frozenset[str] = frozenset()
     data_format: str | None = None
     harnesses: tuple[str, ...] = ()
+    runs_programs: bool = False
 
 
 def is_installed(package: str) -> bool:

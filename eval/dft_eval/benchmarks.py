@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dft_eval import python_programs
+from dft_eval import python_programs, sandbox
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, Request
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
@@ -62,6 +62,14 @@ def evaluate(names: list[str], request: Request) -> ResultFile:
     """
     chosen = [get_benchmark(name) for name in dict.fromkeys(names)]
     _check(chosen, request)
+    held_by: sandbox.Sandbox | None = None
+    if any(benchmark.runs_programs for benchmark in chosen):
+        held_by = sandbox.select(request.sandbox) if request.sandboxed else sandbox.UNCONFINED
+    if held_by is not None and held_by.name == "landlock":
+        sys.stderr.write(
+            f"dft-factory: programs run in {held_by.describe()}, which does not protect from: "
+            f"{'; '.join(held_by.does_not_protect_from)}.\n"
+        )
     if not request.sandboxed:
         sys.stderr.write(
             "dft-factory: --unsafe-no-sandbox: programs that the model wrote run with your rights, "
@@ -94,6 +102,10 @@ def evaluate(names: list[str], request: Request) -> ResultFile:
         result = result.model_copy(
             update={"decoding": {**subject.record(), **result.decoding}, "notes": notes}
         )
+        if held_by is not None and benchmark.runs_programs:
+            limits = "; ".join(held_by.does_not_protect_from)
+            notes = [*notes, f"the sandbox ({held_by.name}) does not protect from: {limits}"]
+            result = result.model_copy(update={"sandbox": held_by.name, "notes": notes})
         written = merge_results(request.out, header, [result])
         if result.n_scored < result.n_total:
             unscored.append(
@@ -110,6 +122,8 @@ def _check(chosen: Sequence[Benchmark], request: Request) -> None:
     """Refuse options that the chosen benchmarks do not take."""
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
+    if request.judge_workers is not None and request.judge_workers < 1:
+        raise UsageError(f"--judge-workers {request.judge_workers}: give a number of 1 or more.")
     formats = {benchmark.data_format or benchmark.name for benchmark in chosen}
     if request.data is not None and len(formats) > 1:
         raise UsageError("--data names one benchmark's file: evaluate one benchmark at a time.")

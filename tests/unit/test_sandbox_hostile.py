@@ -17,6 +17,9 @@ import pytest
 
 from dft_eval import sandbox
 from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections
+from dft_eval.sandbox.backends import BACKENDS, using
+from dft_eval.sandbox.landlock import abi
+from tests.conftest import NOT_RUN
 from tests.support.hostile import (
     DEFAULT_LIMITS,
     JUDGED_WRONG,
@@ -237,6 +240,69 @@ for descriptor in range(1, 64):
 os._exit(0)
 """
 
+VSOCK = """
+import socket
+socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
+"""
+
+# The numbers of x86-64 and of AArch64.
+READ_MEMORY = """
+import ctypes, os, platform
+number = {'x86_64': (310, 311, 312), 'aarch64': (270, 271, 272)}[platform.machine()][@WHICH@]
+libc = ctypes.CDLL(None, use_errno=True)
+held = ctypes.create_string_buffer(b'held', 8)
+class Vector(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+vector = Vector(ctypes.addressof(held), 4)
+me = os.getpid()
+vectors = (ctypes.byref(vector), ctypes.c_ulong(1)) * 2
+arguments = (me, me, 0, 0, 0) if @WHICH@ == 2 else (me, *vectors, ctypes.c_ulong(0))
+if libc.syscall(number, *arguments) < 0:
+    raise OSError(ctypes.get_errno(), 'refused')
+"""
+
+DELETED_FILES = """
+import os, time
+held = []
+for number in range(10):
+    held.append(os.open('filler', os.O_CREAT | os.O_RDWR))
+    os.unlink('filler')
+    os.write(held[-1], bytes(2_000_000))
+time.sleep(2)
+"""
+
+SLOW_FILL = """
+import time
+for number in range(20):
+    with open(f'filler{number}', 'wb') as stream:
+        stream.write(bytes(2_000_000))
+    time.sleep(0.2)
+"""
+
+SLOW_FORKS = """
+import os, signal, time
+children = []
+try:
+    for _ in range(60):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(10)
+            os._exit(0)
+        children.append(pid)
+        time.sleep(0.02)
+except OSError:
+    print('contained: OSError')
+else:
+    print('@MARK@')
+for pid in children:
+    os.kill(pid, signal.SIGKILL)
+"""
+
+STAT = """
+import os
+os.stat('@SECRET_FILE@')
+"""
+
 SMALL_MEMORY = Limits(memory_bytes=100 * MIB, address_space_bytes=150 * MIB)
 SMALL_DISK = Limits(disk_bytes=8 * MIB)
 ONE_SECOND = Limits(wall_seconds=1)
@@ -260,6 +326,43 @@ ATTACKS = [
         limits=SMALL_MEMORY,
     ),
     Attack("memory of no process", "system_calls", attempt(MEMFD), says("OSError [Errno 38]")),
+    Attack(
+        "opens a socket that no network namespace holds",
+        "system_calls",
+        attempt(VSOCK),
+        says("OSError [Errno 97]", "OSError [Errno 38]"),
+    ),
+    *(
+        Attack(
+            f"calls {name}",
+            "system_calls",
+            attempt(READ_MEMORY.replace("@WHICH@", str(which))),
+            says("OSError [Errno 38]"),
+        )
+        for which, name in enumerate(("process_vm_readv", "process_vm_writev", "kcmp"))
+    ),
+    Attack("learns that a file exists", "private_root", attempt(STAT), says("FileNotFoundError")),
+    Attack(
+        "fills the working directory slowly",
+        "disk",
+        attempt(SLOW_FILL),
+        lambda done, _: done.killed_for == "disk" or "Errno 28" in done.stdout,
+        limits=SMALL_DISK,
+    ),
+    Attack(
+        "fills the disk with deleted files",
+        "disk",
+        attempt(DELETED_FILES),
+        lambda done, _: done.killed_for == "disk" or "Errno 28" in done.stdout,
+        limits=SMALL_DISK,
+    ),
+    Attack(
+        "forks slowly",
+        "processes",
+        SLOW_FORKS,
+        lambda done, _: done.killed_for == "processes" or "contained" in done.stdout,
+        limits=Limits(processes=16),
+    ),
     Attack(
         "fills the working directory",
         "disk",
@@ -336,7 +439,7 @@ ATTACKS = [
     ),
     Attack(
         "meets no sandbox at all",
-        "bubblewrap",
+        "sandbox",
         attempt(WRITE_TO_HOST),
         lambda _, scene: not (scene.directory / "written").exists(),
         mark=lambda _, scene: (scene.directory / "written").read_text() == "hello",
@@ -366,6 +469,54 @@ def launch(attack: Attack, scene: Scene, protections: Protections) -> Completed:
     done = sandbox.check_program(program, test, limits=attack.limits, protections=protections)
     assert done.started, done.reason
     return done
+
+
+LANDLOCK_LETS_THROUGH = {
+    "learns that a file exists": "stat() is not restricted",
+    "fills the working directory": "the disk is sampled: a burst between two looks gets through",
+}
+"""What the tier without namespaces does not contain. Each row is proven below."""
+
+LANDLOCK_CONTAINS_OTHERWISE: dict[str, Evidence] = {
+    # The fork fails or the watchdog ends it, whichever comes first.
+    "fork bomb": lambda done, _: "contained" in done.stdout or done.killed_for == "processes",
+    "fills shared memory": says("PermissionError"),
+    "fills the bare root": says("PermissionError"),
+    "kills another process": lambda done, scene: (
+        "PermissionError" in done.stdout and scene.decoy.poll() is None
+    ),
+    "reads a file below home": says("PermissionError"),
+    "reads a variable": says("PermissionError", "OSError no such variable"),
+    "regains capabilities": says("OSError [Errno 38]"),
+}
+"""Contained all the same, with another error than in namespaces."""
+
+
+@pytest.fixture
+def landlock() -> Iterator[None]:
+    if abi() == 0:
+        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
+    with using(BACKENDS["landlock"]):
+        yield
+
+
+@each_attack
+def test_landlock_contains_or_is_listed(attack: Attack, scene: Scene, landlock: None) -> None:
+    done = launch(attack, scene, ALL_PROTECTIONS)
+    if attack.name in LANDLOCK_LETS_THROUGH:
+        # A burst that the watchdog happens to see is the exception that the list may name.
+        assert attack.mark(done, scene) or done.killed_for == "disk", f"contained: {done}"
+        return
+    contained = LANDLOCK_CONTAINS_OTHERWISE.get(attack.name, attack.contained)
+    assert contained(done, scene), done
+    assert MARK not in done.stdout
+    assert not scene.daemons()
+
+
+def test_the_lists_name_attacks() -> None:
+    names = {attack.name for attack in ATTACKS}
+    assert len(names) == len(ATTACKS)
+    assert {*LANDLOCK_LETS_THROUGH, *LANDLOCK_CONTAINS_OTHERWISE} <= names
 
 
 @each_attack

@@ -15,6 +15,9 @@ import pytest
 
 from dft_eval.languages import LANGUAGES, Program, run_program
 from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections
+from dft_eval.sandbox.backends import BACKENDS, using
+from dft_eval.sandbox.landlock import abi
+from tests.conftest import NOT_RUN
 from tests.support.hostile import (
     JUDGED_WRONG,
     MARK,
@@ -351,6 +354,34 @@ def launch(attack: Attack, scene: Scene, protections: Protections) -> Completed:
     done, _ = run_program(language, program, protections=protections)
     assert done.started, done.reason
     return done
+
+
+LANDLOCK_LETS_THROUGH = {
+    "PHP fills the disk": "the disk is sampled: a burst between two looks gets through",
+}
+"""What the tier without namespaces does not contain."""
+
+LANDLOCK_CONTAINS_OTHERWISE: dict[str, Evidence] = {
+    # It waits for its daemon by listing /proc, which is closed to it.
+    "JavaScript leaves a daemon": lambda done, _: "node:fs" in done.stderr,
+}
+"""Contained all the same, with another error than in namespaces."""
+
+
+@each_attack
+def test_landlock_contains_or_is_listed(attack: Attack, scene: Scene) -> None:
+    if abi() == 0:
+        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
+    with using(BACKENDS["landlock"]):
+        done = launch(attack, scene, ALL_PROTECTIONS)
+    if attack.name in LANDLOCK_LETS_THROUGH:
+        # A burst that the watchdog happens to see is the exception that the list may name.
+        assert attack.mark(done, scene) or done.killed_for == "disk", f"contained: {done}"
+        return
+    contained = LANDLOCK_CONTAINS_OTHERWISE.get(attack.name, attack.contained)
+    assert contained(done, scene), done
+    assert MARK not in done.stdout
+    assert not scene.daemons()
 
 
 @each_attack

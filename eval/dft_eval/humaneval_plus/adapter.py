@@ -8,7 +8,6 @@ Both columns come from one generation: the second benchmark takes the completion
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -37,7 +36,7 @@ from dft_eval.generation.run import (
     share_cache,
 )
 from dft_eval.generation.samples import combine
-from dft_eval.humaneval_plus.data import EvalPlusProblem, download, read_data
+from dft_eval.humaneval_plus.data import EvalPlusData, EvalPlusProblem, download, read_data
 from dft_eval.humaneval_plus.judge import Tests, judge, make_tests
 from dft_eval.humaneval_plus.sanitize import sanitize
 from dft_eval.progress import Progress
@@ -130,9 +129,10 @@ def score(
     samples: int,
     plus: bool,
     sandboxed: bool,
+    workers: int | None = None,
     progress: Callable[[int, int], None],
 ) -> list[tuple[ItemScore, ItemScore]]:
-    """:func:`score_problem` for all, as many problems at once as there are processors.
+    """:func:`score_problem` for all; ``workers``: most programs to run at once.
 
     Raises:
         PrerequisiteError: there is no working sandbox here, and ``sandboxed`` is set.
@@ -142,19 +142,29 @@ def score(
     one = partial(score_problem, style=style, plus=plus, sandboxed=sandboxed)
     groups = [rows[i * samples : (i + 1) * samples] for i in range(len(problems))]
     verdicts: list[tuple[ItemScore, ItemScore]] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(sandbox.judge_workers(workers)) as pool:
         for number, pairs in enumerate(pool.map(one, problems, groups), start=1):
             verdicts += pairs
             progress(number, len(problems))
     return verdicts
 
 
-def evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> BenchmarkResult:
+def _load(request: Request) -> EvalPlusData:
+    return read_data(request.data or download())
+
+
+def evaluate(
+    benchmark: Benchmark,
+    request: Request,
+    subject: Subject,
+    *,
+    load: Callable[[Request], EvalPlusData] = _load,
+) -> BenchmarkResult:
     """Generate and judge ``humaneval`` or ``humaneval+``."""
     if not is_installed("evalplus"):
         raise PrerequisiteError(f"The Python package evalplus is missing: {INSTALL}.")
     plus = benchmark.name == "humaneval+"
-    data = read_data(request.data or download())
+    data = load(request)
     problems = data.problems[: request.limit]
     style = request.prompt_style or benchmark.default_style
     decoding = replace(request.decoding, stop=CHAT_STOP if style == "chat" else COMPLETION_STOP)
@@ -174,6 +184,7 @@ def evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> Benchm
             samples=decoding.samples,
             plus=plus,
             sandboxed=request.sandboxed,
+            workers=request.judge_workers,
             progress=progress,
         )
     ids = [problem.task_id for problem in problems]
@@ -208,6 +219,7 @@ HUMANEVAL_PLUS = Benchmark(
     default_style="completion",
     missing=missing,
     evaluate=evaluate,
+    runs_programs=True,
     samples=True,
     data_format=DATA_FORMAT,
     max_new_tokens=MAX_NEW_TOKENS,

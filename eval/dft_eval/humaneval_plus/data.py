@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gzip
 import hashlib
@@ -9,17 +10,24 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from dft_eval import sandbox
+from dft_eval.code_problems import CodeProblem
 from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.sandbox import host
 
 VERSION = "v0.1.10"
 MD5 = "fe585eb4df8c88d844eeb463ea4d0302"
 """Of the decompressed file of that version."""
+TOLERANCES = {"find_zero": 1e-4, "truncate_number": 1e-6, "mean_absolute_deviation": 1e-6}
+"""Absolute, by entry point: those of HumanEval's own tests, and of EvalPlus' data."""
 
 
 class EvalPlusProblem(BaseModel):
@@ -43,15 +51,65 @@ class EvalPlusProblem(BaseModel):
 
 @dataclass(frozen=True)
 class EvalPlusData:
-    """All problems of one file and the MD5 of its decompressed content."""
+    """All problems of one file and the MD5 of its decompressed content, or another source."""
 
     problems: list[EvalPlusProblem]
-    md5: str
+    md5: str = ""
+    source: str | None = None
 
     def note(self) -> str:
         """Which data it is, for ``results.json``."""
+        if self.source is not None:
+            return f"data: {self.source}"
         known = f"HumanEval+ {VERSION}" if self.md5 == MD5 else f"not HumanEval+ {VERSION}"
         return f"data: {known}, md5 {self.md5}"
+
+
+def from_human_eval(
+    problems: Sequence[CodeProblem], source: str, *, sandboxed: bool
+) -> EvalPlusData:
+    """HumanEval's own problems, with the inputs on which their tests call the function.
+
+    The tests are assertions, which a program beside them can disarm. Run once with the canonical
+    solutions they tell their inputs; verdicts then come from outputs, compared out of its reach.
+
+    Raises:
+        UsageError: a canonical solution does not pass its tests, by task.
+        PrerequisiteError: there is no working sandbox here.
+    """
+    jobs = [
+        [each.prompt + each.canonical_solution, each.test, each.entry_point] for each in problems
+    ]
+    script = resources.files("dft_eval.humaneval_plus").joinpath("recorder.py").read_bytes()
+    done = sandbox.run(
+        [host.interpreter().path, *("-I", "-S", "-B", "-X", "utf8"), "recorder.py"],
+        files={"recorder.py": script, "problems.json": json.dumps(jobs).encode()},
+        limits=sandbox.Limits(
+            cpu_seconds=300, wall_seconds=1200, output_bytes=2**27, output_kill_bytes=2**26
+        ),
+        protections=sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX,
+    )
+    lines = done.stdout.splitlines()
+    if done.score is None:
+        raise PrerequisiteError(f"{source}: the tests' inputs are not known: {done.reason}")
+    if done.score != 1.0 or len(lines) != len(problems):
+        failed = problems[min(len(lines), len(problems) - 1)].task_id
+        raise UsageError(f"{source}: {failed}: canonical_solution fails its tests: {done.reason}")
+    return EvalPlusData(
+        [
+            EvalPlusProblem(
+                task_id=each.task_id,
+                prompt=each.prompt,
+                entry_point=each.entry_point,
+                canonical_solution=each.canonical_solution,
+                base_input=ast.literal_eval(line),
+                plus_input=[],
+                atol=TOLERANCES.get(each.entry_point, 0.0),
+            )
+            for each, line in zip(problems, lines, strict=True)
+        ],
+        source=f"{source}, on the inputs of its own tests",
+    )
 
 
 def has_evalplus_format(path: Path) -> bool:

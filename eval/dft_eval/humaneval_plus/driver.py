@@ -4,7 +4,7 @@ Standard library only. Everything that judges stays outside: this process never 
 output, so the program that it runs can neither read nor change one, and what an object of the
 program's own claims to equal does not matter.
 
-``job.json``: ``entry_point``, ``inputs`` (argument lists) and ``seconds`` (processor time a call).
+``job.pickle``: ``entry_point``, ``inputs`` (argument lists), ``seconds`` (processor time a call).
 ``program.py``: the program. Standard output brings one JSON line a call, in order:
 
 * ``{"value": text, "kind": type's name, "floats": bool, "seconds": s}``: what the call returned, as
@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import signal
 import sys
 import time
@@ -106,8 +107,8 @@ def out_of_time(number: int, frame: Any) -> NoReturn:
 
 def main() -> None:
     """Run the program, call its function, report."""
-    with open("job.json", encoding="utf-8") as stream:
-        job = json.load(stream)
+    with open("job.pickle", "rb") as packed:
+        job = pickle.load(packed)
     with open("program.py", encoding="utf-8") as stream:
         source = stream.read()
     report = os.dup(1)

@@ -13,6 +13,7 @@ so that a busy machine fails nobody; a value equals another only as built-in typ
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,12 +57,13 @@ class Returned:
 class Run:
     """One program on a problem's inputs. ``ended``: why there are fewer outputs than inputs.
 
-    ``started`` is False where the sandbox failed, which says nothing about the program.
+    ``conclusive`` is False where the sandbox failed or the program got too little processor time,
+    which says nothing about the program.
     """
 
     outputs: tuple[Returned, ...]
     ended: str
-    started: bool = True
+    conclusive: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,12 @@ def run_program(
         [host.interpreter().path, *("-I", "-S", "-B", "-X", "utf8"), "driver.py"],
         files={
             "driver.py": _driver(),
-            "job.json": json.dumps(job).encode(),
+            "job.pickle": pickle.dumps(job),  # JSON has no integer keys and no tuples
             "program.py": program.encode("utf-8", "replace"),
         },
         limits=sandbox.Limits(
             cpu_seconds=total,
-            wall_seconds=2 * total,
+            wall_seconds=4 * total,
             address_space_bytes=4096 * 1024 * 1024,  # as EvalPlus
             output_bytes=128 * 1024 * 1024,
             output_kill_bytes=64 * 1024 * 1024,
@@ -157,7 +159,7 @@ def run_program(
     del outputs[len(inputs) :]
     if len(outputs) < len(inputs) and not ended:
         ended = "the program ended before its tests"
-    return Run(tuple(outputs), ended, done.started)
+    return Run(tuple(outputs), ended, done.score is not None)
 
 
 def make_tests(
@@ -186,7 +188,7 @@ def judge(
         max(PROGRAM_SECONDS, sum(times)),
         sandboxed=sandboxed,
     )
-    if not done.started:
+    if not done.conclusive:
         return None, done.ended
     tolerance = problem.atol
     for place, (arguments, wanted) in enumerate(zip(tests.inputs, outputs, strict=True)):

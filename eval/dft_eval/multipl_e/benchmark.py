@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -60,9 +59,10 @@ def judge(
     harness: Harness,
     *,
     sandboxed: bool,
+    workers: int | None = None,
     progress: Judged,
 ) -> list[ItemScore]:
-    """Verdicts in the order of the problems, as many programs at once as there are processors."""
+    """Verdicts in the order of the problems; ``workers``: most programs to run at once."""
 
     def verdict(pair: tuple[Problem, Completion | Failure]) -> ItemScore:
         problem, completion = pair
@@ -76,7 +76,7 @@ def judge(
         return ItemScore(id=problem.id, score=score, reason=reason)
 
     rows: list[ItemScore] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(sandbox.judge_workers(workers)) as pool:
         for row in pool.map(verdict, zip(problems, completions, strict=True)):
             rows.append(row)
             progress(len(rows), len(problems))
@@ -157,7 +157,13 @@ def _one_language(
         )
     with Progress(f"{who}: programs run") as progress:
         return judge(
-            problems, completions, style, harness, sandboxed=request.sandboxed, progress=progress
+            problems,
+            completions,
+            style,
+            harness,
+            sandboxed=request.sandboxed,
+            workers=request.judge_workers,
+            progress=progress,
         )
 
 
@@ -207,5 +213,6 @@ MULTIPL_E = Benchmark(
     default_style="completion",
     missing=_missing,
     evaluate=_evaluate,
+    runs_programs=True,
     harnesses=HARNESSES,
 )

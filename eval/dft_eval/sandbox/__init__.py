@@ -1,10 +1,15 @@
-"""The only code that runs model-written programs: a bubblewrap sandbox with limits and a watchdog.
+"""The only code that runs model-written programs: a sandbox with limits and a watchdog.
 
 :func:`check_program` judges one Python program against its tests, :func:`check_commands` compiles
 and judges one of any language (``dft_eval.languages`` has a recipe and limits for each),
 :func:`run` runs any command, :func:`check` proves before an evaluation that the sandbox works on
 this machine, :func:`describe` names it for a report. All of them are synchronous and may be called
 from several threads at once.
+
+``backends.py`` has the sandboxes behind one interface, each with what it protects from and what
+not: bubblewrap, and Landlock where a container may not create namespaces. :func:`select` chooses
+one for this process. What follows is bubblewrap's; ``landlock.py`` says how the other one holds a
+program.
 
 How a program is held
 ---------------------
@@ -20,8 +25,9 @@ How a program is held
   process, with which the kernel kills all others.
 * Memory is bounded by RLIMIT_AS and the watchdog. Runtimes that reserve far more than they use
   (JVM, V8, Mono) have the heap size they are started with in place of the first.
-* A list of system calls refused (``seccomp.py``): those which hold memory that no limit counts, and
-  some which only enlarge the kernel's attack surface.
+* A list of system calls refused (``seccomp.py``): those which hold memory that no limit counts,
+  those which look into other processes, and some which only enlarge the kernel's attack surface.
+  Sockets are AF_UNIX, AF_INET and AF_INET6 alone: AF_VSOCK knows no network namespace.
 
 How a program is judged
 -----------------------
@@ -47,7 +53,9 @@ What this does not protect from
   usual tricks, not a determined forger.
 * Bugs in the kernel or in bubblewrap; side channels (timing, caches, load); what is readable below
   ``/usr`` or the interpreter's own prefix.
-* Contention: programs share the processors, and each may burn ``cpu_seconds`` per process.
+* Contention: programs share the processors, and each may burn ``cpu_seconds`` per process. It costs
+  time, not verdicts: a program is wrong for its processor time alone. One that the generous wall
+  limit ends before it had that time runs again alone, and is unscored if that ends it too.
 * The watchdog samples: between two looks (50 ms; more on a busy machine) a program can pass its
   limits of memory and files. Kernel memory of pipes and sockets is bounded only by the number of
   open files and processes.
@@ -57,6 +65,8 @@ What this does not protect from
 The interpreter is a bare one, without site-packages: a program that imports numpy fails.
 """
 
+from dft_eval.sandbox.backends import BACKENDS, SANDBOXES, UNCONFINED, Sandbox, select
+from dft_eval.sandbox.cpus import judge_workers
 from dft_eval.sandbox.limits import (
     ALL_PROTECTIONS,
     NO_SANDBOX,
@@ -65,19 +75,26 @@ from dft_eval.sandbox.limits import (
     Limits,
     Protections,
 )
-from dft_eval.sandbox.probe import check, describe
+from dft_eval.sandbox.probe import check, describe, prove
 from dft_eval.sandbox.runner import check_commands, check_program, run
 
 __all__ = [
     "ALL_PROTECTIONS",
+    "BACKENDS",
     "NO_SANDBOX",
+    "SANDBOXES",
+    "UNCONFINED",
     "Completed",
     "KilledFor",
     "Limits",
     "Protections",
+    "Sandbox",
     "check",
     "check_commands",
     "check_program",
     "describe",
+    "judge_workers",
+    "prove",
     "run",
+    "select",
 ]

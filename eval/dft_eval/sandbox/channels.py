@@ -100,6 +100,18 @@ class Report:
         self._recent = window[-(len(self._start) + len(self._finish)) :]
 
 
+class Both:
+    """Hands a stream on to two sinks."""
+
+    def __init__(self, first: Sink, second: Sink) -> None:
+        self._sinks = first, second
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes."""
+        for sink in self._sinks:
+            sink.take(data)
+
+
 class Channels:
     """A context that holds our ends of the pipes; the ends returned go to the process."""
 

@@ -6,14 +6,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 
-from dft_eval.sandbox.host import NOBODY, counts_processes_by_namespace
+from dft_eval.sandbox.host import NOBODY
 from dft_eval.sandbox.limits import Limits, Protections
 
 HOME = "/work"
 #: What programs see of the environment.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-_TOP = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_ETC = ("/etc/ld.so.cache", "/etc/alternatives")
+TOP_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
 _UNCOUNTED = 4096
 
 
@@ -71,18 +71,23 @@ def bubblewrap_command(
 
 def _root() -> list[str]:
     options = ["--ro-bind", "/usr", "/usr"]
-    for path in _TOP:
+    for path in TOP_DIRECTORIES:
         if os.path.islink(path):
             options += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
             options += ["--ro-bind", path, path]
-    for path in _ETC:
+    for path in SYSTEM_FILES:
         options += ["--ro-bind-try", path, path]
     return options
 
 
-def resource_limits(limits: Limits, protections: Protections) -> dict[str, list[int]]:
-    """``{"RLIMIT_X": [soft, hard]}``, for the launcher to set."""
+def resource_limits(
+    limits: Limits, protections: Protections, *, own_user: bool
+) -> dict[str, list[int]]:
+    """``{"RLIMIT_X": [soft, hard]}``, for the launcher to set.
+
+    ``own_user``: RLIMIT_NPROC counts this program alone.
+    """
     cpu = max(1, math.ceil(limits.cpu_seconds))
     chosen = {
         "RLIMIT_CORE": [0, 0],
@@ -94,6 +99,6 @@ def resource_limits(limits: Limits, protections: Protections) -> dict[str, list[
     if protections.disk:
         chosen["RLIMIT_FSIZE"] = [limits.disk_bytes] * 2
     if protections.processes:
-        uncounted = 0 if counts_processes_by_namespace() else _UNCOUNTED
+        uncounted = 0 if own_user else _UNCOUNTED
         chosen["RLIMIT_NPROC"] = [limits.processes + uncounted] * 2
     return chosen

@@ -54,11 +54,11 @@ class Interpreter:
     prefixes: tuple[str, ...]
 
 
-def user_options() -> dict[str, Any]:
-    """``subprocess`` options that make root drop to uid 65534 without groups; else none."""
+def user_options(uid: int = NOBODY) -> dict[str, Any]:
+    """``subprocess`` options that make root drop to ``uid`` without groups; else none."""
     if os.getuid() != 0:
         return {}
-    return {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    return {"user": uid, "group": uid, "extra_groups": []}
 
 
 def _user_name() -> str:

@@ -7,8 +7,9 @@ It stays as process 1 of the namespace, which its children cannot kill, and reap
 limits for itself and does the work. When that child ends, process 1 ends, and with it all others.
 Commands (a compiler, then the program) run one after the other, each in a child of its own.
 
-Arguments: the numbers of two inherited pipes. The first carries the job and is read to its end and
-closed before model code runs; over the second the launcher reports its markers.
+Arguments: the numbers of two inherited pipes. The first carries the job, which is read before
+model code runs; over the second the launcher reports its markers. In a container, which hands on no
+others, they are standard input (the program's own follows the job) and standard error.
 Job: 8 bytes (big endian) length of the JSON header, the header, then the files' bytes one by one.
 """
 
@@ -19,7 +20,10 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-PR_SET_DUMPABLE = 4  # <linux/prctl.h>
+PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 22, 36, 38
+SECCOMP_MODE_FILTER = 2
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+LANDLOCK_RULE_PATH_BENEATH = 1
 
 
 def set_limits(limits: dict[str, list[int]]) -> None:
@@ -29,6 +33,78 @@ def set_limits(limits: dict[str, list[int]]) -> None:
         ceiling = resource.getrlimit(which)[1]
         bounded = [v if ceiling == resource.RLIM_INFINITY else min(v, ceiling) for v in wanted]
         resource.setrlimit(which, (bounded[0], bounded[1]))
+
+
+def confine(rules: dict[str, Any] | None) -> None:
+    """Without namespaces: what this process and all below it may open and call, for good.
+
+    ``{"ruleset": hex of struct landlock_ruleset_attr, "paths": [[path, rights], ...], "seccomp":
+    hex of the BPF program or None}``. OSError if the kernel refuses.
+    """
+    if rules is None:
+        return
+    import ctypes
+    import struct
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(function: Any, *arguments: Any) -> int:
+        result = function(*arguments)
+        if result < 0:
+            raise OSError(ctypes.get_errno(), f"{function.__name__}{arguments}")
+        return int(result)
+
+    call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    attributes = bytes.fromhex(rules["ruleset"])
+    ruleset = call(
+        libc.syscall, LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0
+    )
+    for path, rights in rules["paths"]:
+        try:
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        rule = struct.pack("=Qi", rights, place)
+        call(libc.syscall, LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+        os.close(place)
+    call(libc.syscall, LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
+    if rules["seccomp"] is not None:
+        program = bytes.fromhex(rules["seccomp"])
+        held = ctypes.create_string_buffer(program)
+        header = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))  # struct sock_fprog
+        call(libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Without a PID namespace: processes whose parent ended become our children."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_orphans() -> None:
+    """Kill and reap all that is left below us; their own children come to us in turn."""
+    while True:
+        with open("/proc/thread-self/children", encoding="ascii") as stream:
+            pids = [int(word) for word in stream.read().split()]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+def read_exactly(descriptor: int, size: int) -> bytes:
+    """The next ``size`` bytes; what follows them on standard input is the program's."""
+    data = bytearray()
+    while len(data) < size:
+        chunk = os.read(descriptor, min(size - len(data), 2**20))
+        if not chunk:
+            sys.exit("the job ended early")
+        data += chunk
+    return bytes(data)
 
 
 def write_files(files: list[list[Any]], blobs: bytes) -> None:
@@ -64,6 +140,7 @@ def run_commands(job: dict[str, Any], report: int) -> NoReturn:
         if worker == 0:
             if stdin is not None:
                 os.dup2(stdin, 0)
+            confine(job["confinement"])
             set_limits(job["limits"])
             if number == 0:
                 os.write(report, job["start"].encode())
@@ -71,10 +148,18 @@ def run_commands(job: dict[str, Any], report: int) -> NoReturn:
         if stdin is not None:
             os.close(stdin)
         status = wait_for(worker)
-        if status != 0:
-            os._exit(status)
-        os.write(report, job["step"].encode())
-    os._exit(0)
+        if status == 0:
+            os.write(report, job["step"].encode())
+        if status != 0 or is_last:
+            leave(job, status)
+    raise AssertionError("no command")
+
+
+def leave(job: dict[str, Any], status: int) -> NoReturn:
+    """End with ``status``, and with us all that the program left running."""
+    if job["confinement"] is not None:
+        end_orphans()
+    os._exit(status)
 
 
 def pipe_with(text: str) -> int:
@@ -134,18 +219,21 @@ def wait_for(worker: int) -> int:
 
 def main() -> None:
     """Read the job, close its pipe, have a child do it."""
-    control, report = int(sys.argv[1]), int(sys.argv[2])
-    with open(control, "rb") as stream:
-        data = stream.read()
-    end = 8 + int.from_bytes(data[:8], "big")
-    job = json.loads(data[8:end])
-    write_files(job["files"], data[end:])
-    del data
+    control, report = int(sys.argv[1]), os.dup(int(sys.argv[2]))
+    if int(sys.argv[2]) > 2:
+        os.close(int(sys.argv[2]))
+    job = json.loads(read_exactly(control, int.from_bytes(read_exactly(control, 8), "big")))
+    write_files(job["files"], read_exactly(control, sum(size for _, size in job["files"])))
+    if control > 2:
+        os.close(control)
+    if job["confinement"] is not None:
+        adopt_orphans()
     if job["commands"]:
         run_commands(job, report)
     worker = os.fork()
     if worker:
-        os._exit(wait_for(worker))
+        leave(job, wait_for(worker))
+    confine(job["confinement"])
     start, finish, limits = job["start"].encode(), job["finish"].encode(), job["limits"]
     run_python(job["solution"], job["test"], limits, report, start, finish)
 

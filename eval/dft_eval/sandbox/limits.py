@@ -9,7 +9,7 @@ from typing import Literal
 
 MIB = 1024 * 1024
 
-KilledFor = Literal["start", "wall time", "memory", "output", "processes", "files"]
+KilledFor = Literal["start", "wall time", "memory", "output", "processes", "files", "disk"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Limits:
     """What one run may use; sizes in bytes, times in seconds. ``ValueError`` if one is negative.
 
     Attributes:
-        wall_seconds: From the launcher's first marker to the end of the program.
+        wall_seconds: From the launcher's first marker to the end of the program. Generous: verdicts
+            rest on processor time, this only ends programs that wait (see ``Completed.starved``).
         start_seconds: For the sandbox itself to start; a breach leaves the item unscored.
         cpu_seconds: Processor time of each process.
         memory_bytes: Resident memory of all processes together; shared pages count once.
@@ -33,7 +34,7 @@ class Limits:
         open_files: File descriptors of each process.
     """
 
-    wall_seconds: float = 15.0
+    wall_seconds: float = 120.0
     start_seconds: float = 60.0
     cpu_seconds: float = 15.0
     memory_bytes: int = 1024 * MIB
@@ -57,7 +58,7 @@ class Protections:
     """One switch a protection, all on. They exist for the tests, which show that each one matters.
 
     Attributes:
-        bubblewrap: Off: no sandbox at all. The launcher runs directly in a temporary directory,
+        sandbox: Off: no sandbox at all. The launcher runs directly in a temporary directory,
             with resource limits and wall time; of the next seven only ``environment`` still holds.
         network: No network. Off: the host's.
         private_root: A root without the host's files. Off: the host's root, writable where the user
@@ -72,7 +73,7 @@ class Protections:
         markers: A judged program passes by the second marker. Off: by exit status 0.
     """
 
-    bubblewrap: bool = True
+    sandbox: bool = True
     network: bool = True
     private_root: bool = True
     read_only_root: bool = True
@@ -92,7 +93,7 @@ ALL_PROTECTIONS = Protections()
 
 #: ``--unsafe-no-sandbox``: the caller prints the warning. Without a user namespace RLIMIT_NPROC
 #: would count everything that the user runs, hence no limit on processes.
-NO_SANDBOX = Protections(bubblewrap=False, processes=False)
+NO_SANDBOX = Protections(sandbox=False, processes=False)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ class Completed:
         seconds: From the first marker to the end; from the call, if it never started.
         steps: Commands that exited with status 0, one after the other.
         complaint: What standard error held though a passing program's may not.
+        cpu_seconds: Processor time used, where the wall time was up.
+        starved: The wall time was up before the program had the processor time that it may use,
+            also when it ran alone. A busy machine or a program that waits: nobody can tell.
     """
 
     started: bool
@@ -123,6 +127,8 @@ class Completed:
     seconds: float
     steps: int = 0
     complaint: str | None = None
+    cpu_seconds: float | None = None
+    starved: bool = False
 
     @property
     def timed_out(self) -> bool:
@@ -131,8 +137,8 @@ class Completed:
 
     @property
     def score(self) -> float | None:
-        """1.0 if the program finished, 0.0 if it did not, ``None`` if it never started."""
-        if not self.started:
+        """1.0 if the program finished, 0.0 if not, ``None`` if it never started or was starved."""
+        if not self.started or self.starved:
             return None
         return float(self.finished and self.killed_for is None)
 
@@ -145,6 +151,11 @@ class Completed:
             if self.killed_for == "start":
                 return f"the sandbox did not start within {self.seconds:.0f} s"
             return f"the sandbox did not start: {last or f'exit status {self.exit_code}'}"
+        if self.starved:
+            return (
+                f"not judged: {self.seconds:.0f} s of wall time were up with "
+                f"{self.cpu_seconds:.1f} s of processor time used, also when it ran alone"
+            )
         if self.killed_for is not None:
             return f"killed for its {self.killed_for}"
         if self.finished:

@@ -11,6 +11,7 @@ import time
 from dft_eval.errors import EvaluationError
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _END_SECONDS = 10.0
 
 
@@ -52,6 +53,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def cpu_seconds(pids: list[int]) -> float:
+    """Processor time of ``pids`` and of their reaped children."""
+    return sum(sum(map(int, _stat(pid)[11:15])) for pid in pids) / _TICKS_PER_SECOND
+
+
 def _resident(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as stream:
@@ -88,12 +94,15 @@ def end(process: subprocess.Popen[bytes], *, first_pid: int | None) -> None:
     In a PID namespace the kernel kills everything with its first process, ``first_pid``. We kill
     that one and let its parent, bubblewrap's monitor, reap it: killing the monitor first would
     leave a zombie to whatever is process 1 on this host, which in a container often reaps nothing.
-    Without a namespace (``None``) we kill what we find; what left its group and parent escapes.
+    Without a namespace (``None``) we kill what is below it until nothing is, then itself: the
+    launcher adopts what loses its parent. Without a sandbox it does not, and that escapes.
 
     Raises:
         EvaluationError: something is still alive after 10 s.
     """
     running = process.poll() is None
+    if first_pid is None and running:
+        _end_descendants(process.pid)
     pids = [first_pid] if first_pid is not None else []
     if first_pid is None and running:
         pids = descendants(process.pid)
@@ -120,6 +129,18 @@ def end(process: subprocess.Popen[bytes], *, first_pid: int | None) -> None:
             f"Processes {[process.pid, *left]} of a sandbox survive SIGKILL (a hanging file "
             "system?). Look at them with `ps -o pid,stat,wchan,cmd`, and run the evaluation again."
         )
+
+
+def _end_descendants(pid: int) -> None:
+    """Kill all below ``pid`` but its child-free self, until no new one appears (at most 10 s)."""
+    deadline = time.monotonic() + _END_SECONDS
+    while (alive := [p for p in descendants(pid) if _birth(p) is not None]) and (
+        time.monotonic() < deadline
+    ):
+        for each in alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signal.SIGKILL)
+        time.sleep(0.001)
 
 
 def _birth(pid: int) -> str | None:

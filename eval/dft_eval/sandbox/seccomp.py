@@ -1,9 +1,13 @@
-"""The system calls refused inside the sandbox, as a classic BPF program for ``bwrap --seccomp``.
+"""The system calls refused inside a sandbox, as a classic BPF program.
 
-Refused (``ENOSYS``): those that hold memory which neither resource limits nor resident memory show
-(memfd, System V IPC, message queues, io_uring) and a few that only widen the attack surface.
+Refused everywhere (``ENOSYS``): those that hold memory which neither resource limits nor resident
+memory show (memfd, System V IPC, message queues, io_uring), those that look into other processes,
+and a few that only widen the attack surface. Sockets are AF_UNIX, AF_INET and AF_INET6 alone: a
+network namespace does not hold AF_VSOCK. Without namespaces (``namespaces=False``) also: every
+socket but a connected pair, whatever makes or enters a namespace or a mount, and other processes'
+resource limits.
+
 Numbers: Linux ``arch/x86/entry/syscalls/syscall_64.tbl`` and ``include/uapi/asm-generic/unistd.h``.
-Whether user namespaces may be created is bubblewrap's ``--disable-userns``, not decided here.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from collections.abc import Iterable
 
 #: machine -> (AUDIT_ARCH_*, index of the number below)
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
@@ -29,36 +34,111 @@ _REFUSED = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "kcmp": (312, 272),
 }
+_REFUSED_WITHOUT_NAMESPACES = {
+    "socket": (41, 198),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "clone3": (435, 435),  # its flags lie in memory; glibc falls back to clone
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "mount_setattr": (442, 442),
+    "ptrace": (101, 117),
+}
+#: Where Landlock cannot scope them (before its ABI 6, Linux 6.12): signals to other processes.
+SIGNALS = {
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_send_signal": (424, 424),
+}
+#: Where Landlock cannot refuse it (before its ABI 3, Linux 6.2).
+TRUNCATE = {"truncate": (76, 45)}
 
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
-_NUMBER_OFFSET, _ARCH_OFFSET = 0, 4
+_SOCKET, _SOCKETPAIR = (41, 198), (53, 199)
+_CLONE, _PRLIMIT = (56, 220), (302, 261)
+_FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
+_NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{USER,NS,PID,NET,IPC,UTS,CGROUP}
+
+_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_NUMBER_OFFSET, _ARCH_OFFSET, _FIRST_ARGUMENT_OFFSET = 0, 4, 16
 _X32_BIT = 0x40000000
+
+Number = tuple[int, int]
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
-def refusal_filter(machine: str | None = None) -> bytes | None:
+def _when(number: int, *block: bytes) -> list[bytes]:
+    """``block``, which returns, for one system call."""
+    return [_instruction(_JUMP_EQUAL, number, if_false=len(block)), *block]
+
+
+def _refuse(error: int = errno.ENOSYS) -> bytes:
+    return _instruction(_RETURN, _ERRNO | error)
+
+
+def _allow_if_first_argument(values: Iterable[int], error: int) -> list[bytes]:
+    wanted = list(values)
+    tests = [
+        _instruction(_JUMP_EQUAL, value, if_true=len(wanted) - position)
+        for position, value in enumerate(wanted)
+    ]
+    load = _instruction(_LOAD, _FIRST_ARGUMENT_OFFSET)
+    return [load, *tests, _refuse(error), _instruction(_RETURN, _ALLOW)]
+
+
+def refusal_filter(
+    machine: str | None = None,
+    *,
+    namespaces: bool = True,
+    also: Iterable[Number] = (),
+) -> bytes | None:
     """The BPF program for ``machine`` (default: this one), ``None`` where we know no numbers.
 
     A call through another ABI of the same processor (32 bit, x32) is refused altogether.
+
+    Args:
+        namespaces: namespaces hold the rest.
+        also: further calls to refuse.
     """
     known = _ARCHITECTURES.get(machine or platform.machine())
     if known is None:
         return None
     arch, column = known
-    numbers = [pair[column] for pair in _REFUSED.values()]
-    # Jumps count from the next instruction; the last two are ALLOW and REFUSE.
+    refused = [*_REFUSED.values(), *also]
+    refused += [] if namespaces else _REFUSED_WITHOUT_NAMESPACES.values()
     program = [
         _instruction(_LOAD, _ARCH_OFFSET),
-        _instruction(_JUMP_EQUAL, arch, if_true=0, if_false=len(numbers) + 3),
+        _instruction(_JUMP_EQUAL, arch, if_true=1),
+        _refuse(),
         _instruction(_LOAD, _NUMBER_OFFSET),
-        _instruction(_JUMP_AT_LEAST, _X32_BIT, if_true=len(numbers) + 1),
+        _instruction(_JUMP_AT_LEAST, _X32_BIT, if_false=1),
+        _refuse(),
     ]
-    for position, number in enumerate(numbers):
-        program.append(_instruction(_JUMP_EQUAL, number, if_true=len(numbers) - position))
-    program += [_instruction(_RETURN, _ALLOW), _instruction(_RETURN, _REFUSE)]
-    return b"".join(program)
+    for number in refused:
+        program += _when(number[column], _refuse())
+    for number in (_SOCKET, _SOCKETPAIR):
+        program += _when(number[column], *_allow_if_first_argument(_FAMILIES, errno.EAFNOSUPPORT))
+    if not namespaces:
+        program += _when(_PRLIMIT[column], *_allow_if_first_argument([0], errno.EPERM))
+        program += _when(
+            _CLONE[column],
+            _instruction(_LOAD, _FIRST_ARGUMENT_OFFSET),
+            _instruction(_JUMP_ANY_BIT, _NEW_NAMESPACES, if_false=1),
+            _refuse(errno.EPERM),
+            _instruction(_RETURN, _ALLOW),
+        )
+    return b"".join([*program, _instruction(_RETURN, _ALLOW)])

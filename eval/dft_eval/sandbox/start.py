@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
 from dft_eval.errors import PrerequisiteError
 from dft_eval.sandbox import host
+from dft_eval.sandbox.backends import Place, Sandbox
 from dft_eval.sandbox.command import bubblewrap_command, environment
 from dft_eval.sandbox.limits import Limits, Protections
 from dft_eval.sandbox.seccomp import refusal_filter
@@ -36,38 +34,29 @@ class Pipes:
     info: int
 
 
-@contextlib.contextmanager
-def host_directory() -> Iterator[str]:
-    """A directory of the host for a program without a sandbox, owned by its user."""
-    path = tempfile.mkdtemp(prefix="dft-unsafe-")
-    try:
-        if os.getuid() == 0:
-            os.chown(path, host.NOBODY, host.NOBODY)
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def spawn(
     pipes: Pipes,
-    home: str,
+    place: Place,
+    backend: Sandbox,
     read_only: Sequence[str],
     variables: Mapping[str, str],
     limits: Limits,
     protections: Protections,
 ) -> subprocess.Popen[bytes]:
-    """Start the launcher, inside bubblewrap unless that is off, with nothing else inherited.
+    """Start the launcher, inside bubblewrap where the backend is that, with nothing else inherited.
 
     Raises:
         PrerequisiteError: no bubblewrap or Python that the user can run, or no right to drop to it.
     """
     python = host.interpreter()
     command = [python.path, "-I", "-S", "-B", "-X", "utf8", "-c", _launcher()]
-    command += [str(pipes.control), str(pipes.report)]
-    inherited = [pipes.control, pipes.report]
+    command += ["0", "2"] if place.command else [str(pipes.control), str(pipes.report)]
+    inherited = [] if place.command else [pipes.control, pipes.report]
     executable, filter_fd = python.path, None
     try:
-        if protections.bubblewrap:
+        if place.command:
+            executable, command = place.command[0], [*place.command, *command]
+        elif backend.namespaces:
             executable = host.bubblewrap().path
             program = refusal_filter() if protections.system_calls else None
             if program is not None:
@@ -90,15 +79,15 @@ def spawn(
             stdin=pipes.stdin,
             stdout=pipes.stdout,
             stderr=pipes.stderr,
-            cwd="/" if protections.bubblewrap else home,
-            env=environment(protections, home, variables),
+            cwd="/" if backend.namespaces or place.command else place.home,
+            env=None if place.command else environment(protections, place.home, variables),
             pass_fds=inherited,
             start_new_session=True,
-            **host.user_options(),
+            **({} if place.command else host.user_options(place.uid)),
         )
     except PermissionError as error:
         raise PrerequisiteError(
-            f"Cannot start {executable} ({error}). Root must be able to become uid {host.NOBODY} "
+            f"Cannot start {executable} ({error}). Root must be able to become uid {place.uid} "
             "(CAP_SETUID, CAP_SETGID): run the evaluation as an ordinary user instead."
         ) from error
     finally:

