@@ -124,7 +124,7 @@ def final_answer(text: str) -> str:
     """The stated answer without its explanation, or else the last line; empty for an empty one."""
     stated = stated_answer(text)
     if stated is not None:
-        return _clean(_EXPLANATION.split(_MENTION.sub("", stated), maxsplit=1)[0]).rstrip(",. ")
+        return _without_explanation(stated)
     lines = _lines(text)
     return lines[-1] if lines else ""
 
@@ -194,6 +194,12 @@ def _lines(text: str) -> list[str]:
     return [_clean(line) for line in answer_part(text).splitlines() if line.strip(_TRIM + "$")]
 
 
+def _without_explanation(stated: str) -> str:
+    """``24 cm`` of ``24 cm (Option B), since ..``."""
+    head = _EXPLANATION.split(_MENTION.sub("", stated), maxsplit=1)[0]
+    return _clean(head.rstrip(" (,."))
+
+
 def _stated_letters(stated: str, options: Mapping[str, str]) -> set[str]:
     leading = _leading_letters(stated, options)
     mentioned = {
@@ -203,8 +209,7 @@ def _stated_letters(stated: str, options: Mapping[str, str]) -> set[str]:
         and not _DENIED.search(stated, max(0, match.start() - 20), match.start(1))
         and not _REFUTED.match(stated, match.end())
     }
-    head = _EXPLANATION.split(_MENTION.sub("", stated), maxsplit=1)[0]
-    by_text = set() if leading else _same_text(head, options)
+    by_text = set() if leading else _same_text(_without_explanation(stated), options)
     lower = re.fullmatch(r"(?:[Oo]ption\s+)?\(?([a-z])\)?[.)]?", stated)
     if lower and not by_text and lower[1].upper() in options:
         return {lower[1].upper()}
