@@ -236,7 +236,7 @@ def _record(request: Request, pixels: PixelRange) -> dict[str, Any]:
         "min_pixels": pixels.min_pixels,
         "max_pixels": pixels.max_pixels,
         "prompt": f"VLMEvalKit {HARNESS_VERSION}, use_custom_prompt=False",
-        "transformers": version("transformers"),
+        **({"transformers": version("transformers")} if request.backend == "hf" else {}),
     }
 
 
