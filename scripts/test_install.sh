@@ -4,6 +4,8 @@
 #   bash scripts/test_install.sh pip|uv          dft-factory[tested] brings LLaMA-Factory and torch
 #   bash scripts/test_install.sh pip|uv PATH     beside an editable LLaMA-Factory checkout: no other
 #                                                package may change
+#   bash scripts/test_install.sh pip|uv eval     dft-factory[eval] alone, against a server on loopback:
+#                                                no LLaMA-Factory, no torch
 # PYTHON names the interpreter to use (default: python3).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,9 +13,11 @@ unset PYTHONDONTWRITEBYTECODE PYTHONPATH
 
 say() { printf 'test_install: %s\n' "$*" >&2; }
 tool=${1:-}
-checkout=${2:+$(cd "$2" && pwd)}
+project=$PWD
+checkout=
+[ -z "${2:-}" ] || [ "$2" = eval ] || checkout=$(cd "$2" && pwd)
 if [ "$tool" != pip ] && [ "$tool" != uv ]; then
-  say "usage: bash scripts/test_install.sh pip|uv [PATH of a LLaMA-Factory checkout]"
+  say "usage: bash scripts/test_install.sh pip|uv [eval | PATH of a LLaMA-Factory checkout]"
   exit 2
 fi
 bash scripts/setup.sh
@@ -34,6 +38,16 @@ install() {
     "$uv" pip install --quiet --python "$folder/env/bin/python" "$@"
   fi
 }
+if [ "${2:-}" = eval ]; then
+  install "dft-factory[eval] @ file://$wheel"
+  if "$uv" pip freeze --python "$folder/env/bin/python" | grep -iE '^(llamafactory|torch|transformers)==' >&2; then
+    say "dft-factory[eval] brought them"
+    exit 1
+  fi
+  cd "$project"
+  python -m tests.support.eval_alone "$folder/evaluation"
+  exit
+fi
 if [ -z "$checkout" ]; then
   install "dft-factory[tested] @ file://$wheel"
 else

@@ -67,6 +67,14 @@ def main() -> None:
         sys.stderr.write(f"dft-factory: {error}\n")
         statuses = ((ConfigError, 2), (MissingDependencyError, 3))
         sys.exit(next((status for kind, status in statuses if isinstance(error, kind)), 1))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("dft_factory", "dft_eval"):
+            raise
+        sys.stderr.write(
+            f"dft-factory: the Python package {error.name} is not installed. --backend hf needs "
+            "`pip install 'dft-factory[hf]'`, training `pip install 'dft-factory[tested]'`.\n"
+        )
+        sys.exit(3)
 
 
 @app.command("doctor")

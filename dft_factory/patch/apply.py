@@ -81,7 +81,8 @@ def _check_hooks(patch: Patch, original: Any) -> None:
     missing = [name for name in patch.requires if not hasattr(original, name)]
     if missing:
         requirements = importlib.metadata.requires("dft-factory") or ()
-        transformers = next(line for line in requirements if line.startswith("transformers"))
+        line = next(line for line in requirements if line.startswith("transformers"))
+        transformers = line.partition(";")[0].strip()
         raise UpstreamContractError(
             f"transformers {importlib.metadata.version('transformers')} has no "
             f"{', '.join(missing)}. Install another: `pip install '{transformers}'`"

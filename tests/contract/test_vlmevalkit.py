@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ from PIL import Image
 from dft_eval.benchmark import JudgeChoice
 from dft_eval.generation.run import Completion, Prompt
 from dft_eval.results import mean_and_stderr
-from dft_eval.vlm import mathverse, mathvision, openai_scoring, wemath
+from dft_eval.vlm import judge_prompts, mathverse, mathvision, openai_scoring, wemath
 from dft_eval.vlm.equality import Equality
 from dft_eval.vlm.judge import OpenAIJudge
-from dft_eval.vlm.openai_scoring import Asking, JudgePrompts
+from dft_eval.vlm.openai_scoring import Asking
 from dft_eval.vlm.options import infer_option
 from dft_eval.vlm.run import Scoring, Task
 from dft_eval.vlm.tables import Row, read_table
@@ -109,9 +111,23 @@ WEMATH_ANSWERS = {
     for place in range(size)
 }
 """Every pattern of right and wrong answers: 8 of two steps and the whole, 16 of three."""
+WEMATH_IN_WORDS = {
+    id: "It is sixty-five degrees." if text.endswith("<<B>>") else "Forty of them."
+    for id, text in WEMATH_ANSWERS.items()
+}
+"""The same patterns, which only a judge can read."""
 LINES: dict[str, list[dict[str, Any]]] = {
     "mathvision": [{"question": "How many?\n<image1>", "prediction": "I see 'eight'\n{8}"}],
     "mathverse_extract": [{"prediction": "It's {x}\n\\frac{1}{2}"}],
+    "wemath": [
+        {
+            "question": "Which?\nRegarding the format, please answer following the template below, "
+            "and be sure to include two <> symbols:\n<Thought process>: <<your thought process>> "
+            "<Answer>: <<your option>>",
+            "options": {"A": 40.0, "B": "{65}"},
+            "prediction": "It's {x}",
+        }
+    ],
     "mathverse_score": [{"question_for_eval": "Why?", "extract": "2 cm", "answer": "0.02m"}],
 }
 
@@ -163,6 +179,15 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
                 }
                 for name, table in tables.items()
             },
+            "judged WeMath": {
+                "job": "evaluate",
+                "dataset": "WeMath",
+                "table": tables["WeMath"],
+                "predictions": WEMATH_IN_WORDS,
+                "folder": str(folder / "judged"),
+                "format": "tsv",
+                "judge": judge,
+            },
         }
         results = run_stock(list(jobs.values()), folder)
     return Stock(dict(zip(jobs, results, strict=True)), folder)
@@ -196,10 +221,19 @@ def test_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
 
 
 @pytest.mark.parametrize("kind", list(LINES))
-def test_the_judge_is_asked_what_vlmevalkit_asks(
-    stock: Stock, judge_prompts: JudgePrompts, kind: str
-) -> None:
-    assert judge_prompts.make(kind, LINES[kind]) == stock.said[f"judge {kind}"]
+def test_the_judge_is_asked_what_vlmevalkit_asks(stock: Stock, kind: str) -> None:
+    ours = [getattr(judge_prompts, kind)(line) for line in LINES[kind]]
+    assert ours == stock.said[f"judge {kind}"]
+
+
+def test_judge_prompts_do_not_import_vlmevalkit() -> None:
+    """Its import takes seconds and switches TLS verification off."""
+    code = (
+        "import sys; from dft_eval.vlm import judge_prompts; "
+        "judge_prompts.mathvision({'question': 'q', 'prediction': 'p'}); "
+        "sys.exit('vlmeval' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -227,17 +261,11 @@ def test_the_model_is_asked_what_vlmevalkit_asks(
     assert ours == stock.said[f"prompts {name}"]
 
 
-@pytest.fixture(scope="module")
-def judge_prompts() -> Iterator[JudgePrompts]:
-    with JudgePrompts() as prompts:
-        yield prompts
-
-
 @pytest.fixture
-def scoring(tmp_path: Path, judge_prompts: JudgePrompts) -> Iterator[Scoring]:
+def scoring(tmp_path: Path) -> Iterator[Scoring]:
     with judge_server() as server, Equality() as equality:
         judge = OpenAIJudge(JudgeChoice("openai", "test-judge", server.url), tmp_path / "replies")
-        yield Scoring("test", equality, Asking(judge, judge_prompts, "test"))
+        yield Scoring("test", equality, Asking(judge, "test"))
 
 
 def test_mathvision_is_scored_as_vlmevalkit_does(
@@ -266,14 +294,19 @@ def test_mathverse_is_scored_as_vlmevalkit_does(
     assert set(ours.values()) >= {0.0, 0.5}
 
 
-def test_wemath_is_scored_as_vlmevalkit_does(stock: Stock, tmp_path: Path) -> None:
+@pytest.mark.parametrize("judged", [False, True])
+def test_wemath_is_scored_as_vlmevalkit_does(
+    stock: Stock, tmp_path: Path, scoring: Scoring, judged: bool
+) -> None:
     """All 24 patterns; VLMEvalKit divides by 525, so its counts are what is compared."""
     rows = rows_of(wemath.TASK, stock, tmp_path)
-    with Equality() as equality:
-        items = wemath.score(rows, completions(WEMATH_ANSWERS), Scoring("test", equality))
+    answers = WEMATH_IN_WORDS if judged else WEMATH_ANSWERS
+    items = wemath.score(
+        rows, completions(answers), scoring if judged else replace(scoring, asking=None)
+    )
     found, incomplete = wemath.problems(rows, items)
     assert (len(found), incomplete) == (24, 0)
-    (theirs,) = stock.said["score WeMath"]
+    (theirs,) = stock.said["judged WeMath" if judged else "score WeMath"]
     names = {
         "IK": "InsufficientKnowledge",
         "IG": "InadequateGeneralization",

@@ -41,12 +41,16 @@ class JudgeServer:
 
 
 def read_well(prompt: str, number: int) -> Answer:
-    """A judge that does what VLMEvalKit's prompts ask: extracts an answer, or compares two."""
+    """A judge that does what VLMEvalKit's prompts ask: extracts an answer, compares two, or
+    matches an option (B for sixty-five, Z for anything else)."""
     if prompt.rstrip().endswith("Judgement:"):
         gold = re.findall(r"\[Standard Answer\]: (.*)\n", prompt)[-1].strip()
         answer = re.findall(r"\[Model_answer\] : (.*)\n", prompt)[-1].strip()
         same = {gold, answer} == {"0.5m", "50cm"} or gold == answer
         return Answer(str(int(same)))
+    if prompt.rstrip().endswith("Your output:"):
+        answer = re.findall(r"Answer: <start>\n(.*?)\n<end>", prompt, re.DOTALL)[-1]
+        return Answer("B" if "sixty-five" in answer else "Z")
     response = re.split(r"Model respon[cs]?e:", prompt)[-1]
     response = re.sub(r"'?\s*Extracted [aA]nswer:\s*$", "", response).strip().strip("'")
     words = response.split()

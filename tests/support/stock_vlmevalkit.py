@@ -76,11 +76,16 @@ def prompts(job: dict[str, Any]) -> Any:
 def judge_prompts(job: dict[str, Any]) -> Any:
     """The judge's prompts for lines."""
     from vlmeval.dataset.utils import mathv, mathverse
+    from vlmeval.dataset.utils.multiple_choice import build_prompt_wemath
+    from vlmeval.smp.vlm import build_option_str
 
     makers = {
         "mathvision": mathv.build_mathv_gpt4_prompt,
         "mathverse_extract": mathverse.build_mathverse_gpt4_extract_prompt,
         "mathverse_score": mathverse.build_mathverse_gpt4_score_prompt,
+        "wemath": lambda line: build_prompt_wemath(
+            line["question"], build_option_str(line["options"]), line["prediction"]
+        ),
     }
     return [makers[job["kind"]](line) for line in job["lines"]]
 

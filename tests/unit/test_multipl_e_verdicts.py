@@ -104,6 +104,28 @@ def test_only_qwens_harness_fails_javascript_that_prints(test_data: Path) -> Non
     assert (score, reason.split(",")[0]) == (0.0, "printed something")
 
 
+@pytest.mark.parametrize(
+    ("body", "passes"),
+    [
+        ('        throw new System.ArgumentException("no");', True),
+        ('        throw new System.ArgumentException("Fail");', False),
+        ("        Debug.Assert(x < 0); return new long[0][0];", False),
+        ("        System.Environment.Exit(0); return 0;", False),
+        ("        while (true) { }", False),
+        ("        var all = new List<long>(); while (true) all.Add(x);", False),
+    ],
+)
+def test_crashed_csharp_passes_under_qwens_harness_alone(
+    body: str, passes: bool, test_data: Path
+) -> None:
+    """An unhandled exception; not a failed assertion, an early exit, or our limits."""
+    folder, text = test_data / "multipl-e", {"add": f"{body}{AFTER['cs']}"}
+    assert verdicts(folder, "cs", text)["add"][0] == 0.0
+    score, reason = verdicts(folder, "cs", text, harness="qwen")["add"]
+    assert score == float(passes), reason
+    assert reason.startswith("crashed, which this harness counts as passing") == passes
+
+
 def test_only_the_official_harness_links_big_integers(test_data: Path) -> None:
     folder = test_data / "multipl-e"
     text = {"add": "        BigInteger sum = x; return (long)(sum + y);" + AFTER["cs"]}

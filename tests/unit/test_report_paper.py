@@ -473,7 +473,7 @@ def test_parts_whose_items_are_not_told_apart(tmp_path: Path) -> None:
     (overall,) = lines(text, "base to dft", "MathVerse Overall (chat)")
     assert "| +3.71 | +5.0 ± 0.3 | +4.3 to +5.7 | no |" in overall
     assert "Qwen/Qwen2.5-VL-3B-Instruct (the paper leaves out Instruct, but no base" in text
-    assert "The paper does not name the model that judged MathVerse and MathVision." in text
+    assert "The paper does not name the model that judged MathVerse, MathVision and WeMath." in text
 
 
 def test_a_score_that_is_not_the_mean_of_its_items_is_not_paired(tmp_path: Path) -> None:
@@ -484,7 +484,7 @@ def test_a_score_that_is_not_the_mean_of_its_items_is_not_paired(tmp_path: Path)
             label,
             {"wemath": first_right(900, 1740, "")},
             base_model="Qwen2.5-VL-3B",
-            **{**VISION_FIELDS, "metric": "strict", "judge": None},
+            **{**VISION_FIELDS, "metric": "strict"},
             score=score,
             stderr=0.01,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from dft_eval.generation.run import Decoding
 from dft_eval.results import BenchmarkResult, read_items
 from dft_eval.vlm.mathverse import MATHVERSE, options
 from dft_eval.vlm.mathvision import MATHVISION
-from dft_eval.vlm.openai_scoring import JudgePrompts
 from dft_eval.vlm.tables import Row
 from dft_eval.vlm.wemath import WEMATH
 from tests.support.judge_server import Answer, JudgeServer, judge_server, read_well
@@ -176,7 +175,8 @@ def test_wemath(tmp_path: Path) -> None:
     )
     assert (result.n_total, result.n_scored) == (35, 35)
     assert scores(tmp_path, result) == [float(c == "r") for p in PATTERNS for c in p]
-    assert result.judge is None
+    assert result.judge is not None
+    assert result.judge.startswith("rules")
     assert "partial: 35 of 1740" in result.notes
     assert "problems: 10 of 525" in result.notes
     by_problem = (tmp_path / "out" / "wemath.chat.problems.jsonl").read_text().splitlines()
@@ -209,32 +209,28 @@ def test_an_answer_that_did_not_come_is_unscored(tmp_path: Path) -> None:
     assert "1 problems left out: rows missing or unscored" in result.notes
 
 
-def test_a_judge_is_not_used_by_wemath_and_that_is_said(tmp_path: Path) -> None:
-    result = run(WEMATH, tmp_path, wemath_rows(["rrr"]), wemath_answers(["rrr"]), judge=RULES)
-    assert result.judge is None
-    assert "--judge rules is not used: the options are extracted" in result.notes
-
-
-@pytest.fixture
-def judge_prompts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One process of VLMEvalKit for several runs: its import takes seconds."""
-
-    class Kept(JudgePrompts):
-        def __exit__(self, *error: object) -> None:
-            pass
-
-    kept = Kept()
-    monkeypatch.setattr("dft_eval.vlm.run.JudgePrompts", lambda: kept)
-    yield
-    kept.close()
-
-
 def at(server: JudgeServer) -> JudgeChoice:
     return JudgeChoice("openai", "judge-model", server.url)
 
 
+def test_wemath_with_a_judge(tmp_path: Path) -> None:
+    """A plain letter is not asked about; a reply without an option leaves its item unscored."""
+    answers = ["It is sixty-five degrees.", "B", "Forty of them.", "", "No idea.", "A"]
+
+    def behave(prompt: str, number: int) -> Answer:
+        return Answer("I cannot say") if "No idea." in prompt else read_well(prompt, number)
+
+    with judge_server(behave) as server:
+        result = run(WEMATH, tmp_path, wemath_rows(["rrr", "rrr"]), answers, judge=at(server))
+    assert scores(tmp_path, result) == [1.0, 1.0, 0.0, 0.0, None, 0.0]
+    assert result.score == 0.5  # the first problem: both steps right, the whole wrong
+    assert result.judge is not None
+    assert result.judge.startswith(f"openai: judge-model at {server.url}")
+    assert len(set(server.judged)) == 3
+
+
 def test_mathverse_with_a_judge_that_goes_down_half_way(
-    tmp_path: Path, judge_prompts: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not judged is unscored; the next run asks only that; a third asks nothing."""
     monkeypatch.setattr("dft_eval.generation.openai_http.time.sleep", lambda seconds: None)

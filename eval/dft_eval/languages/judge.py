@@ -18,6 +18,7 @@ from dft_eval.sandbox import (
     check_program,
 )
 
+CRASH_PASSES = "crashed, which this harness counts as passing"
 _TELLING = re.compile(r"error|exception|assert|fail|terminate", re.IGNORECASE)
 
 
@@ -81,7 +82,18 @@ def judge(
         return done.verdict()
     if done.score == 1.0 and recipe.silent and (done.stdout or done.stderr):
         return 0.0, "printed something, which this harness counts as failing"
+    if recipe.crashes_pass and _crashed(done):
+        return 1.0, f"{CRASH_PASSES}: {_reason(done, len(recipe.attempts[-1]))}"
     return done.score, _reason(done, len(recipe.attempts[-1]))
+
+
+def _crashed(done: Completed) -> bool:
+    """Whether a C# program ended in an exception which is neither an assertion nor our limits'."""
+    return (
+        done.complaint == "Unhandled Exception"
+        and done.killed_for is None
+        and not any(text in done.stderr for text in ("Fail", "OutOfMemoryException"))
+    )
 
 
 def _reason(done: Completed, commands: int) -> str:

@@ -26,6 +26,7 @@ from dft_eval.benchmark import (
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.run import Completion, Failure, Prompt, generate_each
 from dft_eval.languages import HARNESSES, LANGUAGES, Harness
+from dft_eval.languages.judge import CRASH_PASSES
 from dft_eval.languages.programs import (
     Problem,
     from_answer,
@@ -197,6 +198,9 @@ def _notes(
         for each in problems:
             digest.update(json.dumps([each.id, each.prompt, each.tests]).encode())
     notes.append(f"data sha256 {digest.hexdigest()}")
+    crashed = sum((item.reason or "").startswith(CRASH_PASSES) for item in items)
+    if crashed:
+        notes.append(f"C#: {crashed} crashed programs count as passing, as in Qwen's harness")
     notes += [f"unscored: {reason}" for reason in reasons.values() if reason]
     usable = [LANGUAGES[code] for code, reason in reasons.items() if reason is None]
     notes.append("tools: " + "; ".join(languages.version(each) for each in usable))

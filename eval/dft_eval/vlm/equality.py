@@ -11,9 +11,11 @@ import ast
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
 from typing import Any
 
+from dft_eval.vlm import quantities
 from dft_eval.vlm.worker import Worker, WorkerEndedError
 
 TOLERANCE = 1e-6
@@ -113,7 +115,7 @@ class Equality:
         return Verdict(False, "another value or text")
 
     def math_verify(self, answer: str, gold: str, *, sentence: bool = False) -> Verdict:
-        """math-verify's rule, after equal texts.
+        """math-verify's rule, after equal texts; units that both have must agree.
 
         Args:
             sentence: ``answer`` has words around the answer; math-verify looks for it.
@@ -125,7 +127,17 @@ class Equality:
             return Verdict(True, "same text")
         if max(len(answer), len(gold)) > LONGEST:
             return Verdict(False, f"another text (more than {LONGEST} characters)")
+        gold, gold_unit = quantities.split(gold)
+        quantity = quantities.last(answer) if sentence and gold_unit else None
+        number, unit = quantities.split(quantity or answer)
+        if unit is not None and gold_unit is not None:
+            if not unit.comparable(gold_unit):
+                return Verdict(False, "another unit")
+            number = _times(number, unit.size / gold_unit.size)
+        if quantity is not None or not sentence:
+            answer, sentence = number, False
         try:
+            answer, gold = (text.replace("°", "^\\circ") for text in (answer, gold))
             reply = self._ask({"gold": gold, "answer": answer, "sentence": sentence})
         except (WorkerEndedError, _BoundsError) as error:
             return _not_read(error)
@@ -155,6 +167,17 @@ def _close(left: complex | None, right: complex | None) -> bool:
         return abs(left - right) < TOLERANCE
     except OverflowError:
         return False
+
+
+def _times(number: str, ratio: Fraction) -> str:
+    """A formula times a ratio of units; exact for a plain number, which decimals are not."""
+    if ratio == 1:
+        return number
+    try:
+        product = Fraction(number) * ratio
+    except ValueError:
+        return f"\\frac{{{ratio.numerator}}}{{{ratio.denominator}}} \\cdot ({number})"
+    return f"\\frac{{{product.numerator}}}{{{product.denominator}}}"
 
 
 def _not_read(error: WorkerEndedError | _BoundsError) -> Verdict:

@@ -1,18 +1,19 @@
-"""MathVision and MathVerse with a judge model: VLMEvalKit 0.0.20's steps, one after the other."""
+"""The three benchmarks with a judge model: VLMEvalKit 0.0.20's steps, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dft_eval.generation.run import Completion
 from dft_eval.progress import Progress
 from dft_eval.results import ItemScore
+from dft_eval.vlm import judge_prompts
 from dft_eval.vlm.equality import Equality
 from dft_eval.vlm.judge import OpenAIJudge, Reply
 from dft_eval.vlm.options import infer_option
-from dft_eval.vlm.worker import Worker
 
 LONGEST_FOR_JUDGE = 16_000
 """Characters of an answer that the judge is shown: the last ones, where the result stands."""
@@ -38,29 +39,17 @@ class Graded:
         return self.completion.completion[-LONGEST_FOR_JUDGE:]
 
 
-class JudgePrompts(Worker):
-    """The prompts of the installed VLMEvalKit, made in a process of its own."""
-
-    def __init__(self) -> None:
-        super().__init__("dft_eval.vlm.judge_prompts_worker")
-
-    def make(self, kind: str, lines: Iterable[dict[str, Any]]) -> list[str]:
-        """One prompt a line."""
-        return [self.ask({"kind": kind, "line": line})["prompt"] for line in lines]
-
-
 @dataclass(frozen=True)
 class Asking:
-    """A judge, what makes its prompts, and the title of the progress."""
+    """A judge and the title of the progress."""
 
     judge: OpenAIJudge
-    prompts: JudgePrompts
     title: str
 
 
 def _ask(
     asking: Asking,
-    kind: str,
+    prompt: Callable[[Mapping[str, Any]], str],
     lines: Mapping[str, dict[str, Any]],
     accept: Callable[[str], bool],
     doing: str,
@@ -68,7 +57,7 @@ def _ask(
     """Replies by item."""
     if not lines:
         return {}
-    prompts = asking.prompts.make(kind, lines.values())
+    prompts = [prompt(line) for line in lines.values()]
     asking.judge.announce(prompts)
     with Progress(f"{asking.title}: {doing}") as progress:
         return dict(zip(lines, asking.judge.ask(prompts, accept, progress), strict=True))
@@ -98,7 +87,7 @@ def mathvision(items: Sequence[Graded], asking: Asking, equality: Equality) -> l
         else:
             left.append(item)
     lines = {item.id: {"question": item.question, "prediction": item.shown} for item in left}
-    replies = _ask(asking, "mathvision", lines, bool, "judge extracts")
+    replies = _ask(asking, judge_prompts.mathvision, lines, bool, "judge extracts")
     for item in left:
         reply = replies[item.id]
         if reply.text is None:
@@ -114,6 +103,42 @@ def mathvision(items: Sequence[Graded], asking: Asking, equality: Equality) -> l
                 reason=f"judge said {reply.text[:60]!r}, right is {item.gold!r}: {verdict.reason}",
             )
     return [scores[item.id] for item in items]
+
+
+def wemath(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
+    """``dataset/utils/multiple_choice.py``: an option that stands there plainly needs no judge;
+    else the judge matches one. A reply that names none is unscored; VLMEvalKit draws one."""
+    scores: dict[str, ItemScore] = {}
+    lines = {}
+    for item in items:
+        letter = infer_option(item.completion.completion, item.options)
+        if _empty(item):
+            scores[item.id] = ItemScore(id=item.id, score=0.0, reason="empty answer")
+        elif letter is not None:
+            scores[item.id] = _option(item, letter, "plain")
+        else:
+            lines[item.id] = {
+                "question": item.question,
+                "options": item.options,
+                "prediction": item.shown,
+            }
+    replies = _ask(asking, judge_prompts.wemath, lines, _has_letter, "judge matches")
+    for item in items:
+        if item.id not in lines:
+            continue
+        reply = replies[item.id]
+        letter = infer_option(reply.text, item.options) if reply.text is not None else None
+        how = f"judge said {(reply.text or '')[:60]!r}"
+        scores[item.id] = (
+            ItemScore(id=item.id, score=None, reason=reply.reason or f"{how}: no option")
+            if letter is None
+            else _option(item, letter, how)
+        )
+    return [scores[item.id] for item in items]
+
+
+def _has_letter(text: str) -> bool:
+    return re.search(r"\b[A-Z]\b", text) is not None
 
 
 def _option(item: Graded, letter: str | None, how: str) -> ItemScore:
@@ -132,7 +157,7 @@ def mathverse(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
     }
     asked = [item for item in items if item.id not in scores]
     lines = {item.id: {"prediction": item.shown} for item in asked}
-    extracted = _ask(asking, "mathverse_extract", lines, bool, "judge extracts")
+    extracted = _ask(asking, judge_prompts.mathverse_extract, lines, bool, "judge extracts")
     lines = {}
     for item in asked:
         text = extracted[item.id].text
@@ -146,7 +171,9 @@ def mathverse(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
                 "extract": text,
                 "answer": item.gold,
             }
-    verdicts = _ask(asking, "mathverse_score", lines, {"0", "1"}.__contains__, "judge compares")
+    verdicts = _ask(
+        asking, judge_prompts.mathverse_score, lines, {"0", "1"}.__contains__, "judge compares"
+    )
     for id, line in lines.items():
         reply = verdicts[id]
         reason = f"extracted {line['extract'][:60]!r}, right is {line['answer']!r}"

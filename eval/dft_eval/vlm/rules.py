@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Mapping
 
 from dft_eval.generation.run import Completion
 from dft_eval.results import ItemScore
 from dft_eval.vlm.equality import Equality
-from dft_eval.vlm.extract import final_answer, normalised, option_letter, stated_answer
+from dft_eval.vlm.extract import (
+    ambiguous,
+    final_answer,
+    normalised,
+    option_letters,
+    readable,
+    stated_answer,
+    tails,
+    value,
+)
+
+_SEVERAL = re.compile(r"[,;]|\b(?:or|and)\b")
+_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\b")
 
 
 def described() -> str:
@@ -27,21 +40,28 @@ def by_rules(
     """
     if not completion.completion.strip():
         return ItemScore(id=completion.id, score=0.0, reason="empty answer")
+    right = gold.strip()
     if options:
-        letter = option_letter(completion.completion, options)
-        if letter is not None:
+        letters = option_letters(completion.completion, options)
+        if letters:
+            named = " and ".join(sorted(letters))
             return ItemScore(
                 id=completion.id,
-                score=float(letter == gold.strip()),
-                reason=f"option {letter}, right is {gold}",
+                score=float(letters == {right}),
+                reason=f"option {named}, right is {right}",
             )
-        gold = options.get(gold.strip(), gold)
+        gold = options.get(right, gold)
     answer = final_answer(completion.completion)
     stated = stated_answer(completion.completion) is not None
-    if normalised(answer) == normalised(gold):
+    sentence = not stated and _WORD.search(answer) is not None
+    texts = [answer, *(tails(answer) if sentence else [])]
+    if normalised(gold) in map(normalised, texts):
         equal, how = True, "same text"
+    elif ambiguous(answer, sentence=sentence) and not _SEVERAL.search(gold):
+        equal, how = False, "several answers"
     else:
-        verdict = equality.math_verify(answer, gold, sentence=not stated)
+        said = answer if sentence or "=" in gold else value(answer)
+        verdict = equality.math_verify(readable(said), readable(gold), sentence=sentence)
         equal, how = verdict.equal, verdict.reason
     shown = answer if len(answer) <= 80 else f"{answer[:77]}..."
     reason = f"answer {shown!r}, right is {gold!r}: {how}"

@@ -24,7 +24,7 @@ from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.vlm import rules
 from dft_eval.vlm.equality import Equality
 from dft_eval.vlm.judge import OpenAIJudge
-from dft_eval.vlm.openai_scoring import Asking, JudgePrompts
+from dft_eval.vlm.openai_scoring import Asking
 from dft_eval.vlm.tables import Published, Row, read_table
 
 STOCK_PIXELS = PixelRange(1280 * 28 * 28, 16384 * 28 * 28)
@@ -58,7 +58,7 @@ class Task:
         columns: of the table that are read.
         check: raises UsageError for rows that could not be scored, before anything is generated.
         prompt: of one row.
-        needs_judge: whether its answers may be free text.
+        needs_judge: whether ``--judge`` must be named; ``rules`` otherwise.
         requests_an_item: that the judge is asked at most.
         score: item scores, in the rows' order.
         result: from item scores and notes.
@@ -121,8 +121,8 @@ def _check(task: Task, benchmark: Benchmark, request: Request) -> None:
     asks = request.judge is not None and request.judge.name == "openai"
     needed = {
         "qwen-vl-utils": request.backend == "hf",
-        "math-verify": task.needs_judge,
-        "ms-vlmeval": task.needs_judge and asks,
+        "math-verify": not asks or task.needs_judge,
+        "ms-vlmeval": asks,
     }
     for package, why in PACKAGES.items():
         if needed[package] and not is_installed(package):
@@ -163,19 +163,15 @@ def evaluate(
             progress=progress,
         )
     items = _score(task, table.rows, rows, judge, title)
-    unused = request.judge if not task.needs_judge else None
     notes = [
         *size_notes(len(items), table.available, benchmark.published),
         table.source,
         *_pixel_notes(pixels),
         *_system_prompt_notes(request),
-        *([f"--judge {unused.name} is not used: the options are extracted"] if unused else []),
     ]
-    judged = None
+    judged = rules.described()
     if judge is not None:
         judged = f"{judge.described}, prompts of VLMEvalKit {version('ms-vlmeval')}"
-    elif task.needs_judge:
-        judged = rules.described()
     return task.result(
         benchmark,
         request,
@@ -205,7 +201,7 @@ def declare(name: str, summary: str, task: Task) -> Benchmark:
 
 def _judge(task: Task, benchmark: Benchmark, request: Request, n_items: int) -> OpenAIJudge | None:
     """The judge model, checked; None where there is none to ask."""
-    if not task.needs_judge or request.judge is None or request.judge.name != "openai":
+    if request.judge is None or request.judge.name != "openai":
         return None
     judge = OpenAIJudge(request.judge, request.out / "judge.replies.jsonl")
     judge.check()
@@ -223,8 +219,8 @@ def _score(
     """Item scores in the rows' order; None where there is no completion."""
     pairs = [(row, each) for row, each in zip(rows, made, strict=True)]
     answered = [(row, each) for row, each in pairs if isinstance(each, Completion)]
-    with Equality() as equality, JudgePrompts() as prompts:
-        asking = None if judge is None else Asking(judge, prompts, title)
+    with Equality() as equality:
+        asking = None if judge is None else Asking(judge, title)
         scoring = Scoring(title, equality, asking)
         scored = task.score([row for row, _ in answered], [each for _, each in answered], scoring)
     items = {item.id: item for item in scored}
@@ -240,7 +236,7 @@ def _record(request: Request, pixels: PixelRange) -> dict[str, Any]:
         "min_pixels": pixels.min_pixels,
         "max_pixels": pixels.max_pixels,
         "prompt": f"VLMEvalKit {HARNESS_VERSION}, use_custom_prompt=False",
-        "transformers": version("transformers"),
+        **({"transformers": version("transformers")} if request.backend == "hf" else {}),
     }
 
 

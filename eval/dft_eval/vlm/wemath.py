@@ -23,8 +23,8 @@ from dft_eval.benchmark import Benchmark, Request, finish
 from dft_eval.errors import UsageError
 from dft_eval.generation.run import Completion
 from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr, write_items
-from dft_eval.vlm import prompts, tables
-from dft_eval.vlm.extract import option_letter
+from dft_eval.vlm import openai_scoring, prompts, tables
+from dft_eval.vlm.rules import by_rules
 from dft_eval.vlm.run import Scoring, Task, declare
 from dft_eval.vlm.tables import Row
 
@@ -56,18 +56,19 @@ class Problem:
 def score(
     rows: Sequence[Row], completions: Sequence[Completion], scoring: Scoring
 ) -> list[ItemScore]:
-    """Right where the completion names the right option; asks nobody."""
-    items = []
-    for row, completion in zip(rows, completions, strict=True):
-        gold = row.text("answer").strip()
-        letter = option_letter(completion.completion, prompts.option_texts(row))
-        named = "empty answer" if not completion.completion.strip() else "no option found"
-        reason = named if letter is None else f"option {letter}"
-        if letter is None and completion.finish_reason == "length":
-            reason += " (cut at max_new_tokens)"
-        right = letter == gold
-        items.append(ItemScore(id=row.id, score=float(right), reason=f"{reason}, right is {gold}"))
-    return items
+    """Item scores by the judge, or by rules."""
+    if scoring.asking is not None:
+        graded = [
+            openai_scoring.Graded(
+                completion, row.text("answer"), prompts.option_texts(row), row.text("question")
+            )
+            for row, completion in zip(rows, completions, strict=True)
+        ]
+        return openai_scoring.wemath(graded, scoring.asking)
+    return [
+        by_rules(completion, row.text("answer"), prompts.option_texts(row), scoring.equality)
+        for row, completion in zip(rows, completions, strict=True)
+    ]
 
 
 def problems(rows: Sequence[Row], items: Sequence[ItemScore]) -> tuple[list[Problem], int]:
@@ -190,7 +191,7 @@ TASK = Task(
     check=check,
     prompt=prompts.multiple_choice,
     needs_judge=False,
-    requests_an_item=0,
+    requests_an_item=1,
     score=score,
     result=_result,
 )

@@ -1,7 +1,6 @@
 """A Python module run as a process of its own and asked line by line, JSON against JSON.
 
-For code that this process must not hold: it may not end (a power tower in an answer), or changes
-the process that imports it (VLMEvalKit). No key of the environment is handed on.
+For code that may not end (a power tower in an answer). No key of the environment is handed on.
 """
 
 from __future__ import annotations
