@@ -103,10 +103,15 @@ class LearningCurves:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One benchmark of one run; ``completions`` is ``None`` where none were kept."""
+    """One benchmark of one run.
+
+    ``problems`` are the scores of whole problems where the benchmark's score is their mean and not
+    that of its items (WeMath). ``completions`` is ``None`` where none were kept.
+    """
 
     row: BenchmarkResult
     items: Mapping[str, ItemScore]
+    problems: Mapping[str, ItemScore] | None
     completions: Mapping[str, Completion] | None
 
     @property
@@ -166,6 +171,11 @@ def _read_items(folder: Path, row: BenchmarkResult) -> dict[str, ItemScore]:
         return _by_id(read_items(path), path)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _read_problems(folder: Path, row: BenchmarkResult) -> dict[str, ItemScore] | None:
+    path = folder / f"{row.items.removesuffix('.items.jsonl')}.problems.jsonl"
+    return _by_id(read_items(path), path) if path.is_file() else None
 
 
 def _read_completions(path: Path) -> dict[str, Completion] | None:
@@ -245,6 +255,7 @@ def read_run(folder: Path) -> Run:
         evaluation = Evaluation(
             row=row,
             items=_read_items(folder, row),
+            problems=_read_problems(folder, row),
             completions=_read_completions(_completions_path(folder, row, results.results)),
         )
         if evaluation.key in evaluations:

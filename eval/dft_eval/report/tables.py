@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 from dft_eval.report.collect import Evaluation, Key, Run
 from dft_eval.report.formats import breakdown, percent
-from dft_eval.results import mean_and_stderr
+from dft_eval.results import ItemScore
+from dft_eval.statistics import mean_and_stderr, mean_interval
 
+VERSIONED = ("mathverse", "multipl-e", "wemath")
+"""Benchmarks with several items a problem."""
 SHORT_SHA = 12
 """Characters of a checksum that are shown."""
 
@@ -50,18 +53,44 @@ def key_name(key: Key) -> str:
     return f"{key[0]} ({key[1]})"
 
 
+def unit_scores(evaluation: Evaluation) -> Mapping[str, ItemScore]:
+    """What the score is the mean of: whole problems where the benchmark has them, else items."""
+    return evaluation.problems or evaluation.items
+
+
+def score_interval(evaluation: Evaluation) -> tuple[float, float] | None:
+    """95 % interval of the score; None where it is not the mean of its items or problems."""
+    rows = [item for item in unit_scores(evaluation).values() if item.score is not None]
+    scores = [item.score or 0.0 for item in rows]
+    mean, _ = mean_and_stderr(scores)
+    score = evaluation.row.score
+    if mean is None or score is None or not math.isclose(mean, score, abs_tol=1e-6):
+        return None
+    return mean_interval(scores, [item.cluster or item.id for item in rows])
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{percent(interval[0]).removesuffix(' %')} to {percent(interval[1])}"
+
+
 def _own_notes(evaluation: Evaluation) -> list[str]:
     """What the report itself has to say of a score."""
     row, notes = evaluation.row, []
     scored = [item.score for item in evaluation.items.values() if item.score is not None]
-    if row.score is not None and row.stderr is None:
-        notes.append("no standard error is given: it is undefined for a single scored item")
+    if row.benchmark in VERSIONED and row.cluster is None:
+        notes.append(
+            "made before results.json named the problem of each item: versions of one problem "
+            "count as independent, so intervals are too narrow; `dft-factory eval` again corrects "
+            "that"
+        )
     if (len(evaluation.items), len(scored)) != (row.n_total, row.n_scored):
         notes.append(
             f"results.json counts {row.n_scored} of {row.n_total} items as scored, "
             f"its items file {len(scored)} of {len(evaluation.items)}"
         )
-    mean, _ = mean_and_stderr(scored)
+    mean, _ = mean_and_stderr(
+        [item.score for item in unit_scores(evaluation).values() if item.score is not None]
+    )
     if (
         mean is not None
         and row.score is not None
@@ -87,7 +116,14 @@ def summary(runs: Sequence[Run]) -> Summary:
                 cells.append(Cell("not run"))
                 continue
             row = evaluation.row
-            text = "unscored" if row.score is None else percent(row.score, row.stderr)
+            interval = score_interval(evaluation)
+            text = (
+                "unscored"
+                if row.score is None
+                else percent(row.score, None if interval else row.stderr)
+            )
+            if interval:
+                text += f", {_span(interval)}"
             partial = any(note.lower().startswith("partial") for note in row.notes)
             if partial or row.n_scored != row.n_total:
                 text += f" ({row.n_scored}/{row.n_total})"

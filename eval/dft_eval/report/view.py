@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from dft_eval.report import tables, training
 from dft_eval.report.collect import Run
-from dft_eval.report.comparison import LEVEL
 from dft_eval.report.examples import Example, examples
-from dft_eval.report.pairs import Pair, pair
+from dft_eval.report.pairs import Pair, compare_runs
 from dft_eval.report.paper.section import AgainstPaper, against_paper
-from dft_eval.report.tables import SHORT_SHA, Summary, Table, benchmarks
+from dft_eval.report.tables import SHORT_SHA, Summary, Table
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class View:
     example_notes: tuple[str, ...]
 
 
-def _cautions(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[str, ...]:
+def _cautions(runs: Sequence[Run]) -> tuple[str, ...]:
     cautions = []
     for first, second in itertools.combinations(runs, 2):
         sha = first.results.model_sha256
@@ -48,35 +47,23 @@ def _cautions(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[str, ...]:
     bases = dict.fromkeys(run.results.base_model for run in runs if run.results.base_model)
     if len(bases) > 1:
         cautions.append(f"The runs belong to different base models: {', '.join(map(str, bases))}.")
-    made = sum(len(pair.table.rows) for pair in pairs if pair.table)
-    if made > 1:
-        cautions.append(
-            f"{made} comparisons are made below, each at the 5 % level and not corrected for their "
-            f"number: about {LEVEL * made:.1f} would look real by chance alone."
-        )
     return tuple(cautions)
 
 
 def build_view(runs: Sequence[Run], title: str, *, paper: bool = False) -> View:
     """Everything that the report says of ``runs``, with ``paper`` also against its figures."""
-    keys = benchmarks(runs)
-    pairs = tuple(
-        pair(runs[earlier], runs[later], keys)
-        for later in range(len(runs))
-        for earlier in range(later)
-    )
     curves, curve_notes = training.curves(runs)
     probabilities, probability_notes = training.probabilities(runs)
     shown, example_notes = examples(runs)
     return View(
         title=title,
         labels=tuple(run.label for run in runs),
-        cautions=_cautions(runs, pairs),
+        cautions=_cautions(runs),
         summary=tables.summary(runs),
         models=tables.models(runs),
         methods=tables.methods(runs),
         breakdowns=tables.breakdowns(runs),
-        pairs=pairs,
+        pairs=compare_runs(runs),
         paper=against_paper(runs) if paper else None,
         curves=curves,
         curve_notes=curve_notes,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dft_eval.report.collect import Evaluation
 from dft_eval.report.paper.tables import Column
-from dft_eval.results import mean_and_stderr
+from dft_eval.statistics import mean_and_stderr
 
 Group = Mapping[str, float]
 """Scores by item id."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dft_eval.report.collect import Run
-from dft_eval.report.comparison import Z_95
 from dft_eval.report.formats import percent, plural, points, signed
 from dft_eval.report.paper.cells import change
 from dft_eval.report.paper.match import Match, Unmatched, match_run
 from dft_eval.report.paper.tables import Place, load_paper
 from dft_eval.report.tables import Table
+from dft_eval.statistics import Z_95
 
 SCORES_RULE = (
     "Difference: our score minus the paper's figure, in percentage points, ± the standard error of "
