@@ -20,7 +20,7 @@ from dft_eval.report import build_report
 from dft_eval.report.collect import read_runs
 from dft_eval.report.comparison import compare, verdict
 from dft_eval.report.examples import choose
-from dft_eval.report.figures import learning_curves, token_probabilities
+from dft_eval.report.figures import learning_curves, smoothed, token_probabilities
 from dft_eval.report.formats import markdown_fence, markdown_inline, points
 from dft_eval.report.pairs import compare_runs
 from dft_eval.results import ItemScore, summarise, write_items
@@ -120,6 +120,8 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 GOLDEN = """\
 # Toys
 
+**sft against base: no difference can be told apart from chance on toy.**
+
 ## Scores
 
 Score, 95 % interval (Wilson, versions of one problem as one draw); in brackets items scored / \
@@ -129,17 +131,6 @@ items.
 | --- | --- |
 | base | 25.0 %, 4.6 to 69.9 % |
 | sft | 100.0 %, 43.9 to 100.0 % (3/4) |
-
-| run | model | SHA-256 of the weights | base model |
-| --- | --- | --- | --- |
-| base | models/base | abababababab | toy/base |
-| sft | m\\_2 | none (a served model has no files to sum) | toy/base |
-
-### How the scores were made
-
-| benchmark | runs | harness | judge | seed | decoding |
-| --- | --- | --- | --- | --- | --- |
-| toy (chat) | base, sft | toy 1.0 | none | 0 | {} |
 
 ## Paired comparisons
 
@@ -161,13 +152,26 @@ lost / tied | p | p, corrected |
 
 toy (chat): left out 1 item in both but unscored in at least one.
 
+## Failures, length and settings
+
+| benchmark | run | cut at the token limit | empty | mean tokens |
+| --- | --- | --- | --- | --- |
+| toy (chat) | base | 0.0 % | 0.0 % | not recorded |
+
+### Failure reasons: toy (chat)
+
+| reason, items not fully right | base | sft |
+| --- | --- | --- |
+| no reason recorded | 3 | 0 |
+| unscored: no reason recorded | 0 | 1 |
+
 ## Learning curves
 
-No learning curves: no trainer\\_state.json in base (base), sft (sft).
+No learning curves: no trainer\\_state.json in base (base), sft (sft) or beside the model.
 
 ## Token probabilities
 
-No token probabilities: no token\\_probabilities.json in base (base), sft (sft).
+No token probabilities: no token\\_probabilities.json or probe.json in base (base), sft (sft).
 
 ## Completions side by side
 
@@ -196,6 +200,19 @@ five
 **sft**: score 1
 
 No completion kept.
+
+## Provenance
+
+| run | model | SHA-256 of the weights | base model |
+| --- | --- | --- | --- |
+| base | models/base | abababababab | toy/base |
+| sft | m\\_2 | none (a served model has no files to sum) | toy/base |
+
+### How the scores were made
+
+| benchmark | runs | harness | judge | seed | decoding |
+| --- | --- | --- | --- | --- | --- |
+| toy (chat) | base, sft | toy 1.0 | none | 0 | {} |
 """
 
 
@@ -261,7 +278,7 @@ def test_verdicts() -> None:
         == "a scores higher than b, by 100.0 points (p = 0.00781, corrected 0.0234, 8 items)"
     )
     corrected = verdict(won, "a", "b", 0.0625)
-    assert corrected.startswith("no difference can be told apart from chance (p = 0.00781, corr")
+    assert corrected.startswith("a difference of +100.0 points that does not hold after the corr")
     even = compare({**zeros, "7": 1.0}, {**ones, "5": 0.0, "6": 0.0, "7": 0.0})
     assert "no difference can be told apart from chance (p = 0.22" in verdict(even, "a", "b", 0.22)
     same = verdict(compare(ones, ones), "a", "b", 1.0)
@@ -429,7 +446,8 @@ def hostile(tmp_path: Path) -> list[Path]:
 def test_hostile_text_stays_text_in_html(hostile: list[Path], tmp_path: Path) -> None:
     html = build_report(hostile, tmp_path / "out", title=HOSTILE).html.read_text(encoding="utf-8")
     page = Page(html)
-    assert "script" not in page.tags
+    # Its own data and its own script, which the page's policy names by checksum.
+    assert page.tags.count("script") == 2
     assert not {name for name, _ in page.attributes if name.startswith("on")}
     assert page.tags.count("img") == 2
     for name, value in page.attributes:
@@ -489,8 +507,14 @@ def test_missing_pieces_are_named(twins: list[Path]) -> None:
     written = build_report(twins, Path("out"))
     page = Page(written.html.read_text(encoding="utf-8"))
     assert "img" not in page.tags
-    assert "No learning curves: no trainer_state.json in base (base), sft (sft)." in page.text
-    assert "No token probabilities: no token_probabilities.json in base (base)" in page.text
+    assert (
+        "No learning curves: no trainer_state.json in base (base), sft (sft) or beside the model."
+        in page.text
+    )
+    assert (
+        "No token probabilities: no token_probabilities.json or probe.json in base (base)"
+        in page.text
+    )
     assert "No completions of base for toy (chat)" in page.text
 
 
@@ -517,14 +541,110 @@ def test_curves_and_histogram(twins: list[Path]) -> None:
     assert "sft has no evaluation mean\\_token\\_prob in its log." in text
     assert "No learning curves of base: base/trainer\\_state.json logs neither nll nor" in text
     assert "| sft | toy | toys | 4 | 0.700 | 0.750 | 25.0 % | 50.0 % | 0.900 |" in text
-    assert "no token\\_probabilities.json in base (base)." in text
+    assert "no token\\_probabilities.json or probe.json in base (base)." in text
     page = Page(written.html.read_text(encoding="utf-8"))
     assert page.tags.count("img") == 2
+    assert "stock LLaMA-Factory" not in text
 
     # A later report without that data leaves no picture behind.
     Path("sft/token_probabilities.json").unlink()
     assert len(build_report(twins, Path("out")).pictures) == 1
     assert not Path("out/token_probabilities.png").exists()
+
+
+def test_curves_are_those_of_the_model_wherever_the_results_lie(tmp_path: Path) -> None:
+    """In the model's folder, or above a checkpoint or merged model in it."""
+    history = [{"step": 1, "nll": 2.0, "mean_token_prob": 0.25}]
+    write_trainer_state(tmp_path / "out" / "sft" / "trainer_state.json", history)
+    (tmp_path / "out" / "sft" / "merged").mkdir()
+    for label, model in (("sft", "sft"), ("merged", "sft/merged"), ("other", "elsewhere")):
+        write_run(tmp_path / "r" / label, label, {}, model=str(tmp_path / "out" / model))
+    runs = read_runs([tmp_path / "r" / label for label in ("sft", "merged", "other")])
+    path = tmp_path / "out" / "sft" / "trainer_state.json"
+    assert [run.curves and run.curves.path for run in runs] == [path, path, None]
+
+
+def test_what_probe_writes_is_read(twins: list[Path]) -> None:
+    """In a folder of its own or in a run's; each run takes its label, else its model."""
+    write_probabilities(Path("base"), label="base")
+    one = json.loads(Path("base/token_probabilities.json").read_text())
+    Path("base/token_probabilities.json").unlink()
+    models = [one, {**one, "label": "tuned", "model": "m_2", "mean": 0.75}]
+    Path("probe").mkdir()
+    Path("probe/probe.json").write_text(json.dumps({"schema_version": 1, "models": models}))
+    runs = read_runs([*twins, Path("probe")])
+    assert [run.probabilities and run.probabilities.mean for run in runs] == [0.7, 0.75]
+    Path("sft/probe.json").write_text(json.dumps({"models": models}))
+    runs = read_runs(twins)
+    assert [run.probabilities and run.probabilities.mean for run in runs] == [None, 0.75]
+    models = [{**one, "label": "nobody", "model": "nobody"}]
+    Path("probe/probe.json").write_text(json.dumps({"models": models}))
+    with pytest.raises(UsageError, match=r"holds 'nobody', the runs are 'base', 'sft'"):
+        read_runs([*twins, Path("probe")])
+
+
+def test_the_running_mean_by_hand() -> None:
+    values = [1.0, 4.0, math.nan, 2.0, 6.0]
+    assert smoothed(values, 3) == [2.5, 2.5, 3.0, 4.0, 4.0]
+    assert math.isnan(smoothed([math.nan], 3)[0])
+
+
+def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
+    """base: 1 of 2 cut (results.json), 150 tokens; sft: none, one empty (completions), 50."""
+    base = write_run(
+        tmp_path / "a", "base", {"toy": {"x": 1, "y": 0}}, n_truncated=1, n_empty=0, mean_tokens=150
+    )
+    sft = write_run(tmp_path / "b", "sft", {"toy": {"x": 1, "y": 0}})
+    rows = [
+        {"id": name, "prompt": "", "completion": text, "finish_reason": "stop", "n_tokens": 50}
+        for name, text in (("x", "one"), ("y", " "), ("stale", ""))
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (sft / "toy.completions.jsonl").write_text(lines)
+    text = build_report([base, sft], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "| toy (chat) | base | 50.0 % | 0.0 % | 150 |" in text
+    assert "| toy (chat) | sft | 0.0 % | 50.0 % | 50 |" in text
+    assert "50.0 % of base's completions are cut at the token limit, 0.0 % of sft's" in text
+    assert "0.0 % of base's completions are empty, 50.0 % of sft's" in text
+    assert "base writes 150 tokens an item, sft 50." in text
+
+
+def test_failures_and_settings_are_tables(tmp_path: Path) -> None:
+    first = write_run(
+        tmp_path / "a", "a", {"toy": {"x": 0, "y": 0, "z": None}}, reason="TypeError: 12",
+        decoding={"dtype": "bf16", "seed": 1},
+    )  # fmt: skip
+    second = write_run(
+        tmp_path / "b", "b", {"toy": {"x": 1, "y": 0}}, reason="12 is not 3",
+        decoding={"dtype": "fp32", "seed": 1},
+    )  # fmt: skip
+    text = build_report([first, second], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "| TypeError | 2 | 0 |" in text
+    assert "| \\# is not \\# | 0 | 1 |" in text
+    assert "| unscored: TypeError | 1 | 0 |" in text
+    assert '| toy (chat): dtype | "bf16" | "fp32" |' in text
+    assert "toy (chat): seed" not in text
+
+
+def test_the_report_opens_with_the_verdict(tmp_path: Path) -> None:
+    scores = {"base": 0.0, "sft": 0.0, "dft": 1.0}
+    runs = [
+        write_run(tmp_path / label, label, {"toy": {str(n): score for n in range(8)}})
+        for label, score in scores.items()
+    ]
+    html = build_report(runs, tmp_path / "out").html.read_text(encoding="utf-8")
+    text = " ".join(Page(html).text.split())
+    verdict = text.index("dft against sft: dft scores higher on toy (+100.0 points).")
+    assert verdict < text.index("sft against base: the same score on every item of toy.")
+    assert verdict < text.index("Mind:")
+    assert verdict < text.index("SHA-256 of the weights")
+
+
+def test_a_picture_outside_the_run_folder_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
+    write_items(run / "b0.items.jsonl", [ItemScore(id="x", score=1, pictures=("../p.png",))])
+    with pytest.raises(UsageError, match=r"picture '\.\./p\.png' of an item lies outside"):
+        build_report([run], tmp_path / "out")
 
 
 def test_the_same_runs_give_the_same_bytes(hostile: list[Path], tmp_path: Path) -> None:

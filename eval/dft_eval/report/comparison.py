@@ -115,9 +115,10 @@ def compare(
 
 
 def outcome(result: PairedComparison, adjusted: float) -> str:
-    """``higher``, ``lower`` (the second run), ``same``, ``open`` or ``none`` (nothing to compare).
+    """How the second run compares, as one word.
 
-    ``adjusted`` is the p-value after the correction for the number of comparisons.
+    ``higher``, ``lower``; ``weak``, a difference by its own p-value and not by ``adjusted``, which
+    is corrected for the number of comparisons; ``open``; ``same``; ``none``, nothing to compare.
     """
     effect = result.effect
     if effect is None:
@@ -125,7 +126,7 @@ def outcome(result: PairedComparison, adjusted: float) -> str:
     if effect.won == effect.lost == 0:
         return "same"
     if adjusted >= LEVEL:
-        return "open"
+        return "open" if effect.p >= LEVEL else "weak"
     return "higher" if effect.difference > 0 else "lower"
 
 
@@ -143,6 +144,11 @@ def verdict(result: PairedComparison, first: str, second: str, adjusted: float) 
     kind = outcome(result, adjusted)
     if kind == "same":
         return f"the same score on every item compared ({items})"
+    if kind == "weak":
+        return (
+            f"a difference of {points(effect.difference)} points that does not hold after the "
+            f"correction for the number of comparisons ({p}, {items})"
+        )
     if kind == "open":
         low, high = effect.interval
         return (

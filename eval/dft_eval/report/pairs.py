@@ -148,7 +148,7 @@ def _pair(first: Run, second: Run, rows: Sequence[Comparison], keys: Sequence[Ke
         parts = [f"{plural(count, 'item')} {where}" for where, count in left_out.items() if count]
         if parts:
             remarks.append(f"{row.name}: left out {', '.join(parts)}.")
-        if row.unlike:
+        if row.unlike and row.name == key_name(row.key):
             remarks.append(f"{row.name}: not like for like, {'; '.join(row.unlike)}.")
     return Pair(first.label, second.label, tuple(rows), _table(rows), tuple(remarks))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,14 @@ from dft_eval.statistics import mean_and_stderr, mean_interval
 
 VERSIONED = ("mathverse", "multipl-e", "wemath")
 """Benchmarks with several items a problem."""
+_LIMITS = re.compile(r"^partial|UNSANDBOXED|not the published")
+WEMATH_PARTS = (
+    "IK, insufficient knowledge: a step and the whole are wrong. IG, inadequate generalization: "
+    "the steps are right, the whole is wrong. CM, complete mastery: all is right. RM, rote "
+    "memorization: the whole is right, a step is wrong; as a share of the wholes that are right. "
+    "Loose: one right step is enough for CM. The score is CM + IG / 2, strict."
+)
+"""Of WeMath's breakdown."""
 SHORT_SHA = 12
 """Characters of a checksum that are shown."""
 
@@ -103,6 +112,20 @@ def _own_notes(evaluation: Evaluation) -> list[str]:
     return notes
 
 
+def doubts(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What limits the scores: partial sets, unscored items, and the report's own notes."""
+    labels: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        for key, evaluation in run.evaluations.items():
+            row = evaluation.row
+            own = [note for note in row.notes if _LIMITS.search(note)] + _own_notes(evaluation)
+            if row.n_scored != row.n_total:
+                own.append(f"{row.n_total - row.n_scored:,} of {row.n_total:,} items unscored")
+            for note in own:
+                labels.setdefault((key_name(key), note), []).append(run.label)
+    return tuple(f"{name}, {', '.join(by)}: {note}." for (name, note), by in labels.items())
+
+
 def summary(runs: Sequence[Run]) -> Summary:
     """The scores of all runs; notes of their results, and of the report, as footnotes."""
     keys = benchmarks(runs)
@@ -167,6 +190,12 @@ def methods(runs: Sequence[Run]) -> Table:
                 alike.setdefault(method, []).append(run.label)
         rows += [(key_name(key), ", ".join(labels), *how) for how, labels in alike.items()]
     return Table(("benchmark", "runs", "harness", "judge", "seed", "decoding"), tuple(rows))
+
+
+def breakdown_notes(parts: Sequence[tuple[str, Table]]) -> tuple[str, ...]:
+    """What the names of parts stand for, where they do not say it."""
+    names = {row[0] for _, table in parts for row in table.rows}
+    return (WEMATH_PARTS,) if "IK_strict" in names else ()
 
 
 def breakdowns(runs: Sequence[Run]) -> tuple[tuple[str, Table], ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dft_eval.report import tables, training
+from dft_eval.report import overview, tables, training
 from dft_eval.report.collect import Run
 from dft_eval.report.examples import Example, examples
+from dft_eval.report.overview import Chart
 from dft_eval.report.pairs import Pair, compare_runs
 from dft_eval.report.paper.section import AgainstPaper, against_paper
 from dft_eval.report.tables import SHORT_SHA, Summary, Table
@@ -20,12 +22,22 @@ class View:
 
     title: str
     labels: tuple[str, ...]
+    headline: tuple[str, ...]
     cautions: tuple[str, ...]
+    charts: tuple[Chart, ...]
+    forest: tuple[Chart, ...]
+    doubts: tuple[str, ...]
+    failures: tuple[tuple[str, Table], ...]
+    lengths: Table | None
+    length_warnings: tuple[str, ...]
+    settings: Table | None
     summary: Summary
     models: Table
     methods: Table
     breakdowns: tuple[tuple[str, Table], ...]
+    breakdown_notes: tuple[str, ...]
     pairs: tuple[Pair, ...]
+    pair_indices: str
     paper: AgainstPaper | None
     curves: Table | None
     curve_notes: tuple[str, ...]
@@ -55,15 +67,30 @@ def build_view(runs: Sequence[Run], title: str, *, paper: bool = False) -> View:
     curves, curve_notes = training.curves(runs)
     probabilities, probability_notes = training.probabilities(runs)
     shown, example_notes = examples(runs)
+    pairs = compare_runs(runs)
+    lengths, length_warnings = overview.lengths(runs)
+    labels = [run.label for run in runs]
+    indices = [[labels.index(pair.first), labels.index(pair.second)] for pair in pairs]
+    parts = tables.breakdowns(runs)
     return View(
         title=title,
-        labels=tuple(run.label for run in runs),
+        labels=tuple(labels),
+        headline=overview.headline(pairs, runs),
         cautions=_cautions(runs),
+        charts=overview.score_charts(runs),
+        forest=overview.forest(pairs),
+        doubts=tables.doubts(runs),
+        failures=overview.failures(runs),
+        lengths=lengths,
+        length_warnings=length_warnings,
+        settings=overview.settings(runs),
         summary=tables.summary(runs),
         models=tables.models(runs),
         methods=tables.methods(runs),
-        breakdowns=tables.breakdowns(runs),
-        pairs=compare_runs(runs),
+        breakdowns=parts,
+        breakdown_notes=tables.breakdown_notes(parts),
+        pairs=pairs,
+        pair_indices=json.dumps(indices or [[0, 0]]),
         paper=against_paper(runs) if paper else None,
         curves=curves,
         curve_notes=curve_notes,
