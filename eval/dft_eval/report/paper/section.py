@@ -7,22 +7,21 @@ from dataclasses import dataclass
 
 from dft_eval.report.collect import Run
 from dft_eval.report.formats import percent, plural, points, signed
-from dft_eval.report.paper.cells import change
+from dft_eval.report.paper.cells import Cell, change
 from dft_eval.report.paper.match import Match, Unmatched, match_run
 from dft_eval.report.paper.tables import Place, load_paper
 from dft_eval.report.tables import Table
-from dft_eval.statistics import Z_95
+from dft_eval.statistics import Z_95, wilson
 
 SCORES_RULE = (
     "Difference: our score minus the paper's figure, in percentage points, ± the standard error of "
-    "ours. Interval: 95 %, normal approximation, of our items alone. The paper prints no errors, "
+    "ours. Interval: 95 % (Wilson), of our items alone. The paper prints no errors, "
     "though its figures have them, and no interval here covers another training seed: a figure "
     "outside is no proof of a failed reproduction, one inside none of a success. Where something "
     "is known to differ from the paper's way, no verdict is given, and the note says what; our own "
     "way stands under 'How the scores were made'. How a model was trained is not in results.json "
-    "and was not checked. MultiPL-E's average weighs languages alike, and its standard error takes "
-    "the translations of a problem for one draw; MathVerse's five versions of a problem count as "
-    "five."
+    "and was not checked. MultiPL-E's average weighs languages alike. Versions and translations of "
+    "one problem count as one draw."
 )
 CHANGES_RULE = (
     "From the base model's score to the tuned one's, in percentage points ± standard error: the "
@@ -92,25 +91,31 @@ def against_paper(runs: Sequence[Run]) -> AgainstPaper:
     )
 
 
-def interval(
-    value: float, stderr: float | None, least: float, most: float = 1.0
-) -> tuple[float, float] | None:
-    """95 %, normal approximation, within ``least`` and ``most``; None without a spread."""
+def score_interval(cell: Cell) -> tuple[float, float] | None:
+    """95 % by Wilson, at the number of independent items that gives the standard error."""
+    if cell.stderr is None:
+        return None
+    spread = cell.value * (1 - cell.value)
+    return wilson(cell.value, spread / cell.stderr**2 if cell.stderr else cell.n_scored)
+
+
+def change_interval(value: float, stderr: float | None) -> tuple[float, float] | None:
+    """95 %, normal approximation, within -1 and 1; None without a spread."""
     if not stderr:
         return None
-    return max(least, value - Z_95 * stderr), min(most, value + Z_95 * stderr)
+    return max(-1.0, value - Z_95 * stderr), min(1.0, value + Z_95 * stderr)
 
 
 def _score_row(match: Match, notes: _Notes) -> tuple[str, ...]:
     cell, printed = match.cell, float(match.figure) / 100
-    within = interval(cell.value, cell.stderr, 0.0)
+    within = score_interval(cell)
     return (
         match.run.label,
         match.name,
         str(match.place.table.number),
         f"{match.figure} %",
-        percent(cell.value, cell.stderr),
-        points(cell.value - printed, cell.stderr),
+        percent(cell.value, cell.stderr or None),
+        points(cell.value - printed, cell.stderr or None),
         " to ".join(map(percent, within)) if within else "undefined",
         _verdict(printed, within, notes.marks(match.differs)),
         notes.marks(match.open) or "nothing noted",
@@ -130,7 +135,7 @@ def _pairs(matches: Sequence[Match]) -> Iterator[tuple[Match, Match]]:
 def _change_row(base: Match, tuned: Match, notes: _Notes) -> tuple[str, ...]:
     printed = tuned.figure - base.figure
     ours, stderr, paired = change(base.cell, tuned.cell)
-    within = interval(ours, stderr, -1.0)
+    within = change_interval(ours, stderr)
     return (
         f"{base.run.label} to {tuned.run.label}",
         tuned.name,
@@ -159,7 +164,7 @@ def _outcome(matches: Sequence[Match]) -> str:
     judged = [
         (float(match.figure) / 100, within)
         for match in alike
-        if (within := interval(match.cell.value, match.cell.stderr, 0.0))
+        if (within := score_interval(match.cell))
     ]
     inside = sum(low <= printed <= high for printed, (low, high) in judged)
     text = f"With a counterpart in the paper: {plural(len(matches), 'figure')} of ours"
