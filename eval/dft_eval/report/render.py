@@ -17,13 +17,13 @@ from dft_eval.report.browser import browser_data
 from dft_eval.report.collect import Run, read_runs
 from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
-from dft_eval.report.paper.section import CHANGES_RULE, SCORES_RULE
+from dft_eval.report.paper.section import RULE as PAPER_RULE
 from dft_eval.report.view import View, build_view
 from dft_eval.results import atomic_write
 
 MARKDOWN_NAME = "report.md"
 HTML_NAME = "report.html"
-RULES = {"rule": RULE, "scores_rule": SCORES_RULE, "changes_rule": CHANGES_RULE}
+RULES = {"rule": RULE, "paper_rule": PAPER_RULE}
 SIGNS = {"higher": "▲ ", "lower": "▼ ", "open": "≈ ", "weak": "~ ", "same": "= "}
 CURVES_PNG = "learning_curves.png"
 PROBABILITIES_PNG = "token_probabilities.png"

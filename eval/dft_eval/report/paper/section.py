@@ -13,7 +13,7 @@ from dft_eval.report.paper.tables import Place, load_paper
 from dft_eval.report.tables import Table
 from dft_eval.statistics import Z_95, wilson
 
-SCORES_RULE = (
+RULE = (
     "Difference: our score minus the paper's figure, in percentage points, ± the standard error of "
     "ours. Interval: 95 % (Wilson), of our items alone. The paper prints no errors, "
     "though its figures have them, and no interval here covers another training seed: a figure "
@@ -21,35 +21,25 @@ SCORES_RULE = (
     "is known to differ from the paper's way, no verdict is given, and the note says what; our own "
     "way stands under 'How the scores were made'. How a model was trained is not in results.json "
     "and was not checked. MultiPL-E's average weighs languages alike. Versions and translations of "
-    "one problem count as one draw."
-)
-CHANGES_RULE = (
-    "From the base model's score to the tuned one's, in percentage points ± standard error: the "
-    "mean of the paired differences, or where the items do not tell, the difference of the two "
-    "scores, marked 'unpaired'."
+    "one problem count as one draw. A row 'base to X' is the change from the base model's score: "
+    "the mean of the paired differences, or where the items do not tell, the difference of the "
+    "two scores, marked 'unpaired'; its interval is a normal approximation."
 )
 NOTHING = "No evaluation here has a counterpart in the paper's tables."
-_SCORES_HEAD = (
+_HEAD = (
     *("run", "evaluation", "table", "paper", "ours", "difference (points)"),
-    *("our 95 % interval", "paper's figure within it", "open in the paper"),
-)
-_CHANGES_HEAD = (
-    *("change", "evaluation", "table", "paper (points)", "ours (points)"),
-    *("our 95 % interval (points)", "paper's change within it", "open in the paper"),
+    *("our 95 % interval", "paper's figure within it", "notes"),
 )
 
 
 @dataclass(frozen=True)
 class AgainstPaper:
-    """The section. ``unmatched`` holds names and, after them, the reason that they share."""
+    """The section: every figure of ours in one table, and the notes that it refers to."""
 
     source: str
     outcome: str
-    rows: Table | None
-    scores: Table | None
-    changes: Table | None
+    table: Table
     notes: tuple[str, ...]
-    unmatched: tuple[tuple[str, str], ...]
 
 
 class _Notes:
@@ -83,11 +73,8 @@ def against_paper(runs: Sequence[Run]) -> AgainstPaper:
     return AgainstPaper(
         source=paper.source,
         outcome=_outcome(matches),
-        rows=_rows_table(matches),
-        scores=Table(_SCORES_HEAD, tuple(scores)) if scores else None,
-        changes=Table(_CHANGES_HEAD, tuple(changes)) if changes else None,
-        notes=notes.lines(),
-        unmatched=tuple(_unmatched_lines(unmatched)),
+        table=Table(_HEAD, (*scores, *changes, *_unmatched_rows(unmatched))),
+        notes=(*_rows_taken(matches), *notes.lines()),
     )
 
 
@@ -142,6 +129,7 @@ def _change_row(base: Match, tuned: Match, notes: _Notes) -> tuple[str, ...]:
         str(tuned.place.table.number),
         signed(printed),
         points(ours, stderr) + ("" if paired else " (unpaired)"),
+        points(ours - float(printed) / 100),
         " to ".join(map(points, within)) if within else "undefined",
         _verdict(float(printed) / 100, within, notes.marks((*base.differs, *tuned.differs))),
         notes.marks((*base.open, *tuned.open)) or "nothing noted",
@@ -176,29 +164,23 @@ def _outcome(matches: Sequence[Match]) -> str:
     )
 
 
-def _rows_table(matches: Sequence[Match]) -> Table | None:
-    """Which rows of the paper were taken, and what they are."""
-    rows = dict.fromkeys(_row_taken(match.run, match.place) for match in matches)
-    head = (
-        *("run", "base model given", "row of the paper", "table"),
-        *("checkpoint, as taken here", "training in the paper"),
-    )
-    return Table(head, tuple(rows)) if rows else None
+def _rows_taken(matches: Sequence[Match]) -> tuple[str, ...]:
+    """Which row of the paper each run was set against, and what that row is."""
+    return tuple(dict.fromkeys(_row_taken(match.run, match.place) for match in matches))
 
 
-def _row_taken(run: Run, place: Place) -> tuple[str, ...]:
+def _row_taken(run: Run, place: Place) -> str:
     model, table, label = place.model, place.table, place.row.label
+    training = "none" if label == "base" else table.training
     return (
-        run.label,
-        run.results.base_model or "",
-        f"{model.name}, {'base' if label == 'base' else label.upper()}",
-        f"Table {table.number}, {table.title}",
-        f"{model.checkpoint} ({model.known})",
-        "none" if label == "base" else table.training,
+        f"{run.label} (base model {run.results.base_model}): "
+        f"{model.name}, {'base' if label == 'base' else label.upper()}, of Table {table.number}, "
+        f"{table.title}. Taken for {model.checkpoint} ({model.known}). "
+        f"Training in the paper: {training}."
     )
 
 
-def _unmatched_lines(unmatched: Sequence[Unmatched]) -> Iterator[tuple[str, str]]:
+def _unmatched_rows(unmatched: Sequence[Unmatched]) -> Iterator[tuple[str, ...]]:
     """Evaluations of one run that share a reason together, and runs that share those."""
     names: dict[tuple[str, str], list[str]] = {}
     for each in unmatched:
@@ -207,4 +189,4 @@ def _unmatched_lines(unmatched: Sequence[Unmatched]) -> Iterator[tuple[str, str]
     for (label, reason), found in names.items():
         labels.setdefault((", ".join(found), reason), []).append(label)
     for (together, reason), runs in labels.items():
-        yield f"{', '.join(runs)}: {together}", reason
+        yield ", ".join(runs), together, *[""] * 5, "no counterpart", f"{reason}."
