@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the programs of MultiPL-E need: Debian packages (as root) and, into .toolchains/,
-# TypeScript. Safe to run again: installs only what is missing, and does nothing when nothing is.
+# Installs what the programs of MultiPL-E and the report's browser test need: Debian packages (as
+# root) and, into .toolchains/, TypeScript. Safe to run again: installs only what is missing, and does nothing when nothing is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,6 +21,7 @@ present '/usr/lib/mono/4.*/System.Core.dll' || packages+=(libmono-system-core4.0
 present '/usr/lib/mono/4.*/System.Numerics.dll' || packages+=(libmono-system-numerics4.0-cil)
 found bc || packages+=(bc)
 found node || packages+=(nodejs)
+found chromium || packages+=(chromium)
 command -v npm >/dev/null || packages+=(npm)
 
 if [ ${#packages[@]} -gt 0 ]; then

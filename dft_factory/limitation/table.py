@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-from dft_eval.report.comparison import Z_95, compare
+from dft_eval.report.comparison import compare
 from dft_eval.report.formats import p_value, points
 from dft_eval.report.formats import percent as percent_of
-from dft_eval.results import mean_and_stderr
+from dft_eval.statistics import mean_and_stderr, mean_interval
 
 RULE = (
     "A score is the share of right answers over the questions of all seeds. Its 95 % interval "
-    "(Wilson) and that of a difference (paired by question and seed, normal approximation) count "
-    "the questions as independent draws and take each seed's training as it came: how far "
-    "trainings differ is what the scores by seed show. p: McNemar, exact."
+    "(Wilson), p (exact sign-flip permutation test, paired by question and seed) and the interval "
+    "of a difference (of the same test) count a question as one draw, however many seeds ask it, "
+    "and take each seed's training as it came: how far trainings differ is what the scores by "
+    "seed show."
 )
 
 
 def percent(score: float | None) -> str:
     """As a reader sees it, or that there is none."""
     return "unscored" if score is None else percent_of(score)
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n, by Wilson (1927); it has a width at 0 and at 1 too."""
-    z2 = Z_95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 class Experiment:
@@ -80,19 +72,19 @@ class Experiment:
         found: list[tuple[str, ...]] = [(*head, "p", second)]
         for label in self.labels:
             scores = self.scores(label)
+            questions = {name: name.partition(" ")[2] for name in scores}
             known = [each for each in scores.values() if each is not None]
             mean, _ = mean_and_stderr(known)
             interval = ""
-            if mean is not None:
-                low, high = wilson(mean, len(known))
-                interval = f" ({percent(low)} to {percent(high)})"
+            asked = [questions[name] for name, each in scores.items() if each is not None]
+            if span := mean_interval(known, asked):
+                interval = f" ({' to '.join(map(percent, span))})"
             against, p = "", ""
             if label != reference:
-                effect = compare(self.scores(reference), scores).effect
+                effect = compare(self.scores(reference), scores, questions).effect
                 if effect is not None:
-                    against, p = points(effect.difference), p_value(effect.p)
-                if effect is not None and effect.interval is not None:
-                    against += f" ({' to '.join(map(points, effect.interval))})"
+                    between = " to ".join(map(points, effect.interval))
+                    against, p = f"{points(effect.difference)} ({between})", p_value(effect.p)
             others = [each for each in self.scores(label, second).values() if each is not None]
             found.append(
                 (

@@ -192,14 +192,19 @@ def finish(
     notes: Sequence[str],
     breakdown: dict[str, float | None] | None = None,
     judge: str | None = None,
+    cluster: str | None = None,
 ) -> BenchmarkResult:
-    """Write the items file and make the result whose score is the mean of the scored items."""
+    """Write the items file and make the result whose score is the mean of the scored items.
+
+    ``cluster`` says what the items' own ``cluster`` is.
+    """
     items_file = request.out / f"{benchmark.name}.{style}.items.jsonl"
     write_items(items_file, items)
     return BenchmarkResult(
         benchmark=benchmark.name,
         metric=metric,
         **summarise(items),
+        cluster=cluster,
         breakdown=breakdown or {},
         items=items_file.name,
         harness=harness,

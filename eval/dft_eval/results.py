@@ -8,36 +8,45 @@ which is never the same as wrong.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dft_eval.errors import UsageError
+from dft_eval.statistics import mean_and_stderr
 
 SCHEMA_VERSION = 1
 RESULTS_NAME = "results.json"
 
 
 class ItemScore(BaseModel):
-    """One item of a benchmark: its id, its score (0..1, or ``None`` for unscored) and why."""
+    """One item of a benchmark: its id, its score (0..1, or ``None`` for unscored) and why.
+
+    ``cluster`` names what the items of one problem share; ``None`` where an item is a problem of
+    its own. ``category`` is the part of the benchmark that it belongs to, ``pictures`` the files
+    that the model saw.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     id: str
     score: float | None = Field(default=None, ge=0.0, le=1.0)
     reason: str = ""
+    cluster: str | None = None
+    category: str | None = None
+    pictures: tuple[str, ...] = ()
 
 
 class BenchmarkResult(BaseModel):
     """One benchmark's score.
 
     Attributes:
-        stderr: standard error of the mean over scored items.
+        stderr: standard error of the mean over scored items, robust to clusters.
+        cluster: what items are clustered by; None where every item is its own.
         sandbox: what held the model's programs (``none``: ``--unsafe-no-sandbox``); None where
             no program runs.
     """
@@ -50,6 +59,10 @@ class BenchmarkResult(BaseModel):
     stderr: float | None = Field(ge=0.0)
     n_total: int = Field(ge=0)
     n_scored: int = Field(ge=0)
+    n_truncated: int | None = None
+    n_empty: int | None = None
+    mean_tokens: float | None = None
+    cluster: str | None = None
     breakdown: dict[str, float | None] = Field(default_factory=dict)
     items: str
     harness: str
@@ -74,26 +87,12 @@ class ResultFile(BaseModel):
     results: list[BenchmarkResult] = Field(default_factory=list)
 
 
-def mean_and_stderr(scores: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and its standard error, sample standard deviation / sqrt(n); ``None`` where undefined.
-
-    The standard error of a single score is undefined, hence ``None``.
-    """
-    n = len(scores)
-    if n == 0:
-        return None, None
-    mean = math.fsum(scores) / n
-    if n == 1:
-        return mean, None
-    variance = math.fsum((score - mean) ** 2 for score in scores) / (n - 1)
-    return mean, math.sqrt(variance / n)
-
-
 def summarise(items: Iterable[ItemScore]) -> dict[str, Any]:
     """``score``, ``stderr``, ``n_total`` and ``n_scored`` of a benchmark, from its items."""
     rows = list(items)
-    scored = [row.score for row in rows if row.score is not None]
-    score, stderr = mean_and_stderr(scored)
+    scored = [row for row in rows if row.score is not None]
+    clusters = [row.cluster or row.id for row in scored]
+    score, stderr = mean_and_stderr([row.score or 0.0 for row in scored], clusters)
     return {"score": score, "stderr": stderr, "n_total": len(rows), "n_scored": len(scored)}
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dft_eval.benchmark import JudgeChoice
 from dft_eval.generation.run import Completion, Prompt
-from dft_eval.results import mean_and_stderr
+from dft_eval.statistics import mean_and_stderr
 from dft_eval.vlm import judge_prompts, mathverse, mathvision, openai_scoring, wemath
 from dft_eval.vlm.equality import Equality
 from dft_eval.vlm.judge import OpenAIJudge

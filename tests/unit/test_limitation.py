@@ -13,7 +13,7 @@ from dft_factory.limitation.facts import facts
 from dft_factory.limitation.questions import questions, split, with_wrong_answers
 from dft_factory.limitation.records import Record, write_records
 from dft_factory.limitation.run import METHODS, Answers, once, read_answers
-from dft_factory.limitation.table import Experiment, render, wilson
+from dft_factory.limitation.table import Experiment, render
 
 
 def test_facts_are_of_all_kinds_about_towns_of_their_own() -> None:
@@ -81,14 +81,6 @@ def _row(score: float, contains: float = 1.0) -> dict[str, float | None]:
     return {"exact match": score, "contains": contains}
 
 
-def test_wilsons_interval() -> None:
-    """Against the interval of a published example: 81 of 263, Newcombe (1998), method 3."""
-    low, high = wilson(81 / 263, 263)
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
-    assert wilson(1.0, 96)[1] == 1.0
-    assert wilson(0.0, 96)[0] == pytest.approx(0.0, abs=1e-12)
-
-
 def test_the_table_compares_by_question_and_seed() -> None:
     found = Experiment("facts", "exact match", ("base", "sft", "dft"))
     for seed in (0, 1):
@@ -99,13 +91,16 @@ def test_the_table_compares_by_question_and_seed() -> None:
     found.note("a remark")
     head, base, sft, dft = found.rows()
     assert head[3] == "against sft (points)"
-    # 0 of 4 by Wilson: z² / (n + z²) = 3.84 / 7.84.
-    assert base[1:4] == ("0.0 % (0.0 % to 49.0 %)", "0.0 % / 0.0 %", "−100.0")
+    # Two questions, asked under two seeds: 0 of 2 by Wilson, z² / (n + z²) = 3.84 / 5.84.
+    assert base[1:3] == ("0.0 % (0.0 % to 65.8 %)", "0.0 % / 0.0 %")
+    # No two pairs can be told apart by the signs of their differences: p = 2 / 2².
+    assert base[3:5] == ("−100.0 (−100.0 to +100.0)", "p = 0.50")
     assert base[5] == "0.0 %"
-    assert sft[1:5] == ("100.0 % (51.0 % to 100.0 %)", "100.0 % / 100.0 %", "", "")
-    # Three of four lost: standard error (1/4 * 3/4 * 4/3 / 4) ** .5 = .25, times 1.96.
-    assert dft[1:4] == ("25.0 % (4.6 % to 69.9 %)", "50.0 % / 0.0 %", "−75.0 (−100.0 to −26.0)")
-    assert dft[4] == "p = 0.25"  # three lost, none won: 2 / 2**3
+    assert sft[1:5] == ("100.0 % (34.2 % to 100.0 %)", "100.0 % / 100.0 %", "", "")
+    # 1 of 2 for a, 0 of 2 for b: standard error sqrt(2 (.5² + .5²)) / 4 = .25, so .25 · .75 /
+    # (.25² · 3 / 4) = 4 effective items. Lost by question: 1 and 2, p = 2 / 2².
+    assert dft[1:3] == ("25.0 % (4.6 % to 69.9 %)", "50.0 % / 0.0 %")
+    assert dft[3:5] == ("−75.0 (−100.0 to +100.0)", "p = 0.50")
     text = render([found])
     assert text.count("\n| ") == 4
     assert "- a remark" in text

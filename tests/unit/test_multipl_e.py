@@ -315,6 +315,13 @@ def test_a_limit_holds_for_each_language(tmp_path: Path) -> None:
     answers |= {f"python/HumanEval_7{n}": GOOD["python"] for n in range(2)}
     result = score(tmp_path / "out", folder, Known(answers), limit=2)
     assert (result.n_total, result.score) == (4, 1.0)
+    rows = read_items(tmp_path / "out" / result.items)
+    assert {(row.category, row.cluster) for row in rows} == {
+        ("sh", "One_1_double0"),
+        ("sh", "One_1_double1"),
+        ("python", "HumanEval_70"),
+        ("python", "HumanEval_71"),
+    }
     assert {"partial: 4 of 1280", "--limit 2 problems a language"} <= set(result.notes)
 
 

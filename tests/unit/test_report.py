@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -19,11 +18,13 @@ from markdown_it import MarkdownIt
 from dft_eval.errors import UsageError
 from dft_eval.report import build_report
 from dft_eval.report.collect import read_runs
-from dft_eval.report.comparison import compare, sign_test, verdict
+from dft_eval.report.comparison import compare, verdict
 from dft_eval.report.examples import choose
-from dft_eval.report.figures import learning_curves, token_probabilities
+from dft_eval.report.figures import learning_curves, smoothed, token_probabilities
 from dft_eval.report.formats import markdown_fence, markdown_inline, points
-from dft_eval.results import ItemScore, mean_and_stderr, summarise, write_items
+from dft_eval.report.pairs import compare_runs
+from dft_eval.results import ItemScore, summarise, write_items
+from dft_eval.statistics import mean_and_stderr
 
 Scores = Mapping[str, float | None]
 
@@ -119,59 +120,64 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 GOLDEN = """\
 # Toys
 
+**sft against base: no difference can be told apart from chance on toy.**
+
 ## Scores
 
-Score ± one standard error; in brackets items scored / items given.
+Score, 95 % interval (Wilson, versions of one problem as one draw); in brackets items scored / \
+items.
 
 | run | toy, accuracy (chat) |
 | --- | --- |
-| base | 25.0 ± 25.0 % |
-| sft | 100.0 ± 0.0 % (3/4) |
-
-| run | model | SHA-256 of the weights | base model |
-| --- | --- | --- | --- |
-| base | models/base | abababababab | toy/base |
-| sft | m\\_2 | none (a served model has no files to sum) | toy/base |
-
-### How the scores were made
-
-| benchmark | runs | harness | judge | seed | decoding |
-| --- | --- | --- | --- | --- | --- |
-| toy (chat) | base, sft | toy 1.0 | none | 0 | {} |
+| base | 25.0 %, 4.6 to 69.9 % |
+| sft | 100.0 %, 43.9 to 100.0 % (3/4) |
 
 ## Paired comparisons
 
 Over the items that both runs have scored. Difference: mean of the paired differences ± its \
-standard error, in percentage points. Interval: 95 %, normal approximation of the paired \
-differences; rough for fewer than 30 items. p: exact two-sided McNemar test where all scores are \
-0 or 1, exact sign test for fewer than 30 graded items, else the normal approximation; the verdict \
-follows p at the 5 % level. Items count as independent, which translations of one problem are not.
+standard error, in percentage points; versions of one problem count as one draw. p: exact \
+sign-flip permutation test over problems, two-sided (for items right or wrong that is McNemar's \
+exact test). Interval: 95 %, of the same test. The verdict follows p after Holm's correction for \
+the number of comparisons in this report, at the 5 % level.
 
 ### sft against base
 
-- **toy (chat)**: no difference can be told apart from chance (p = 0.50, 3 items)
+- **toy (chat)**: no difference can be told apart from chance (p = 0.50, 3 items); differences \
+from −100.0 to +100.0 points are compatible with the data
 
-| benchmark | items in both | base | sft | difference (points) | 95 % interval (points) \
-| won / lost / tied | p |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-| toy (chat) | 3 | 33.3 % | 100.0 % | +66.7 ± 33.3 | +1.3 to +100.0 | 2 / 0 / 1 \
-| 0.50 (McNemar, exact) |
+| benchmark | items in both | base | sft | difference (points) | 95 % interval (points) | won / \
+lost / tied | p | p, corrected |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| toy (chat) | 3 | 33.3 % | 100.0 % | +66.7 ± 33.3 | −100.0 to +100.0 | 2 / 0 / 1 | 0.50 | 0.50 |
 
 toy (chat): left out 1 item in both but unscored in at least one.
 
+## Failures, length and settings
+
+| benchmark | run | cut at the token limit | empty | mean tokens |
+| --- | --- | --- | --- | --- |
+| toy (chat) | base | 0.0 % | 0.0 % | not recorded |
+
+### Failure reasons: toy (chat)
+
+| reason, items not fully right | base | sft |
+| --- | --- | --- |
+| no reason recorded | 3 | 0 |
+| unscored: no reason recorded | 0 | 1 |
+
 ## Learning curves
 
-No learning curves: no trainer\\_state.json in base (base), sft (sft).
+No learning curves: no trainer\\_state.json in base (base), sft (sft) or beside the model.
 
 ## Token probabilities
 
-No token probabilities: no token\\_probabilities.json in base (base), sft (sft).
+No token probabilities: no token\\_probabilities.json or probe.json in base (base), sft (sft).
 
 ## Completions side by side
 
 Items on which the runs' scores disagree come first, then others, taken in turn from each \
-benchmark; within a benchmark those with the most completions, in the order of a hash of their id. \
-Nobody picked them.
+benchmark; within a benchmark those with the most completions, in the order of a hash of their \
+id. Nobody picked them.
 
 No completions of sft for toy (chat): no such .completions.jsonl in sft.
 
@@ -194,23 +200,41 @@ five
 **sft**: score 1
 
 No completion kept.
+
+## Provenance
+
+| run | model | SHA-256 of the weights | base model |
+| --- | --- | --- | --- |
+| base | models/base | abababababab | toy/base |
+| sft | m\\_2 | none (a served model has no files to sum) | toy/base |
+
+### How the scores were made
+
+| benchmark | runs | harness | judge | seed | decoding |
+| --- | --- | --- | --- | --- | --- |
+| toy (chat) | base, sft | toy 1.0 | none | 0 | {} |
 """
 
 
 def test_markdown_golden(twins: list[Path]) -> None:
     """All numbers by hand.
 
-    base: mean 1/4; variance ((3/4)² + 3·(1/4)²)/3 = 1/4; stderr sqrt(1/4 / 4) = 25 %.
-    sft: three scored items, all 1; stderr 0. Paired over a, b, c: differences 0, 1, 1; mean 2/3;
-    variance ((2/3)² + 2·(1/3)²)/2 = 1/3; stderr sqrt(1/3 / 3) = 1/3; interval 2/3 ± 1.96/3 =
-    0.0133 to 1.32, which ends at 1. Won 2, lost 0: p = 2·(1/2)² = 1/2.
+    base: mean 1/4, Wilson's interval at n = 4. sft: three scored items, all 1: n / (n + z²) = 3 /
+    6.84 = 43.9 %. Paired over a, b, c: differences 0, 1, 1; mean 2/3; variance ((2/3)² +
+    2·(1/3)²)/2 = 1/3; stderr sqrt(1/3 / 3) = 1/3. Won 2, lost 0: p = 2·(1/2)² = 1/2; three signs
+    can reject no difference at the 5 % level (1/4 at the least), so the interval is everything.
     """
     write_completions(Path("base/toy.completions.jsonl"), {"b": "```\nfive\n```"})
     written = build_report(twins, Path("out"), title="Toys")
     assert written.markdown.read_text(encoding="utf-8") == GOLDEN
     assert written.pictures == ()
     page = Page(written.html.read_text(encoding="utf-8")).text
-    for text in ("100.0 ± 0.0 % (3/4)", "+66.7 ± 33.3", "2 / 0 / 1", "unscored in at least one"):
+    for text in (
+        "100.0 %, 43.9 to 100.0 % (3/4)",
+        "+66.7 ± 33.3",
+        "2 / 0 / 1",
+        "unscored in at least one",
+    ):
         assert text in page
 
 
@@ -236,18 +260,7 @@ def test_items_of_one_side_only_are_counted_and_left_out() -> None:
     assert (result.n_paired, result.only_first, result.only_second, result.unscored) == (1, 1, 2, 1)
     assert result.effect is not None
     assert (result.effect.difference, result.effect.stderr) == (-1.0, None)
-    assert result.effect.interval is None
-
-
-@given(st.integers(0, 9), st.integers(0, 9))
-def test_sign_test_counts_coin_tosses(won: int, lost: int) -> None:
-    """Against all 2^n outcomes: those at least as one-sided as the one seen."""
-    n = min(won + lost, 12)
-    won = min(won, n)
-    lost = n - won
-    seen = abs(won - lost)
-    sides = [abs(2 * sum(tosses) - n) for tosses in itertools.product((0, 1), repeat=n)]
-    assert sign_test(won, lost) == pytest.approx(sum(side >= seen for side in sides) / 2**n)
+    assert result.effect.interval == (-1.0, 1.0)
 
 
 def test_verdicts() -> None:
@@ -255,43 +268,26 @@ def test_verdicts() -> None:
     zeros = {str(n): 0.0 for n in range(8)}
     ones = dict.fromkeys(zeros, 1.0)
     won = compare(zeros, ones)
-    assert (
-        verdict(won, "a", "b") == "b scores higher than a, by 100.0 points (p = 0.00781, 8 items)"
-    )
     lost = compare(ones, zeros)
     assert (
-        verdict(lost, "a", "b") == "a scores higher than b, by 100.0 points (p = 0.00781, 8 items)"
+        verdict(won, "a", "b", 2 / 2**8)
+        == "b scores higher than a, by 100.0 points (p = 0.00781, 8 items)"
     )
-    even = compare({**zeros, "7": 1.0}, {**ones, "5": 0.0, "6": 0.0, "7": 0.0})
-    assert "no difference can be told apart from chance (p = 0.22" in verdict(even, "a", "b")
     assert (
-        verdict(compare(ones, ones), "a", "b") == "the same score on every item compared (8 items)"
+        verdict(lost, "a", "b", 6 / 2**8)
+        == "a scores higher than b, by 100.0 points (p = 0.00781, corrected 0.0234, 8 items)"
     )
-    assert verdict(compare({}, ones), "a", "b") == "not compared: no item is scored in both"
-    # Seven small gains and one great loss: nobody won.
-    mixed = compare(
-        {**zeros, "7": 1.0, "8": 0.0}, {**dict.fromkeys(zeros, 0.1), "7": 0.0, "8": 0.1}
-    )
-    assert mixed.effect is not None
-    assert mixed.effect.method == "sign test, exact"
-    torn = compare(
-        {str(n): (1.0 if n == 20 else 0.0) for n in range(21)},
-        {str(n): (0.0 if n == 20 else 0.01) for n in range(21)},
-    )
-    assert verdict(torn, "a", "b").startswith("undecided")
-
-
-def test_many_graded_items_use_the_normal_approximation() -> None:
-    """32 differences, half 0 and half 1/2: mean 1/4, variance 32·(1/16)/31 = 2/31, stderr
-    sqrt(2/31/32) = 0.0449; z = 5.57; p = erfc(5.57/sqrt 2), about 2.6e-8."""
-    first = {str(n): 0.25 for n in range(32)}
-    effect = compare(first, {name: 0.25 + int(name) % 2 / 2 for name in first}).effect
-    assert effect is not None
-    stderr = math.sqrt(2 / 31 / 32)
-    assert effect.stderr == pytest.approx(stderr)
-    assert effect.interval == pytest.approx((0.25 - 1.959964 * stderr, 0.25 + 1.959964 * stderr))
-    assert effect.method == "normal"
-    assert effect.p == pytest.approx(2.6e-8, rel=0.05)
+    corrected = verdict(won, "a", "b", 0.0625)
+    assert corrected.startswith("a difference of +100.0 points that does not hold after the corr")
+    even = compare({**zeros, "7": 1.0}, {**ones, "5": 0.0, "6": 0.0, "7": 0.0})
+    assert "no difference can be told apart from chance (p = 0.22" in verdict(even, "a", "b", 0.22)
+    same = verdict(compare(ones, ones), "a", "b", 1.0)
+    assert same == "the same score on every item compared (8 items)"
+    assert verdict(compare({}, ones), "a", "b", 1.0) == "not compared: no item is scored in both"
+    versions = compare(zeros, ones, {name: str(int(name) // 2) for name in zeros})
+    assert versions.effect is not None
+    assert versions.effect.p == 2 / 2**4
+    assert "8 items of 4 problems" in verdict(versions, "a", "b", 0.125)
 
 
 def test_unscored_is_a_word_and_never_zero(tmp_path: Path) -> None:
@@ -315,13 +311,77 @@ def test_notes_and_doubts_become_footnotes(tmp_path: Path) -> None:
         breakdown={"easy": 0.5, "hard": None},
     )
     text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
-    assert "| a | 90.0 % (2/2) [1] [2] [3] |" in text
+    assert "| a | 90.0 % (2/2) [1] [2] |" in text
     assert "[1] toy: partial: 2 of 3040" in text
-    assert "[2] toy: no standard error is given" in text
-    assert "[3] toy: the score is not the mean of its items (50.0 %)" in text
+    assert "[2] toy: the score is not the mean of its items (50.0 %)" in text
     assert "| easy | 50.0 % |" in text
     assert "| hard | unscored |" in text
     assert "One run: nothing to compare." in text
+
+
+def test_a_whole_problem_is_the_unit_of_a_score_of_problems(tmp_path: Path) -> None:
+    """WeMath: the strict score is compared over its problems, and single questions besides.
+
+    Problem p has two questions, q one. base: p 0, q 1; sft: p 1, q 1. Single questions: mean 1/3;
+    residuals by problem 1 - 2/3 and -1/3; stderr sqrt(2 · 2/9) / 3 = 2/9.
+    """
+    runs = []
+    for label, problems in (("base", {"p": 0.0, "q": 1.0}), ("sft", {"p": 1.0, "q": 1.0})):
+        score, stderr = mean_and_stderr(list(problems.values()))
+        questions = {"1": 1.0, "2": problems["p"], "3": 1.0}
+        folder = write_run(
+            tmp_path / label,
+            label,
+            {"wemath": questions},
+            score=score,
+            stderr=stderr,
+            cluster="problem",
+        )
+        rows = [
+            ItemScore(id=name, score=score, cluster="p" if name < "3" else "q")
+            for name, score in questions.items()
+        ]
+        write_items(folder / "b0.items.jsonl", rows)
+        write_items(
+            folder / "b0.problems.jsonl",
+            [ItemScore(id=name, score=score) for name, score in problems.items()],
+        )
+        runs.append(folder)
+    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "| wemath (chat) | 2 | 50.0 % | 100.0 % | +50.0 ± 50.0 |" in text
+    assert (
+        "| wemath (chat), single questions | 3 (2 problems) | 66.7 % | 100.0 % | +33.3 ± 22.2 |"
+        in text
+    )
+    assert "not the mean of its items" not in text
+
+
+def test_versions_of_a_problem_without_their_problem_are_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", "a", {"mathverse": {"x": 1, "y": 0}})
+    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "mathverse: made before results.json named the problem of each item" in text
+
+
+def test_all_comparisons_of_a_report_are_corrected_together(tmp_path: Path) -> None:
+    """Two benchmarks, won 6 to 0 (p = 2/2⁶ = 0.03125) and 8 to 0 (p = 2/2⁸): by Holm the first
+    needs no correction as the last, the second is doubled. DFT against SFT stands first."""
+    names = {n: [str(i) for i in range(n)] for n in (6, 8)}
+    scores = {
+        label: {f"b{n}": dict.fromkeys(names[n], value) for n in names}
+        for label, value in (("dft", 1.0), ("base", 0.0), ("sft", 0.0))
+    }
+    runs = [write_run(tmp_path / label, label, each) for label, each in scores.items()]
+    first = compare_runs(read_runs(runs[::2]))[0]
+    assert (first.first, first.second) == ("sft", "dft")
+    assert [row.adjusted for row in first.comparisons] == [2 / 2**6, 2 * 2 / 2**8]
+    pairs = compare_runs(read_runs(runs))
+    assert [pair.title for pair in pairs] == [
+        "dft against sft",
+        "base against dft",
+        "sft against base",
+    ]
+    # Six comparisons: two of 2/2⁸, two of 2/2⁶, two ties of p = 1.
+    assert [row.adjusted for row in pairs[0].comparisons] == [4 * 2 / 2**6, 6 * 2 / 2**8]
 
 
 def test_another_system_prompt_is_said(tmp_path: Path) -> None:
@@ -386,7 +446,8 @@ def hostile(tmp_path: Path) -> list[Path]:
 def test_hostile_text_stays_text_in_html(hostile: list[Path], tmp_path: Path) -> None:
     html = build_report(hostile, tmp_path / "out", title=HOSTILE).html.read_text(encoding="utf-8")
     page = Page(html)
-    assert "script" not in page.tags
+    # Its own data and its own script, which the page's policy names by checksum.
+    assert page.tags.count("script") == 2
     assert not {name for name, _ in page.attributes if name.startswith("on")}
     assert page.tags.count("img") == 2
     for name, value in page.attributes:
@@ -446,8 +507,14 @@ def test_missing_pieces_are_named(twins: list[Path]) -> None:
     written = build_report(twins, Path("out"))
     page = Page(written.html.read_text(encoding="utf-8"))
     assert "img" not in page.tags
-    assert "No learning curves: no trainer_state.json in base (base), sft (sft)." in page.text
-    assert "No token probabilities: no token_probabilities.json in base (base)" in page.text
+    assert (
+        "No learning curves: no trainer_state.json in base (base), sft (sft) or beside the model."
+        in page.text
+    )
+    assert (
+        "No token probabilities: no token_probabilities.json or probe.json in base (base)"
+        in page.text
+    )
     assert "No completions of base for toy (chat)" in page.text
 
 
@@ -474,14 +541,110 @@ def test_curves_and_histogram(twins: list[Path]) -> None:
     assert "sft has no evaluation mean\\_token\\_prob in its log." in text
     assert "No learning curves of base: base/trainer\\_state.json logs neither nll nor" in text
     assert "| sft | toy | toys | 4 | 0.700 | 0.750 | 25.0 % | 50.0 % | 0.900 |" in text
-    assert "no token\\_probabilities.json in base (base)." in text
+    assert "no token\\_probabilities.json or probe.json in base (base)." in text
     page = Page(written.html.read_text(encoding="utf-8"))
     assert page.tags.count("img") == 2
+    assert "stock LLaMA-Factory" not in text
 
     # A later report without that data leaves no picture behind.
     Path("sft/token_probabilities.json").unlink()
     assert len(build_report(twins, Path("out")).pictures) == 1
     assert not Path("out/token_probabilities.png").exists()
+
+
+def test_curves_are_those_of_the_model_wherever_the_results_lie(tmp_path: Path) -> None:
+    """In the model's folder, or above a checkpoint or merged model in it."""
+    history = [{"step": 1, "nll": 2.0, "mean_token_prob": 0.25}]
+    write_trainer_state(tmp_path / "out" / "sft" / "trainer_state.json", history)
+    (tmp_path / "out" / "sft" / "merged").mkdir()
+    for label, model in (("sft", "sft"), ("merged", "sft/merged"), ("other", "elsewhere")):
+        write_run(tmp_path / "r" / label, label, {}, model=str(tmp_path / "out" / model))
+    runs = read_runs([tmp_path / "r" / label for label in ("sft", "merged", "other")])
+    path = tmp_path / "out" / "sft" / "trainer_state.json"
+    assert [run.curves and run.curves.path for run in runs] == [path, path, None]
+
+
+def test_what_probe_writes_is_read(twins: list[Path]) -> None:
+    """In a folder of its own or in a run's; each run takes its label, else its model."""
+    write_probabilities(Path("base"), label="base")
+    one = json.loads(Path("base/token_probabilities.json").read_text())
+    Path("base/token_probabilities.json").unlink()
+    models = [one, {**one, "label": "tuned", "model": "m_2", "mean": 0.75}]
+    Path("probe").mkdir()
+    Path("probe/probe.json").write_text(json.dumps({"schema_version": 1, "models": models}))
+    runs = read_runs([*twins, Path("probe")])
+    assert [run.probabilities and run.probabilities.mean for run in runs] == [0.7, 0.75]
+    Path("sft/probe.json").write_text(json.dumps({"models": models}))
+    runs = read_runs(twins)
+    assert [run.probabilities and run.probabilities.mean for run in runs] == [None, 0.75]
+    models = [{**one, "label": "nobody", "model": "nobody"}]
+    Path("probe/probe.json").write_text(json.dumps({"models": models}))
+    with pytest.raises(UsageError, match=r"holds 'nobody', the runs are 'base', 'sft'"):
+        read_runs([*twins, Path("probe")])
+
+
+def test_the_running_mean_by_hand() -> None:
+    values = [1.0, 4.0, math.nan, 2.0, 6.0]
+    assert smoothed(values, 3) == [2.5, 2.5, 3.0, 4.0, 4.0]
+    assert math.isnan(smoothed([math.nan], 3)[0])
+
+
+def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
+    """base: 1 of 2 cut (results.json), 150 tokens; sft: none, one empty (completions), 50."""
+    base = write_run(
+        tmp_path / "a", "base", {"toy": {"x": 1, "y": 0}}, n_truncated=1, n_empty=0, mean_tokens=150
+    )
+    sft = write_run(tmp_path / "b", "sft", {"toy": {"x": 1, "y": 0}})
+    rows = [
+        {"id": name, "prompt": "", "completion": text, "finish_reason": "stop", "n_tokens": 50}
+        for name, text in (("x", "one"), ("y", " "), ("stale", ""))
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (sft / "toy.completions.jsonl").write_text(lines)
+    text = build_report([base, sft], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "| toy (chat) | base | 50.0 % | 0.0 % | 150 |" in text
+    assert "| toy (chat) | sft | 0.0 % | 50.0 % | 50 |" in text
+    assert "50.0 % of base's completions are cut at the token limit, 0.0 % of sft's" in text
+    assert "0.0 % of base's completions are empty, 50.0 % of sft's" in text
+    assert "base writes 150 tokens an item, sft 50." in text
+
+
+def test_failures_and_settings_are_tables(tmp_path: Path) -> None:
+    first = write_run(
+        tmp_path / "a", "a", {"toy": {"x": 0, "y": 0, "z": None}}, reason="TypeError: 12",
+        decoding={"dtype": "bf16", "seed": 1},
+    )  # fmt: skip
+    second = write_run(
+        tmp_path / "b", "b", {"toy": {"x": 1, "y": 0}}, reason="12 is not 3",
+        decoding={"dtype": "fp32", "seed": 1},
+    )  # fmt: skip
+    text = build_report([first, second], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "| TypeError | 2 | 0 |" in text
+    assert "| \\# is not \\# | 0 | 1 |" in text
+    assert "| unscored: TypeError | 1 | 0 |" in text
+    assert '| toy (chat): dtype | "bf16" | "fp32" |' in text
+    assert "toy (chat): seed" not in text
+
+
+def test_the_report_opens_with_the_verdict(tmp_path: Path) -> None:
+    scores = {"base": 0.0, "sft": 0.0, "dft": 1.0}
+    runs = [
+        write_run(tmp_path / label, label, {"toy": {str(n): score for n in range(8)}})
+        for label, score in scores.items()
+    ]
+    html = build_report(runs, tmp_path / "out").html.read_text(encoding="utf-8")
+    text = " ".join(Page(html).text.split())
+    verdict = text.index("dft against sft: dft scores higher on toy (+100.0 points).")
+    assert verdict < text.index("sft against base: the same score on every item of toy.")
+    assert verdict < text.index("Mind:")
+    assert verdict < text.index("SHA-256 of the weights")
+
+
+def test_a_picture_outside_the_run_folder_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
+    write_items(run / "b0.items.jsonl", [ItemScore(id="x", score=1, pictures=("../p.png",))])
+    with pytest.raises(UsageError, match=r"picture '\.\./p\.png' of an item lies outside"):
+        build_report([run], tmp_path / "out")
 
 
 def test_the_same_runs_give_the_same_bytes(hostile: list[Path], tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from dft_eval.results import (
     BenchmarkResult,
     ItemScore,
     ResultFile,
-    mean_and_stderr,
     merge_results,
     read_items,
     read_results,
     summarise,
     write_items,
 )
+from dft_eval.statistics import mean_and_stderr
 
 
 def row(name: str = "humaneval", style: str = "chat", score: float = 0.5) -> BenchmarkResult:

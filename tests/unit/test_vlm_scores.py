@@ -15,6 +15,7 @@ from dft_eval.benchmark import Benchmark, JudgeChoice
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.run import Decoding
 from dft_eval.results import BenchmarkResult, read_items
+from dft_eval.statistics import mean_and_stderr
 from dft_eval.vlm.mathverse import MATHVERSE, options
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.tables import Row
@@ -120,6 +121,13 @@ def test_mathverse_by_rules(tmp_path: Path) -> None:
     result = run(MATHVERSE, tmp_path, mathverse_rows(), mathverse_answers(), judge=RULES)
     assert result.score == 0.5
     assert result.breakdown == MATHVERSE_BREAKDOWN
+    items = read_items(tmp_path / "out" / result.items)
+    assert result.cluster == "problem_index"
+    assert [item.cluster for item in items] == [str(n // 5) for n in range(20)]
+    assert {item.category for item in items} == set(MATHVERSE_BREAKDOWN)
+    assert result.stderr == pytest.approx(
+        mean_and_stderr([item.score or 0.0 for item in items], [n // 5 for n in range(20)])[1]
+    )
     assert "partial: 20 of 3940" in result.notes
 
 
@@ -181,6 +189,12 @@ def test_wemath(tmp_path: Path) -> None:
     assert "problems: 10 of 525" in result.notes
     by_problem = (tmp_path / "out" / "wemath.chat.problems.jsonl").read_text().splitlines()
     assert [json.loads(line)["score"] for line in by_problem] == [1, 0, 0, 0.5, 0, 1, 0, 0, 0.5, 0]
+    items = read_items(tmp_path / "out" / result.items)
+    assert [
+        sum(item.cluster == json.loads(line)["id"] for item in items) for line in by_problem
+    ] == [len(pattern) for pattern in PATTERNS]
+    assert items[0].category == "2steps_1"
+    assert (tmp_path / "out" / items[0].pictures[0]).is_file()
 
 
 def test_wemath_leaves_out_problems_with_missing_rows(tmp_path: Path) -> None:

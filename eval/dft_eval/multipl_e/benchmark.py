@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -37,7 +38,8 @@ from dft_eval.languages.programs import (
 )
 from dft_eval.multipl_e.data import from_hub, read_folder
 from dft_eval.progress import Progress
-from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr
+from dft_eval.results import BenchmarkResult, ItemScore
+from dft_eval.statistics import mean_and_stderr
 
 HARNESS_NAMES: Mapping[Harness, str] = {
     "official": "MultiPL-E, official recipes (nuprl/MultiPL-E)",
@@ -119,6 +121,10 @@ def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> Bench
             items += _one_language(code, problems, style, harness, benchmark, request, subject)
         else:
             items += [ItemScore(id=each.id, score=None, reason=reason) for each in problems]
+    items = [
+        item.model_copy(update={"cluster": problem_of(item.id), "category": item.id.split("/")[0]})
+        for item in items
+    ]
     return finish(
         benchmark,
         request,
@@ -131,7 +137,14 @@ def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> Bench
         else request.decoding.record(),
         notes=_notes(benchmark, request, whole, items, reasons),
         breakdown=breakdown(items),
+        cluster="HumanEval problem",
     )
+
+
+def problem_of(id: str) -> str:
+    """What the translations of one problem share: its HumanEval number, else the name."""
+    match = re.search(r"HumanEval_\d+", id)
+    return match[0] if match else id.partition("/")[2]
 
 
 def _one_language(

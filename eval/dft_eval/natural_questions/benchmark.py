@@ -23,7 +23,8 @@ from dft_eval.natural_questions.prompts import (
 )
 from dft_eval.natural_questions.rules import Verdict, judge
 from dft_eval.progress import Progress
-from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr
+from dft_eval.results import BenchmarkResult, ItemScore
+from dft_eval.statistics import mean_and_stderr
 
 LM_EVAL = "exact_match of lm-eval"
 CONTAINS = "contains"

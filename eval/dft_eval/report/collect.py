@@ -1,8 +1,8 @@
 """Read run folders. Everything is checked here, so that the rest of the report works on good data.
 
 A run folder holds ``results.json`` and the item files that it names. Optional are
-``<benchmark>.completions.jsonl``, ``trainer_state.json`` (in the folder or one immediate sub
-folder) and ``token_probabilities.json``.
+``<benchmark>.completions.jsonl``; ``trainer_state.json`` in the folder, one immediate sub folder,
+the model's folder or the one above it; ``token_probabilities.json`` or ``probe.json``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,10 +19,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dft_eval.errors import UsageError
 from dft_eval.report.formats import one_line
-from dft_eval.results import BenchmarkResult, ItemScore, ResultFile, read_items, read_results
+from dft_eval.results import (
+    RESULTS_NAME,
+    BenchmarkResult,
+    ItemScore,
+    ResultFile,
+    read_items,
+    read_results,
+)
 
 TRAINER_STATE = "trainer_state.json"
 TOKEN_PROBABILITIES = "token_probabilities.json"
+PROBE = "probe.json"
 CURVES = ("nll", "mean_token_prob")
 """Logged quantities that are drawn: nats a labelled token, and a probability."""
 
@@ -41,6 +49,7 @@ class Completion(BaseModel):
     prompt: str
     completion: str
     finish_reason: str | None = None
+    n_tokens: int | None = None
 
 
 class TokenProbabilities(BaseModel):
@@ -78,6 +87,21 @@ class TokenProbabilities(BaseModel):
         return self
 
 
+class Probe(BaseModel):
+    """``probe.json``, as ``dft-factory probe`` writes it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    models: tuple[TokenProbabilities, ...] = Field(min_length=1)
+
+    def of(self, results: ResultFile) -> TokenProbabilities | None:
+        """Those of a run: by its label, else by its model."""
+        for model in self.models:
+            if model.label == results.label:
+                return model
+        return next((model for model in self.models if model.model == results.model), None)
+
+
 class _TrainerState(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
@@ -103,10 +127,15 @@ class LearningCurves:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One benchmark of one run; ``completions`` is ``None`` where none were kept."""
+    """One benchmark of one run.
+
+    ``problems`` are the scores of whole problems where the benchmark's score is their mean and not
+    that of its items (WeMath). ``completions`` is ``None`` where none were kept.
+    """
 
     row: BenchmarkResult
     items: Mapping[str, ItemScore]
+    problems: Mapping[str, ItemScore] | None
     completions: Mapping[str, Completion] | None
 
     @property
@@ -168,6 +197,11 @@ def _read_items(folder: Path, row: BenchmarkResult) -> dict[str, ItemScore]:
         raise UsageError(f"{path} is not UTF-8 text: {error}") from error
 
 
+def _read_problems(folder: Path, row: BenchmarkResult) -> dict[str, ItemScore] | None:
+    path = folder / f"{row.items.removesuffix('.items.jsonl')}.problems.jsonl"
+    return _by_id(read_items(path), path) if path.is_file() else None
+
+
 def _read_completions(path: Path) -> dict[str, Completion] | None:
     if not path.is_file():
         return None
@@ -209,17 +243,25 @@ def _points(history: Sequence[Mapping[str, Any]], name: str, path: Path) -> Poin
     return Points(tuple(steps), tuple(values)) if steps else None
 
 
-def _read_curves(folder: Path) -> LearningCurves | None:
+def _trainer_state(folder: Path, model: str) -> Path | None:
+    """In the run folder or a folder in it, else in the model's folder or the one above that."""
     # The run folder itself may be called checkpoint-*; the checkpoints within it do not count.
     places = [path for path in folder.iterdir() if not path.name.startswith("checkpoint-")]
-    found = [path / TRAINER_STATE for path in (folder, *sorted(places))]
-    found = [path for path in found if path.is_file()]
-    if not found:
+    paths = [path / TRAINER_STATE for path in (folder, *sorted(places))]
+    paths = [path for path in paths if path.is_file()]
+    if len(paths) > 1:
+        names = ", ".join(str(path) for path in paths)
+        raise UsageError(f"{folder} holds {len(paths)} trainer states, keep one: {names}")
+    for place in (Path(model), folder / model):
+        if place.is_dir():
+            paths += [each / TRAINER_STATE for each in (place, place.resolve().parent)]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_curves(folder: Path, model: str) -> LearningCurves | None:
+    path = _trainer_state(folder, model)
+    if path is None:
         return None
-    if len(found) > 1:
-        names = ", ".join(str(path) for path in found)
-        raise UsageError(f"{folder} holds {len(found)} trainer states, keep one: {names}")
-    (path,) = found
     history = _parse(_TrainerState, _text(path), str(path)).log_history
     train = {name: _points(history, name, path) for name in CURVES}
     evaluation = {name: _points(history, f"eval_{name}", path) for name in CURVES}
@@ -228,6 +270,34 @@ def _read_curves(folder: Path) -> LearningCurves | None:
         train={name: points for name, points in train.items() if points},
         evaluation={name: points for name, points in evaluation.items() if points},
     )
+
+
+def _read_probabilities(folder: Path, results: ResultFile) -> TokenProbabilities | None:
+    path = folder / TOKEN_PROBABILITIES
+    if path.is_file():
+        return _parse(TokenProbabilities, _text(path), str(path))
+    path = folder / PROBE
+    if not path.is_file():
+        return None
+    probe = _parse(Probe, _text(path), str(path))
+    return probe.of(results) or (probe.models[0] if len(probe.models) == 1 else None)
+
+
+def _add_probe(folder: Path, runs: Sequence[Run]) -> list[Run]:
+    """``runs`` with the token probabilities of a folder that ``dft-factory probe`` wrote."""
+    path = folder / PROBE
+    probe = _parse(Probe, _text(path), str(path))
+    with_probe = [
+        run if run.probabilities else replace(run, probabilities=probe.of(run.results))
+        for run in runs
+    ]
+    if all(probe.of(run.results) is None for run in runs):
+        raise UsageError(
+            f"{path} holds {', '.join(repr(model.label) for model in probe.models)}, the runs are "
+            f"{', '.join(repr(run.label) for run in runs)}: run `dft-factory probe ... --model "
+            "LABEL=PATH` with the label of a run."
+        )
+    return with_probe
 
 
 def read_run(folder: Path) -> Run:
@@ -245,26 +315,24 @@ def read_run(folder: Path) -> Run:
         evaluation = Evaluation(
             row=row,
             items=_read_items(folder, row),
+            problems=_read_problems(folder, row),
             completions=_read_completions(_completions_path(folder, row, results.results)),
         )
         if evaluation.key in evaluations:
             name = " in style ".join(evaluation.key)
             raise UsageError(f"{folder / 'results.json'} holds {name} twice.")
         evaluations[evaluation.key] = evaluation
-    path = folder / TOKEN_PROBABILITIES
     return Run(
         folder=folder,
         results=results,
         evaluations=evaluations,
-        curves=_read_curves(folder),
-        probabilities=_parse(TokenProbabilities, _text(path), str(path))
-        if path.is_file()
-        else None,
+        curves=_read_curves(folder, results.model),
+        probabilities=_read_probabilities(folder, results),
     )
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
-    """Read run folders, in the order given.
+    """Read run folders, in the order given; a folder may also be one of ``dft-factory probe``.
 
     Raises:
         UsageError: no folder, two runs of one label, token-probability histograms of different
@@ -272,7 +340,14 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """
     if not folders:
         raise UsageError("No run folder given: `dft-factory report RUN_DIR... --out DIR`.")
-    runs = tuple(read_run(folder) for folder in folders)
+    probes = [
+        folder
+        for folder in folders
+        if (folder / PROBE).is_file() and not (folder / RESULTS_NAME).is_file()
+    ]
+    runs = [read_run(folder) for folder in folders if folder not in probes]
+    for folder in probes:
+        runs = _add_probe(folder, runs)
     seen: dict[str, Path] = {}
     for run in runs:
         if run.label in seen:
@@ -281,6 +356,11 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
                 "them another `label` in its results.json."
             )
         seen[run.label] = run.folder
+    if not runs:
+        raise UsageError(
+            f"{folders[0]} holds a probe and no results: name the run folders too, "
+            "`dft-factory report RUN_DIR... PROBE_DIR --out DIR`."
+        )
     drawn = [(run.folder, run.probabilities) for run in runs if run.probabilities]
     for folder, histogram in drawn[1:]:
         if not _same_edges(drawn[0][1].bin_edges, histogram.bin_edges):
@@ -288,7 +368,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
                 f"{drawn[0][0] / TOKEN_PROBABILITIES} and {folder / TOKEN_PROBABILITIES} have "
                 "different bin_edges and cannot share a histogram: probe both with the same bins."
             )
-    return runs
+    return tuple(runs)
 
 
 def _same_edges(first: Sequence[float], second: Sequence[float]) -> bool:

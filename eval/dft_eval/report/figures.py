@@ -34,12 +34,26 @@ _STYLE = {
     "legend.frameon": False,
     "figure.facecolor": "white",
 }
+_DARK = {
+    "axes.edgecolor": "#9aa5b1",
+    "axes.labelcolor": "#e6e9ee",
+    "text.color": "#e6e9ee",
+    "axes.facecolor": "#171b21",
+    "figure.facecolor": "#171b21",
+    "grid.color": "#2c333c",
+    "xtick.color": "#b5bec9",
+    "ytick.color": "#b5bec9",
+}
+_DARK_PALETTE = ("#56B4E9", "#FF9248", "#2BC49A", "#E29BC4", "#FFFFFF", "#E69F00", "#8FA9FF")
+SMOOTHING = 0.1
+"""Of the steps of a curve: the width of the running mean that is drawn over it."""
 _DPI = 160
 
 
-def _look(index: int) -> dict[str, Any]:
+def _look(index: int, *, dark: bool = False) -> dict[str, Any]:
+    palette = _DARK_PALETTE if dark else PALETTE
     return {
-        "color": PALETTE[index % len(PALETTE)],
+        "color": palette[index % len(palette)],
         "linestyle": LINES[index % len(LINES)],
         "marker": MARKERS[index % len(MARKERS)],
     }
@@ -62,6 +76,17 @@ def _finite(values: Sequence[float]) -> list[float]:
     return [value if math.isfinite(value) else math.nan for value in values]
 
 
+def smoothed(values: Sequence[float], width: int) -> list[float]:
+    """Centred running mean over ``width`` values, fewer at the ends; only finite ones count."""
+    half = width // 2
+    means = []
+    for index in range(len(values)):
+        near = values[max(0, index - half) : index + half + 1]
+        finite = [value for value in near if math.isfinite(value)]
+        means.append(math.fsum(finite) / len(finite) if finite else math.nan)
+    return means
+
+
 def _legend(figure: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
     """One legend below the whole figure."""
     from matplotlib.lines import Line2D
@@ -71,8 +96,10 @@ def _legend(figure: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(entries)))
 
 
-def learning_curves(runs: Sequence[Run]) -> bytes:
+def learning_curves(runs: Sequence[Run], *, dark: bool = False) -> bytes:
     """NLL and mean token probability against the step: training as lines, evaluation as markers.
+
+    A running mean is drawn over the raw training line; evaluation points are joined.
 
     ``runs`` are all runs of the report, so that a run keeps its colour; those without curves are
     left out.
@@ -81,33 +108,31 @@ def learning_curves(runs: Sequence[Run]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with style.context(["default", _STYLE]):
+    with style.context(["default", _STYLE, _DARK if dark else {}]):
         figure = Figure(figsize=(9.0, 3.9), layout="constrained")
         panels = figure.subplots(1, len(CURVES))
         drawn: list[tuple[str, dict[str, Any]]] = []
         for index, run in enumerate(runs):
             if run.curves is None or not (run.curves.train or run.curves.evaluation):
                 continue
-            look = {**_look(index), "linestyle": "-"}
+            look = {**_look(index, dark=dark), "linestyle": "-"}
             drawn.append((run.label, look))
             for panel, name in zip(panels, CURVES, strict=True):
                 if points := run.curves.train.get(name):
-                    panel.plot(
-                        points.steps,
-                        _finite(points.values),
-                        linewidth=1.3,
-                        alpha=0.85,
-                        color=look["color"],
-                        # A line needs two points to be seen.
-                        marker=look["marker"] if len(points.steps) == 1 else None,
-                    )
+                    # A line needs two points to be seen.
+                    lone = look["marker"] if len(points.steps) == 1 else None
+                    raw = {"color": look["color"], "marker": lone, "linewidth": 0.8, "alpha": 0.35}
+                    panel.plot(points.steps, _finite(points.values), **raw)
+                    width = max(3, round(SMOOTHING * len(points.steps)))
+                    mean = smoothed(points.values, width)
+                    panel.plot(points.steps, mean, color=look["color"], linewidth=1.7)
                 if points := run.curves.evaluation.get(name):
-                    marks = {**look, "linestyle": "none"}
+                    marks = {**look, "linestyle": ":", "linewidth": 1.1}
                     panel.plot(
                         points.steps,
                         _finite(points.values),
                         markersize=6.5,
-                        markeredgecolor="white",
+                        markeredgecolor="#171b21" if dark else "white",
                         markeredgewidth=0.8,
                         zorder=3,
                         **marks,
@@ -120,7 +145,7 @@ def learning_curves(runs: Sequence[Run]) -> bytes:
         return _png(figure)
 
 
-def token_probabilities(runs: Sequence[Run]) -> bytes:
+def token_probabilities(runs: Sequence[Run], *, dark: bool = False) -> bytes:
     """Share of tokens by the probability that the model gives them; logarithmic ordinate.
 
     ``runs`` are all runs of the report, so that a run keeps its colour; those without
@@ -132,12 +157,15 @@ def token_probabilities(runs: Sequence[Run]) -> bytes:
             if run.probabilities is None
             else (run.label, run.probabilities.counts, run.probabilities.bin_edges)
             for run in runs
-        ]
+        ],
+        dark=dark,
     )
 
 
 def probability_histogram(
     series: Sequence[tuple[str, Sequence[int], Sequence[float]] | None],
+    *,
+    dark: bool = False,
 ) -> bytes:
     """(label, tokens a bin, bin edges) of each model as shares; logarithmic ordinate.
 
@@ -147,7 +175,7 @@ def probability_histogram(
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    with style.context(["default", _STYLE]):
+    with style.context(["default", _STYLE, _DARK if dark else {}]):
         figure = Figure(figsize=(7.2, 4.0), layout="constrained")
         panel = figure.subplots()
         drawn: list[tuple[str, dict[str, Any]]] = []
@@ -156,7 +184,7 @@ def probability_histogram(
             if one is None:
                 continue
             label, counts, edges = one
-            look = {**_look(index), "marker": None}
+            look = {**_look(index, dark=dark), "marker": None}
             drawn.append((label, look))
             shares = [count / sum(counts) for count in counts]
             smallest = min([smallest, *(share for share in shares if share > 0)])

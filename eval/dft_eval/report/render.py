@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from dft_eval.report import figures
+from dft_eval.report.browser import browser_data
 from dft_eval.report.collect import Run, read_runs
 from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
-from dft_eval.report.paper.section import CHANGES_RULE, SCORES_RULE
+from dft_eval.report.paper.section import RULE as PAPER_RULE
 from dft_eval.report.view import View, build_view
 from dft_eval.results import atomic_write
 
 MARKDOWN_NAME = "report.md"
 HTML_NAME = "report.html"
-RULES = {"rule": RULE, "scores_rule": SCORES_RULE, "changes_rule": CHANGES_RULE}
+RULES = {"rule": RULE, "paper_rule": PAPER_RULE}
+SIGNS = {"higher": "▲ ", "lower": "▼ ", "open": "≈ ", "weak": "~ ", "same": "= "}
 CURVES_PNG = "learning_curves.png"
 PROBABILITIES_PNG = "token_probabilities.png"
 
@@ -65,19 +69,35 @@ def render_markdown(view: View) -> str:
     return text.rstrip("\n") + "\n"
 
 
-def render_html(view: View, pictures: Mapping[str, bytes]) -> str:
-    """The report as HTML, its pictures within it."""
-    inline = {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
-    template = environment_for(html=True).get_template("report.html.j2")
-    return template.render(view=view, pictures=inline, **RULES)
+def render_html(
+    view: View, pictures: Mapping[str, bytes], dark: Mapping[str, bytes], items: Mapping[str, Any]
+) -> str:
+    """The report as HTML, its pictures, light and ``dark``, and its ``items`` within it."""
+    environment = environment_for(html=True)
+    script = environment.get_template("report.js").render()
+    return environment.get_template("report.html.j2").render(
+        view=view,
+        pictures=_inline(pictures),
+        dark=_inline(dark),
+        items=items,
+        signs=SIGNS,
+        # Our own script and nothing else: the page's policy names its checksum.
+        script=Markup(script),
+        script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        **RULES,
+    )
 
 
-def _pictures(runs: Sequence[Run], view: View) -> dict[str, bytes]:
+def _inline(pictures: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
+
+
+def _pictures(runs: Sequence[Run], view: View, *, dark: bool = False) -> dict[str, bytes]:
     pictures: dict[str, bytes] = {}
     if view.curves is not None:
-        pictures[CURVES_PNG] = figures.learning_curves(runs)
+        pictures[CURVES_PNG] = figures.learning_curves(runs, dark=dark)
     if view.probabilities is not None:
-        pictures[PROBABILITIES_PNG] = figures.token_probabilities(runs)
+        pictures[PROBABILITIES_PNG] = figures.token_probabilities(runs, dark=dark)
     return pictures
 
 
@@ -106,7 +126,7 @@ def build_report(
     view = build_view(runs, title, paper=against_paper)
     pictures = _pictures(runs, view)
     markdown = render_markdown(view)
-    html = render_html(view, pictures)
+    html = render_html(view, pictures, _pictures(runs, view, dark=True), browser_data(runs))
     out.mkdir(parents=True, exist_ok=True)
     for name in (CURVES_PNG, PROBABILITIES_PNG):
         if name in pictures:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dft_eval.report.collect import Evaluation, Key, Run
 from dft_eval.report.formats import breakdown, percent
-from dft_eval.results import mean_and_stderr
+from dft_eval.results import ItemScore
+from dft_eval.statistics import mean_and_stderr, mean_interval
 
+VERSIONED = ("mathverse", "multipl-e", "wemath")
+"""Benchmarks with several items a problem."""
+_LIMITS = re.compile(r"^partial|UNSANDBOXED|not the published")
+WEMATH_PARTS = (
+    "IK, insufficient knowledge: a step and the whole are wrong. IG, inadequate generalization: "
+    "the steps are right, the whole is wrong. CM, complete mastery: all is right. RM, rote "
+    "memorization: the whole is right, a step is wrong; as a share of the wholes that are right. "
+    "Loose: one right step is enough for CM. The score is CM + IG / 2, strict."
+)
+"""Of WeMath's breakdown."""
 SHORT_SHA = 12
 """Characters of a checksum that are shown."""
 
@@ -50,18 +62,44 @@ def key_name(key: Key) -> str:
     return f"{key[0]} ({key[1]})"
 
 
+def unit_scores(evaluation: Evaluation) -> Mapping[str, ItemScore]:
+    """What the score is the mean of: whole problems where the benchmark has them, else items."""
+    return evaluation.problems or evaluation.items
+
+
+def score_interval(evaluation: Evaluation) -> tuple[float, float] | None:
+    """95 % interval of the score; None where it is not the mean of its items or problems."""
+    rows = [item for item in unit_scores(evaluation).values() if item.score is not None]
+    scores = [item.score or 0.0 for item in rows]
+    mean, _ = mean_and_stderr(scores)
+    score = evaluation.row.score
+    if mean is None or score is None or not math.isclose(mean, score, abs_tol=1e-6):
+        return None
+    return mean_interval(scores, [item.cluster or item.id for item in rows])
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{percent(interval[0]).removesuffix(' %')} to {percent(interval[1])}"
+
+
 def _own_notes(evaluation: Evaluation) -> list[str]:
     """What the report itself has to say of a score."""
     row, notes = evaluation.row, []
     scored = [item.score for item in evaluation.items.values() if item.score is not None]
-    if row.score is not None and row.stderr is None:
-        notes.append("no standard error is given: it is undefined for a single scored item")
+    if row.benchmark in VERSIONED and row.cluster is None:
+        notes.append(
+            "made before results.json named the problem of each item: versions of one problem "
+            "count as independent, so intervals are too narrow; `dft-factory eval` again corrects "
+            "that"
+        )
     if (len(evaluation.items), len(scored)) != (row.n_total, row.n_scored):
         notes.append(
             f"results.json counts {row.n_scored} of {row.n_total} items as scored, "
             f"its items file {len(scored)} of {len(evaluation.items)}"
         )
-    mean, _ = mean_and_stderr(scored)
+    mean, _ = mean_and_stderr(
+        [item.score for item in unit_scores(evaluation).values() if item.score is not None]
+    )
     if (
         mean is not None
         and row.score is not None
@@ -72,6 +110,20 @@ def _own_notes(evaluation: Evaluation) -> list[str]:
             "the paired comparison is one of item means"
         )
     return notes
+
+
+def doubts(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What limits the scores: partial sets, unscored items, and the report's own notes."""
+    labels: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        for key, evaluation in run.evaluations.items():
+            row = evaluation.row
+            own = [note for note in row.notes if _LIMITS.search(note)] + _own_notes(evaluation)
+            if row.n_scored != row.n_total:
+                own.append(f"{row.n_total - row.n_scored:,} of {row.n_total:,} items unscored")
+            for note in own:
+                labels.setdefault((key_name(key), note), []).append(run.label)
+    return tuple(f"{name}, {', '.join(by)}: {note}." for (name, note), by in labels.items())
 
 
 def summary(runs: Sequence[Run]) -> Summary:
@@ -87,7 +139,14 @@ def summary(runs: Sequence[Run]) -> Summary:
                 cells.append(Cell("not run"))
                 continue
             row = evaluation.row
-            text = "unscored" if row.score is None else percent(row.score, row.stderr)
+            interval = score_interval(evaluation)
+            text = (
+                "unscored"
+                if row.score is None
+                else percent(row.score, None if interval else row.stderr)
+            )
+            if interval:
+                text += f", {_span(interval)}"
             partial = any(note.lower().startswith("partial") for note in row.notes)
             if partial or row.n_scored != row.n_total:
                 text += f" ({row.n_scored}/{row.n_total})"
@@ -131,6 +190,12 @@ def methods(runs: Sequence[Run]) -> Table:
                 alike.setdefault(method, []).append(run.label)
         rows += [(key_name(key), ", ".join(labels), *how) for how, labels in alike.items()]
     return Table(("benchmark", "runs", "harness", "judge", "seed", "decoding"), tuple(rows))
+
+
+def breakdown_notes(parts: Sequence[tuple[str, Table]]) -> tuple[str, ...]:
+    """What the names of parts stand for, where they do not say it."""
+    names = {row[0] for _, table in parts for row in table.rows}
+    return (WEMATH_PARTS,) if "IK_strict" in names else ()
 
 
 def breakdowns(runs: Sequence[Run]) -> tuple[tuple[str, Table], ...]:

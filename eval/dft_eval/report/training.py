@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from dft_eval.report.collect import CURVES, TOKEN_PROBABILITIES, TRAINER_STATE, Points, Run
+from dft_eval.report.collect import CURVES, PROBE, TOKEN_PROBABILITIES, TRAINER_STATE, Points, Run
 from dft_eval.report.formats import number, percent, plural
 from dft_eval.report.tables import Table
 
@@ -19,7 +19,9 @@ def curves(runs: Sequence[Run]) -> tuple[Table | None, tuple[str, ...]]:
     missing = [run for run in runs if run.curves is None]
     notes = []
     if missing:
-        notes.append(f"No learning curves: no {TRAINER_STATE} in {_folders(missing)}.")
+        notes.append(
+            f"No learning curves: no {TRAINER_STATE} in {_folders(missing)} or beside the model."
+        )
     rows = []
     for run in runs:
         if run.curves is None:
@@ -30,7 +32,8 @@ def curves(runs: Sequence[Run]) -> tuple[Table | None, tuple[str, ...]]:
         if not found:
             notes.append(
                 f"No learning curves of {run.label}: {run.curves.path} logs neither "
-                f"{' nor '.join(CURVES)} (stock LLaMA-Factory training logs the loss alone)."
+                f"{' nor '.join(CURVES)}. A run of finetuning_type dft or sft logs both every "
+                "logging_steps steps; any other logs its loss alone."
             )
             continue
         lacking = [name for name, one in logged if one is None]
@@ -59,7 +62,9 @@ def probabilities(runs: Sequence[Run]) -> tuple[Table | None, tuple[str, ...]]:
     missing = [run for run in runs if run.probabilities is None]
     notes = []
     if missing:
-        notes.append(f"No token probabilities: no {TOKEN_PROBABILITIES} in {_folders(missing)}.")
+        notes.append(
+            f"No token probabilities: no {TOKEN_PROBABILITIES} or {PROBE} in {_folders(missing)}."
+        )
     rows = []
     for run in runs:
         if one := run.probabilities:

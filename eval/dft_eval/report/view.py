@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dft_eval.report import tables, training
+from dft_eval.report import overview, tables, training
 from dft_eval.report.collect import Run
-from dft_eval.report.comparison import LEVEL
 from dft_eval.report.examples import Example, examples
-from dft_eval.report.pairs import Pair, pair
+from dft_eval.report.overview import Chart
+from dft_eval.report.pairs import Pair, compare_runs
 from dft_eval.report.paper.section import AgainstPaper, against_paper
-from dft_eval.report.tables import SHORT_SHA, Summary, Table, benchmarks
+from dft_eval.report.tables import SHORT_SHA, Summary, Table
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,22 @@ class View:
 
     title: str
     labels: tuple[str, ...]
+    headline: tuple[str, ...]
     cautions: tuple[str, ...]
+    charts: tuple[Chart, ...]
+    forest: tuple[Chart, ...]
+    doubts: tuple[str, ...]
+    failures: tuple[tuple[str, Table], ...]
+    lengths: Table | None
+    length_warnings: tuple[str, ...]
+    settings: Table | None
     summary: Summary
     models: Table
     methods: Table
     breakdowns: tuple[tuple[str, Table], ...]
+    breakdown_notes: tuple[str, ...]
     pairs: tuple[Pair, ...]
+    pair_indices: str
     paper: AgainstPaper | None
     curves: Table | None
     curve_notes: tuple[str, ...]
@@ -36,7 +47,7 @@ class View:
     example_notes: tuple[str, ...]
 
 
-def _cautions(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[str, ...]:
+def _cautions(runs: Sequence[Run]) -> tuple[str, ...]:
     cautions = []
     for first, second in itertools.combinations(runs, 2):
         sha = first.results.model_sha256
@@ -48,35 +59,38 @@ def _cautions(runs: Sequence[Run], pairs: Sequence[Pair]) -> tuple[str, ...]:
     bases = dict.fromkeys(run.results.base_model for run in runs if run.results.base_model)
     if len(bases) > 1:
         cautions.append(f"The runs belong to different base models: {', '.join(map(str, bases))}.")
-    made = sum(len(pair.table.rows) for pair in pairs if pair.table)
-    if made > 1:
-        cautions.append(
-            f"{made} comparisons are made below, each at the 5 % level and not corrected for their "
-            f"number: about {LEVEL * made:.1f} would look real by chance alone."
-        )
     return tuple(cautions)
 
 
 def build_view(runs: Sequence[Run], title: str, *, paper: bool = False) -> View:
     """Everything that the report says of ``runs``, with ``paper`` also against its figures."""
-    keys = benchmarks(runs)
-    pairs = tuple(
-        pair(runs[earlier], runs[later], keys)
-        for later in range(len(runs))
-        for earlier in range(later)
-    )
     curves, curve_notes = training.curves(runs)
     probabilities, probability_notes = training.probabilities(runs)
     shown, example_notes = examples(runs)
+    pairs = compare_runs(runs)
+    lengths, length_warnings = overview.lengths(runs)
+    labels = [run.label for run in runs]
+    indices = [[labels.index(pair.first), labels.index(pair.second)] for pair in pairs]
+    parts = tables.breakdowns(runs)
     return View(
         title=title,
-        labels=tuple(run.label for run in runs),
-        cautions=_cautions(runs, pairs),
+        labels=tuple(labels),
+        headline=overview.headline(pairs, runs),
+        cautions=_cautions(runs),
+        charts=overview.score_charts(runs),
+        forest=overview.forest(pairs),
+        doubts=tables.doubts(runs),
+        failures=overview.failures(runs),
+        lengths=lengths,
+        length_warnings=length_warnings,
+        settings=overview.settings(runs),
         summary=tables.summary(runs),
         models=tables.models(runs),
         methods=tables.methods(runs),
-        breakdowns=tables.breakdowns(runs),
+        breakdowns=parts,
+        breakdown_notes=tables.breakdown_notes(parts),
         pairs=pairs,
+        pair_indices=json.dumps(indices or [[0, 0]]),
         paper=against_paper(runs) if paper else None,
         curves=curves,
         curve_notes=curve_notes,

@@ -106,8 +106,11 @@ def _result(
     request: Request,
     rows: Sequence[Row],
     items: Sequence[ItemScore],
+    notes: Sequence[str],
     **settings: Any,
 ) -> BenchmarkResult:
+    if any("problem_index" not in row.cells for row in rows):
+        notes = [*notes, "rows without problem_index: each counts as a problem of its own"]
     found = mean_by([version(row) for row in rows], items)
     return finish(
         benchmark,
@@ -116,6 +119,7 @@ def _result(
         metric="accuracy",
         style="chat",
         breakdown={key: found.get(key) for key in VERSIONS.values()},
+        notes=notes,
         **settings,
     )
 
@@ -133,8 +137,11 @@ TASK = Task(
     prompt=prompts.question,
     needs_judge=True,
     requests_an_item=2,
+    category=version,
     score=score,
     result=_result,
+    cluster=lambda row: str(row.cells.get("problem_index", row.id)),
+    cluster_name="problem_index",
 )
 MATHVERSE = declare(
     "mathverse",

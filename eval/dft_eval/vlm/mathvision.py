@@ -13,7 +13,8 @@ from dft_eval.benchmark import Benchmark, Request, finish
 from dft_eval.errors import UsageError
 from dft_eval.generation.run import Completion
 from dft_eval.progress import Progress
-from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr
+from dft_eval.results import BenchmarkResult, ItemScore
+from dft_eval.statistics import mean_and_stderr
 from dft_eval.vlm import openai_scoring, prompts, tables
 from dft_eval.vlm.rules import by_rules
 from dft_eval.vlm.run import Scoring, Task, declare
@@ -98,6 +99,7 @@ TASK = Task(
     prompt=prompts.question,
     needs_judge=True,
     requests_an_item=1,
+    category=lambda row: row.text("category"),
     score=score,
     result=_result,
 )

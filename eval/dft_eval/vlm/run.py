@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from dft_eval.benchmark import (
@@ -60,8 +61,11 @@ class Task:
         prompt: of one row.
         needs_judge: whether ``--judge`` must be named; ``rules`` otherwise.
         requests_an_item: that the judge is asked at most.
+        category: of one row, as in the breakdown.
         score: item scores, in the rows' order.
         result: from item scores and notes.
+        cluster: what rows of one problem share; None where every row is its own.
+        cluster_name: what that is.
     """
 
     tables: tuple[Published, ...]
@@ -70,8 +74,11 @@ class Task:
     prompt: Callable[[Row], Prompt]
     needs_judge: bool
     requests_an_item: int
+    category: Callable[[Row], str]
     score: Callable[[Sequence[Row], Sequence[Completion], Scoring], list[ItemScore]]
     result: Callable[..., BenchmarkResult]
+    cluster: Callable[[Row], str] | None = None
+    cluster_name: str | None = None
 
 
 def missing() -> list[Missing]:
@@ -162,7 +169,16 @@ def evaluate(
             backend=subject.vision(pixels),
             progress=progress,
         )
-    items = _score(task, table.rows, rows, judge, title)
+    items = [
+        item.model_copy(
+            update={
+                "cluster": task.cluster(row) if task.cluster else None,
+                "category": task.category(row),
+                "pictures": tuple(f"pictures/{Path(each).name}" for each in row.pictures),
+            }
+        )
+        for row, item in zip(table.rows, _score(task, table.rows, rows, judge, title), strict=True)
+    ]
     notes = [
         *size_notes(len(items), table.available, benchmark.published),
         table.source,
@@ -181,6 +197,7 @@ def evaluate(
         decoding=_record(request, pixels),
         notes=notes,
         judge=judged,
+        cluster=task.cluster_name,
     )
 
 

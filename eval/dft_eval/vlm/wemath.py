@@ -22,7 +22,8 @@ from typing import Any
 from dft_eval.benchmark import Benchmark, Request, finish
 from dft_eval.errors import UsageError
 from dft_eval.generation.run import Completion
-from dft_eval.results import BenchmarkResult, ItemScore, mean_and_stderr, write_items
+from dft_eval.results import BenchmarkResult, ItemScore, write_items
+from dft_eval.statistics import mean_and_stderr
 from dft_eval.vlm import openai_scoring, prompts, tables
 from dft_eval.vlm.rules import by_rules
 from dft_eval.vlm.run import Scoring, Task, declare
@@ -71,6 +72,11 @@ def score(
     ]
 
 
+def problem_id(id: str, key: str) -> str:
+    """Of a problem, from a row's ``ID`` and ``key``: two problems may share an ID."""
+    return f"{key.split('_')[0]} {id}"
+
+
 def problems(rows: Sequence[Row], items: Sequence[ItemScore]) -> tuple[list[Problem], int]:
     """The problems of which every row is there and scored, and the number of the others.
 
@@ -94,7 +100,9 @@ def problems(rows: Sequence[Row], items: Sequence[ItemScore]) -> tuple[list[Prob
         found = [answers.get(key) for key in PARTS[steps]]
         if None not in found:
             whole.append(
-                Problem(f"{steps}steps {id}", tuple(map(bool, found[:-1])), bool(found[-1]))
+                Problem(
+                    problem_id(id, PARTS[steps][0]), tuple(map(bool, found[:-1])), bool(found[-1])
+                )
             )
     return whole, len(parts) - len(whole)
 
@@ -192,8 +200,11 @@ TASK = Task(
     prompt=prompts.multiple_choice,
     needs_judge=False,
     requests_an_item=1,
+    category=lambda row: row.text("key"),
     score=score,
     result=_result,
+    cluster=lambda row: problem_id(row.text("ID"), row.text("key")),
+    cluster_name="problem",
 )
 WEMATH = declare(
     "wemath", "WeMath testmini: 525 problems with their steps, 1,740 items (arXiv 2407.01284)", TASK

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dft_eval.report.collect import Evaluation
 from dft_eval.report.paper.tables import Column
-from dft_eval.results import mean_and_stderr
+from dft_eval.report.tables import unit_scores
+from dft_eval.results import ItemScore
+from dft_eval.statistics import mean_and_stderr
 
-Group = Mapping[str, float]
-"""Scores by item id."""
+Group = Mapping[str, tuple[str, float]]
+"""Problem and score by item id."""
 
 _PROBLEM = re.compile(r"HumanEval[_/](\d+)")
-"""In the ids of MultiPL-E: the problem's number, whatever the language."""
+"""In the ids of MultiPL-E, for results that do not name the problem of each item."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,14 @@ class Cell:
     parts: tuple[Cell, ...] = ()
 
 
-def problem(id: str) -> str:
-    """What translations of one problem share; the id itself where it is no translation."""
-    match = _PROBLEM.search(id)
-    return match[1] if match else id
+def group(items: Iterable[ItemScore]) -> Group:
+    """The scored items; those without a problem's name are a problem each."""
+
+    def problem(item: ItemScore) -> str:
+        match = _PROBLEM.search(item.id)
+        return item.cluster or (match[1] if match else item.id)
+
+    return {item.id: (problem(item), item.score) for item in items if item.score is not None}
 
 
 def mean_of_groups(groups: Sequence[Group]) -> tuple[float | None, float | None]:
@@ -53,14 +59,14 @@ def mean_of_groups(groups: Sequence[Group]) -> tuple[float | None, float | None]
     P / (P - 1) Σ D² over the P problems. For one group of different problems that is the
     variance of the mean.
     """
-    means = [mean_and_stderr(list(group.values()))[0] for group in groups]
+    means = [mean_and_stderr([score for _, score in group.values()])[0] for group in groups]
     known = [mean for mean in means if mean is not None]
     if not known or len(known) < len(means):
         return None, None
     moved: defaultdict[str, float] = defaultdict(float)
     for group, mean in zip(groups, known, strict=True):
-        for id, score in group.items():
-            moved[problem(id)] += (score - mean) / (len(group) * len(groups))
+        for problem, score in group.values():
+            moved[problem] += (score - mean) / (len(group) * len(groups))
     count = len(moved)
     value = math.fsum(known) / len(known)
     if count < 2:
@@ -111,7 +117,7 @@ def change(first: Cell, second: Cell) -> tuple[float, float | None, bool]:
         return difference, stderr, all(paired for _, _, paired in each)
     if first.groups and second.groups:
         pairs = [
-            {id: b[id] - a[id] for id in a if id in b}
+            {id: (a[id][0], b[id][1] - a[id][1]) for id in a if id in b}
             for a, b in zip(first.groups, second.groups, strict=True)
         ]
         mean, stderr = mean_of_groups(pairs)
@@ -135,25 +141,23 @@ def _score(evaluation: Evaluation) -> Cell | str:
     row = evaluation.row
     if row.score is None:
         return "unscored"
-    scored = {id: item.score for id, item in evaluation.items.items() if item.score is not None}
-    mean, _ = mean_and_stderr(list(scored.values()))
+    scored = group(unit_scores(evaluation).values())
+    mean, _ = mean_and_stderr([score for _, score in scored.values()])
     own = mean is not None and math.isclose(mean, row.score, abs_tol=1e-6)
     return Cell(row.score, row.stderr, (scored,) if own else (), row.n_total, row.n_scored)
 
 
 def _of_groups(evaluation: Evaluation, column: Column, value: float) -> Cell:
     items = [
-        {id: item.score for id, item in evaluation.items.items() if id.startswith(prefix)}
+        [item for id, item in evaluation.items.items() if id.startswith(prefix)]
         for prefix in column.prefixes
     ]
-    groups = tuple(
-        {id: score for id, score in group.items() if score is not None} for group in items
-    )
+    groups = tuple(map(group, items))
     mean, stderr = mean_of_groups(groups)
     if mean is None or not math.isclose(mean, value, abs_tol=1e-6):
         groups, stderr = (), None
     n_total = sum(map(len, items))
-    n_scored = sum(score is not None for group in items for score in group.values())
+    n_scored = sum(item.score is not None for group in items for item in group)
     return Cell(value, stderr, groups, n_total, n_scored)
 
 

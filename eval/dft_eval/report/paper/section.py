@@ -6,51 +6,40 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dft_eval.report.collect import Run
-from dft_eval.report.comparison import Z_95
 from dft_eval.report.formats import percent, plural, points, signed
-from dft_eval.report.paper.cells import change
+from dft_eval.report.paper.cells import Cell, change
 from dft_eval.report.paper.match import Match, Unmatched, match_run
 from dft_eval.report.paper.tables import Place, load_paper
 from dft_eval.report.tables import Table
+from dft_eval.statistics import Z_95, wilson
 
-SCORES_RULE = (
+RULE = (
     "Difference: our score minus the paper's figure, in percentage points, ± the standard error of "
-    "ours. Interval: 95 %, normal approximation, of our items alone. The paper prints no errors, "
+    "ours. Interval: 95 % (Wilson), of our items alone. The paper prints no errors, "
     "though its figures have them, and no interval here covers another training seed: a figure "
     "outside is no proof of a failed reproduction, one inside none of a success. Where something "
     "is known to differ from the paper's way, no verdict is given, and the note says what; our own "
     "way stands under 'How the scores were made'. How a model was trained is not in results.json "
-    "and was not checked. MultiPL-E's average weighs languages alike, and its standard error takes "
-    "the translations of a problem for one draw; MathVerse's five versions of a problem count as "
-    "five."
-)
-CHANGES_RULE = (
-    "From the base model's score to the tuned one's, in percentage points ± standard error: the "
-    "mean of the paired differences, or where the items do not tell, the difference of the two "
-    "scores, marked 'unpaired'."
+    "and was not checked. MultiPL-E's average weighs languages alike. Versions and translations of "
+    "one problem count as one draw. A row 'base to X' is the change from the base model's score: "
+    "the mean of the paired differences, or where the items do not tell, the difference of the "
+    "two scores, marked 'unpaired'; its interval is a normal approximation."
 )
 NOTHING = "No evaluation here has a counterpart in the paper's tables."
-_SCORES_HEAD = (
+_HEAD = (
     *("run", "evaluation", "table", "paper", "ours", "difference (points)"),
-    *("our 95 % interval", "paper's figure within it", "open in the paper"),
-)
-_CHANGES_HEAD = (
-    *("change", "evaluation", "table", "paper (points)", "ours (points)"),
-    *("our 95 % interval (points)", "paper's change within it", "open in the paper"),
+    *("our 95 % interval", "paper's figure within it", "notes"),
 )
 
 
 @dataclass(frozen=True)
 class AgainstPaper:
-    """The section. ``unmatched`` holds names and, after them, the reason that they share."""
+    """The section: every figure of ours in one table, and the notes that it refers to."""
 
     source: str
     outcome: str
-    rows: Table | None
-    scores: Table | None
-    changes: Table | None
+    table: Table
     notes: tuple[str, ...]
-    unmatched: tuple[tuple[str, str], ...]
 
 
 class _Notes:
@@ -84,33 +73,36 @@ def against_paper(runs: Sequence[Run]) -> AgainstPaper:
     return AgainstPaper(
         source=paper.source,
         outcome=_outcome(matches),
-        rows=_rows_table(matches),
-        scores=Table(_SCORES_HEAD, tuple(scores)) if scores else None,
-        changes=Table(_CHANGES_HEAD, tuple(changes)) if changes else None,
-        notes=notes.lines(),
-        unmatched=tuple(_unmatched_lines(unmatched)),
+        table=Table(_HEAD, (*scores, *changes, *_unmatched_rows(unmatched))),
+        notes=(*_rows_taken(matches), *notes.lines()),
     )
 
 
-def interval(
-    value: float, stderr: float | None, least: float, most: float = 1.0
-) -> tuple[float, float] | None:
-    """95 %, normal approximation, within ``least`` and ``most``; None without a spread."""
+def score_interval(cell: Cell) -> tuple[float, float] | None:
+    """95 % by Wilson, at the number of independent items that gives the standard error."""
+    if cell.stderr is None:
+        return None
+    spread = cell.value * (1 - cell.value)
+    return wilson(cell.value, spread / cell.stderr**2 if cell.stderr else cell.n_scored)
+
+
+def change_interval(value: float, stderr: float | None) -> tuple[float, float] | None:
+    """95 %, normal approximation, within -1 and 1; None without a spread."""
     if not stderr:
         return None
-    return max(least, value - Z_95 * stderr), min(most, value + Z_95 * stderr)
+    return max(-1.0, value - Z_95 * stderr), min(1.0, value + Z_95 * stderr)
 
 
 def _score_row(match: Match, notes: _Notes) -> tuple[str, ...]:
     cell, printed = match.cell, float(match.figure) / 100
-    within = interval(cell.value, cell.stderr, 0.0)
+    within = score_interval(cell)
     return (
         match.run.label,
         match.name,
         str(match.place.table.number),
         f"{match.figure} %",
-        percent(cell.value, cell.stderr),
-        points(cell.value - printed, cell.stderr),
+        percent(cell.value, cell.stderr or None),
+        points(cell.value - printed, cell.stderr or None),
         " to ".join(map(percent, within)) if within else "undefined",
         _verdict(printed, within, notes.marks(match.differs)),
         notes.marks(match.open) or "nothing noted",
@@ -130,13 +122,14 @@ def _pairs(matches: Sequence[Match]) -> Iterator[tuple[Match, Match]]:
 def _change_row(base: Match, tuned: Match, notes: _Notes) -> tuple[str, ...]:
     printed = tuned.figure - base.figure
     ours, stderr, paired = change(base.cell, tuned.cell)
-    within = interval(ours, stderr, -1.0)
+    within = change_interval(ours, stderr)
     return (
         f"{base.run.label} to {tuned.run.label}",
         tuned.name,
         str(tuned.place.table.number),
         signed(printed),
         points(ours, stderr) + ("" if paired else " (unpaired)"),
+        points(ours - float(printed) / 100),
         " to ".join(map(points, within)) if within else "undefined",
         _verdict(float(printed) / 100, within, notes.marks((*base.differs, *tuned.differs))),
         notes.marks((*base.open, *tuned.open)) or "nothing noted",
@@ -159,7 +152,7 @@ def _outcome(matches: Sequence[Match]) -> str:
     judged = [
         (float(match.figure) / 100, within)
         for match in alike
-        if (within := interval(match.cell.value, match.cell.stderr, 0.0))
+        if (within := score_interval(match.cell))
     ]
     inside = sum(low <= printed <= high for printed, (low, high) in judged)
     text = f"With a counterpart in the paper: {plural(len(matches), 'figure')} of ours"
@@ -171,29 +164,23 @@ def _outcome(matches: Sequence[Match]) -> str:
     )
 
 
-def _rows_table(matches: Sequence[Match]) -> Table | None:
-    """Which rows of the paper were taken, and what they are."""
-    rows = dict.fromkeys(_row_taken(match.run, match.place) for match in matches)
-    head = (
-        *("run", "base model given", "row of the paper", "table"),
-        *("checkpoint, as taken here", "training in the paper"),
-    )
-    return Table(head, tuple(rows)) if rows else None
+def _rows_taken(matches: Sequence[Match]) -> tuple[str, ...]:
+    """Which row of the paper each run was set against, and what that row is."""
+    return tuple(dict.fromkeys(_row_taken(match.run, match.place) for match in matches))
 
 
-def _row_taken(run: Run, place: Place) -> tuple[str, ...]:
+def _row_taken(run: Run, place: Place) -> str:
     model, table, label = place.model, place.table, place.row.label
+    training = "none" if label == "base" else table.training
     return (
-        run.label,
-        run.results.base_model or "",
-        f"{model.name}, {'base' if label == 'base' else label.upper()}",
-        f"Table {table.number}, {table.title}",
-        f"{model.checkpoint} ({model.known})",
-        "none" if label == "base" else table.training,
+        f"{run.label} (base model {run.results.base_model}): "
+        f"{model.name}, {'base' if label == 'base' else label.upper()}, of Table {table.number}, "
+        f"{table.title}. Taken for {model.checkpoint} ({model.known}). "
+        f"Training in the paper: {training}."
     )
 
 
-def _unmatched_lines(unmatched: Sequence[Unmatched]) -> Iterator[tuple[str, str]]:
+def _unmatched_rows(unmatched: Sequence[Unmatched]) -> Iterator[tuple[str, ...]]:
     """Evaluations of one run that share a reason together, and runs that share those."""
     names: dict[tuple[str, str], list[str]] = {}
     for each in unmatched:
@@ -202,4 +189,4 @@ def _unmatched_lines(unmatched: Sequence[Unmatched]) -> Iterator[tuple[str, str]
     for (label, reason), found in names.items():
         labels.setdefault((", ".join(found), reason), []).append(label)
     for (together, reason), runs in labels.items():
-        yield f"{', '.join(runs)}: {together}", reason
+        yield ", ".join(runs), together, *[""] * 5, "no counterpart", f"{reason}."

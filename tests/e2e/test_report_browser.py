@@ -1,0 +1,172 @@
+"""The report's item browser in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_eval.report import build_report
+from dft_eval.results import ItemScore, summarise, write_items
+from tests.conftest import NOT_RUN
+
+pytestmark = pytest.mark.needs("chromium")
+LABELS = ("base", "sft", "dft")
+ATTACK = "</script><script>document.title='taken over'</script><b>bold</b>"
+N = 120
+
+
+def write_run(folder: Path, label: str) -> Path:
+    """dft wins q1 to q20 against sft, loses q21 to q26; q119 is unscored."""
+    from PIL import Image
+
+    (folder / "pictures").mkdir(parents=True)
+    Image.new("RGB", (60, 40), "#3a7").save(folder / "pictures" / "p.png")
+    items, completions = [], []
+    for n in range(N):
+        right = {"base": n % 5 == 0, "sft": 20 < n < 70, "dft": 0 < n <= 20 or 26 < n < 70}[label]
+        items.append(
+            ItemScore(
+                id=f"q{n}",
+                score=None if n == 119 and label == "dft" else float(right),
+                reason="right answer" if right else f"wrong answer: {n}",
+                category=("algebra", "geometry")[n % 2],
+                pictures=("pictures/p.png",) if n == 3 else (),
+            )
+        )
+        text = f"The answer to {n} is {n * n if right else n + 1}."
+        cut = label == "base" and n % 3 == 0
+        completions.append(
+            {
+                "id": f"q{n}",
+                "prompt": f"What is {n} squared? {ATTACK if n == 7 else ''}",
+                "completion": f"{text} {ATTACK if n == 7 else ''}",
+                "finish_reason": "length" if cut else "stop",
+                "n_tokens": 160 if cut else 12,
+            }
+        )
+    write_items(folder / "squares.chat.items.jsonl", items)
+    lines = "".join(json.dumps(row) + "\n" for row in completions)
+    (folder / "squares.chat.completions.jsonl").write_text(lines)
+    row = {
+        "benchmark": "squares",
+        "metric": "accuracy",
+        "items": "squares.chat.items.jsonl",
+        "harness": "test",
+        "prompt_style": "chat",
+        "decoding": {"max_new_tokens": 160},
+        **summarise(items),
+    }
+    head = {"schema_version": 1, "model": f"models/{label}", "model_sha256": None, "label": label}
+    (folder / "results.json").write_text(json.dumps({**head, "results": [row]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    runs = [write_run(folder / label, label) for label in LABELS]
+    return build_report(runs, folder / "out").html.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip(f"{NOT_RUN}chromium not found. Install it: `bash scripts/toolchains.sh`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any, report: str) -> Iterator[Any]:
+    errors: list[str] = []
+    opened = browser.new_page()
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    opened.goto(report)
+    yield opened
+    opened.close()
+    assert errors == []
+
+
+def count(page: Any) -> str:
+    return str(page.locator("#browser output").inner_text())
+
+
+def ids(page: Any) -> list[str]:
+    return list(page.locator("#browser .row .id").all_inner_texts())
+
+
+def test_items_are_filtered_by_outcome_category_and_words(page: Any) -> None:
+    """DFT against SFT comes first: 20 won, 6 lost, 1 unscored, 93 tied."""
+    assert count(page) == "120 of 120 items"
+    assert page.locator("[name=pair] option").first.inner_text() == "dft against sft"
+    for outcome, n in (("won", 20), ("lost", 6), ("unscored", 1), ("tied", 93)):
+        page.select_option("[name=outcome]", outcome)
+        assert count(page) == f"{n} of 120 items"
+    page.select_option("[name=outcome]", "lost")
+    assert ids(page) == [f"q{n}" for n in range(21, 27)]
+    page.select_option("[name=category]", "geometry")
+    assert ids(page) == ["q21", "q23", "q25"]
+    page.fill("[name=query]", "529")  # 23 squared, which only sft says
+    assert ids(page) == ["q23"]
+
+
+def test_all_items_can_be_reached_and_sorted(page: Any) -> None:
+    assert len(ids(page)) == 50
+    page.get_by_text("Show more").click()
+    page.get_by_text("Show more").click()
+    assert len(ids(page)) == 120
+    assert not page.get_by_text("Show more").is_visible()
+    page.select_option("[name=sort]", "difference")
+    assert set(ids(page)[:26]) == {f"q{n}" for n in range(1, 27)}
+
+
+def test_an_item_shows_its_completions_with_their_difference(page: Any) -> None:
+    page.locator(".row", has_text="q3").first.click()
+    detail = page.locator(".detail")
+    assert "What is 3 squared?" in detail.inner_text()
+    assert detail.locator("del").all_inner_texts() == ["4."]
+    assert detail.locator("ins").all_inner_texts() == ["9."]
+    assert detail.locator(".outcome").all_inner_texts() == ["✗ wrong", "✗ wrong", "✓ right"]
+    assert "cut at the token limit" in detail.inner_text()
+    assert detail.locator("img").evaluate("img => img.decode().then(() => img.naturalWidth)") == 60
+
+
+def test_an_item_has_an_address(page: Any, browser: Any, report: str) -> None:
+    page.locator(".row", has_text="q42").first.click()
+    address = page.url
+    assert address.endswith("#item/squares%20(chat)/q42")
+    other = browser.new_page()
+    other.goto(f"{report}#item/squares%20(chat)/q97")
+    assert "What is 97 squared?" in other.locator(".detail").inner_text()
+    other.goto(address)
+    assert "What is 42 squared?" in other.locator(".detail").inner_text()
+    other.close()
+
+
+def test_hostile_completions_stay_text(page: Any) -> None:
+    page.locator(".row", has_text="q7").first.click()
+    assert ATTACK in page.locator(".detail").inner_text()
+    assert page.title() == "Comparison of runs"
+    assert page.locator(".detail b").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_everything_within_its_width(browser: Any, report: str, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    opened = context.new_page()
+    opened.goto(f"{report}#item/squares%20(chat)/q3")
+    assert opened.evaluate("document.documentElement.scrollWidth") == 390
+    background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    context.close()
