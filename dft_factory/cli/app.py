@@ -160,6 +160,17 @@ def eval_command(
     samples: Annotated[int, typer.Option(help="Completions a prompt, for pass@k.")] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy decoding.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="With a temperature: nucleus sampling.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="With a temperature: the K likeliest; -1: all.")] = -1,
+    min_p: Annotated[
+        float, typer.Option(help="With a temperature: least share of the likeliest token's p.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="1 is none; the model's generation_config is not used.")
+    ] = 1.0,
+    dtype: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="float32 (default, whatever the weights' dtype), bfloat16 or float16."),
+    ] = None,
     judge: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -199,6 +210,7 @@ def eval_command(
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.benchmarks import evaluate
     from dft_eval.generation.run import Decoding
+    from dft_eval.model_files import DTYPES
     from dft_eval.system_prompts import parse_system_prompt
 
     chosen_backend = _choice("--backend", backend, BACKENDS)
@@ -208,6 +220,9 @@ def eval_command(
         samples=samples,
         temperature=temperature,
         top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
         seed=seed,
         system_prompt=parse_system_prompt(system_prompt),
     )
@@ -227,6 +242,7 @@ def eval_command(
             sandboxed=not unsafe_no_sandbox,
             backend=chosen_backend,
             base_url=base_url,
+            dtype=None if dtype is None else _choice("--dtype", dtype, DTYPES),
             decoding=decoding,
             own_max_new_tokens=max_new_tokens is None,
             judge=_judge_choice(judge, judge_model, judge_base_url),

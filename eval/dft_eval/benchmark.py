@@ -69,6 +69,7 @@ class Request:
         data: the benchmark's published file or folder; None for its usual place.
         sandboxed: False only where the user asked for ``--unsafe-no-sandbox``.
         backend: ``hf``, transformers in this process, or ``openai``, a server at ``base_url``.
+        dtype: of a model in this process; None for ``DEFAULT_DTYPE``.
         own_max_new_tokens: each benchmark takes its own ``max_new_tokens`` (none was given).
         judge: None where none was named.
         min_pixels, max_pixels: of pictures; None for the benchmark's own.
@@ -86,6 +87,7 @@ class Request:
     sandboxed: bool = True
     backend: BackendName = "hf"
     base_url: str | None = None
+    dtype: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
     own_max_new_tokens: bool = False
     judge: JudgeChoice | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from dataclasses import replace
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 
 from dft_eval.errors import UsageError
 from dft_eval.generation import hf_cache, hf_prepare
+from dft_eval.generation.chat import decode_text, stop_tokens
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.hf_decode import PADDED, alike, decode
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
 from dft_eval.generation.run import Decoding, Prompt, cut, generate, samples_of
 from dft_eval.generation.samples import combine, pass_at_k
-from dft_eval.model_files import dtypes, find_model, model_sha256
+from dft_eval.model_files import find_model, model_sha256
 from dft_eval.models import LocalModel, load_model
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
@@ -139,27 +141,26 @@ def greedy_by_transformers(loaded: tuple[Any, Any], prompt: Prompt, **options: A
 
 
 @pytest.mark.parametrize("batch_size", [3, 8])
-@pytest.mark.parametrize("penalty", [None, 1.3])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_greedy_tokens_are_those_of_transformers(
     loaded: tuple[Any, Any],
     stock: Any,
     prompts: list[Prompt],
-    penalty: float | None,
+    penalty: float,
     batch_size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The oracle is model.generate, one prompt at a time, with the model's own penalty."""
+    """The oracle is model.generate, one prompt at a time. The model's own penalty is not used."""
     model, tokenizer = loaded
-    for each in (model, stock):
-        monkeypatch.setattr(each.generation_config, "repetition_penalty", penalty)
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.7)
     starts = [
         tokenizer(render(tokenizer, p), add_special_tokens=False)["input_ids"] for p in prompts
     ]
-    decoding = replace(DECODING, batch_size=batch_size)
+    decoding = replace(DECODING, batch_size=batch_size, repetition_penalty=penalty)
     made = decode(model, starts, decoding, [0] * 8, lambda row, ids: False)
     assert model.config._attn_implementation == GROUPED
     for prompt, ids in zip(prompts, made, strict=True):
-        expected = greedy_by_transformers((stock, tokenizer), prompt)
+        expected = greedy_by_transformers((stock, tokenizer), prompt, repetition_penalty=penalty)
         assert ids[: len(expected)] == expected
 
 
@@ -306,6 +307,84 @@ def test_samples_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> Non
 
 
 @pytest.mark.parametrize(
+    "options", [{"top_k": 3}, {"min_p": 0.4}, {"top_k": 4, "min_p": 0.2, "top_p": 0.7}]
+)
+def test_tokens_that_sampling_leaves_out(loaded: tuple[Any, Any], options: dict[str, Any]) -> None:
+    """Against transformers' own warpers: min_p, top_k, then top_p, the order of vLLM."""
+    import torch
+    from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    model, tokenizer = loaded
+    ids = tokenizer("def add")["input_ids"]
+    temperature = 0.3
+    with torch.inference_mode():
+        scores = model(torch.tensor([ids])).logits[:, -1] / temperature
+    for name, warper in (
+        ("min_p", MinPLogitsWarper),
+        ("top_k", TopKLogitsWarper),
+        ("top_p", TopPLogitsWarper),
+    ):
+        scores = warper(options[name])(None, scores) if name in options else scores
+    allowed = set(scores[0].isfinite().nonzero().flatten().tolist())
+    assert 1 < len(allowed) < 40
+    decoding = Decoding(max_new_tokens=1, samples=400, temperature=temperature, **options)
+    seeds = [decoding.row_seed(str(i)) for i in range(400)]
+    made = decode(model, [ids] * 400, decoding, seeds, lambda row, new: False)
+    assert {new[0] for new in made} == allowed
+
+
+def test_programs_are_decoded_as_the_model_wrote_them(text_bench: Bench) -> None:
+    """Llama 3's tokenizers delete spaces before punctuation unless told not to: the canonical
+    solutions of HumanEval must survive, in text and behind pictures."""
+    from transformers import AutoTokenizer
+
+    from dft_eval.python_programs import human_eval
+    from dft_eval.vlm.hf_vision import _ended
+
+    tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
+    tokenizer.clean_up_tokenization_spaces = True
+    stock = 0
+    for problem in human_eval():
+        program = problem.canonical_solution
+        ids = tokenizer(program, add_special_tokens=False)["input_ids"]
+        stock += tokenizer.decode(ids) != program
+        assert decode_text(tokenizer, ids) == program
+        row = _ended(tokenizer, "x", "", ids, set(), Decoding(max_new_tokens=len(ids)))
+        assert row is not None
+        assert row.completion == program
+    assert stock >= 13
+
+
+def test_a_base_model_in_chat_stops_at_the_templates_end_of_turn(
+    loaded: tuple[Any, Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Qwen2.5's base models: eos is <|endoftext|>, the template ends turns in <|im_end|>.
+    The end of turn is the token that the model writes fourth; raw text goes on after it."""
+    model, tokenizer = loaded[0], copy.deepcopy(loaded[1])
+    endoftext = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    monkeypatch.setattr(model.generation_config, "eos_token_id", endoftext)
+    tokenizer.eos_token = "<|endoftext|>"
+    im_end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert stop_tokens(model, tokenizer, chat=True) == {endoftext, im_end}
+    assert stop_tokens(model, tokenizer, chat=False) == {endoftext}
+    forward = model.forward
+    step = itertools.count()
+
+    def ends_turn(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if next(step) == 3:
+            output.logits[:, -1, im_end] = output.logits.max() + 1
+        return output
+
+    monkeypatch.setattr(model, "forward", ends_turn)
+    (row,) = complete_batch(model, tokenizer, prompts[:1], DECODING)
+    assert (row.finish_reason, row.n_tokens) == ("stop", 3)
+    step = itertools.count()
+    raw = [replace(prompts[0], chat=False)]
+    assert complete_batch(model, tokenizer, raw, DECODING)[0].n_tokens == 12
+
+
+@pytest.mark.parametrize(
     ("values", "named"),
     [
         ({"samples": 0}, "--samples 0"),
@@ -314,6 +393,11 @@ def test_samples_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> Non
         ({"temperature": -1.0}, "--temperature -1"),
         ({"temperature": float("inf")}, "--temperature inf"),
         ({"temperature": 1.0, "top_p": 0.0}, "--top-p 0"),
+        ({"top_k": 5}, "--top-k 5 with --temperature 0"),
+        ({"min_p": 0.1}, "--min-p 0.1 with --temperature 0"),
+        ({"temperature": 1.0, "top_k": 0}, "--top-k 0"),
+        ({"temperature": 1.0, "min_p": 1.0}, "--min-p 1"),
+        ({"repetition_penalty": 0.0}, "--repetition-penalty 0"),
         ({"max_new_tokens": 0}, "--max-new-tokens 0"),
         ({"batch_size": 0}, "--batch-size 0"),
     ],
@@ -363,7 +447,7 @@ def test_a_lora_adapter_is_loaded_as_such(
     merged = (tuned.merge_and_unload().eval(), loaded[1])
     for row, prompt in zip(rows, prompts, strict=True):
         ids = greedy_by_transformers(merged, prompt)
-        assert loaded[1].decode(ids, skip_special_tokens=True) == row.completion
+        assert decode_text(loaded[1], ids) == row.completion
     plain = complete_batch(*loaded, prompts, DECODING)
     assert [row.completion for row in rows] != [row.completion for row in plain]
 
@@ -381,21 +465,26 @@ def test_identity_covers_the_chat_template(text_bench: Bench, tmp_path: Path) ->
     assert changed.text.identity != first.text.identity
 
 
-@pytest.mark.parametrize(
-    ("saved", "native", "run"),
-    [("bfloat16", False, "float32"), ("bfloat16", True, "bfloat16"), ("float16", True, "float32")],
-)
-def test_16_bits_are_widened_where_the_processor_would_emulate_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str, native: bool, run: str
+@pytest.mark.parametrize("saved", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_dtype_depends_on_the_option_alone(
+    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str, dtype: str
 ) -> None:
+    """Not on what the model was saved in, nor on the processor's bfloat16 instructions."""
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (tmp_path / "config.json").write_text(json.dumps({"dtype": saved}))
-    found = dtypes(find_model(str(tmp_path)))
-    assert found == {"dtype": run, "weights_dtype": saved}
+    model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=getattr(torch, saved))
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(text_bench.model).save_pretrained(tmp_path)
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda native=native: native)
+        default, subject = LocalModel(str(tmp_path)), LocalModel(str(tmp_path), dtype)
+        assert default.load()[0].dtype == torch.float32
+        assert subject.load()[0].dtype == getattr(torch, dtype)
+        assert subject.record() == {"backend": "hf", "dtype": dtype, "weights_dtype": saved}
+        assert (subject.text.identity == default.text.identity) == (dtype == "float32")
 
 
 class _KilledError(Exception):

@@ -54,8 +54,36 @@ def test_requests_are_raw_greedy_and_stopped(tmp_path: Path) -> None:
         run(server, PROMPTS[:2], tmp_path)
     assert server.seen[0]["max_tokens"] == 1
     sent = sorted(server.seen[1:], key=lambda body: body["prompt"])
-    wanted = {"model": "tiny", "max_tokens": 50, "temperature": 0.0, "stop": ["\ndef "]}
-    assert sent == [{**wanted, "prompt": f"question {i}"} for i in range(2)]
+    expected = {
+        "model": "tiny",
+        "max_tokens": 50,
+        "temperature": 0.0,
+        "stop": ["\ndef "],
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+    }
+    assert sent == [{**expected, "prompt": f"question {i}"} for i in range(2)]
+
+
+def test_a_server_that_refuses_the_fields_of_the_sampler(tmp_path: Path) -> None:
+    """OpenAI's own: recorded where they have no effect, refused where one was asked for."""
+
+    class Strict(FakeServer):
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            if "top_k" in body:
+                return 400, {"error": {"message": "Unrecognized request argument: top_k"}}
+            return super().reply(path, body)
+
+    with serve(Strict(answer)) as server:
+        model = backend(server)
+        generate(PROMPTS[:2], DECODING, tmp_path / "x", backend=model, progress=silent)
+        assert model.record()["refused_by_server"] == ["top_k", "min_p", "repetition_penalty"]
+        assert {body["top_p"] for body in server.seen} == {1.0}
+        assert all(body["stop"] for body in server.seen)
+        with pytest.raises(UsageError, match="Unrecognized request argument: top_k"):
+            run(server, PROMPTS[:1], tmp_path / "y", repetition_penalty=1.1)
 
 
 def test_a_request_that_fails_for_good_is_a_failure_and_is_tried_again(tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ class Decoding:
         samples: completions a prompt, for pass@k.
         temperature: divides the logits; 0 is greedy decoding.
         top_p: the smallest set of tokens of at least this probability is sampled from.
+        top_k: the most likely tokens that are sampled from; -1 for all (as vLLM spells it).
+        min_p: tokens of less than this share of the likeliest one's probability are left out.
+        repetition_penalty: divides the positive logits of tokens that are there already and
+            multiplies their negative ones; 1 is none.
         system_prompt: of chats: its text, ``none`` for no system message, or None for what the
             chat template does by itself.
 
@@ -63,6 +67,9 @@ class Decoding:
     samples: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int = 0
     system_prompt: str | None = None
 
@@ -76,20 +83,31 @@ class Decoding:
             raise UsageError(f"--temperature {self.temperature}: give 0 (greedy) or more.")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"--top-p {self.top_p}: give a number above 0 and up to 1.")
-        if self.temperature == 0 and (self.samples > 1 or self.top_p < 1):
+        if self.top_k != -1 and self.top_k < 1:
+            raise UsageError(f"--top-k {self.top_k}: give a number of 1 or more, or -1 for all.")
+        if not 0 <= self.min_p < 1:
+            raise UsageError(f"--min-p {self.min_p}: give a number from 0 to below 1.")
+        if not 0 < self.repetition_penalty < math.inf:
             raise UsageError(
-                f"--samples {self.samples} --top-p {self.top_p} with --temperature 0: greedy "
-                "decoding has one completion a prompt. Give a --temperature above 0, such as 0.8."
+                f"--repetition-penalty {self.repetition_penalty}: give a number above 0; 1 is none."
+            )
+        neutral = {"samples": 1, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
+        sampling = [name for name, value in neutral.items() if getattr(self, name) != value]
+        if self.temperature == 0 and sampling:
+            options = (f"--{name.replace('_', '-')} {getattr(self, name)}" for name in sampling)
+            raise UsageError(
+                f"{' '.join(options)} with --temperature 0: greedy decoding takes the likeliest "
+                "token, one completion a prompt. Set --temperature above 0, such as 0.8."
             )
 
     def record(self) -> dict[str, Any]:
-        """For ``results.json``; without what greedy decoding does not use, or a default prompt."""
+        """For ``results.json``: what was asked of the backend, whichever it is."""
         values = {**asdict(self), "stop": list(self.stop)}
         if self.system_prompt is None:
             del values["system_prompt"]
         if self.temperature > 0:
             return {"strategy": "sampling", **values}
-        unused = ("samples", "temperature", "top_p", "seed")
+        unused = ("samples", "temperature", "seed")
         return {"strategy": "greedy", **{k: v for k, v in values.items() if k not in unused}}
 
     def row_seed(self, id: str) -> int:
