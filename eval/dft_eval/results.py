@@ -34,7 +34,12 @@ class ItemScore(BaseModel):
 
 
 class BenchmarkResult(BaseModel):
-    """One benchmark's score. ``stderr`` is the standard error of the mean over scored items."""
+    """One benchmark's score. ``stderr`` is the standard error of the mean over scored items.
+
+    ``n_truncated`` and ``n_empty`` count completions cut at ``max_new_tokens`` and without a text,
+    ``mean_tokens`` is their mean length; of ``n_completions``, which with ``samples`` are more than
+    the items. None in results of earlier versions.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,6 +56,10 @@ class BenchmarkResult(BaseModel):
     decoding: dict[str, Any] = Field(default_factory=dict)
     judge: str | None = None
     seed: int = 0
+    n_completions: int | None = Field(default=None, ge=0)
+    n_truncated: int | None = Field(default=None, ge=0)
+    n_empty: int | None = Field(default=None, ge=0)
+    mean_tokens: float | None = Field(default=None, ge=0.0)
     notes: list[str] = Field(default_factory=list)
 
 

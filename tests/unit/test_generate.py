@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dft_eval.errors import UsageError
+from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation import hf_cache, hf_prepare
 from dft_eval.generation.chat import decode_text, stop_tokens
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.hf_decode import PADDED, alike, decode
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
-from dft_eval.generation.run import Decoding, Prompt, cut, generate, samples_of
+from dft_eval.generation.run import (
+    CompletionCache,
+    Decoding,
+    Prompt,
+    completion_key,
+    cut,
+    generate,
+    generate_each,
+    samples_of,
+)
 from dft_eval.generation.samples import combine, pass_at_k
 from dft_eval.model_files import find_model, model_sha256
 from dft_eval.models import LocalModel, load_model
@@ -527,48 +537,152 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
     with pytest.raises(_KilledError):
         run("killed", kill, [])
     cache = tmp_path / "killed" / "x.completions.jsonl"
-    with cache.open("a") as stream:
+    cache.parent.mkdir(exist_ok=True)
+    with (cache.parent / CompletionCache.NAME).open("a") as stream:
         stream.write('{"id": "q0", "prompt": "half a li')
     seen: list[int] = []
     loads: list[int] = []
     assert run("killed", lambda done, total: seen.append(done), loads) == undisturbed
     assert seen[0] == kept
     assert bool(loads) == (seen[0] < 8)
+    cached = (cache.parent / CompletionCache.NAME).read_text().splitlines()
+    assert len(cached) == 8 + 1  # and the half line
     written = [json.loads(line)["id"] for line in cache.read_text().splitlines()]
-    assert sorted(written) == sorted({p.id for p in prompts})
+    assert written == [p.id for p in prompts]
     assert run("killed", silent, loads) == undisturbed
     assert bool(loads) == (seen[0] < 8)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"decoding": replace(DECODING, max_new_tokens=5)}, "decoding"),
-        ({"decoding": replace(DECODING, system_prompt="Be brief.")}, "decoding"),
-        ({"identity": "another"}, "model"),
-        ({"prompts": [Prompt("q", "x")]}, "prompts_sha256"),
-    ],
-)
-def test_completions_of_other_settings_are_refused(
+class Counting(HfTextBackend):
+    """The real backend, which counts what it is asked for."""
+
+    def __init__(self, identity: str, loaded: tuple[Any, Any]) -> None:
+        super().__init__(identity, lambda: loaded)
+        self.asked: list[str] = []
+
+    def complete(self, prompts: Any, decoding: Decoding, ended: Any = None) -> Any:
+        self.asked += [prompt.id for prompt in prompts]
+        return super().complete(prompts, decoding, ended)
+
+
+def asked_for(
+    loaded: tuple[Any, Any],
+    prompts: list[Prompt],
+    folder: Path,
+    decoding: Decoding = DECODING,
+    identity: str = "m",
+    fresh: bool = False,
+) -> list[str]:
+    """Ids of the prompts that the model had to complete."""
+    backend = Counting(identity, loaded)
+    cache = CompletionCache(folder, fresh=fresh)
+    path = folder / "x.completions.jsonl"
+    rows = generate_each(prompts, decoding, path, backend=backend, progress=silent, cache=cache)
+    assert [row.id for row in rows] == [prompt.id for prompt in prompts]
+    ids = [json.loads(line)["id"] for line in path.read_text().splitlines()]
+    assert ids == [prompt.id for prompt in prompts]  # the report refuses an id twice
+    return sorted(backend.asked)
+
+
+def test_what_does_not_change_a_completion_reuses_it(
     loaded: tuple[Any, Any],
     prompts: list[Prompt],
     tmp_path: Path,
-    change: dict[str, Any],
-    named: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def go(prompts: list[Prompt], decoding: Decoding, identity: str) -> None:
-        generate(
-            prompts,
-            decoding,
-            tmp_path / "x.jsonl",
-            backend=HfTextBackend(identity, lambda: loaded),
-            progress=silent,
-        )
+    assert asked_for(loaded, prompts[:3], tmp_path) == ["q0", "q1", "q2"]
+    assert "reusing" not in capsys.readouterr().err
+    assert asked_for(loaded, prompts, tmp_path) == ["q3", "q4", "q5", "q6", "q7"]
+    today = datetime.now(UTC).date().isoformat()[:4]
+    assert f"reusing 3 completions from {today}" in capsys.readouterr().err
+    assert asked_for(loaded, prompts[:2], tmp_path, replace(DECODING, batch_size=1)) == []
+    assert asked_for(loaded, [replace(prompts[0], id="another")], tmp_path) == []
+    assert len(asked_for(loaded, prompts, tmp_path, fresh=True)) == 8
+    assert asked_for(loaded, prompts, tmp_path) == []
 
-    settings: dict[str, Any] = {"prompts": prompts, "decoding": DECODING, "identity": "m"}
-    go(**settings)
-    with pytest.raises(UsageError, match=named):
-        go(**{**settings, **change})
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decoding": replace(DECODING, max_new_tokens=5)},
+        {"decoding": replace(DECODING, system_prompt="Be brief.")},
+        {"decoding": replace(DECODING, stop=("x",))},
+        {"decoding": replace(DECODING, repetition_penalty=1.1)},
+        {"decoding": replace(DECODING, temperature=0.5)},
+        {"identity": "another"},
+        {"prompts": [Prompt("q0", "other words", chat=True)]},
+    ],
+)
+def test_what_changes_a_completion_makes_it_again(
+    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    settings: dict[str, Any] = {"prompts": prompts[:1], "decoding": DECODING, "identity": "m"}
+    assert asked_for(loaded, folder=tmp_path, **settings) == ["q0"]
+    assert asked_for(loaded, folder=tmp_path, **{**settings, **change}) == ["q0"]
+    assert asked_for(loaded, folder=tmp_path, **settings) == []
+
+
+def test_more_samples_add_to_those_that_are_there(
+    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    few, more = (replace(SAMPLING, samples=n) for n in (2, 3))
+    assert len(asked_for(loaded, samples_of(prompts[:2], few), tmp_path, few)) == 4
+    assert asked_for(loaded, samples_of(prompts[:2], more), tmp_path, more) == ["q0#2", "q1#2"]
+    other = replace(few, seed=9)
+    assert len(asked_for(loaded, samples_of(prompts[:2], other), tmp_path, other)) == 4
+
+
+def test_a_key_covers_the_pictures_content(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        path.write_bytes(b"one picture")
+    keys = {
+        completion_key(Prompt("v", "what", chat=True, images=(str(path),)), DECODING, "m")
+        for path in paths
+    }
+    assert len(keys) == 1
+    paths[1].write_bytes(b"another")
+    prompt = Prompt("v", "what", chat=True, images=(str(paths[1]),))
+    assert completion_key(prompt, DECODING, "m") not in keys
+
+
+def test_half_a_batch_on_disk_leaves_no_duplicate(
+    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    """A kill in the middle of a write: the rest of the batch is made, nothing twice."""
+    asked_for(loaded, prompts, tmp_path)
+    cache = tmp_path / CompletionCache.NAME
+    lines = cache.read_text().splitlines(keepends=True)
+    cache.write_text("".join(lines[:5]) + lines[5][:40])
+    lost = sorted(json.loads(line)["id"] for line in lines[5:])
+    assert asked_for(loaded, prompts, tmp_path) == lost
+    assert asked_for(loaded, prompts, tmp_path) == []
+
+
+def test_out_of_memory_names_the_option_and_loses_nothing(
+    loaded: tuple[Any, Any],
+    prompts: list[Prompt],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The allocator's own error, from a cache that grows beyond any memory once six have ended."""
+
+    growth = [2**40]
+
+    def progress(done: int, total: int) -> None:
+        if done == 6:
+            monkeypatch.setattr(hf_cache, "GROWTH", growth[0])
+
+    def run() -> list[str]:
+        path, backend = tmp_path / "x.jsonl", Counting("m", loaded)
+        generate_each(prompts, ONE, path, backend=backend, progress=progress)
+        return backend.asked
+
+    with pytest.raises(EvaluationError, match=r"Out of memory with --batch-size 1: .*smaller --b"):
+        run()
+    growth[0] = 128
+    monkeypatch.setattr(hf_cache, "GROWTH", 128)
+    assert len(run()) == 2
 
 
 def test_no_chat_template_is_named(loaded: tuple[Any, Any]) -> None:

@@ -252,7 +252,7 @@ class Known:
         return [[i] for i in range(len(prompts))]
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
     ) -> Sequence[Completion | Failure]:
         self.asked += prompts
         self.decoding = decoding

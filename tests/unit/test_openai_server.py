@@ -212,6 +212,23 @@ def test_the_key_is_sent_and_told_nobody(tmp_path: Path) -> None:
     assert all(KEY not in path.read_text() for path in tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("completions", [True, False])
+def test_another_model_behind_the_same_name_is_asked_anew(
+    completions: bool, tmp_path: Path
+) -> None:
+    """Retrained and served again under the same name and address."""
+    prompts = [Prompt(p.id, p.text, chat=True) for p in PROMPTS[:5]]
+    with serve(FakeServer(answer, completions=completions)) as server:
+        texts = {}
+        for weights in ("first", "second", "first"):
+            server.weights, server.talks = weights, weights == "second"
+            before = len(server.seen)
+            rows = run(server, prompts, tmp_path, stop=())
+            texts[weights, len(server.seen) - before] = rows[0].completion
+    assert set(texts) == {("first", 6), ("second", 6), ("first", 0)}
+    assert texts["first", 6] == texts["first", 0] != texts["second", 6]
+
+
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://h/v1?k=1"])
 def test_a_base_url_that_is_none(url: str) -> None:
     with pytest.raises(UsageError, match="http://host:port/v1"):

@@ -8,7 +8,8 @@ from typing import Any
 from dft_eval.errors import UsageError
 from dft_eval.generation.chat import decode_text, render_chat, stop_tokens
 from dft_eval.generation.hf_decode import decode
-from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
+from dft_eval.generation.hf_prepare import memory_errors
+from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
 
 GROUP = 4
 """Times ``batch_size``: prompts that are completed, and written, together. Rows that have ended are
@@ -60,10 +61,14 @@ class HfTextBackend:
         return batches(lengths, GROUP * decoding.batch_size)
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None] = unwatched
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        ended: Callable[[Completion], None] = noop,
     ) -> list[Completion]:
         """Completions of one batch."""
-        return complete_batch(*self._load(), prompts, decoding, ended)
+        with memory_errors(decoding.batch_size):
+            return complete_batch(*self._load(), prompts, decoding, ended)
 
 
 def complete_batch(
@@ -71,7 +76,7 @@ def complete_batch(
     tokenizer: Any,
     prompts: Sequence[Prompt],
     decoding: Decoding,
-    row_ended: Callable[[], None] = unwatched,
+    row_ended: Callable[[Completion], None] = noop,
 ) -> list[Completion]:
     """Completions of one group of prompts; raises as :func:`decode`."""
     texts = [render(tokenizer, prompt, decoding.system_prompt) for prompt in prompts]
@@ -92,19 +97,20 @@ def complete_batch(
         return ids[-1] in ends[row] or (has_stop(ids[-reach:]) and has_stop(ids))
 
     seeds = [decoding.row_seed(prompt.id) for prompt in prompts]
-    made = decode(model, starts, decoding, seeds, ended, row_ended)
-    rows: list[Completion] = []
-    for prompt, text, ids, tokens in zip(prompts, texts, made, ends, strict=True):
-        ended_turn = ids[-1] in tokens
+    rows: dict[int, Completion] = {}
+
+    def complete(row: int, ids: list[int]) -> None:
+        ended_turn = ids[-1] in ends[row]
         answer = decode_text(tokenizer, ids[:-1] if ended_turn else ids)
         completion, stopped = cut(answer, decoding.stop)
-        rows.append(
-            Completion(
-                id=prompt.id,
-                prompt=text,
-                completion=completion,
-                finish_reason="stop" if stopped or ended_turn else "length",
-                n_tokens=len(ids) - ended_turn,
-            )
+        rows[row] = Completion(
+            id=prompts[row].id,
+            prompt=texts[row],
+            completion=completion,
+            finish_reason="stop" if stopped or ended_turn else "length",
+            n_tokens=len(ids) - ended_turn,
         )
-    return rows
+        row_ended(rows[row])
+
+    decode(model, starts, decoding, seeds, ended, complete)
+    return [rows[row] for row in range(len(prompts))]

@@ -14,11 +14,13 @@ what precedes the answer's first code block is dropped if the begun answer ends 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import mimetypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,6 +31,14 @@ from dft_eval.generation.openai_http import Connection, RequestFailedError
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
 from dft_eval.system_prompts import NONE
 
+PROBES = (
+    "The three largest cities of Australia are",
+    "def fibonacci(n):",
+    "Once upon a time, in a village by the sea,",
+    "17 * 23 =",
+)
+"""Their greedy completions tell apart what lies behind one name and address."""
+PROBE_TOKENS = 24
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 SAMPLER = ("top_k", "min_p", "repetition_penalty")
 """Sent in every request: vLLM and SGLang otherwise take them from the model's
@@ -72,12 +82,35 @@ class OpenAIServer:
 
     @property
     def identity(self) -> str:
-        """Server and model, and what the server says of the model that does not change by itself.
+        """Server, model and :attr:`fingerprint`.
 
-        Which weights lie behind the name cannot be known.
+        Weights cannot be seen; a model that answers all :data:`PROBES` alike passes for the same.
         """
         known = {key: self._entry.get(key) for key in ("id", "root", "parent", "max_model_len")}
+        known["fingerprint"] = self.fingerprint
         return json.dumps({"server": self._connection.base_url, **known, **self._extra})
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Hash of the greedy completions of :data:`PROBES`; None where the server refuses them."""
+        decoding = Decoding(max_new_tokens=PROBE_TOKENS)
+        for chat in (False, True):  # some servers have chats alone, some models no chat template
+            digest = hashlib.sha256()
+            try:
+                for text in PROBES:
+                    prompt = Prompt("probe", text, chat=chat)
+                    # Fields of the sampler are neutral here, and some servers refuse them.
+                    path, body = self._body(prompt, decoding, _Way(sends_sampler=False))
+                    choice = self._connection.post(path, body)["choices"][0]
+                    answer = choice["message"]["content"] if chat else choice["text"]
+                    digest.update(json.dumps(answer).encode())
+                return digest.hexdigest()[:16]
+            except RequestFailedError as error:
+                if error.status not in (400, 404, 405, 422):
+                    raise _refusal(error) from None
+            except (LookupError, TypeError):
+                continue
+        return None
 
     @property
     def owner(self) -> str | None:
@@ -86,7 +119,12 @@ class OpenAIServer:
 
     def record(self) -> dict[str, Any]:
         """How it was asked, for ``results.json``."""
-        rows: dict[str, Any] = {"backend": "openai", "server": self.owner, **self._extra}
+        rows: dict[str, Any] = {
+            "backend": "openai",
+            "server": self.owner,
+            "server_fingerprint": self.fingerprint,
+            **self._extra,
+        }
         begun = {way.continues for key, way in self._ways.items() if key[1]}
         if begun:
             rows["begun_answer"] = "continued by the server" if True in begun else "not sent"
@@ -101,7 +139,7 @@ class OpenAIServer:
         return [[i] for i in range(len(prompts))]
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
     ) -> list[Completion | Failure]:
         """A completion each, or why there is none after all attempts."""
         return [self._complete(prompt, decoding) for prompt in prompts]

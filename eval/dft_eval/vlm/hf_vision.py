@@ -16,9 +16,9 @@ from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.chat import decode_text, render_chat, stop_tokens
 from dft_eval.generation.hf_cache import new_cache, select
-from dft_eval.generation.hf_prepare import ready_to_generate
+from dft_eval.generation.hf_prepare import memory_errors, ready_to_generate
 from dft_eval.generation.hf_sampling import check_generation_config, penalise
-from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
+from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
 from dft_eval.model_files import ModelFiles
 
 STEPS_BETWEEN_CHECKS = 16
@@ -89,10 +89,14 @@ class HfVisionBackend:
         return batches(lengths, decoding.batch_size, MAX_BATCH_TOKENS)
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None] = unwatched
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        ended: Callable[[Completion], None] = noop,
     ) -> list[Completion]:
         """Greedy completions of one batch."""
-        return complete_batch(*self._load(), prompts, decoding, self._pixels, ended)
+        with memory_errors(decoding.batch_size):
+            return complete_batch(*self._load(), prompts, decoding, self._pixels, ended)
 
 
 def batches(lengths: Sequence[int], size: int, max_tokens: int) -> list[list[int]]:
@@ -157,7 +161,7 @@ def complete_batch(
     prompts: Sequence[Prompt],
     decoding: Decoding,
     pixels: PixelRange,
-    ended: Callable[[], None] = unwatched,
+    ended: Callable[[Completion], None] = noop,
 ) -> list[Completion]:
     """Greedy completions of one batch."""
     import torch
@@ -203,7 +207,7 @@ def complete_batch(
                 row = _ended(processor.tokenizer, prompts[i].id, texts[i], made[i], ends, decoding)
                 if row is not None:
                     rows[i] = row
-                    ended()
+                    ended(row)
             stay = [place for place, i in enumerate(active) if i not in rows]
             if stay and len(stay) < len(active):
                 mask = select(cache, mask, stay)
