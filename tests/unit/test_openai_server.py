@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.openai_http import ATTEMPTS, Connection, check_base_url
+from dft_eval.generation.openai_http import Connection, check_base_url
 from dft_eval.generation.openai_server import OpenAIServer, answer_from
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, generate, generate_each
 from tests.support.openai_server import FakeServer, serve
@@ -28,8 +28,10 @@ def answer(prompt: str) -> str:
     return f"    return {prompt.split()[-1]}\ndef other"
 
 
-def backend(server: FakeServer, key: str | None = None, model: str = "tiny") -> OpenAIServer:
-    return OpenAIServer(model, Connection(server.url, key, first_wait=0.001))
+def backend(
+    server: FakeServer, key: str | None = None, model: str = "tiny", **options: Any
+) -> OpenAIServer:
+    return OpenAIServer(model, Connection(server.url, key, **options))
 
 
 def run(server: FakeServer, prompts: list[Prompt], path: Path, **changes: Any) -> list[Completion]:
@@ -47,6 +49,20 @@ def test_every_tenth_request_fails_and_nothing_changes(fault: str | int, tmp_pat
     assert len(server.seen) == 31  # the call before the run, and one a prompt
     assert server.posts == 31 + 3
     assert server.most_under_way <= 4
+
+
+@pytest.mark.parametrize("fault", ["drop", 429, 503])
+def test_a_restart_of_two_minutes_is_survived(
+    fault: str | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time is the sum of the client's waits: the server is back after 120 seconds."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    down = lambda n: fault if n > 1 and sum(waits) < 120 else None  # noqa: E731
+    with serve(FakeServer(answer, fault=down)) as server:
+        (row,) = run(server, PROMPTS[:1], tmp_path, batch_size=1)
+    assert row.completion == "    return 0"
+    assert sum(waits) >= 120
 
 
 def test_requests_are_raw_greedy_and_stopped(tmp_path: Path) -> None:
@@ -117,12 +133,13 @@ def test_a_request_that_fails_for_good_is_a_failure_and_is_tried_again(tmp_path:
 
 def test_a_server_that_dies_leaves_the_rest_uncompleted(tmp_path: Path) -> None:
     with serve(FakeServer(answer, fault=lambda n: "drop" if n > 11 else None)) as server:
+        model = backend(server, attempts=2)
         rows = generate_each(
-            PROMPTS, DECODING, tmp_path / "x.jsonl", backend=backend(server), progress=silent
+            PROMPTS, DECODING, tmp_path / "x.jsonl", backend=model, progress=silent
         )
     assert sum(isinstance(row, Completion) for row in rows) == 10
     assert any("does not answer any more" in row.reason for row in rows if isinstance(row, Failure))
-    assert server.posts <= 11 + 8 * ATTEMPTS  # not every prompt's every attempt
+    assert server.posts <= 11 + 8 * 2  # not every prompt's every attempt
 
 
 @pytest.mark.parametrize("continues", [True, False])
