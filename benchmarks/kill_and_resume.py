@@ -33,11 +33,13 @@ class Kill:
 
 
 def completions(folder: Path) -> dict[str, str]:
-    """Whole lines of all completions files, by file and id."""
+    """All cached completions, without their dates, by key and id."""
     lines: dict[str, str] = {}
-    for path in sorted(folder.glob("*.completions.jsonl")):
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            name = f"{path.name} {json.loads(line)['id']}"
+    for path in folder.glob("completions.cache.jsonl"):
+        for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            row = json.loads(text)
+            del row["created"]
+            name, line = f"{row['key']} {row['id']}", json.dumps(row)
             assert lines.get(name, line) == line, f"{name} was made twice, differently"
             lines[name] = line
     return lines
@@ -109,7 +111,7 @@ def kill_and_resume(
 
 def _drop_half_a_line(folder: Path) -> None:
     """Only for this comparison: the evaluation itself leaves out a line cut off by a kill."""
-    for path in folder.glob("*.completions.jsonl"):
+    for path in folder.glob("completions.cache.jsonl"):
         text = path.read_text(encoding="utf-8", errors="replace")
         if text and not text.endswith("\n"):
             path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")

@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from dft_eval.benchmark import JudgeChoice
+    from dft_eval.results import ResultFile
 
 app = typer.Typer(
     name="dft-factory",
@@ -27,6 +28,24 @@ app.add_typer(data_app, name="data")
 
 
 Choice = TypeVar("Choice", bound=str)
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-no-sandbox", help="Run the model's programs with your own rights. Do not."
+    ),
+]
+SandboxOption = Annotated[
+    str,
+    typer.Option(
+        "--sandbox",
+        metavar="auto|bubblewrap|landlock|docker",
+        help="What holds the model's programs (auto: the first of them that works here).",
+    ),
+]
+JudgeWorkers = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Programs run at once, at most (default: what CPUs and memory allow)."),
+]
 
 
 def _choice(option: str, value: str, choices: Sequence[Choice]) -> Choice:
@@ -112,8 +131,10 @@ def validate_command(
     raise typer.Exit(exit_status(findings))
 
 
-@app.command("eval")
+@app.command("eval", help="Score a model on benchmarks: generate, then score in a sandbox.")
+@app.command("generate", help="Completions only: needs the model, no sandbox and no judge.")
 def eval_command(
+    context: typer.Context,
     benchmarks: Annotated[
         list[str], typer.Argument(help="humaneval, mathvision, ... (dft-factory doctor lists them)")
     ],
@@ -168,6 +189,17 @@ def eval_command(
     samples: Annotated[int, typer.Option(help="Completions a prompt, for pass@k.")] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy decoding.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="With a temperature: nucleus sampling.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="With a temperature: the K likeliest; -1: all.")] = -1,
+    min_p: Annotated[
+        float, typer.Option(help="With a temperature: least share of the likeliest token's p.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="1 is none; the model's generation_config is not used.")
+    ] = 1.0,
+    dtype: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="float32 (default, whatever the weights' dtype), bfloat16 or float16."),
+    ] = None,
     judge: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -196,31 +228,25 @@ def eval_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="For multipl-e: whose recipes, official or qwen."),
     ] = None,
-    sandbox: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|bubblewrap|landlock|docker",
-            help="What holds the model's programs (auto: the first of them that works here).",
-        ),
-    ] = "auto",
-    judge_workers: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Programs run at once, at most (default: what CPUs and memory allow)."),
-    ] = None,
-    unsafe_no_sandbox: Annotated[
-        bool,
-        typer.Option(
-            "--unsafe-no-sandbox", help="Run the model's programs with your own rights. Do not."
-        ),
+    sandbox: SandboxOption = "auto",
+    judge_workers: JudgeWorkers = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Do not use completions of earlier calls.")
     ] = False,
+    unsafe_no_sandbox: Unsafe = False,
 ) -> None:
-    """Score a model on benchmarks; the model's programs run in a sandbox."""
+    """``eval``, and ``generate``, which takes the same options."""
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.benchmarks import evaluate
+    from dft_eval.errors import UsageError
     from dft_eval.generation.run import Decoding
+    from dft_eval.model_files import DTYPES
     from dft_eval.sandbox import SANDBOXES
     from dft_eval.system_prompts import parse_system_prompt
 
+    scored = context.info_name != "generate"
+    if unsafe_no_sandbox and not scored:
+        raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
     chosen_backend = _choice("--backend", backend, BACKENDS)
     style = None if prompt_style is None else _choice("--prompt-style", prompt_style, PROMPT_STYLES)
     decoding = Decoding(
@@ -228,6 +254,9 @@ def eval_command(
         samples=samples,
         temperature=temperature,
         top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
         seed=seed,
         system_prompt=parse_system_prompt(system_prompt),
     )
@@ -247,6 +276,7 @@ def eval_command(
             sandboxed=not unsafe_no_sandbox,
             backend=chosen_backend,
             base_url=base_url,
+            dtype=None if dtype is None else _choice("--dtype", dtype, DTYPES),
             decoding=decoding,
             own_max_new_tokens=max_new_tokens is None,
             judge=_judge_choice(judge, judge_model, judge_base_url),
@@ -255,8 +285,45 @@ def eval_command(
             harness=harness,
             sandbox=_choice("--sandbox", sandbox, SANDBOXES),
             judge_workers=judge_workers,
+            fresh=fresh,
         ),
+        scored=scored,
     )
+    if not scored:
+        typer.echo(f"completions are in {out}: dft-factory score {out}")
+    _print_scores(results)
+
+
+@app.command("score")
+def score_command(
+    folder: Annotated[Path, typer.Argument(help="The --out of dft-factory generate.")],
+    judge: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="openai or rules (default: the one named to generate)."),
+    ] = None,
+    judge_model: Annotated[Optional[str], typer.Option(help="As in eval.")] = None,  # noqa: UP045
+    judge_base_url: Annotated[Optional[str], typer.Option(help="As in eval.")] = None,  # noqa: UP045
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask the judge again.")] = False,
+    sandbox: SandboxOption = "auto",
+    judge_workers: JudgeWorkers = None,
+    unsafe_no_sandbox: Unsafe = False,
+) -> None:
+    """Score what generate left in a folder: needs no model, no GPU and no server."""
+    from dft_eval.benchmarks import score
+    from dft_eval.sandbox import SANDBOXES
+
+    results = score(
+        folder,
+        sandboxed=not unsafe_no_sandbox,
+        sandbox_name=_choice("--sandbox", sandbox, SANDBOXES),
+        judge_workers=judge_workers,
+        judge=_judge_choice(judge, judge_model, judge_base_url),
+        fresh=fresh,
+    )
+    _print_scores(results)
+
+
+def _print_scores(results: ResultFile) -> None:
     for row in results.results:
         score = "unscored" if row.score is None else f"{100 * row.score:.1f} %"
         error = "" if row.stderr is None else f" ± {100 * row.stderr:.1f}"

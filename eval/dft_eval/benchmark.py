@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from dft_eval import sandbox
 from dft_eval.errors import EvaluationError
-from dft_eval.generation.run import Backend, Decoding
+from dft_eval.generation.run import Backend, Completion, Decoding, Failure, Prompt
 from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
 from dft_eval.sandbox.backends import SandboxName
 
@@ -70,6 +70,8 @@ class Request:
         data: the benchmark's published file or folder; None for its usual place.
         sandboxed: False only where the user asked for ``--unsafe-no-sandbox``.
         backend: ``hf``, transformers in this process, or ``openai``, a server at ``base_url``.
+        dtype: of a model in this process; None for ``DEFAULT_DTYPE``.
+        fresh: completions and judge's replies of earlier calls are not used.
         own_max_new_tokens: each benchmark takes its own ``max_new_tokens`` (none was given).
         judge: None where none was named.
         min_pixels, max_pixels: of pictures; None for the benchmark's own.
@@ -89,6 +91,7 @@ class Request:
     sandboxed: bool = True
     backend: BackendName = "hf"
     base_url: str | None = None
+    dtype: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
     own_max_new_tokens: bool = False
     judge: JudgeChoice | None = None
@@ -97,6 +100,25 @@ class Request:
     harness: str | None = None
     sandbox: SandboxName = "auto"
     judge_workers: int | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Prompts whose completions make one file, ``<stem>.completions.jsonl``.
+
+    Attributes:
+        pixels: of prompts with pictures; None for text.
+    """
+
+    stem: str
+    prompts: Sequence[Prompt]
+    decoding: Decoding
+    pixels: PixelRange | None = None
+
+
+Rows = Sequence[Sequence[Completion | Failure]]
+"""Of every :class:`Part`, a completion or a failure of each prompt."""
 
 
 class Subject(Protocol):
@@ -131,7 +153,11 @@ class Benchmark:
         data_format: benchmarks with the same one can be given one ``--data`` together.
         harnesses: whose recipes can be chosen by ``--harness``, the default first.
         runs_programs: that the model wrote: needs a sandbox.
-        evaluate: generates, scores, and writes items and completions to ``request.out``.
+        data: type of what ``load`` returns; pydantic writes it for ``dft-factory score``.
+        load: reads the data and refuses what could not be asked.
+        parts: the prompts.
+        scorer: refuses what could not be scored here (no sandbox, no judge), and returns what makes
+            completions a result and writes the items file. Called before generation.
     """
 
     name: str
@@ -139,7 +165,10 @@ class Benchmark:
     published: int
     default_style: PromptStyle
     missing: Callable[[], list[Missing]]
-    evaluate: Callable[[Benchmark, Request, Subject], BenchmarkResult]
+    data: Any
+    load: Callable[[Benchmark, Request], Any]
+    parts: Callable[[Benchmark, Request, Any], Sequence[Part]]
+    scorer: Callable[[Benchmark, Request, Any], Callable[[Rows], BenchmarkResult]]
     max_new_tokens: int = 512
     samples: bool = False
     options: frozenset[str] = frozenset()

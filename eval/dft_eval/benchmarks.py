@@ -6,21 +6,32 @@ import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from dft_eval import python_programs, sandbox
-from dft_eval.benchmark import PROMPT_STYLES, Benchmark, Request
+from dft_eval import flow, python_programs, sandbox
+from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request
 from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.generation.run import CompletionCache
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
 from dft_eval.models import open_subject
 from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.natural_questions.benchmark import NATURAL_QUESTIONS
-from dft_eval.results import ResultFile, merge_results
-from dft_eval.system_prompts import NONE, TRAINING_FILE, trained_with
+from dft_eval.results import BenchmarkResult, ResultFile, merge_results
+from dft_eval.sandbox.backends import SandboxName
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.wemath import WEMATH
 
-__all__ = ["BENCHMARKS", "PROMPT_STYLES", "Benchmark", "Request", "evaluate", "get_benchmark"]
+__all__ = [
+    "BENCHMARKS",
+    "PROMPT_STYLES",
+    "Benchmark",
+    "Request",
+    "evaluate",
+    "get_benchmark",
+    "score",
+]
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -50,11 +61,14 @@ def get_benchmark(name: str) -> Benchmark:
     raise UsageError(f"Benchmark {name!r} is unknown. Choose of {', '.join(BENCHMARKS)}.{hint}")
 
 
-def evaluate(names: list[str], request: Request) -> ResultFile:
-    """Score one model on the named benchmarks and write ``results.json`` into ``request.out``.
+def evaluate(names: list[str], request: Request, *, scored: bool = True) -> ResultFile:
+    """Generate with one model, score, and write ``results.json`` into ``request.out``.
 
     Every result is written as soon as it is there. Unscored items are kept out of the score, and
     make the whole call fail at its end, with everything else done.
+
+    Args:
+        scored: False to generate alone; :func:`score` does the rest, elsewhere too.
 
     Raises:
         UsageError, PrerequisiteError: before anything is generated, where that can be known.
@@ -62,60 +76,110 @@ def evaluate(names: list[str], request: Request) -> ResultFile:
     """
     chosen = [get_benchmark(name) for name in dict.fromkeys(names)]
     _check(chosen, request)
-    held_by: sandbox.Sandbox | None = None
-    if any(benchmark.runs_programs for benchmark in chosen):
-        held_by = sandbox.select(request.sandbox) if request.sandboxed else sandbox.UNCONFINED
-    if held_by is not None and held_by.name == "landlock":
-        sys.stderr.write(
-            f"dft-factory: programs run in {held_by.describe()}, which does not protect from: "
-            f"{'; '.join(held_by.does_not_protect_from)}.\n"
-        )
+    asked = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
+    data = [each.load(each, own) for each, own in zip(chosen, asked, strict=True)]
+    held_by, scorers = None, []
+    if scored:
+        held_by = _select_sandbox(chosen, request)
+        pairs = zip(chosen, asked, data, strict=True)
+        scorers = [benchmark.scorer(benchmark, own, rows) for benchmark, own, rows in pairs]
+    subject = open_subject(request)
+    generation = flow.begin(request, subject)
+    cache = CompletionCache(request.out, fresh=request.fresh)
+    written = generation.header()
+    results: list[BenchmarkResult] = []
+    for i, benchmark in enumerate(chosen):
+        run = flow.generate(benchmark, request, subject, data[i], generation, cache)
+        if scored:
+            result = flow.score(benchmark, run.request, run, data[i], scorers[i])
+            results.append(_with_sandbox(benchmark, result, held_by))
+            written = merge_results(request.out, generation.header(), results[-1:])
+    _refuse_unscored(results)
+    return written
+
+
+def score(
+    folder: Path,
+    *,
+    sandboxed: bool = True,
+    sandbox_name: SandboxName = "auto",
+    judge_workers: int | None = None,
+    judge: JudgeChoice | None = None,
+    fresh: bool = False,
+) -> ResultFile:
+    """Score everything that was generated into ``folder``; needs nothing beside it.
+
+    Args:
+        judge: None for the one named at generation.
+        fresh: ask the judge again.
+
+    Raises:
+        UsageError, PrerequisiteError: before anything is scored.
+        EvaluationError: some items could not be scored.
+    """
+    generation = flow.read_generation(folder)
+    chosen = [get_benchmark(run.benchmark) for run in generation.runs]
+    here: dict[str, Any] = {"out": folder, "sandboxed": sandboxed, "sandbox": sandbox_name}
+    here.update(judge_workers=judge_workers, fresh=fresh)
+    held_by = None
+    jobs = []
+    for benchmark, run in zip(chosen, generation.runs, strict=True):
+        request = replace(run.request, **here)
+        if run is generation.runs[0]:
+            held_by = _select_sandbox(chosen, request)
+        if judge is not None and "judge" in benchmark.options:
+            request = replace(request, judge=judge)
+        data = flow.read_data(benchmark, folder, run)
+        jobs.append((benchmark, request, run, data, benchmark.scorer(benchmark, request, data)))
+    results = [_with_sandbox(job[0], flow.score(*job), held_by) for job in jobs]
+    written = merge_results(folder, generation.header(), results)
+    _refuse_unscored(results)
+    return written
+
+
+def _select_sandbox(chosen: Sequence[Benchmark], request: Request) -> sandbox.Sandbox | None:
+    """What will hold the model's programs; None where no benchmark runs any.
+
+    Raises:
+        PrerequisiteError: it does not work here.
+    """
+    if not any(benchmark.runs_programs for benchmark in chosen):
+        return None
     if not request.sandboxed:
         sys.stderr.write(
             "dft-factory: --unsafe-no-sandbox: programs that the model wrote run with your rights, "
             "your files and your network.\n"
         )
-    subject = open_subject(request)
-    header = ResultFile(
-        model=request.model,
-        model_sha256=subject.sha256,
-        base_model=request.base_model,
-        label=request.label,
-    )
-    written = header
-    unscored: list[str] = []
-    for benchmark in chosen:
-        decoding = request.decoding
-        if request.own_max_new_tokens:
-            decoding = replace(decoding, max_new_tokens=benchmark.max_new_tokens)
-        style = request.prompt_style or benchmark.default_style
-        as_trained = None
-        if style == "chat" and request.backend == "hf" and decoding.system_prompt is None:
-            as_trained = trained_with(request.model)
-            decoding = replace(decoding, system_prompt=as_trained)
-        result = benchmark.evaluate(benchmark, replace(request, decoding=decoding), subject)
-        notes = result.notes
-        if as_trained is not None:
-            notes = [*notes, f"system prompt: that of the model's training ({TRAINING_FILE})"]
-        if request.backend == "openai" and decoding.system_prompt == NONE:
-            notes = [*notes, "no system message is sent; the server's template may insert its own"]
-        result = result.model_copy(
-            update={"decoding": {**subject.record(), **result.decoding}, "notes": notes}
+        return sandbox.UNCONFINED
+    held_by = sandbox.select(request.sandbox)
+    if held_by.name == "landlock":
+        sys.stderr.write(
+            f"dft-factory: programs run in {held_by.describe()}, which does not protect from: "
+            f"{'; '.join(held_by.does_not_protect_from)}.\n"
         )
-        if held_by is not None and benchmark.runs_programs:
-            limits = "; ".join(held_by.does_not_protect_from)
-            notes = [*notes, f"the sandbox ({held_by.name}) does not protect from: {limits}"]
-            result = result.model_copy(update={"sandbox": held_by.name, "notes": notes})
-        written = merge_results(request.out, header, [result])
-        if result.n_scored < result.n_total:
-            unscored.append(
-                f"{benchmark.name}: {result.n_total - result.n_scored} of {result.n_total}"
-            )
+    return held_by
+
+
+def _with_sandbox(
+    benchmark: Benchmark, result: BenchmarkResult, held_by: sandbox.Sandbox | None
+) -> BenchmarkResult:
+    if held_by is None or not benchmark.runs_programs:
+        return result
+    limits = "; ".join(held_by.does_not_protect_from)
+    note = f"the sandbox ({held_by.name}) does not protect from: {limits}"
+    return result.model_copy(update={"sandbox": held_by.name, "notes": [*result.notes, note]})
+
+
+def _refuse_unscored(results: Sequence[BenchmarkResult]) -> None:
+    unscored = [
+        f"{row.benchmark}: {row.n_total - row.n_scored} of {row.n_total}"
+        for row in results
+        if row.n_scored < row.n_total
+    ]
     if unscored:
         raise EvaluationError(
             f"Items without a score ({'; '.join(unscored)}); their reasons are in the items files."
         )
-    return written
 
 
 def _check(chosen: Sequence[Benchmark], request: Request) -> None:

@@ -9,6 +9,11 @@ from pathlib import Path
 
 from dft_eval.errors import PrerequisiteError, UsageError
 
+DTYPES = ("float32", "bfloat16", "float16")
+DEFAULT_DTYPE = "float32"
+"""For every model, whatever it was saved in and whatever the processor: the models of a comparison
+run alike. It rounds no saved weight, and completions do not change with the batch size, where 16
+bits make near ties fall either way. ``--dtype bfloat16`` takes half the memory."""
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -106,25 +111,15 @@ def model_sha256(files: ModelFiles) -> str:
 
 
 def settings_sha256(files: ModelFiles) -> str:
-    """SHA-256 over what else completions depend on: config, tokenizer, chat template, and dtype."""
-    digest = hashlib.sha256(repr(sorted(dtypes(files).items())).encode())
+    """SHA-256 over the other files that completions depend on: config, tokenizer, chat template."""
+    digest = hashlib.sha256()
     for folder in files.folders:
         for path in sorted({path for name in SETTINGS for path in folder.glob(name)}):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def dtypes(files: ModelFiles) -> dict[str, str]:
-    """``dtype``, in which the model is run, and ``weights_dtype``, in which it was saved.
-
-    The same, but float32 on processors that would emulate 16 bits at a fraction of the speed.
-    """
-    import torch
-
+def weights_dtype(files: ModelFiles) -> str:
+    """The dtype in which the model was saved."""
     config = json.loads((files.base or files.folder).joinpath("config.json").read_text("utf-8"))
-    saved = config.get("dtype") or config.get("torch_dtype") or "float32"
-    # An underscore, but torch's only answer to the question.
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    narrow = saved == "float16" or (saved == "bfloat16" and not native)
-    run = "float32" if narrow and not torch.cuda.is_available() else saved
-    return {"dtype": run, "weights_dtype": saved}
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")

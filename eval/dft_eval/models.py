@@ -12,14 +12,21 @@ from dft_eval.generation.hf_text import HfTextBackend
 from dft_eval.generation.openai_http import Connection
 from dft_eval.generation.openai_server import ServerModel
 from dft_eval.generation.run import Backend
-from dft_eval.model_files import ModelFiles, dtypes, find_model, model_sha256, settings_sha256
+from dft_eval.model_files import (
+    DEFAULT_DTYPE,
+    ModelFiles,
+    find_model,
+    model_sha256,
+    settings_sha256,
+    weights_dtype,
+)
 from dft_eval.vlm import hf_vision
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 
-def load_model(files: ModelFiles) -> tuple[Any, Any]:
-    """Model and tokenizer, ready to generate: in :func:`dtypes`, on a GPU if there is one."""
+def load_model(files: ModelFiles, dtype: str = DEFAULT_DTYPE) -> tuple[Any, Any]:
+    """Model and tokenizer, ready to generate, on a GPU if there is one."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -31,7 +38,7 @@ def load_model(files: ModelFiles) -> tuple[Any, Any]:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(
-        files.base or files.folder, dtype=getattr(torch, dtypes(files)["dtype"])
+        files.base or files.folder, dtype=getattr(torch, dtype)
     )
     return ready_to_generate(model, files), tokenizer
 
@@ -39,7 +46,7 @@ def load_model(files: ModelFiles) -> tuple[Any, Any]:
 class LocalModel:
     """A model of this machine or the hub under evaluation; loaded once, when it is first needed."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, dtype: str = DEFAULT_DTYPE) -> None:
         """Find and fingerprint it; what cannot be evaluated is refused before anything runs.
 
         Raises:
@@ -49,7 +56,8 @@ class LocalModel:
         self.sha256 = model_sha256(self.files)
         self._loaded: tuple[Any, Any] | None = None
         self._loaded_vision: tuple[Any, Any] | None = None
-        self._identity = f"{self.sha256} {settings_sha256(self.files)}"
+        self.dtype = dtype
+        self._identity = f"{self.sha256} {settings_sha256(self.files)} {dtype}"
         self.text = HfTextBackend(self._identity, self.load)
 
     def vision(self, pixels: PixelRange) -> Backend:
@@ -59,17 +67,21 @@ class LocalModel:
     def load_vision(self) -> tuple[Any, Any]:
         """Model and processor."""
         if self._loaded_vision is None:
-            self._loaded_vision = hf_vision.load(self.files, dtypes(self.files)["dtype"])
+            self._loaded_vision = hf_vision.load(self.files, self.dtype)
         return self._loaded_vision
 
     def record(self) -> dict[str, Any]:
         """How the model was run, for ``results.json``."""
-        return {"backend": "hf", **dtypes(self.files)}
+        return {
+            "backend": "hf",
+            "dtype": self.dtype,
+            "weights_dtype": weights_dtype(self.files),
+        }
 
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer."""
         if self._loaded is None:
-            self._loaded = load_model(self.files)
+            self._loaded = load_model(self.files, self.dtype)
         return self._loaded
 
 
@@ -82,7 +94,9 @@ def open_subject(request: Request) -> Subject:
     if request.backend == "hf":
         if request.base_url is not None:
             raise UsageError(f"--base-url {request.base_url} is for --backend openai.")
-        return LocalModel(request.model)
+        return LocalModel(request.model, request.dtype or DEFAULT_DTYPE)
+    if request.dtype is not None:
+        raise UsageError(f"--dtype {request.dtype} is for --backend hf: a server has its own.")
     if request.base_url is None:
         raise UsageError("--backend openai: give --base-url, such as http://localhost:8000/v1.")
     return ServerModel(request.model, Connection(request.base_url, os.environ.get(KEY_VARIABLE)))

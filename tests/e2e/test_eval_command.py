@@ -76,3 +76,21 @@ def test_a_users_mistake_is_one_message(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_generate_and_score_are_commands(text_bench: Bench, tmp_path: Path) -> None:
+    """Together they do what eval does; generate takes no option that it would ignore."""
+    options = ("--limit", "2", "--max-new-tokens", "8", "--prompt-style", "chat")
+    model = ("python-basics", "--model", str(text_bench.model), *options)
+    for command, out in (("eval", "whole"), ("generate", "made")):
+        done = dft_factory(command, *model, "--out", str(tmp_path / out))
+        assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "made/results.json").exists()
+    done = dft_factory("score", str(tmp_path / "made"))
+    assert done.returncode == 0, done.stderr
+    assert "python-basics (chat)  pass@1 0.0 %" in done.stdout
+    whole, made = (tmp_path / out / "results.json" for out in ("whole", "made"))
+    assert made.read_text() == whole.read_text()
+    refused = dft_factory("generate", *model, "--out", str(tmp_path / "x"), "--unsafe-no-sandbox")
+    assert refused.returncode == 2
+    assert "--unsafe-no-sandbox is for dft-factory score" in refused.stderr

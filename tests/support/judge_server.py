@@ -71,7 +71,7 @@ def judge_server(behave: Callable[[str, int], Answer] = read_well) -> Iterator[J
             with lock:
                 server.asked.append(prompt)
                 server.bodies.append(body)
-                server.headers = dict(self.headers)
+                server.headers = {name.title(): value for name, value in self.headers.items()}
                 number = len(server.asked)
             answer = server.behave(prompt, number)
             time.sleep(answer.seconds)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from dft_eval.generation.openai_server import PROBES
+
 
 @dataclass
 class FakeServer:
@@ -22,6 +24,8 @@ class FakeServer:
         continues: it goes on from a begun answer, as vLLM does; else it ignores those fields.
         talks: a chat's answer that was not begun is a code block with words around it.
         most_stops: stop texts that it accepts.
+        weights: what it answers the probes of its fingerprint with; they are not in ``posts`` and
+            ``seen``, and meet no fault.
         seen: bodies of the POSTs that were answered.
     """
 
@@ -33,6 +37,7 @@ class FakeServer:
     most_stops: int = 100
     key: str | None = None
     completions: bool = True
+    weights: str = "first"
     seen: list[dict[str, Any]] = field(default_factory=list)
     posts: int = 0
     under_way: int = 0
@@ -112,6 +117,15 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.state
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         if not self._allowed():
+            return
+        if (probe := json.loads(raw)).get("prompt") in PROBES:
+            choice = {"text": state.weights, "finish_reason": "length"}
+            status = 200 if state.completions else 404
+            self._send(status, {"choices": [choice], "usage": {"completion_tokens": 1}})
+            return
+        if probe.get("messages", [{}])[-1].get("content") in PROBES:
+            message = {"role": "assistant", "content": state.weights}
+            self._send(200, {"choices": [{"message": message, "finish_reason": "length"}]})
             return
         with state.lock:
             state.posts += 1

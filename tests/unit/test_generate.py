@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dft_eval.errors import UsageError
+from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation import hf_cache, hf_prepare
+from dft_eval.generation.chat import decode_text, stop_tokens
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.hf_decode import PADDED, alike, decode
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
-from dft_eval.generation.run import Decoding, Prompt, cut, generate, samples_of
+from dft_eval.generation.run import (
+    CompletionCache,
+    Decoding,
+    Prompt,
+    completion_key,
+    cut,
+    generate,
+    generate_each,
+    samples_of,
+)
 from dft_eval.generation.samples import combine, pass_at_k
-from dft_eval.model_files import dtypes, find_model, model_sha256
+from dft_eval.model_files import find_model, model_sha256
 from dft_eval.models import LocalModel, load_model
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
@@ -139,27 +151,26 @@ def greedy_by_transformers(loaded: tuple[Any, Any], prompt: Prompt, **options: A
 
 
 @pytest.mark.parametrize("batch_size", [3, 8])
-@pytest.mark.parametrize("penalty", [None, 1.3])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_greedy_tokens_are_those_of_transformers(
     loaded: tuple[Any, Any],
     stock: Any,
     prompts: list[Prompt],
-    penalty: float | None,
+    penalty: float,
     batch_size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The oracle is model.generate, one prompt at a time, with the model's own penalty."""
+    """The oracle is model.generate, one prompt at a time. The model's own penalty is not used."""
     model, tokenizer = loaded
-    for each in (model, stock):
-        monkeypatch.setattr(each.generation_config, "repetition_penalty", penalty)
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.7)
     starts = [
         tokenizer(render(tokenizer, p), add_special_tokens=False)["input_ids"] for p in prompts
     ]
-    decoding = replace(DECODING, batch_size=batch_size)
+    decoding = replace(DECODING, batch_size=batch_size, repetition_penalty=penalty)
     made = decode(model, starts, decoding, [0] * 8, lambda row, ids: False)
     assert model.config._attn_implementation == GROUPED
     for prompt, ids in zip(prompts, made, strict=True):
-        expected = greedy_by_transformers((stock, tokenizer), prompt)
+        expected = greedy_by_transformers((stock, tokenizer), prompt, repetition_penalty=penalty)
         assert ids[: len(expected)] == expected
 
 
@@ -306,6 +317,84 @@ def test_samples_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> Non
 
 
 @pytest.mark.parametrize(
+    "options", [{"top_k": 3}, {"min_p": 0.4}, {"top_k": 4, "min_p": 0.2, "top_p": 0.7}]
+)
+def test_tokens_that_sampling_leaves_out(loaded: tuple[Any, Any], options: dict[str, Any]) -> None:
+    """Against transformers' own warpers: min_p, top_k, then top_p, the order of vLLM."""
+    import torch
+    from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    model, tokenizer = loaded
+    ids = tokenizer("def add")["input_ids"]
+    temperature = 0.3
+    with torch.inference_mode():
+        scores = model(torch.tensor([ids])).logits[:, -1] / temperature
+    for name, warper in (
+        ("min_p", MinPLogitsWarper),
+        ("top_k", TopKLogitsWarper),
+        ("top_p", TopPLogitsWarper),
+    ):
+        scores = warper(options[name])(None, scores) if name in options else scores
+    allowed = set(scores[0].isfinite().nonzero().flatten().tolist())
+    assert 1 < len(allowed) < 40
+    decoding = Decoding(max_new_tokens=1, samples=400, temperature=temperature, **options)
+    seeds = [decoding.row_seed(str(i)) for i in range(400)]
+    made = decode(model, [ids] * 400, decoding, seeds, lambda row, new: False)
+    assert {new[0] for new in made} == allowed
+
+
+def test_programs_are_decoded_as_the_model_wrote_them(text_bench: Bench) -> None:
+    """Llama 3's tokenizers delete spaces before punctuation unless told not to: the canonical
+    solutions of HumanEval must survive, in text and behind pictures."""
+    from transformers import AutoTokenizer
+
+    from dft_eval.python_programs import human_eval
+    from dft_eval.vlm.hf_vision import _ended
+
+    tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
+    tokenizer.clean_up_tokenization_spaces = True
+    stock = 0
+    for problem in human_eval():
+        program = problem.canonical_solution
+        ids = tokenizer(program, add_special_tokens=False)["input_ids"]
+        stock += tokenizer.decode(ids) != program
+        assert decode_text(tokenizer, ids) == program
+        row = _ended(tokenizer, "x", "", ids, set(), Decoding(max_new_tokens=len(ids)))
+        assert row is not None
+        assert row.completion == program
+    assert stock >= 13
+
+
+def test_a_base_model_in_chat_stops_at_the_templates_end_of_turn(
+    loaded: tuple[Any, Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Qwen2.5's base models: eos is <|endoftext|>, the template ends turns in <|im_end|>.
+    The end of turn is the token that the model writes fourth; raw text goes on after it."""
+    model, tokenizer = loaded[0], copy.deepcopy(loaded[1])
+    endoftext = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    monkeypatch.setattr(model.generation_config, "eos_token_id", endoftext)
+    tokenizer.eos_token = "<|endoftext|>"
+    im_end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert stop_tokens(model, tokenizer, chat=True) == {endoftext, im_end}
+    assert stop_tokens(model, tokenizer, chat=False) == {endoftext}
+    forward = model.forward
+    step = itertools.count()
+
+    def ends_turn(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if next(step) == 3:
+            output.logits[:, -1, im_end] = output.logits.max() + 1
+        return output
+
+    monkeypatch.setattr(model, "forward", ends_turn)
+    (row,) = complete_batch(model, tokenizer, prompts[:1], DECODING)
+    assert (row.finish_reason, row.n_tokens) == ("stop", 3)
+    step = itertools.count()
+    raw = [replace(prompts[0], chat=False)]
+    assert complete_batch(model, tokenizer, raw, DECODING)[0].n_tokens == 12
+
+
+@pytest.mark.parametrize(
     ("values", "named"),
     [
         ({"samples": 0}, "--samples 0"),
@@ -314,6 +403,11 @@ def test_samples_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> Non
         ({"temperature": -1.0}, "--temperature -1"),
         ({"temperature": float("inf")}, "--temperature inf"),
         ({"temperature": 1.0, "top_p": 0.0}, "--top-p 0"),
+        ({"top_k": 5}, "--top-k 5 with --temperature 0"),
+        ({"min_p": 0.1}, "--min-p 0.1 with --temperature 0"),
+        ({"temperature": 1.0, "top_k": 0}, "--top-k 0"),
+        ({"temperature": 1.0, "min_p": 1.0}, "--min-p 1"),
+        ({"repetition_penalty": 0.0}, "--repetition-penalty 0"),
         ({"max_new_tokens": 0}, "--max-new-tokens 0"),
         ({"batch_size": 0}, "--batch-size 0"),
     ],
@@ -363,7 +457,7 @@ def test_a_lora_adapter_is_loaded_as_such(
     merged = (tuned.merge_and_unload().eval(), loaded[1])
     for row, prompt in zip(rows, prompts, strict=True):
         ids = greedy_by_transformers(merged, prompt)
-        assert loaded[1].decode(ids, skip_special_tokens=True) == row.completion
+        assert decode_text(loaded[1], ids) == row.completion
     plain = complete_batch(*loaded, prompts, DECODING)
     assert [row.completion for row in rows] != [row.completion for row in plain]
 
@@ -381,21 +475,26 @@ def test_identity_covers_the_chat_template(text_bench: Bench, tmp_path: Path) ->
     assert changed.text.identity != first.text.identity
 
 
-@pytest.mark.parametrize(
-    ("saved", "native", "run"),
-    [("bfloat16", False, "float32"), ("bfloat16", True, "bfloat16"), ("float16", True, "float32")],
-)
-def test_16_bits_are_widened_where_the_processor_would_emulate_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str, native: bool, run: str
+@pytest.mark.parametrize("saved", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_dtype_depends_on_the_option_alone(
+    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str, dtype: str
 ) -> None:
+    """Not on what the model was saved in, nor on the processor's bfloat16 instructions."""
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (tmp_path / "config.json").write_text(json.dumps({"dtype": saved}))
-    found = dtypes(find_model(str(tmp_path)))
-    assert found == {"dtype": run, "weights_dtype": saved}
+    model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=getattr(torch, saved))
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(text_bench.model).save_pretrained(tmp_path)
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda native=native: native)
+        default, subject = LocalModel(str(tmp_path)), LocalModel(str(tmp_path), dtype)
+        assert default.load()[0].dtype == torch.float32
+        assert subject.load()[0].dtype == getattr(torch, dtype)
+        assert subject.record() == {"backend": "hf", "dtype": dtype, "weights_dtype": saved}
+        assert (subject.text.identity == default.text.identity) == (dtype == "float32")
 
 
 class _KilledError(Exception):
@@ -438,48 +537,152 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
     with pytest.raises(_KilledError):
         run("killed", kill, [])
     cache = tmp_path / "killed" / "x.completions.jsonl"
-    with cache.open("a") as stream:
+    cache.parent.mkdir(exist_ok=True)
+    with (cache.parent / CompletionCache.NAME).open("a") as stream:
         stream.write('{"id": "q0", "prompt": "half a li')
     seen: list[int] = []
     loads: list[int] = []
     assert run("killed", lambda done, total: seen.append(done), loads) == undisturbed
     assert seen[0] == kept
     assert bool(loads) == (seen[0] < 8)
+    cached = (cache.parent / CompletionCache.NAME).read_text().splitlines()
+    assert len(cached) == 8 + 1  # and the half line
     written = [json.loads(line)["id"] for line in cache.read_text().splitlines()]
-    assert sorted(written) == sorted({p.id for p in prompts})
+    assert written == [p.id for p in prompts]
     assert run("killed", silent, loads) == undisturbed
     assert bool(loads) == (seen[0] < 8)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"decoding": replace(DECODING, max_new_tokens=5)}, "decoding"),
-        ({"decoding": replace(DECODING, system_prompt="Be brief.")}, "decoding"),
-        ({"identity": "another"}, "model"),
-        ({"prompts": [Prompt("q", "x")]}, "prompts_sha256"),
-    ],
-)
-def test_completions_of_other_settings_are_refused(
+class Counting(HfTextBackend):
+    """The real backend, which counts what it is asked for."""
+
+    def __init__(self, identity: str, loaded: tuple[Any, Any]) -> None:
+        super().__init__(identity, lambda: loaded)
+        self.asked: list[str] = []
+
+    def complete(self, prompts: Any, decoding: Decoding, ended: Any = None) -> Any:
+        self.asked += [prompt.id for prompt in prompts]
+        return super().complete(prompts, decoding, ended)
+
+
+def asked_for(
+    loaded: tuple[Any, Any],
+    prompts: list[Prompt],
+    folder: Path,
+    decoding: Decoding = DECODING,
+    identity: str = "m",
+    fresh: bool = False,
+) -> list[str]:
+    """Ids of the prompts that the model had to complete."""
+    backend = Counting(identity, loaded)
+    cache = CompletionCache(folder, fresh=fresh)
+    path = folder / "x.completions.jsonl"
+    rows = generate_each(prompts, decoding, path, backend=backend, progress=silent, cache=cache)
+    assert [row.id for row in rows] == [prompt.id for prompt in prompts]
+    ids = [json.loads(line)["id"] for line in path.read_text().splitlines()]
+    assert ids == [prompt.id for prompt in prompts]  # the report refuses an id twice
+    return sorted(backend.asked)
+
+
+def test_what_does_not_change_a_completion_reuses_it(
     loaded: tuple[Any, Any],
     prompts: list[Prompt],
     tmp_path: Path,
-    change: dict[str, Any],
-    named: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def go(prompts: list[Prompt], decoding: Decoding, identity: str) -> None:
-        generate(
-            prompts,
-            decoding,
-            tmp_path / "x.jsonl",
-            backend=HfTextBackend(identity, lambda: loaded),
-            progress=silent,
-        )
+    assert asked_for(loaded, prompts[:3], tmp_path) == ["q0", "q1", "q2"]
+    assert "reusing" not in capsys.readouterr().err
+    assert asked_for(loaded, prompts, tmp_path) == ["q3", "q4", "q5", "q6", "q7"]
+    today = datetime.now(UTC).date().isoformat()[:4]
+    assert f"reusing 3 completions from {today}" in capsys.readouterr().err
+    assert asked_for(loaded, prompts[:2], tmp_path, replace(DECODING, batch_size=1)) == []
+    assert asked_for(loaded, [replace(prompts[0], id="another")], tmp_path) == []
+    assert len(asked_for(loaded, prompts, tmp_path, fresh=True)) == 8
+    assert asked_for(loaded, prompts, tmp_path) == []
 
-    settings: dict[str, Any] = {"prompts": prompts, "decoding": DECODING, "identity": "m"}
-    go(**settings)
-    with pytest.raises(UsageError, match=named):
-        go(**{**settings, **change})
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decoding": replace(DECODING, max_new_tokens=5)},
+        {"decoding": replace(DECODING, system_prompt="Be brief.")},
+        {"decoding": replace(DECODING, stop=("x",))},
+        {"decoding": replace(DECODING, repetition_penalty=1.1)},
+        {"decoding": replace(DECODING, temperature=0.5)},
+        {"identity": "another"},
+        {"prompts": [Prompt("q0", "other words", chat=True)]},
+    ],
+)
+def test_what_changes_a_completion_makes_it_again(
+    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    settings: dict[str, Any] = {"prompts": prompts[:1], "decoding": DECODING, "identity": "m"}
+    assert asked_for(loaded, folder=tmp_path, **settings) == ["q0"]
+    assert asked_for(loaded, folder=tmp_path, **{**settings, **change}) == ["q0"]
+    assert asked_for(loaded, folder=tmp_path, **settings) == []
+
+
+def test_more_samples_add_to_those_that_are_there(
+    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    few, more = (replace(SAMPLING, samples=n) for n in (2, 3))
+    assert len(asked_for(loaded, samples_of(prompts[:2], few), tmp_path, few)) == 4
+    assert asked_for(loaded, samples_of(prompts[:2], more), tmp_path, more) == ["q0#2", "q1#2"]
+    other = replace(few, seed=9)
+    assert len(asked_for(loaded, samples_of(prompts[:2], other), tmp_path, other)) == 4
+
+
+def test_a_key_covers_the_pictures_content(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        path.write_bytes(b"one picture")
+    keys = {
+        completion_key(Prompt("v", "what", chat=True, images=(str(path),)), DECODING, "m")
+        for path in paths
+    }
+    assert len(keys) == 1
+    paths[1].write_bytes(b"another")
+    prompt = Prompt("v", "what", chat=True, images=(str(paths[1]),))
+    assert completion_key(prompt, DECODING, "m") not in keys
+
+
+def test_half_a_batch_on_disk_leaves_no_duplicate(
+    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    """A kill in the middle of a write: the rest of the batch is made, nothing twice."""
+    asked_for(loaded, prompts, tmp_path)
+    cache = tmp_path / CompletionCache.NAME
+    lines = cache.read_text().splitlines(keepends=True)
+    cache.write_text("".join(lines[:5]) + lines[5][:40])
+    lost = sorted(json.loads(line)["id"] for line in lines[5:])
+    assert asked_for(loaded, prompts, tmp_path) == lost
+    assert asked_for(loaded, prompts, tmp_path) == []
+
+
+def test_out_of_memory_names_the_option_and_loses_nothing(
+    loaded: tuple[Any, Any],
+    prompts: list[Prompt],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The allocator's own error, from a cache that grows beyond any memory once six have ended."""
+
+    growth = [2**40]
+
+    def progress(done: int, total: int) -> None:
+        if done == 6:
+            monkeypatch.setattr(hf_cache, "GROWTH", growth[0])
+
+    def run() -> list[str]:
+        path, backend = tmp_path / "x.jsonl", Counting("m", loaded)
+        generate_each(prompts, ONE, path, backend=backend, progress=progress)
+        return backend.asked
+
+    with pytest.raises(EvaluationError, match=r"Out of memory with --batch-size 1: .*smaller --b"):
+        run()
+    growth[0] = 128
+    monkeypatch.setattr(hf_cache, "GROWTH", 128)
+    assert len(run()) == 2
 
 
 def test_no_chat_template_is_named(loaded: tuple[Any, Any]) -> None:

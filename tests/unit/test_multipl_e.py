@@ -23,6 +23,7 @@ from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.multipl_e.data import from_hub, read_folder
 from dft_eval.results import BenchmarkResult, read_items
 from tests.support.toolchains import need
+from tests.support.written import evaluate_with
 
 JS = {
     "name": "One_1_double",
@@ -67,7 +68,7 @@ class Known:
         return [[i] for i in range(len(prompts))]
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
     ) -> Sequence[Completion | Failure]:
         self.asked += len(prompts)
         rows: list[Completion | Failure] = []
@@ -105,7 +106,7 @@ class Subject:
 
 def score(out: Path, data: Path, model: Known, **options: Any) -> BenchmarkResult:
     request = Request(model="known", out=out, label="base", data=data, **options)
-    return MULTIPL_E.evaluate(MULTIPL_E, request, Subject(model))
+    return evaluate_with(MULTIPL_E, request, Subject(model))
 
 
 def numbered(row: dict[str, Any], count: int) -> list[dict[str, Any]]:

@@ -252,7 +252,7 @@ class Known:
         return [[i] for i in range(len(prompts))]
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
     ) -> Sequence[Completion | Failure]:
         self.asked += prompts
         self.decoding = decoding
@@ -326,6 +326,10 @@ def test_three_scores_each_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path
         "max_new_tokens": 32,
         "batch_size": 32,
         "stop": list(COMPLETION_STOP),
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
     }
     assert [prompt.text for prompt in known.asked] == [
         completion_prompt(each["question"]) for each in GOOD

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.openai_http import ATTEMPTS, Connection, check_base_url
+from dft_eval.generation.openai_http import Connection, check_base_url
 from dft_eval.generation.openai_server import OpenAIServer, answer_from
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, generate, generate_each
 from tests.support.openai_server import FakeServer, serve
@@ -28,8 +28,10 @@ def answer(prompt: str) -> str:
     return f"    return {prompt.split()[-1]}\ndef other"
 
 
-def backend(server: FakeServer, key: str | None = None, model: str = "tiny") -> OpenAIServer:
-    return OpenAIServer(model, Connection(server.url, key, first_wait=0.001))
+def backend(
+    server: FakeServer, key: str | None = None, model: str = "tiny", **options: Any
+) -> OpenAIServer:
+    return OpenAIServer(model, Connection(server.url, key, **options))
 
 
 def run(server: FakeServer, prompts: list[Prompt], path: Path, **changes: Any) -> list[Completion]:
@@ -49,13 +51,55 @@ def test_every_tenth_request_fails_and_nothing_changes(fault: str | int, tmp_pat
     assert server.most_under_way <= 4
 
 
+@pytest.mark.parametrize("fault", ["drop", 429, 503])
+def test_a_restart_of_two_minutes_is_survived(
+    fault: str | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time is the sum of the client's waits: the server is back after 120 seconds."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    down = lambda n: fault if n > 1 and sum(waits) < 120 else None  # noqa: E731
+    with serve(FakeServer(answer, fault=down)) as server:
+        (row,) = run(server, PROMPTS[:1], tmp_path, batch_size=1)
+    assert row.completion == "    return 0"
+    assert sum(waits) >= 120
+
+
 def test_requests_are_raw_greedy_and_stopped(tmp_path: Path) -> None:
     with serve(FakeServer(answer)) as server:
         run(server, PROMPTS[:2], tmp_path)
     assert server.seen[0]["max_tokens"] == 1
     sent = sorted(server.seen[1:], key=lambda body: body["prompt"])
-    wanted = {"model": "tiny", "max_tokens": 50, "temperature": 0.0, "stop": ["\ndef "]}
-    assert sent == [{**wanted, "prompt": f"question {i}"} for i in range(2)]
+    expected = {
+        "model": "tiny",
+        "max_tokens": 50,
+        "temperature": 0.0,
+        "stop": ["\ndef "],
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+    }
+    assert sent == [{**expected, "prompt": f"question {i}"} for i in range(2)]
+
+
+def test_a_server_that_refuses_the_fields_of_the_sampler(tmp_path: Path) -> None:
+    """OpenAI's own: recorded where they have no effect, refused where one was asked for."""
+
+    class Strict(FakeServer):
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            if "top_k" in body:
+                return 400, {"error": {"message": "Unrecognized request argument: top_k"}}
+            return super().reply(path, body)
+
+    with serve(Strict(answer)) as server:
+        model = backend(server)
+        generate(PROMPTS[:2], DECODING, tmp_path / "x", backend=model, progress=silent)
+        assert model.record()["refused_by_server"] == ["top_k", "min_p", "repetition_penalty"]
+        assert {body["top_p"] for body in server.seen} == {1.0}
+        assert all(body["stop"] for body in server.seen)
+        with pytest.raises(UsageError, match="Unrecognized request argument: top_k"):
+            run(server, PROMPTS[:1], tmp_path / "y", repetition_penalty=1.1)
 
 
 def test_a_request_that_fails_for_good_is_a_failure_and_is_tried_again(tmp_path: Path) -> None:
@@ -89,12 +133,13 @@ def test_a_request_that_fails_for_good_is_a_failure_and_is_tried_again(tmp_path:
 
 def test_a_server_that_dies_leaves_the_rest_uncompleted(tmp_path: Path) -> None:
     with serve(FakeServer(answer, fault=lambda n: "drop" if n > 11 else None)) as server:
+        model = backend(server, attempts=2)
         rows = generate_each(
-            PROMPTS, DECODING, tmp_path / "x.jsonl", backend=backend(server), progress=silent
+            PROMPTS, DECODING, tmp_path / "x.jsonl", backend=model, progress=silent
         )
     assert sum(isinstance(row, Completion) for row in rows) == 10
     assert any("does not answer any more" in row.reason for row in rows if isinstance(row, Failure))
-    assert server.posts <= 11 + 8 * ATTEMPTS  # not every prompt's every attempt
+    assert server.posts <= 11 + 8 * 2  # not every prompt's every attempt
 
 
 @pytest.mark.parametrize("continues", [True, False])
@@ -182,6 +227,23 @@ def test_the_key_is_sent_and_told_nobody(tmp_path: Path) -> None:
             assert KEY not in str(caught.value)
     assert KEY not in repr(model.record()) + model.identity
     assert all(KEY not in path.read_text() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("completions", [True, False])
+def test_another_model_behind_the_same_name_is_asked_anew(
+    completions: bool, tmp_path: Path
+) -> None:
+    """Retrained and served again under the same name and address."""
+    prompts = [Prompt(p.id, p.text, chat=True) for p in PROMPTS[:5]]
+    with serve(FakeServer(answer, completions=completions)) as server:
+        texts = {}
+        for weights in ("first", "second", "first"):
+            server.weights, server.talks = weights, weights == "second"
+            before = len(server.seen)
+            rows = run(server, prompts, tmp_path, stop=())
+            texts[weights, len(server.seen) - before] = rows[0].completion
+    assert set(texts) == {("first", 6), ("second", 6), ("first", 0)}
+    assert texts["first", 6] == texts["first", 0] != texts["second", 6]
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://h/v1?k=1"])

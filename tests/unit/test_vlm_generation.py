@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,12 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
     return [*made, both, Prompt("none", "What is one and one?", chat=True)]
 
 
-def alone(model: Any, processor: Any, prompt: Prompt) -> list[int]:
+def alone(model: Any, processor: Any, prompt: Prompt, **options: Any) -> list[int]:
     """transformers' own greedy generation of one prompt, the oracle: tokens."""
     inputs = hf_vision._inputs(processor, [prompt], [render(processor, prompt)], PIXELS)
-    output = model.generate(**inputs, max_new_tokens=DECODING.max_new_tokens, do_sample=False)
+    output = model.generate(
+        **inputs, max_new_tokens=DECODING.max_new_tokens, do_sample=False, **options
+    )
     tokens: list[int] = output[0, inputs["input_ids"].shape[1] :].tolist()
     return tokens
 
@@ -90,12 +93,14 @@ def test_batches_are_bounded_in_rows_and_tokens(
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.2])
 def test_a_batch_gives_what_transformers_gives_one_by_one(
-    loaded: tuple[Any, Any], stock: Any, prompts: list[Prompt]
+    loaded: tuple[Any, Any], stock: Any, prompts: list[Prompt], penalty: float
 ) -> None:
     assert loaded[0].config._attn_implementation == GROUPED
-    rows = complete_batch(*loaded, prompts, DECODING, PIXELS)
-    tokens = [alone(stock, loaded[1], prompt) for prompt in prompts]
+    decoding = replace(DECODING, repetition_penalty=penalty)
+    rows = complete_batch(*loaded, prompts, decoding, PIXELS)
+    tokens = [alone(stock, loaded[1], prompt, repetition_penalty=penalty) for prompt in prompts]
     assert [row.completion for row in rows] == [text_of(loaded[1], each) for each in tokens]
     assert [row.id for row in rows] == [prompt.id for prompt in prompts]
 

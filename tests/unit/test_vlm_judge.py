@@ -22,7 +22,7 @@ def judge_at(url: str, folder: Path, reply_seconds: float = 30.0) -> OpenAIJudge
     return OpenAIJudge(
         JudgeChoice("openai", "judge-model", url),
         folder / "replies.jsonl",
-        first_wait=0.001,
+        attempts=4,
         reply_seconds=reply_seconds,
     )
 
@@ -86,7 +86,7 @@ def test_a_full_server_is_asked_again(tmp_path: Path) -> None:
     ("behave", "named"),
     [
         (lambda p, n: Answer(status=500, raw="boom"), "500"),
-        (lambda p, n: Answer(raw="<html>"), "no JSON"),
+        (lambda p, n: Answer(raw="<html>"), "no JSON object"),
         (lambda p, n: Answer("x", seconds=3.0), "Timeout"),
     ],
 )

@@ -1,4 +1,4 @@
-"""One user turn, with or without a system message, in a chat template of transformers."""
+"""Chats of transformers: the user's turn in a chat template, the end of a turn, ids to text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,36 @@ from jinja2 import TemplateError
 
 from dft_eval.errors import UsageError
 from dft_eval.system_prompts import NONE
+
+REPLY = "x"
+
+
+def decode_text(tokenizer: Any, ids: list[int]) -> str:
+    """The text of these tokens as the model wrote it.
+
+    Tokenizers with ``clean_up_tokenization_spaces`` (Llama 3's) delete spaces before punctuation
+    unless told not to, which changes programs.
+    """
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(text)
+
+
+def stop_tokens(model: Any, renderer: Any, *, chat: bool) -> set[int]:
+    """Tokens that end a completion: the model's and the tokenizer's end of sequence, and in a chat
+    the end of turn of the template.
+
+    A base model's end of sequence is often another token (Qwen2.5: ``<|endoftext|>``, where the
+    template ends turns in ``<|im_end|>``).
+    """
+    ends = model.generation_config.eos_token_id
+    tokenizer = getattr(renderer, "tokenizer", renderer)
+    tokens = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+    if chat:
+        turns = [{"role": "user", "content": REPLY}, {"role": "assistant", "content": REPLY}]
+        after = renderer.apply_chat_template(turns, tokenize=False).rpartition(REPLY)[2].strip()
+        first = tokenizer(after, add_special_tokens=False)["input_ids"][:1]
+        tokens.update(token for token in first if token in tokenizer.added_tokens_decoder)
+    return tokens - {None}
 
 
 def render_chat(renderer: Any, content: Any, system_prompt: str | None) -> str:
@@ -43,7 +73,7 @@ def render_chat(renderer: Any, content: Any, system_prompt: str | None) -> str:
             return text
         # Templates insert their own system message before the first turn alone, so a second user
         # turn shows how one looks without it.
-        reply = "x" if isinstance(content, str) else [{"type": "text", "text": "x"}]
+        reply = REPLY if isinstance(content, str) else [{"type": "text", "text": REPLY}]
         history = (user, {"role": "assistant", "content": reply})
         first, turn = rendered(user), rendered(*history, user)
         turn = turn.removeprefix(rendered(*history, ready=False))

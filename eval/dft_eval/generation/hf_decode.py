@@ -9,7 +9,7 @@ from typing import Any
 
 from dft_eval.generation.hf_cache import can_join, join, new_cache, select
 from dft_eval.generation.hf_sampling import Chooser
-from dft_eval.generation.run import Decoding, unwatched
+from dft_eval.generation.run import Decoding
 
 KEEP = 0.75
 """Share of rows still going on below which those that have ended make room for others."""
@@ -36,7 +36,7 @@ def decode(
     decoding: Decoding,
     seeds: Sequence[int],
     ended: Callable[[int, list[int]], bool],
-    row_ended: Callable[[], None] = unwatched,
+    row_ended: Callable[[int, list[int]], None] = lambda row, ids: None,
 ) -> list[list[int]]:
     """New token ids of every prompt, up to ``decoding.max_new_tokens`` or the end of each.
 
@@ -47,7 +47,7 @@ def decode(
         prompts: token ids, in the order in which they are to be begun.
         seeds: of each row's sampling, which does not depend on the other rows.
         ended: whether row i ends with the token that was just added to its new ids.
-        row_ended: called when a row has ended, for whatever reason.
+        row_ended: called with a row that has ended, for whatever reason, and its new ids.
     """
     import torch
 
@@ -61,7 +61,7 @@ def decode(
         made[row].append(token)
         if not ended(row, made[row]) and len(made[row]) < decoding.max_new_tokens:
             return True
-        row_ended()
+        row_ended(row, made[row])
         return False
 
     with torch.inference_mode():

@@ -6,9 +6,12 @@ few rows, as a batched decoding step's has.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
+from dft_eval.errors import EvaluationError
 from dft_eval.generation.hf_cache import GROUPED, register_grouped
 from dft_eval.model_files import ModelFiles
 
@@ -29,6 +32,30 @@ def ready_to_generate(model: Any, files: ModelFiles) -> Any:
 
         model = PeftModel.from_pretrained(model, files.folder)
     return model.eval()
+
+
+@contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Turn an allocator's error into one message.
+
+    Raises:
+        EvaluationError: out of memory, on the GPU or the CPU.
+    """
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(
+            error
+        ):
+            raise
+        raise EvaluationError(
+            f"Out of memory with --batch-size {batch_size}: {str(error).splitlines()[0]} The "
+            "completions made so far are kept: run the same command with a smaller --batch-size, "
+            "such as "
+            f"{max(1, batch_size // 2)}, or with --dtype bfloat16."
+        ) from error
 
 
 def prepare(model: Any) -> None:

@@ -14,14 +14,17 @@ UNSUPPORTED = (
     *("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
     *("sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "watermarking_config"),
 )
-"""What a generation_config can ask of greedy decoding, and is not done here."""
+"""Settings of a generation_config that change decoding and have no option here."""
 
 
-def repetition_penalty(config: Any) -> float:
-    """The model's own penalty, which its generation_config asks for; 1.0 is none.
+def check_generation_config(config: Any) -> None:
+    """Refuse a generation_config that asks for what no option of ours can ask for.
+
+    Its temperature, top_k, top_p and repetition_penalty are not used: the options decide, so that
+    every model of a comparison is decoded alike.
 
     Raises:
-        UsageError: the generation_config asks for something that is not supported here.
+        UsageError: naming the setting.
     """
     for name in UNSUPPORTED:
         if getattr(config, name, None) not in (None, 0, 1.0, []):
@@ -29,8 +32,18 @@ def repetition_penalty(config: Any) -> float:
                 f"The model's generation_config.json asks for {name}={getattr(config, name)!r}, "
                 "which --backend hf does not do. Serve it with --backend openai, or take that out."
             )
-    penalty = getattr(config, "repetition_penalty", None)
-    return 1.0 if penalty is None else float(penalty)
+
+
+def penalise(logits: Any, seen: Any, penalty: float) -> Any:
+    """Repetition penalty of Keskar et al. 2019 (arXiv 1909.05858), as transformers applies it.
+
+    Args:
+        logits: (B, V).
+        seen: (B, V), true for the tokens of the prompt and of the completion so far.
+    """
+    import torch
+
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 class Chooser:
@@ -43,36 +56,36 @@ class Chooser:
         decoding: Decoding,
         seeds: Sequence[int],
     ) -> None:
-        self._penalty = repetition_penalty(model.generation_config)
-        self._seen = [set(ids) for ids in prompts]
+        check_generation_config(model.generation_config)
+        self._prompts = prompts
+        self._seen: Any = None
         self._decoding = decoding
         self._draws = [random.Random(seed) for seed in seeds]
 
     def __call__(self, logits: Any, rows: Sequence[int]) -> list[int]:
         """Token ids, one a row. ``logits`` (B, V); ``rows``: the prompt of each."""
         logits = logits.float()
-        if self._penalty != 1.0:
-            logits = self._penalised(logits, rows)
+        penalty = self._decoding.repetition_penalty
+        if penalty != 1.0:
+            logits = penalise(logits, self._seen_by(rows, logits), penalty)
         if self._decoding.temperature == 0:
             chosen: list[int] = logits.argmax(-1).tolist()
         else:
             chosen = self._sample(logits, rows)
-        for row, token in zip(rows, chosen, strict=True):
-            self._seen[row].add(token)
+        if penalty != 1.0:
+            self._seen[list(rows), chosen] = True
         return chosen
 
-    def _penalised(self, logits: Any, rows: Sequence[int]) -> Any:
-        """Keskar et al. 2019 (arXiv 1909.05858), section 4.1, as transformers does it."""
+    def _seen_by(self, rows: Sequence[int], logits: Any) -> Any:
+        """(B, V): the tokens that each of these rows holds."""
         import torch
 
-        logits = logits.clone()
-        for place, row in enumerate(rows):
-            seen = torch.tensor(sorted(self._seen[row]), device=logits.device)
-            scores = logits[place, seen]
-            logits[place, seen] = torch.where(
-                scores < 0, scores * self._penalty, scores / self._penalty
-            )
-        return logits
+        if self._seen is None:
+            shape = len(self._prompts), logits.shape[-1]
+            self._seen = torch.zeros(shape, dtype=torch.bool, device=logits.device)
+            for row, ids in enumerate(self._prompts):
+                self._seen[row, list(ids)] = True
+        return self._seen[list(rows)]
 
     def _sample(self, logits: Any, rows: Sequence[int]) -> list[int]:
         """By each row's own random numbers: the inverse of its cumulative probability."""
@@ -81,9 +94,13 @@ class Chooser:
         draws = torch.tensor([self._draws[row].random() for row in rows], dtype=torch.float64)
         p = (logits / self._decoding.temperature).softmax(-1, dtype=torch.float64)
         p, order = p.sort(-1, descending=True)
+        # The order of vLLM: min_p, top_k, then top_p of what those leave.
+        p = p.masked_fill(p < self._decoding.min_p * p[:, :1], 0.0)
+        if self._decoding.top_k > 0:
+            p[:, self._decoding.top_k :] = 0.0
         if self._decoding.top_p < 1:
             before = p.cumsum(-1) - p
-            p = p.masked_fill(before >= self._decoding.top_p, 0.0)
+            p = p.masked_fill(before >= self._decoding.top_p * p.sum(-1, keepdim=True), 0.0)
         total = p.cumsum(-1)
         wanted = draws.to(p.device)[:, None] * total[:, -1:]
         place = torch.searchsorted(total, wanted, right=True).clamp(max=p.shape[-1] - 1)

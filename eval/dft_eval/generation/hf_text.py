@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dft_eval.errors import UsageError
-from dft_eval.generation.chat import render_chat
+from dft_eval.generation.chat import decode_text, render_chat, stop_tokens
 from dft_eval.generation.hf_decode import decode
-from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
+from dft_eval.generation.hf_prepare import memory_errors
+from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
 
 GROUP = 4
 """Times ``batch_size``: prompts that are completed, and written, together. Rows that have ended are
@@ -60,10 +61,14 @@ class HfTextBackend:
         return batches(lengths, GROUP * decoding.batch_size)
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None] = unwatched
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        ended: Callable[[Completion], None] = noop,
     ) -> list[Completion]:
         """Completions of one batch."""
-        return complete_batch(*self._load(), prompts, decoding, ended)
+        with memory_errors(decoding.batch_size):
+            return complete_batch(*self._load(), prompts, decoding, ended)
 
 
 def complete_batch(
@@ -71,7 +76,7 @@ def complete_batch(
     tokenizer: Any,
     prompts: Sequence[Prompt],
     decoding: Decoding,
-    row_ended: Callable[[], None] = unwatched,
+    row_ended: Callable[[Completion], None] = noop,
 ) -> list[Completion]:
     """Completions of one group of prompts; raises as :func:`decode`."""
     texts = [render(tokenizer, prompt, decoding.system_prompt) for prompt in prompts]
@@ -80,33 +85,32 @@ def complete_batch(
         tokenizer(text, add_special_tokens=not prompt.chat)["input_ids"]
         for prompt, text in zip(prompts, texts, strict=True)
     ]
-    ends = model.generation_config.eos_token_id
-    ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+    ends = [stop_tokens(model, tokenizer, chat=prompt.chat) for prompt in prompts]
     # A stop text of n bytes lies within the last n tokens; some more, since decoders may treat the
     # first token of a text in a way of its own.
     reach = max((len(text.encode()) for text in decoding.stop), default=0) + 4
 
-    def text_of(ids: list[int]) -> str:
-        return str(tokenizer.decode(ids, skip_special_tokens=True))
+    def has_stop(ids: list[int]) -> bool:
+        return cut(decode_text(tokenizer, ids), decoding.stop)[1]
 
     def ended(row: int, ids: list[int]) -> bool:
-        if ids[-1] in ends:
-            return True
-        return cut(text_of(ids[-reach:]), decoding.stop)[1] and cut(text_of(ids), decoding.stop)[1]
+        return ids[-1] in ends[row] or (has_stop(ids[-reach:]) and has_stop(ids))
 
     seeds = [decoding.row_seed(prompt.id) for prompt in prompts]
-    made = decode(model, starts, decoding, seeds, ended, row_ended)
-    rows: list[Completion] = []
-    for prompt, text, ids in zip(prompts, texts, made, strict=True):
-        ended_turn = ids[-1] in ends
-        completion, stopped = cut(text_of(ids[:-1] if ended_turn else ids), decoding.stop)
-        rows.append(
-            Completion(
-                id=prompt.id,
-                prompt=text,
-                completion=completion,
-                finish_reason="stop" if stopped or ended_turn else "length",
-                n_tokens=len(ids) - ended_turn,
-            )
+    rows: dict[int, Completion] = {}
+
+    def complete(row: int, ids: list[int]) -> None:
+        ended_turn = ids[-1] in ends[row]
+        answer = decode_text(tokenizer, ids[:-1] if ended_turn else ids)
+        completion, stopped = cut(answer, decoding.stop)
+        rows[row] = Completion(
+            id=prompts[row].id,
+            prompt=texts[row],
+            completion=completion,
+            finish_reason="stop" if stopped or ended_turn else "length",
+            n_tokens=len(ids) - ended_turn,
         )
-    return rows
+        row_ended(rows[row])
+
+    decode(model, starts, decoding, seeds, ended, complete)
+    return [rows[row] for row in range(len(prompts))]

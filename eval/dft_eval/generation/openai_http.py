@@ -1,23 +1,20 @@
-"""JSON over HTTP to an OpenAI-compatible server, with retries; the key is in no message."""
+"""The ``openai`` client as this package asks servers: JSON in and out, the key in no message."""
 
 from __future__ import annotations
 
 import json
-import random
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
 
-ATTEMPTS = 6
-FIRST_WAIT_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 30.0
+ATTEMPTS = 25
+"""At one request. The client waits 0.5 s, doubling to 8 s, or as long as the server asks: a restart
+of two minutes is survived."""
+FIRST_CONTACT_ATTEMPTS = 3
+"""At the look-up before a run, where a server that is not there is the user's to start."""
 READ_SECONDS = 900.0
 """For the whole answer of one request: nothing is streamed."""
-
-RETRIED = (408, 425, 429)
-"""Beside every 5xx."""
 
 
 class RequestFailedError(EvaluationError):
@@ -52,89 +49,76 @@ class Connection:
         base_url: str,
         key: str | None,
         *,
-        first_wait: float = FIRST_WAIT_SECONDS,
+        attempts: int = ATTEMPTS,
         read_seconds: float = READ_SECONDS,
     ) -> None:
         """``key`` goes into the ``Authorization`` header and nowhere else."""
-        import httpx
-
         self.base_url = check_base_url(base_url)
+        try:
+            import openai
+        except ImportError as error:
+            raise PrerequisiteError(
+                "The Python package openai is missing: uv pip install 'dft-factory[eval]'."
+            ) from error
         self._key = (key or "").strip()
         if not self._key.isascii():
             raise UsageError("The API key holds characters that no HTTP header can carry.")
-        self._first_wait = first_wait
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx.Timeout(read_seconds, connect=15.0),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        self._attempts = attempts
+        self._client = openai.OpenAI(
+            base_url=self.base_url,
+            api_key=self._key or "EMPTY",  # the client insists on one
+            max_retries=attempts - 1,
+            timeout=openai.Timeout(read_seconds, connect=15.0),
         )
 
     def get(self, path: str) -> dict[str, Any]:
         """The answer to a GET of ``path``, below the base URL."""
-        return self._request("GET", path, None)
+        retries = min(self._attempts, FIRST_CONTACT_ATTEMPTS) - 1
+        return self._request("GET", path, None, self._client.with_options(max_retries=retries))
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to a POST of ``body``.
 
         Raises:
-            RequestFailedError: the server refused it, or :data:`ATTEMPTS` attempts failed.
+            RequestFailedError: the server refused it, or all attempts failed.
         """
-        return self._request("POST", path, body)
+        return self._request("POST", path, body, self._client)
 
-    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        for attempt in range(1, ATTEMPTS + 1):
-            answer, status, wait = self._once(method, path, body)
+    def _request(
+        self, method: str, path: str, body: dict[str, Any] | None, client: Any
+    ) -> dict[str, Any]:
+        import openai
+
+        status: int | None
+        for _ in range(FIRST_CONTACT_ATTEMPTS):
+            try:
+                if method == "GET":
+                    text = client.get(path, cast_to=str)
+                else:
+                    text = client.post(path, body=body, cast_to=str)
+                answer = json.loads(text)
+            except openai.APIStatusError as error:
+                status, message = (
+                    error.status_code,
+                    f"status {error.status_code}: {_message(error)}",
+                )
+                break
+            except openai.APIConnectionError as error:
+                status, message = None, f"{type(error).__name__}: {error.__cause__ or error}"
+                break
+            except ValueError:
+                answer = None
             if isinstance(answer, dict):
                 return answer
-            again = status is None or status == 200 or status in RETRIED or status >= 500
-            if not again or attempt == ATTEMPTS:
-                tries = f" ({attempt} attempts)" if attempt > 1 else ""
-                message = f"{self.base_url}{path}: {answer}{tries}"
-                raise RequestFailedError(self._without_key(message), status)
-            backoff = self._first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-            time.sleep(min(max(backoff, wait), LONGEST_WAIT_SECONDS))
-        raise AssertionError("unreachable")
-
-    def _once(
-        self, method: str, path: str, body: dict[str, Any] | None
-    ) -> tuple[dict[str, Any] | str, int | None, float]:
-        """The answer, or what went wrong; the status; the seconds the server asks us to wait."""
-        import httpx
-
-        try:
-            reply = self._client.request(method, f"{self.base_url}{path}", json=body)
-        except httpx.TransportError as error:
-            return f"{type(error).__name__}: {error}", None, 0.0
-        if reply.status_code != 200:
-            return (
-                f"status {reply.status_code}: {_said(reply.text)}",
-                reply.status_code,
-                _wait(reply.headers.get("retry-after", "")),
-            )
-        try:
-            answer = reply.json()
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            return "an answer that is no JSON", 200, 0.0
-        if not isinstance(answer, dict):
-            return "an answer that is no JSON object", 200, 0.0
-        return answer, 200, 0.0
+            status, message = 200, "an answer that is no JSON object"
+        raise RequestFailedError(self._without_key(f"{self.base_url}{path}: {message}"), status)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def _said(text: str) -> str:
+def _message(error: Any) -> str:
     """The message in an OpenAI-style error, or the beginning of whatever the server sent."""
-    try:
-        error = json.loads(text)
-        error = error.get("error", error)
-        return str(error["message"] if isinstance(error, dict) else error)[:500]
-    except (ValueError, KeyError, AttributeError):
-        return text.strip()[:500]
-
-
-def _wait(header: str) -> float:
-    try:
-        return float(header)
-    except ValueError:
-        return 0.0
+    body = error.body
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    return str(inner["message"] if isinstance(inner, dict) and "message" in inner else inner)[:500]

@@ -14,11 +14,13 @@ what precedes the answer's first code block is dropped if the begun answer ends 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import mimetypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,7 +31,18 @@ from dft_eval.generation.openai_http import Connection, RequestFailedError
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
 from dft_eval.system_prompts import NONE
 
+PROBES = (
+    "The three largest cities of Australia are",
+    "def fibonacci(n):",
+    "Once upon a time, in a village by the sea,",
+    "17 * 23 =",
+)
+"""Their greedy completions tell apart what lies behind one name and address."""
+PROBE_TOKENS = 24
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+SAMPLER = ("top_k", "min_p", "repetition_penalty")
+"""Sent in every request: vLLM and SGLang otherwise take them from the model's
+generation_config.json (1.05 to 1.1 for Qwen2.5 instruct). OpenAI's own server refuses them."""
 UNREACHABLE_AFTER = 4
 """Requests in a row without any answer after which the rest is not tried."""
 
@@ -39,6 +52,7 @@ class _Way:
     """How the server takes one kind of request."""
 
     sends_stop: bool = True
+    sends_sampler: bool = True
     continues: bool = False
 
 
@@ -68,12 +82,35 @@ class OpenAIServer:
 
     @property
     def identity(self) -> str:
-        """Server and model, and what the server says of the model that does not change by itself.
+        """Server, model and :attr:`fingerprint`.
 
-        Which weights lie behind the name cannot be known.
+        Weights cannot be seen; a model that answers all :data:`PROBES` alike passes for the same.
         """
         known = {key: self._entry.get(key) for key in ("id", "root", "parent", "max_model_len")}
+        known["fingerprint"] = self.fingerprint
         return json.dumps({"server": self._connection.base_url, **known, **self._extra})
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Hash of the greedy completions of :data:`PROBES`; None where the server refuses them."""
+        decoding = Decoding(max_new_tokens=PROBE_TOKENS)
+        for chat in (False, True):  # some servers have chats alone, some models no chat template
+            digest = hashlib.sha256()
+            try:
+                for text in PROBES:
+                    prompt = Prompt("probe", text, chat=chat)
+                    # Fields of the sampler are neutral here, and some servers refuse them.
+                    path, body = self._body(prompt, decoding, _Way(sends_sampler=False))
+                    choice = self._connection.post(path, body)["choices"][0]
+                    answer = choice["message"]["content"] if chat else choice["text"]
+                    digest.update(json.dumps(answer).encode())
+                return digest.hexdigest()[:16]
+            except RequestFailedError as error:
+                if error.status not in (400, 404, 405, 422):
+                    raise _refusal(error) from None
+            except (LookupError, TypeError):
+                continue
+        return None
 
     @property
     def owner(self) -> str | None:
@@ -82,12 +119,19 @@ class OpenAIServer:
 
     def record(self) -> dict[str, Any]:
         """How it was asked, for ``results.json``."""
-        rows: dict[str, Any] = {"backend": "openai", "server": self.owner, **self._extra}
+        rows: dict[str, Any] = {
+            "backend": "openai",
+            "server": self.owner,
+            "server_fingerprint": self.fingerprint,
+            **self._extra,
+        }
         begun = {way.continues for key, way in self._ways.items() if key[1]}
         if begun:
             rows["begun_answer"] = "continued by the server" if True in begun else "not sent"
-        if any(not way.sends_stop for way in self._ways.values()):
+        if any(key[-1] and not way.sends_stop for key, way in self._ways.items()):
             rows["stop_texts"] = "applied after the answer"
+        if any(not way.sends_sampler for way in self._ways.values()):
+            rows["refused_by_server"] = list(SAMPLER)
         return rows
 
     def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
@@ -95,7 +139,7 @@ class OpenAIServer:
         return [[i] for i in range(len(prompts))]
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[], None]
+        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
     ) -> list[Completion | Failure]:
         """A completion each, or why there is none after all attempts."""
         return [self._complete(prompt, decoding) for prompt in prompts]
@@ -119,10 +163,13 @@ class OpenAIServer:
             "model": self.model,
             "max_tokens": decoding.max_new_tokens,
             "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
             **self._extra,
         }
+        if way.sends_sampler:
+            body.update({name: getattr(decoding, name) for name in SAMPLER})
         if decoding.temperature > 0:
-            body.update(top_p=decoding.top_p, seed=decoding.row_seed(prompt.id))
+            body["seed"] = decoding.row_seed(prompt.id)
         if decoding.stop and way.sends_stop:
             body["stop"] = list(decoding.stop)
         if not prompt.chat:
@@ -160,24 +207,30 @@ class OpenAIServer:
             return self._ways[key]
 
     def _find_way(self, prompt: Prompt, decoding: Decoding) -> _Way:
-        if prompt.answer_begins and self._continues(prompt, decoding.system_prompt):
-            way = _Way(continues=True)
-        else:
-            # A stop text such as a closing fence would end an answer that opens one itself.
-            way = _Way(sends_stop=not prompt.answer_begins)
-        try:
-            self._try(prompt, decoding, way)
-        except RequestFailedError as error:
-            if error.status != 400 or not (decoding.stop and way.sends_stop):
-                raise _refusal(error) from None
-        else:
-            return way
-        without = _Way(sends_stop=False, continues=way.continues)  # OpenAI's own takes four at most
-        try:
-            self._try(prompt, decoding, without)
-        except RequestFailedError as error:
-            raise _refusal(error) from None
-        return without
+        """The first way that the server accepts: all fields, else without those it may refuse.
+
+        OpenAI's own takes four stop texts at most, and none of :data:`SAMPLER`.
+        """
+        continues = bool(prompt.answer_begins) and self._continues(prompt, decoding.system_prompt)
+        # A stop text such as a closing fence would end an answer that opens one itself.
+        stop = bool(decoding.stop) and (continues or not prompt.answer_begins)
+        default = Decoding()
+        required = [f for f in SAMPLER if getattr(decoding, f) != getattr(default, f)]
+        ways = [
+            _Way(sends_stop, sends_sampler, continues)
+            for sends_sampler in ((True,) if required else (True, False))
+            for sends_stop in ((True, False) if stop else (False,))
+        ]
+        for way in ways:
+            try:
+                self._try(prompt, decoding, way)
+            except RequestFailedError as error:
+                refusal = error
+                if error.status not in (400, 422):
+                    break
+            else:
+                return way
+        raise _refusal(refusal) from None
 
     def _try(self, prompt: Prompt, decoding: Decoding, way: _Way) -> dict[str, Any]:
         path, body = self._body(prompt, decoding, way)

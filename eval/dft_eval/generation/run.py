@@ -1,18 +1,22 @@
 """Prompts to completions by any backend, resumable: killed at any moment it goes on.
 
-Batches are fixed before the first is run and each is written whole, so that a
-resumed run makes the same batches, and so the same completions, as an undisturbed one.
-Each row is sampled with a seed of its own (of ``Decoding.seed`` and the prompt's id).
+Every completion is cached by what it depends on (prompt, decoding, model, sample). Batches are
+planned over all prompts and cached whole, so that a resumed run makes the same batches as an
+undisturbed one. Each row is sampled with a seed of its own (of ``Decoding.seed`` and the prompt's
+id).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +54,10 @@ class Decoding:
         samples: completions a prompt, for pass@k.
         temperature: divides the logits; 0 is greedy decoding.
         top_p: the smallest set of tokens of at least this probability is sampled from.
+        top_k: the most likely tokens that are sampled from; -1 for all (as vLLM spells it).
+        min_p: tokens of less than this share of the likeliest one's probability are left out.
+        repetition_penalty: divides the positive logits of tokens that are there already and
+            multiplies their negative ones; 1 is none.
         system_prompt: of chats: its text, ``none`` for no system message, or None for what the
             chat template does by itself.
 
@@ -63,6 +71,9 @@ class Decoding:
     samples: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int = 0
     system_prompt: str | None = None
 
@@ -76,20 +87,31 @@ class Decoding:
             raise UsageError(f"--temperature {self.temperature}: give 0 (greedy) or more.")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"--top-p {self.top_p}: give a number above 0 and up to 1.")
-        if self.temperature == 0 and (self.samples > 1 or self.top_p < 1):
+        if self.top_k != -1 and self.top_k < 1:
+            raise UsageError(f"--top-k {self.top_k}: give a number of 1 or more, or -1 for all.")
+        if not 0 <= self.min_p < 1:
+            raise UsageError(f"--min-p {self.min_p}: give a number from 0 to below 1.")
+        if not 0 < self.repetition_penalty < math.inf:
             raise UsageError(
-                f"--samples {self.samples} --top-p {self.top_p} with --temperature 0: greedy "
-                "decoding has one completion a prompt. Give a --temperature above 0, such as 0.8."
+                f"--repetition-penalty {self.repetition_penalty}: give a number above 0; 1 is none."
+            )
+        neutral = {"samples": 1, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
+        sampling = [name for name, value in neutral.items() if getattr(self, name) != value]
+        if self.temperature == 0 and sampling:
+            options = (f"--{name.replace('_', '-')} {getattr(self, name)}" for name in sampling)
+            raise UsageError(
+                f"{' '.join(options)} with --temperature 0: greedy decoding takes the likeliest "
+                "token, one completion a prompt. Set --temperature above 0, such as 0.8."
             )
 
     def record(self) -> dict[str, Any]:
-        """For ``results.json``; without what greedy decoding does not use, or a default prompt."""
+        """For ``results.json``: what was asked of the backend, whichever it is."""
         values = {**asdict(self), "stop": list(self.stop)}
         if self.system_prompt is None:
             del values["system_prompt"]
         if self.temperature > 0:
             return {"strategy": "sampling", **values}
-        unused = ("samples", "temperature", "top_p", "seed")
+        unused = ("samples", "temperature", "seed")
         return {"strategy": "greedy", **{k: v for k, v in values.items() if k not in unused}}
 
     def row_seed(self, id: str) -> int:
@@ -130,8 +152,8 @@ class Failure:
     reason: str
 
 
-def unwatched() -> None:
-    """For rows whose ends nobody waits for."""
+def noop(row: Completion) -> None:
+    """Default callback: does nothing."""
 
 
 class Backend(Protocol):
@@ -148,56 +170,92 @@ class Backend(Protocol):
         """Places of the prompts in fixed batches, in the order in which they are to run."""
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None]
+        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[Completion], None]
     ) -> Sequence[Completion | Failure]:
         """Completions of one batch, in its order.
 
-        ``ended`` may be called, in the thread that calls, as each of several ends.
+        ``ended`` may be called with each completion as it ends, in the calling thread.
+
+        Raises:
+            EvaluationError: out of memory; completions that had ended were passed to ``ended``.
         """
 
 
-def _key(prompts: Sequence[Prompt], decoding: Decoding, identity: str) -> dict[str, Any]:
-    digest = hashlib.sha256(json.dumps([asdict(p) for p in prompts]).encode()).hexdigest()
-    return {"model": identity, "prompts_sha256": digest, "decoding": decoding.record()}
+def completion_key(prompt: Prompt, decoding: Decoding, identity: str) -> str:
+    """SHA-256 over everything that this completion depends on; neither batch size nor id."""
+    parts: dict[str, Any] = {
+        "model": identity,
+        "prompt": [prompt.text, prompt.chat, prompt.answer_begins],
+        "images": [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in prompt.images],
+        **asdict(decoding),
+    }
+    for name in ("batch_size", "samples", "seed"):
+        del parts[name]
+    if decoding.temperature > 0:
+        parts["row_seed"] = decoding.row_seed(prompt.id)  # of the seed, the item and the sample
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _open_cache(path: Path, key: dict[str, Any]) -> dict[str, Completion]:
-    """Completions of an earlier, interrupted run with the same settings."""
-    settings = path.with_suffix(".settings.json")
-    if not path.exists() or not settings.exists():
-        path.unlink(missing_ok=True)
-        atomic_write(settings, json.dumps(key, indent=2) + "\n")
-        return {}
-    former = json.loads(settings.read_text(encoding="utf-8"))
-    if former != key:
-        changed = [name for name in key if former.get(name) != key[name]]
-        raise UsageError(
-            f"{path} holds completions made with another {', '.join(changed)}. Use another --out, "
-            "or delete that file to make them again."
-        )
-    done: dict[str, Completion] = {}
-    kept: list[str] = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        try:
-            row = Completion.model_validate_json(line)
-        except ValidationError:
-            break  # the line at which an earlier run was killed, or the end
-        done[row.id] = row
-        kept.append(line + "\n")
-    atomic_write(path, "".join(kept))
-    return done
+class _CachedCompletion(Completion):
+    """A line of the cache; ``created`` in UTC."""
+
+    key: str
+    created: str
+
+    def plain(self) -> Completion:
+        return Completion(**self.model_dump(exclude={"key", "created"}))
 
 
-def share_cache(
-    source: Path, target: Path, prompts: Sequence[Prompt], decoding: Decoding, identity: str
-) -> None:
-    """Copy completions of the same prompts and settings that another benchmark has made."""
-    settings = source.with_suffix(".settings.json")
-    if target.exists() or not source.exists() or not settings.exists():
-        return
-    if json.loads(settings.read_text(encoding="utf-8")) == _key(prompts, decoding, identity):
-        atomic_write(target, source.read_text(encoding="utf-8"))
-        atomic_write(target.with_suffix(".settings.json"), settings.read_text(encoding="utf-8"))
+class CompletionCache:
+    """Every completion that was made into a folder, by its key; the newest of each counts.
+
+    Lines are only ever appended; the half line of a killed run is skipped.
+    """
+
+    NAME = "completions.cache.jsonl"
+
+    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+        """Read the cache of ``folder``; with ``fresh``, ignore what it holds."""
+        self._path = folder / self.NAME
+        self._rows: dict[str, _CachedCompletion] = {}
+        self._added: set[str] = set()
+        self._torn = False
+        if not self._path.exists():
+            return
+        text = self._path.read_text(encoding="utf-8", errors="replace")
+        self._torn = not text.endswith("\n")
+        for line in () if fresh else text.split("\n"):
+            # Validation fails for the half line of a killed run.
+            with contextlib.suppress(ValidationError):
+                row = _CachedCompletion.model_validate_json(line)
+                self._rows[row.key] = row
+
+    def get(self, key: str) -> Completion | None:
+        """The completion of this key."""
+        row = self._rows.get(key)
+        return None if row is None else row.plain()
+
+    def announce(self, keys: Iterable[str]) -> None:
+        """Say on stderr how many of these were made by earlier calls, and when."""
+        dates = [self._rows[key].created for key in keys if key not in self._added]
+        if dates:
+            first, last = min(dates), max(dates)
+            when = first if first == last else f"{first} to {last}"
+            sys.stderr.write(
+                f"reusing {len(dates)} completions from {when} (--fresh makes them again)\n"
+            )
+
+    def add(self, rows: Iterable[tuple[str, Completion]]) -> None:
+        """Append completions by their keys."""
+        created = datetime.now(UTC).isoformat(" ", "seconds")
+        new = [_CachedCompletion(**row.model_dump(), key=key, created=created) for key, row in rows]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as stream:
+            lines = "".join(f"{row.model_dump_json()}\n" for row in new)
+            stream.write(f"\n{lines}" if self._torn else lines)
+        self._torn = False
+        self._rows.update((row.key, row) for row in new)
+        self._added.update(row.key for row in new)
 
 
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
@@ -209,7 +267,7 @@ def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
 def generate(
     prompts: Sequence[Prompt],
     decoding: Decoding,
-    cache: Path,
+    path: Path,
     *,
     backend: Backend,
     progress: Callable[[int, int], None],
@@ -218,13 +276,13 @@ def generate(
 
     Raises:
         UsageError: as :func:`generate_each`.
-        EvaluationError: some failed; those that did not are in ``cache``.
+        EvaluationError: some failed; those that did not are in ``path``.
     """
-    rows = generate_each(prompts, decoding, cache, backend=backend, progress=progress)
+    rows = generate_each(prompts, decoding, path, backend=backend, progress=progress)
     failed = [row for row in rows if isinstance(row, Failure)]
     if failed:
         raise EvaluationError(
-            f"{cache} lacks {len(failed)} of {len(prompts)} completions, first {failed[0].id}: "
+            f"{path} lacks {len(failed)} of {len(prompts)} completions, first {failed[0].id}: "
             f"{failed[0].reason} The same command goes on from there."
         )
     return [row for row in rows if isinstance(row, Completion)]
@@ -233,67 +291,67 @@ def generate(
 def generate_each(
     prompts: Sequence[Prompt],
     decoding: Decoding,
-    cache: Path,
+    path: Path,
     *,
     backend: Backend,
     progress: Callable[[int, int], None],
+    cache: CompletionCache | None = None,
 ) -> list[Completion | Failure]:
-    """A completion or a failure of every prompt, in their order, resuming what ``cache`` holds.
+    """A completion or a failure of every prompt, in their order.
 
     Args:
-        cache: the completions file (JSONL), written batch by batch, without failures.
-        backend: asked for nothing when nothing is left to do.
-        progress: called with (done, all) as completions end and when their batch is written.
+        path: the completions file (JSONL), written when all is done, without failures.
+        backend: asked only for what ``cache`` does not hold.
+        progress: called with (done, all) as completions end and when their batch is cached.
+        cache: None for the one in ``path``'s folder.
 
     Raises:
-        UsageError: ``cache`` holds completions made with other settings, or ids repeat.
+        UsageError: two prompts have the same id.
+        EvaluationError: out of memory; what was completed is in ``cache``.
     """
     if len({prompt.id for prompt in prompts}) != len(prompts):
         raise UsageError("Two prompts share an id; every item needs its own.")
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    if cache is None:
+        cache = CompletionCache(path.parent)
+    keys = {prompt.id: completion_key(prompt, decoding, backend.identity) for prompt in prompts}
     done: dict[str, Completion | Failure] = {}
-    done.update(_open_cache(cache, _key(prompts, decoding, backend.identity)))
+    for prompt in prompts:
+        if (row := cache.get(keys[prompt.id])) is not None:
+            done[prompt.id] = row.model_copy(update={"id": prompt.id})
+    cache.announce(keys[id] for id in done)
     progress(len(done), len(prompts))
     if len(done) < len(prompts):
         planned = backend.batches(prompts, decoding)
-        left = [[prompts[i] for i in batch] for batch in _left(planned, prompts, done)]
-        in_flight = 0
+        batches = [[prompts[i] for i in batch if prompts[i].id not in done] for batch in planned]
+        in_flight: list[Completion] = []
 
-        def ended() -> None:
-            nonlocal in_flight
-            in_flight += 1
-            # A batch that runs again may have completions that are done already.
-            progress(min(len(done) + in_flight, len(prompts)), len(prompts))
+        def ended(row: Completion) -> None:
+            in_flight.append(row)
+            progress(len(done) + len(in_flight), len(prompts))
 
-        with cache.open("a", encoding="utf-8") as stream:
-            for rows in _run(backend, left, decoding, ended):
-                in_flight = 0
-                made = [row for row in rows if isinstance(row, Completion)]
-                stream.write("".join(row.model_dump_json() + "\n" for row in made))
-                stream.flush()
+        try:
+            for rows in _run(backend, [batch for batch in batches if batch], decoding, ended):
+                in_flight.clear()
+                cache.add((keys[row.id], row) for row in rows if isinstance(row, Completion))
                 done.update((row.id, row) for row in rows)
                 progress(len(done), len(prompts))
-    return [
+        except EvaluationError:
+            cache.add((keys[row.id], row) for row in in_flight)
+            raise
+    rows = [
         done.get(prompt.id, Failure(prompt.id, "The backend returned nothing for it."))
         for prompt in prompts
     ]
-
-
-def _left(
-    planned: list[list[int]], prompts: Sequence[Prompt], done: Iterable[str]
-) -> Iterator[list[int]]:
-    """Planned batches of which at least one completion is missing; such a batch runs whole."""
-    known = set(done)
-    for batch in planned:
-        if any(prompts[i].id not in known for i in batch):
-            yield batch
+    completions = [row for row in rows if isinstance(row, Completion)]
+    atomic_write(path, "".join(f"{row.model_dump_json()}\n" for row in completions))
+    return rows
 
 
 def _run(
     backend: Backend,
     batches: Sequence[Sequence[Prompt]],
     decoding: Decoding,
-    ended: Callable[[], None],
+    ended: Callable[[Completion], None],
 ) -> Iterator[Sequence[Completion | Failure]]:
     """The rows of each batch, in the order in which they are finished."""
     if not getattr(backend, "concurrent", False):

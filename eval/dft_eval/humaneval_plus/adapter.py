@@ -2,7 +2,7 @@
 
 Prompts, stop texts, sanitising and comparison follow EvalPlus 0.3.1 (``codegen``,
 ``provider.utility``, ``sanitize``, ``evaluate``); ``judge`` says where verdicts differ.
-Both columns come from one generation: the second benchmark takes the completions of the first.
+Both columns come from one generation: their prompts are the same, and cached once.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from dft_eval import sandbox
 from dft_eval.benchmark import (
     Benchmark,
     Missing,
+    Part,
     PromptStyle,
     Request,
-    Subject,
+    Rows,
     finish,
     is_installed,
     missing_sandbox,
@@ -27,14 +28,7 @@ from dft_eval.benchmark import (
 )
 from dft_eval.code_problems import ANSWER_BEGINS, INSTRUCTION
 from dft_eval.errors import PrerequisiteError
-from dft_eval.generation.run import (
-    Completion,
-    Failure,
-    Prompt,
-    generate_each,
-    samples_of,
-    share_cache,
-)
+from dft_eval.generation.run import Completion, Failure, Prompt, samples_of
 from dft_eval.generation.samples import combine
 from dft_eval.humaneval_plus.data import EvalPlusData, EvalPlusProblem, download, read_data
 from dft_eval.humaneval_plus.judge import Tests, judge, make_tests
@@ -46,7 +40,6 @@ INSTALL = "uv pip install evalplus==0.3.1"
 DATA_FORMAT = "humaneval"
 MAX_NEW_TOKENS = 768
 """EvalPlus' own."""
-COLUMNS = ("humaneval", "humaneval+")
 END_TEXTS = (
     *("<|endoftext|>", "<|endofmask|>", "</s>"),
     *("\nif __name__", "\ndef main(", "\nprint("),
@@ -149,37 +142,45 @@ def score(
     return verdicts
 
 
-def _load(request: Request) -> EvalPlusData:
+def load(benchmark: Benchmark, request: Request) -> EvalPlusData:
+    """The problems of ``--data``, or of EvalPlus' usual place."""
     return read_data(request.data or download())
 
 
-def evaluate(
-    benchmark: Benchmark,
-    request: Request,
-    subject: Subject,
-    *,
-    load: Callable[[Request], EvalPlusData] = _load,
-) -> BenchmarkResult:
-    """Generate and judge ``humaneval`` or ``humaneval+``."""
-    if not is_installed("evalplus"):
-        raise PrerequisiteError(f"The Python package evalplus is missing: {INSTALL}.")
-    plus = benchmark.name == "humaneval+"
-    data = load(request)
-    problems = data.problems[: request.limit]
+def parts(benchmark: Benchmark, request: Request, data: EvalPlusData) -> list[Part]:
+    """The prompts of ``humaneval`` and ``humaneval+``, which are the same."""
     style = request.prompt_style or benchmark.default_style
     decoding = replace(request.decoding, stop=CHAT_STOP if style == "chat" else COMPLETION_STOP)
-    prompts = samples_of([make_prompt(each, style) for each in problems], decoding)
-    caches = {name: request.out / f"{name}.{style}.completions.jsonl" for name in COLUMNS}
-    cache = caches.pop(benchmark.name)
-    for other in caches.values():
-        share_cache(other, cache, prompts, decoding, subject.text.identity)
-    who = f"{request.label} {benchmark.name}.{style}"
-    with Progress(f"{who}: completions") as progress:
-        rows = generate_each(prompts, decoding, cache, backend=subject.text, progress=progress)
-    with Progress(f"{who}: programs run") as progress:
+    prompts = [make_prompt(each, style) for each in data.problems[: request.limit]]
+    return [Part(f"{benchmark.name}.{style}", samples_of(prompts, decoding), decoding)]
+
+
+def scorer(
+    benchmark: Benchmark, request: Request, data: EvalPlusData
+) -> Callable[[Rows], BenchmarkResult]:
+    """What judges ``humaneval`` or ``humaneval+``.
+
+    Raises:
+        PrerequisiteError: EvalPlus (its sanitiser) or the sandbox is missing.
+    """
+    if not is_installed("evalplus"):
+        raise PrerequisiteError(f"The Python package evalplus is missing: {INSTALL}.")
+    if request.sandboxed:
+        sandbox.check()
+    return partial(_result, benchmark, request, data)
+
+
+def _result(
+    benchmark: Benchmark, request: Request, data: EvalPlusData, rows: Rows
+) -> BenchmarkResult:
+    plus = benchmark.name == "humaneval+"
+    problems = data.problems[: request.limit]
+    (part,) = parts(benchmark, request, data)
+    style, decoding = request.prompt_style or benchmark.default_style, part.decoding
+    with Progress(f"{request.label} {part.stem}: programs run") as progress:
         verdicts = score(
             problems,
-            rows,
+            rows[0],
             style,
             samples=decoding.samples,
             plus=plus,
@@ -218,8 +219,11 @@ HUMANEVAL_PLUS = Benchmark(
     published=164,
     default_style="completion",
     missing=missing,
-    evaluate=evaluate,
     runs_programs=True,
+    data=EvalPlusData,
+    load=load,
+    parts=parts,
+    scorer=scorer,
     samples=True,
     data_format=DATA_FORMAT,
     max_new_tokens=MAX_NEW_TOKENS,

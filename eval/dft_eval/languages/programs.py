@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import PlainSerializer, PlainValidator
 
 from dft_eval.generation.run import cut
 from dft_eval.languages.answers import extract
 from dft_eval.languages.judge import Program
-from dft_eval.languages.recipes import Harness, Language
+from dft_eval.languages.recipes import LANGUAGES, Harness, Language
 
 OFFICIAL_PYTHON_STOP = ("\ndef", "\n#", "\nif", "\nclass")
 QWEN_PYTHON_STOP = ("\ndef", "\nclass", "\nif", "\n#", "\nprint")
@@ -57,7 +60,11 @@ class Problem:
     """One problem; ``tests`` go after the function, and in some languages begin with its ``}``."""
 
     id: str
-    language: Language
+    language: Annotated[
+        Language,
+        PlainSerializer(lambda language: language.code),
+        PlainValidator(lambda value: value if isinstance(value, Language) else LANGUAGES[value]),
+    ]
     prompt: str
     tests: str
     stop_tokens: tuple[str, ...]

@@ -12,20 +12,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from dft_eval import languages, sandbox
 from dft_eval.benchmark import (
     Benchmark,
     Missing,
+    Part,
     PromptStyle,
     Request,
-    Subject,
+    Rows,
     finish,
     missing_sandbox,
     size_notes,
 )
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.run import Completion, Failure, Prompt, generate_each
+from dft_eval.generation.run import Completion, Failure, Prompt
 from dft_eval.languages import HARNESSES, LANGUAGES, Harness
 from dft_eval.languages.judge import CRASH_PASSES
 from dft_eval.languages.programs import (
@@ -46,6 +48,7 @@ HARNESS_NAMES: Mapping[Harness, str] = {
     "qwen": "MultiPL-E, recipes of Qwen2.5-Coder (multiple-eval at d5ead97)",
 }
 Judged = Callable[[int, int], None]
+Data = dict[str, list[Problem]]
 
 
 def make_prompt(problem: Problem, style: PromptStyle, harness: Harness) -> Prompt:
@@ -102,11 +105,33 @@ def _harness(name: str | None) -> Harness:
     raise UsageError(f"--harness {name!r}: choose of {', '.join(HARNESSES)}.")
 
 
-def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> BenchmarkResult:
+def _load(benchmark: Benchmark, request: Request) -> Data:
+    return read_folder(request.data) if request.data else from_hub()
+
+
+def _parts(benchmark: Benchmark, request: Request, data: Data) -> list[Part]:
+    """The prompts of each language."""
     style = request.prompt_style or benchmark.default_style
     harness = _harness(request.harness)
-    whole = read_folder(request.data) if request.data else from_hub()
-    data = {code: problems[: request.limit] for code, problems in whole.items()}
+    parts = []
+    for code, whole in data.items():
+        problems = whole[: request.limit]
+        stops = {stop_texts(each, harness) if style == "completion" else () for each in problems}
+        if len(stops) > 1:
+            raise UsageError(f"humaneval-{code}: its problems have different stop_tokens.")
+        parts.append(
+            Part(
+                f"{benchmark.name}.{style}.{harness}.{code}",
+                [make_prompt(each, style, harness) for each in problems],
+                replace(request.decoding, stop=stops.pop()),
+            )
+        )
+    return parts
+
+
+def _scorer(
+    benchmark: Benchmark, request: Request, data: Data
+) -> Callable[[Rows], BenchmarkResult]:
     if request.sandboxed:
         sandbox.check()
     reasons = {
@@ -114,17 +139,42 @@ def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> Bench
     }
     if all(reasons.values()):
         raise PrerequisiteError("\n".join(filter(None, reasons.values())))
+    return partial(_score, benchmark, request, data, reasons)
+
+
+def _score(
+    benchmark: Benchmark,
+    request: Request,
+    data: Data,
+    reasons: Mapping[str, str | None],
+    rows: Rows,
+) -> BenchmarkResult:
+    style = request.prompt_style or benchmark.default_style
+    harness = _harness(request.harness)
     items: list[ItemScore] = []
-    for code, problems in data.items():
-        reason = reasons[code]
-        if reason is None:
-            items += _one_language(code, problems, style, harness, benchmark, request, subject)
-        else:
+    for (code, whole), completions in zip(data.items(), rows, strict=True):
+        problems = whole[: request.limit]
+        if reason := reasons[code]:
             items += [ItemScore(id=each.id, score=None, reason=reason) for each in problems]
+            continue
+        who = f"{request.label} {benchmark.name}.{style} {LANGUAGES[code].title}"
+        with Progress(f"{who}: programs run") as progress:
+            items += judge(
+                problems,
+                completions,
+                style,
+                harness,
+                sandboxed=request.sandboxed,
+                workers=request.judge_workers,
+                progress=progress,
+            )
     items = [
         item.model_copy(update={"cluster": problem_of(item.id), "category": item.id.split("/")[0]})
         for item in items
     ]
+    decoding = request.decoding.record()
+    if style == "completion":
+        decoding["stop"] = "the data's, of each language"
     return finish(
         benchmark,
         request,
@@ -132,10 +182,8 @@ def _evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> Bench
         metric="pass@1",
         style=style,
         harness=HARNESS_NAMES[harness],
-        decoding={**request.decoding.record(), "stop": "the data's, of each language"}
-        if style == "completion"
-        else request.decoding.record(),
-        notes=_notes(benchmark, request, whole, items, reasons),
+        decoding=decoding,
+        notes=_notes(benchmark, request, data, items, reasons),
         breakdown=breakdown(items),
         cluster="HumanEval problem",
     )
@@ -145,40 +193,6 @@ def problem_of(id: str) -> str:
     """What the translations of one problem share: its HumanEval number, else the name."""
     match = re.search(r"HumanEval_\d+", id)
     return match[0] if match else id.partition("/")[2]
-
-
-def _one_language(
-    code: str,
-    problems: Sequence[Problem],
-    style: PromptStyle,
-    harness: Harness,
-    benchmark: Benchmark,
-    request: Request,
-    subject: Subject,
-) -> list[ItemScore]:
-    stop = stop_texts(problems[0], harness) if style == "completion" else ()
-    if any(stop_texts(each, harness) != stop for each in problems) and style == "completion":
-        raise UsageError(f"humaneval-{code}: its problems have different stop_tokens.")
-    stem = f"{benchmark.name}.{style}.{harness}.{code}"
-    who = f"{request.label} {benchmark.name}.{style} {LANGUAGES[code].title}"
-    with Progress(f"{who}: completions") as progress:
-        completions = generate_each(
-            [make_prompt(each, style, harness) for each in problems],
-            replace(request.decoding, stop=stop),
-            request.out / f"{stem}.completions.jsonl",
-            backend=subject.text,
-            progress=progress,
-        )
-    with Progress(f"{who}: programs run") as progress:
-        return judge(
-            problems,
-            completions,
-            style,
-            harness,
-            sandboxed=request.sandboxed,
-            workers=request.judge_workers,
-            progress=progress,
-        )
 
 
 def breakdown(items: Sequence[ItemScore]) -> dict[str, float | None]:
@@ -229,7 +243,10 @@ MULTIPL_E = Benchmark(
     published=1280,
     default_style="completion",
     missing=_missing,
-    evaluate=_evaluate,
     runs_programs=True,
+    data=Data,
+    load=_load,
+    parts=_parts,
+    scorer=_scorer,
     harnesses=HARNESSES,
 )

@@ -7,14 +7,15 @@ stand in the breakdown, and all three verdicts in each item's reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
-from dft_eval.benchmark import Benchmark, Missing, Request, Subject, finish, size_notes
+from dft_eval.benchmark import Benchmark, Missing, Part, Request, Rows, finish, size_notes
 from dft_eval.errors import UsageError
-from dft_eval.generation.run import Completion, Failure, Prompt, generate_each
-from dft_eval.natural_questions.data import Question, from_hub, read_data
+from dft_eval.generation.run import Completion, Failure, Prompt
+from dft_eval.natural_questions.data import Question, QuestionSet, from_hub, read_data
 from dft_eval.natural_questions.prompts import (
     COMPLETION_STOP,
     EXAMPLES,
@@ -22,7 +23,6 @@ from dft_eval.natural_questions.prompts import (
     completion_prompt,
 )
 from dft_eval.natural_questions.rules import Verdict, judge
-from dft_eval.progress import Progress
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.statistics import mean_and_stderr
 
@@ -80,32 +80,42 @@ def missing() -> list[Missing]:
     return []
 
 
-def evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> BenchmarkResult:
-    """Read, generate, score.
+def load(benchmark: Benchmark, request: Request) -> QuestionSet:
+    """The questions of ``--data``, or of the hub.
 
     Raises:
-        UsageError, PrerequisiteError: before anything is generated.
+        UsageError, PrerequisiteError: malformed, or out of reach.
     """
     if request.decoding.temperature > 0:
         raise UsageError(
             f"--temperature {request.decoding.temperature}: {benchmark.name} takes the one greedy "
             "answer of each question (--temperature 0)."
         )
-    data = read_data(request.data) if request.data else from_hub()
-    questions = data.questions[: request.limit]
+    return read_data(request.data) if request.data else from_hub()
+
+
+def parts(benchmark: Benchmark, request: Request, data: QuestionSet) -> list[Part]:
+    """One prompt a question."""
     style = request.prompt_style or benchmark.default_style
-    stop = COMPLETION_STOP if style == "completion" else ()
-    decoding = replace(request.decoding, stop=stop)
-    stem = f"{benchmark.name}.{style}"
-    with Progress(f"{request.label} {stem}: completions") as progress:
-        rows = generate_each(
-            [make_prompt(question, style) for question in questions],
-            decoding,
-            request.out / f"{stem}.completions.jsonl",
-            backend=subject.text,
-            progress=progress,
-        )
-    scored = [score_item(question, row) for question, row in zip(questions, rows, strict=True)]
+    decoding = replace(request.decoding, stop=COMPLETION_STOP if style == "completion" else ())
+    prompts = [make_prompt(question, style) for question in data.questions[: request.limit]]
+    return [Part(f"{benchmark.name}.{style}", prompts, decoding)]
+
+
+def scorer(
+    benchmark: Benchmark, request: Request, data: QuestionSet
+) -> Callable[[Rows], BenchmarkResult]:
+    """What compares answers; it needs nothing."""
+    return partial(_score, benchmark, request, data)
+
+
+def _score(
+    benchmark: Benchmark, request: Request, data: QuestionSet, rows: Rows
+) -> BenchmarkResult:
+    (part,) = parts(benchmark, request, data)
+    style = request.prompt_style or benchmark.default_style
+    questions = data.questions[: request.limit]
+    scored = [score_item(question, row) for question, row in zip(questions, rows[0], strict=True)]
     return finish(
         benchmark,
         request,
@@ -113,7 +123,7 @@ def evaluate(benchmark: Benchmark, request: Request, subject: Subject) -> Benchm
         metric="exact_match",
         style=style,
         harness=f"dft-factory {version('dft-factory')} (exact_match after DPR's normalisation)",
-        decoding=decoding.record(),
+        decoding=part.decoding.record(),
         breakdown=breakdown([verdict for _, verdict in scored if verdict is not None]),
         notes=[
             *size_notes(len(questions), len(data.questions), benchmark.published),
@@ -131,6 +141,9 @@ NATURAL_QUESTIONS = Benchmark(
     published=3610,
     default_style="chat",
     missing=missing,
-    evaluate=evaluate,
+    data=QuestionSet,
+    load=load,
+    parts=parts,
+    scorer=scorer,
     max_new_tokens=MAX_NEW_TOKENS,
 )

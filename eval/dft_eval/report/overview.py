@@ -207,8 +207,9 @@ def _length(evaluation: Evaluation) -> _Length:
     completions = [
         each for id, each in (evaluation.completions or {}).items() if id in evaluation.items
     ]
-    truncated = row.n_truncated / row.n_total if row.n_truncated is not None else None
-    empty = row.n_empty / row.n_total if row.n_empty is not None else None
+    total = row.n_completions or row.n_total
+    truncated = row.n_truncated / total if row.n_truncated is not None else None
+    empty = row.n_empty / total if row.n_empty is not None else None
     tokens = row.mean_tokens
     if completions:
         n = len(completions)

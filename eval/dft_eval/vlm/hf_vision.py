@@ -14,10 +14,11 @@ from typing import Any
 
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.chat import render_chat
+from dft_eval.generation.chat import decode_text, render_chat, stop_tokens
 from dft_eval.generation.hf_cache import new_cache, select
-from dft_eval.generation.hf_prepare import ready_to_generate
-from dft_eval.generation.run import Completion, Decoding, Prompt, cut, unwatched
+from dft_eval.generation.hf_prepare import memory_errors, ready_to_generate
+from dft_eval.generation.hf_sampling import check_generation_config, penalise
+from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
 from dft_eval.model_files import ModelFiles
 
 STEPS_BETWEEN_CHECKS = 16
@@ -88,10 +89,14 @@ class HfVisionBackend:
         return batches(lengths, decoding.batch_size, MAX_BATCH_TOKENS)
 
     def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, ended: Callable[[], None] = unwatched
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        ended: Callable[[Completion], None] = noop,
     ) -> list[Completion]:
         """Greedy completions of one batch."""
-        return complete_batch(*self._load(), prompts, decoding, self._pixels, ended)
+        with memory_errors(decoding.batch_size):
+            return complete_batch(*self._load(), prompts, decoding, self._pixels, ended)
 
 
 def batches(lengths: Sequence[int], size: int, max_tokens: int) -> list[list[int]]:
@@ -156,15 +161,16 @@ def complete_batch(
     prompts: Sequence[Prompt],
     decoding: Decoding,
     pixels: PixelRange,
-    ended: Callable[[], None] = unwatched,
+    ended: Callable[[Completion], None] = noop,
 ) -> list[Completion]:
-    """Greedy completions of one batch, without any penalty on repetition."""
+    """Greedy completions of one batch."""
     import torch
 
     texts = [render(processor, prompt, decoding.system_prompt) for prompt in prompts]
     inputs = _inputs(processor, prompts, texts, pixels).to(model.device)
-    ends = model.generation_config.eos_token_id
-    ends = {*(ends if isinstance(ends, list) else [ends]), processor.tokenizer.eos_token_id}
+    check_generation_config(model.generation_config)
+    ends = stop_tokens(model, processor, chat=True)
+    penalty = decoding.repetition_penalty
     rows: dict[int, Completion] = {}
     active = list(range(len(prompts)))
     made: list[list[int]] = [[] for _ in prompts]
@@ -173,10 +179,18 @@ def complete_batch(
         output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         # Pictures take fewer positions than tokens; the difference goes on for every later token.
         shift = output.rope_deltas if inputs.get("pixel_values") is not None else 0
+        seen = torch.zeros_like(output.logits[:, -1], dtype=torch.bool)
+        if penalty != 1.0:
+            for row, ids, held in zip(seen, inputs["input_ids"], mask.bool(), strict=True):
+                row[ids[held]] = True
         while active:
             tokens = []
             for _ in range(STEPS_BETWEEN_CHECKS):
-                tokens.append(output.logits[:, -1].argmax(-1))
+                logits = output.logits[:, -1]
+                if penalty != 1.0:
+                    logits = penalise(logits.float(), seen, penalty)
+                tokens.append(logits.argmax(-1))
+                seen.scatter_(1, tokens[-1][:, None], value=True)
                 if len(made[active[0]]) + len(tokens) >= decoding.max_new_tokens:
                     break
                 mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
@@ -193,11 +207,11 @@ def complete_batch(
                 row = _ended(processor.tokenizer, prompts[i].id, texts[i], made[i], ends, decoding)
                 if row is not None:
                     rows[i] = row
-                    ended()
+                    ended(row)
             stay = [place for place, i in enumerate(active) if i not in rows]
             if stay and len(stay) < len(active):
                 mask = select(cache, mask, stay)
-                output.logits = output.logits[stay]
+                output.logits, seen = output.logits[stay], seen[stay]
                 shift = shift if isinstance(shift, int) else shift[stay]
             active = [active[place] for place in stay]
     return [rows[i] for i in range(len(prompts))]
@@ -210,7 +224,7 @@ def _ended(
     end = next((i for i, token in enumerate(ids) if token in ends), None)
     if end is None and not decoding.stop and len(ids) < decoding.max_new_tokens:
         return None
-    text = tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
+    text = decode_text(tokenizer, ids if end is None else ids[:end])
     text, stopped = cut(text, decoding.stop)
     finished = stopped or end is not None
     if not finished and len(ids) < decoding.max_new_tokens:

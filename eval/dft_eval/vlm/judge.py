@@ -21,7 +21,7 @@ from typing import Any
 from dft_eval.benchmark import JudgeChoice
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.openai_http import (
-    FIRST_WAIT_SECONDS,
+    ATTEMPTS,
     Connection,
     RequestFailedError,
     check_base_url,
@@ -61,7 +61,7 @@ class OpenAIJudge:
         choice: JudgeChoice,
         cache: Path,
         *,
-        first_wait: float = FIRST_WAIT_SECONDS,
+        attempts: int = ATTEMPTS,
         reply_seconds: float = REPLY_SECONDS,
     ) -> None:
         """Read the replies of earlier runs.
@@ -80,7 +80,7 @@ class OpenAIJudge:
         self._connection = Connection(
             self.base_url,
             os.environ.get(KEY_VARIABLE),
-            first_wait=first_wait,
+            attempts=attempts,
             read_seconds=reply_seconds,
         )
         self._reasoning = False

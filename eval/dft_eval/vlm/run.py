@@ -12,21 +12,21 @@ from typing import Any
 from dft_eval.benchmark import (
     Benchmark,
     Missing,
+    Part,
     PixelRange,
     Request,
-    Subject,
+    Rows,
     is_installed,
     size_notes,
 )
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.run import Completion, Failure, Prompt, generate_each
-from dft_eval.progress import Progress
+from dft_eval.generation.run import Completion, Failure, Prompt
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.vlm import rules
 from dft_eval.vlm.equality import Equality
 from dft_eval.vlm.judge import OpenAIJudge
 from dft_eval.vlm.openai_scoring import Asking
-from dft_eval.vlm.tables import Published, Row, read_table
+from dft_eval.vlm.tables import Published, Row, Table, read_table
 
 STOCK_PIXELS = PixelRange(1280 * 28 * 28, 16384 * 28 * 28)
 """VLMEvalKit 0.0.20's setting for Qwen2.5-VL."""
@@ -119,6 +119,11 @@ def _check(task: Task, benchmark: Benchmark, request: Request) -> None:
         )
     if request.prompt_style == "completion":
         raise UsageError(f"{benchmark.name} has pictures: its only --prompt-style is chat.")
+    if request.backend == "hf" and not is_installed("qwen-vl-utils"):
+        raise PrerequisiteError(_package_missing(benchmark, "qwen-vl-utils"))
+
+
+def _check_scoring(task: Task, benchmark: Benchmark, request: Request) -> None:
     if task.needs_judge and request.judge is None:
         raise UsageError(
             f"{benchmark.name} has free answers, which somebody must judge: give --judge openai "
@@ -126,31 +131,27 @@ def _check(task: Task, benchmark: Benchmark, request: Request) -> None:
             "rules (answer extraction and math-verify)."
         )
     asks = request.judge is not None and request.judge.name == "openai"
-    needed = {
-        "qwen-vl-utils": request.backend == "hf",
-        "math-verify": not asks or task.needs_judge,
-        "ms-vlmeval": asks,
-    }
-    for package, why in PACKAGES.items():
-        if needed[package] and not is_installed(package):
-            raise PrerequisiteError(
-                f"{benchmark.name} needs the Python package {package} ({why}): "
-                "uv pip install 'dft-factory[vl]'"
-            )
+    needed = {"math-verify": not asks or task.needs_judge, "ms-vlmeval": asks}
+    for package, needs in needed.items():
+        if needs and not is_installed(package):
+            raise PrerequisiteError(_package_missing(benchmark, package))
 
 
-def evaluate(
-    task: Task, benchmark: Benchmark, request: Request, subject: Subject
-) -> BenchmarkResult:
-    """Read, generate, score.
+def _package_missing(benchmark: Benchmark, package: str) -> str:
+    return (
+        f"{benchmark.name} needs the Python package {package} ({PACKAGES[package]}): "
+        "uv pip install 'dft-factory[vl]'"
+    )
+
+
+def _load(task: Task, benchmark: Benchmark, request: Request) -> Table:
+    """The table's rows, their pictures written to ``request.out``.
 
     Raises:
-        UsageError, PrerequisiteError: before anything is generated.
+        UsageError, PrerequisiteError: rows that could not be asked or scored.
     """
     _check(task, benchmark, request)
-    pixels = pixel_range(request)
-    stem = f"{benchmark.name}.chat"
-    title = f"{request.label} {stem}"
+    pixel_range(request)
     table = read_table(
         task.tables,
         task.columns,
@@ -159,16 +160,32 @@ def evaluate(
         pictures=request.out / "pictures",
     )
     task.check(table.rows)
+    return table
+
+
+def _parts(task: Task, benchmark: Benchmark, request: Request, table: Table) -> list[Part]:
     prompts = [task.prompt(row) for row in table.rows]
-    judge = _judge(task, benchmark, request, len(prompts))
-    with Progress(f"{title}: completions") as progress:
-        rows = generate_each(
-            prompts,
-            request.decoding,
-            request.out / f"{stem}.completions.jsonl",
-            backend=subject.vision(pixels),
-            progress=progress,
-        )
+    return [Part(f"{benchmark.name}.chat", prompts, request.decoding, pixel_range(request))]
+
+
+def _scorer(
+    task: Task, benchmark: Benchmark, request: Request, table: Table
+) -> Callable[[Rows], BenchmarkResult]:
+    _check_scoring(task, benchmark, request)
+    judge = _judge(task, benchmark, request, len(table.rows))
+    return partial(_result, task, benchmark, request, table, judge)
+
+
+def _result(
+    task: Task,
+    benchmark: Benchmark,
+    request: Request,
+    table: Table,
+    judge: OpenAIJudge | None,
+    rows: Rows,
+) -> BenchmarkResult:
+    pixels = pixel_range(request)
+    graded = _score(task, table.rows, rows[0], judge, f"{request.label} {benchmark.name}.chat")
     items = [
         item.model_copy(
             update={
@@ -177,7 +194,7 @@ def evaluate(
                 "pictures": tuple(f"pictures/{Path(each).name}" for each in row.pictures),
             }
         )
-        for row, item in zip(table.rows, _score(task, table.rows, rows, judge, title), strict=True)
+        for row, item in zip(table.rows, graded, strict=True)
     ]
     notes = [
         *size_notes(len(items), table.available, benchmark.published),
@@ -209,7 +226,10 @@ def declare(name: str, summary: str, task: Task) -> Benchmark:
         published=task.tables[0].rows,
         default_style="chat",
         missing=missing,
-        evaluate=partial(evaluate, task),
+        data=Table,
+        load=partial(_load, task),
+        parts=partial(_parts, task),
+        scorer=partial(_scorer, task),
         max_new_tokens=MAX_NEW_TOKENS,
         options=frozenset({"min_pixels", "max_pixels", "judge"}),
         data_format="a folder of VLMEvalKit's tables",
@@ -220,7 +240,10 @@ def _judge(task: Task, benchmark: Benchmark, request: Request, n_items: int) -> 
     """The judge model, checked; None where there is none to ask."""
     if request.judge is None or request.judge.name != "openai":
         return None
-    judge = OpenAIJudge(request.judge, request.out / "judge.replies.jsonl")
+    replies = request.out / "judge.replies.jsonl"
+    if request.fresh:
+        replies.unlink(missing_ok=True)
+    judge = OpenAIJudge(request.judge, replies)
     judge.check()
     judge.estimate(n_items * task.requests_an_item, request.decoding.max_new_tokens, benchmark.name)
     return judge

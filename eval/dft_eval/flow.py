@@ -1,0 +1,230 @@
+"""From a benchmark to its result in two steps that share nothing but a folder.
+
+:func:`generate` needs the model. It leaves the completions, the data that they were asked from,
+and ``generation.json``: what was asked and how the model was run. :func:`score` needs that folder
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from dft_eval.benchmark import Benchmark, Request, Rows, Subject
+from dft_eval.errors import UsageError
+from dft_eval.generation.run import Completion, CompletionCache, Failure, generate_each
+from dft_eval.progress import Progress
+from dft_eval.results import (
+    RESULTS_NAME,
+    BenchmarkResult,
+    ResultFile,
+    atomic_write,
+    read_results,
+)
+from dft_eval.statistics import mean_and_stderr
+from dft_eval.system_prompts import NONE, TRAINING_FILE, trained_with
+
+GENERATION_NAME = "generation.json"
+FINGERPRINT = "server_fingerprint"
+"""In the record of a server: what tells another model behind the same name and address."""
+
+
+class Run(BaseModel):
+    """What one benchmark was asked, and how.
+
+    Attributes:
+        record: how the model was run (backend, dtype, ...), for the result's ``decoding``.
+        failures: ids of prompts without a completion, and why.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    benchmark: str
+    prompt_style: Literal["completion", "chat"]
+    request: Request
+    record: dict[str, Any]
+    notes: list[str]
+    failures: dict[str, str]
+
+
+class Generation(BaseModel):
+    """The whole ``generation.json`` of one model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    model: str
+    model_sha256: str | None
+    base_model: str | None
+    label: str
+    runs: list[Run] = []
+
+    def header(self) -> ResultFile:
+        """Results of this model, without any yet."""
+        return ResultFile(**self.model_dump(exclude={"runs"}))
+
+
+def read_generation(folder: Path) -> Generation:
+    """Read ``folder/generation.json``.
+
+    Raises:
+        UsageError: it is not there, or malformed.
+    """
+    path = folder / GENERATION_NAME
+    if not path.is_file():
+        raise UsageError(
+            f"{folder} holds no {GENERATION_NAME}: run "
+            f"`dft-factory generate BENCHMARK... --model M --out {folder}` first."
+        )
+    try:
+        return Generation.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UsageError(f"{path} is malformed: {error}") from error
+
+
+def begin(request: Request, subject: Subject) -> Generation:
+    """What was generated into ``request.out`` with this model so far.
+
+    Results of another model behind the same server and name are dropped, and that is said.
+
+    Raises:
+        UsageError: the folder holds another model's, without ``--fresh``.
+    """
+    new = Generation(
+        model=request.model,
+        model_sha256=subject.sha256,
+        base_model=request.base_model,
+        label=request.label,
+    )
+    results = request.out / RESULTS_NAME
+    former = read_results(request.out) if results.is_file() else None
+    if (request.out / GENERATION_NAME).is_file():
+        new.runs = read_generation(request.out).runs
+        former = former or read_generation(request.out).header()
+    if former is None:
+        return new
+    known = [run.record.get(FINGERPRINT) for run in new.runs]
+    same = (former.model, former.model_sha256) == (new.model, new.model_sha256)
+    if same and set(known) <= {subject.record().get(FINGERPRINT)}:
+        return new
+    if not same and not request.fresh:
+        raise UsageError(
+            f"{request.out} holds the results of {former.model!r} (sha256 {former.model_sha256}), "
+            f"not of {new.model!r} (sha256 {new.model_sha256}). Use another --out, or --fresh to "
+            "replace them."
+        )
+    sys.stderr.write(f"{request.out}: the results of another model are replaced\n")
+    results.unlink(missing_ok=True)
+    new.runs = []
+    return new
+
+
+def as_trained(benchmark: Benchmark, request: Request) -> tuple[Request, list[str]]:
+    """The request with the benchmark's own defaults, and notes on them for the result."""
+    decoding, notes = request.decoding, []
+    if request.own_max_new_tokens:
+        decoding = replace(decoding, max_new_tokens=benchmark.max_new_tokens)
+    style = request.prompt_style or benchmark.default_style
+    if style == "chat" and request.backend == "hf" and decoding.system_prompt is None:
+        decoding = replace(decoding, system_prompt=trained_with(request.model))
+        if decoding.system_prompt is not None:
+            notes = [f"system prompt: that of the model's training ({TRAINING_FILE})"]
+    if request.backend == "openai" and decoding.system_prompt == NONE:
+        notes = ["no system message is sent; the server's template may insert its own"]
+    return replace(request, decoding=decoding, prompt_style=style), notes
+
+
+def generate(
+    benchmark: Benchmark,
+    request: Request,
+    subject: Subject,
+    data: Any,
+    generation: Generation,
+    cache: CompletionCache,
+) -> Run:
+    """Complete the benchmark's prompts and write everything that :func:`score` needs."""
+    request, notes = as_trained(benchmark, request)
+    failures: dict[str, str] = {}
+    for part in benchmark.parts(benchmark, request, data):
+        backend = subject.text if part.pixels is None else subject.vision(part.pixels)
+        with Progress(f"{request.label} {part.stem}: completions") as progress:
+            rows = generate_each(
+                part.prompts,
+                part.decoding,
+                request.out / f"{part.stem}.completions.jsonl",
+                backend=backend,
+                progress=progress,
+                cache=cache,
+            )
+        failures.update((row.id, row.reason) for row in rows if isinstance(row, Failure))
+    key = (benchmark.name, request.prompt_style or benchmark.default_style)
+    former = [run for run in generation.runs if (run.benchmark, run.prompt_style) == key]
+    run = Run(
+        benchmark=key[0],
+        prompt_style=key[1],
+        request=request,
+        # A server that is asked nothing, since all is cached, tells less of how it takes requests.
+        record={**(former[0].record if former else {}), **subject.record()},
+        notes=notes,
+        failures=failures,
+    )
+    dumped = json.dumps(TypeAdapter(benchmark.data).dump_python(data), ensure_ascii=False)
+    atomic_write(_data_path(request.out, run), dumped)
+    generation.runs = [run for run in generation.runs if run not in former] + [run]
+    dumped = json.dumps(generation.model_dump(mode="json"), indent=2)
+    atomic_write(request.out / GENERATION_NAME, f"{dumped}\n")
+    return run
+
+
+def read_data(benchmark: Benchmark, folder: Path, run: Run) -> Any:
+    """The data that :func:`generate` asked from."""
+    text = _data_path(folder, run).read_text(encoding="utf-8")
+    return TypeAdapter(benchmark.data).validate_python(json.loads(text))
+
+
+def _data_path(folder: Path, run: Run) -> Path:
+    return folder / f"{run.benchmark}.{run.prompt_style}.data.json"
+
+
+def score(
+    benchmark: Benchmark, request: Request, run: Run, data: Any, scorer: Callable[[Rows], Any]
+) -> BenchmarkResult:
+    """The result of what :func:`generate` left in ``request.out``."""
+    rows = [
+        _read_rows(request.out / f"{part.stem}.completions.jsonl", part.prompts, run.failures)
+        for part in benchmark.parts(benchmark, request, data)
+    ]
+    result: BenchmarkResult = scorer(rows)
+    made = [row for part in rows for row in part if isinstance(row, Completion)]
+    update = {
+        "decoding": {**run.record, **result.decoding},
+        "notes": [*result.notes, *run.notes],
+        "n_completions": len(made),
+        "n_truncated": sum(row.finish_reason == "length" for row in made),
+        "n_empty": sum(not row.completion.strip() for row in made),
+        "mean_tokens": mean_and_stderr([float(row.n_tokens) for row in made])[0],
+    }
+    return result.model_copy(update=update)
+
+
+def _read_rows(
+    path: Path, prompts: Sequence[Any], failures: dict[str, str]
+) -> list[Completion | Failure]:
+    try:
+        # Not splitlines(): JSON may hold U+2028 and its like unescaped.
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [Completion.model_validate_json(line) for line in lines if line]
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    known = {row.id: row for row in rows}
+    return [
+        known.get(prompt.id)
+        or Failure(prompt.id, failures.get(prompt.id, f"It is not in {path.name}."))
+        for prompt in prompts
+    ]

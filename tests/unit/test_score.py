@@ -1,0 +1,225 @@
+"""``generate`` and ``score``: two steps that share nothing but a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_eval.benchmark import JudgeChoice, Request
+from dft_eval.benchmarks import evaluate, score
+from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.generation.run import Decoding
+from dft_eval.results import read_items, read_results
+from tests.conftest import Bench
+from tests.support.openai_server import FakeServer, serve
+from tests.support.vlm_tables import mathvision_row, write_table
+
+NQ = [{"question": "who wrote it", "answer": ["Lee"]}, {"question": "where", "answer": ["Rome"]}]
+PYTHON = {
+    "task_id": "Python/0",
+    "prompt": "def one():\n",
+    "test": "def check(candidate):\n    assert candidate() == 1\ncheck(one)",
+}
+EVALPLUS = {
+    "task_id": "HumanEval/0",
+    "prompt": "def one(x):\n",
+    "entry_point": "one",
+    "canonical_solution": "    return 1\n",
+    "base_input": [[1]],
+    "plus_input": [[float("inf")], [[1, {"a": None}]]],
+    "atol": 0,
+}
+
+
+def write_data(folder: Path) -> dict[str, Path]:
+    """A small set of each benchmark that needs no toolchain."""
+    folder.mkdir()
+    for name, rows in (("nq", NQ), ("humaneval-python", [PYTHON]), ("plus", [EVALPLUS])):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text)
+    write_table(folder / "MathVision.tsv", [mathvision_row(0, "8"), mathvision_row(1, "9")])
+    return {
+        "nq": folder / "nq.jsonl",
+        "multipl-e": folder,
+        "mathvision": folder,
+        "humaneval": folder / "plus.jsonl",
+        "humaneval+": folder / "plus.jsonl",
+    }
+
+
+def answer(prompt: str) -> str:
+    return "    return 1\n" if "def " in prompt else "Lee" if "wrote" in prompt else "It is 8"
+
+
+def asked(data: dict[str, Path], server: FakeServer, out: Path, name: str) -> Request:
+    return Request(
+        model="tiny",
+        out=out,
+        label="base",
+        data=data.get(name),
+        backend="openai",
+        base_url=server.url,
+        own_max_new_tokens=True,
+        judge=JudgeChoice("rules") if name == "mathvision" else None,
+        limit=2,
+    )
+
+
+def written(folder: Path) -> dict[str, str]:
+    files = [folder / "results.json", *folder.glob("*.items.jsonl")]
+    return {path.name: path.read_text() for path in files}
+
+
+@pytest.mark.parametrize(
+    "name", ["nq", "multipl-e", "mathvision", "humaneval", "humaneval+", "python-basics"]
+)
+def test_what_was_generated_is_scored_without_model_server_and_data(
+    name: str, tmp_path: Path
+) -> None:
+    """The same results.json and items as eval's; also in a folder that was moved."""
+    data = write_data(tmp_path / "data")
+    with serve(FakeServer(answer, talks=False)) as server:
+        evaluate([name], asked(data, server, tmp_path / "whole", name))
+        evaluate([name], asked(data, server, tmp_path / "made", name), scored=False)
+    assert not (tmp_path / "made/results.json").exists()
+    assert not list((tmp_path / "made").glob("*.items.jsonl"))
+    shutil.rmtree(tmp_path / "data")
+    shutil.move(tmp_path / "made", tmp_path / "elsewhere")
+    score(tmp_path / "elsewhere")
+    assert written(tmp_path / "elsewhere") == written(tmp_path / "whole")
+    before = written(tmp_path / "whole")
+    score(tmp_path / "whole")
+    assert written(tmp_path / "whole") == before
+    (row,) = read_results(tmp_path / "whole").results
+    assert row.score is not None
+    assert row.score > 0 or name == "python-basics"
+
+
+def test_a_model_that_is_gone(text_bench: Bench, tmp_path: Path) -> None:
+    """Two benchmarks of a model on this machine; the order of the results is kept."""
+    data = write_data(tmp_path / "data")
+    model = shutil.copytree(text_bench.model, tmp_path / "model")
+
+    def request(out: str) -> Request:
+        return Request(
+            model=str(model),
+            out=tmp_path / out,
+            label="base",
+            decoding=Decoding(max_new_tokens=4),
+            limit=2,
+            dtype="float32",
+        )
+
+    for name in ("python-basics", "nq"):
+        for out, scored in (("whole", True), ("made", False)):
+            evaluate([name], replace(request(out), data=data.get(name)), scored=scored)
+    shutil.rmtree(model)
+    score(tmp_path / "made")
+    assert written(tmp_path / "made") == written(tmp_path / "whole")
+    rows = read_results(tmp_path / "made").results
+    assert [row.benchmark for row in rows] == ["python-basics", "nq"]
+    assert rows[0].decoding["dtype"] == "float32"
+
+
+def test_generation_needs_no_sandbox_and_no_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``eval`` refuses before it asks the model anything."""
+    data = write_data(tmp_path / "data")
+
+    def broken() -> None:
+        raise EvaluationError("there is no sandbox here")
+
+    monkeypatch.setattr("dft_eval.sandbox.check", broken)
+    with serve(FakeServer(answer, talks=False)) as server:
+        for name, message in (("humaneval", "no sandbox"), ("mathvision", "--judge openai")):
+            request = replace(asked(data, server, tmp_path / name, name), judge=None)
+            with pytest.raises(EvaluationError, match=message):
+                evaluate([name], request)
+            assert server.seen == []
+            evaluate([name], request, scored=False)
+            with pytest.raises(EvaluationError, match=message):
+                score(tmp_path / name)
+            server.seen.clear()
+    (row,) = score(tmp_path / "mathvision", judge=JudgeChoice("rules")).results
+    assert (row.n_scored, row.score) == (2, 0.5)
+
+
+def test_a_failed_prompt_is_unscored_with_its_reason(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+
+    class Refusing(FakeServer):
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            if "wrote" in str(body["messages"]) and body["max_tokens"] > 1:
+                return 400, {"error": {"message": "too long for me"}}
+            return super().reply(path, body)
+
+    with serve(Refusing(answer, talks=False)) as server:
+        evaluate(["nq"], asked(data, server, tmp_path / "out", "nq"), scored=False)
+    with pytest.raises(EvaluationError, match="nq: 1 of 2"):
+        score(tmp_path / "out")
+    (row,) = read_results(tmp_path / "out").results
+    items = read_items(tmp_path / "out" / row.items)
+    assert [item.score for item in items] == [None, 0.0]
+    assert "too long for me" in items[0].reason
+
+
+def test_truncated_empty_and_length(tmp_path: Path) -> None:
+    """nq allows 32 tokens: one answer of 40 words is cut, one is empty."""
+    data = write_data(tmp_path / "data")
+    words = " ".join(["word"] * 40)
+    with serve(FakeServer(lambda text: words if "wrote" in text else "", talks=False)) as server:
+        (row,) = evaluate(["nq"], asked(data, server, tmp_path / "out", "nq")).results
+    assert (row.n_completions, row.n_truncated, row.n_empty) == (2, 1, 1)
+    assert row.mean_tokens == (32 + 1) / 2  # this server counts an empty text as one token
+
+
+def test_results_of_another_model_behind_the_same_name_are_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other benchmark's former row is not this model's."""
+    data = write_data(tmp_path / "data")
+    out = tmp_path / "out"
+    with serve(FakeServer(answer, talks=False)) as server:
+        evaluate(["nq"], asked(data, server, out, "nq"))
+        evaluate(["python-basics"], asked(data, server, out, "python-basics"))
+        assert len(read_results(out).results) == 2
+        server.weights = "second"
+        evaluate(["nq"], asked(data, server, out, "nq"))
+    assert "results of another model are replaced" in capsys.readouterr().err
+    assert [row.benchmark for row in read_results(out).results] == ["nq"]
+
+
+def test_a_retrained_model_is_refused_before_it_generates(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    """In the folder of the former one, unless --fresh replaces that."""
+    data = write_data(tmp_path / "data")
+    model = shutil.copytree(text_bench.model, tmp_path / "model")
+    request = Request(
+        model=str(model),
+        out=tmp_path / "out",
+        label="x",
+        data=data["nq"],
+        decoding=Decoding(max_new_tokens=4),
+    )
+    evaluate(["nq"], request, scored=False)
+    weights = model / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UsageError, match=r"Use another --out, or --fresh"):
+        evaluate(["nq"], request, scored=False)
+    evaluate(["nq"], replace(request, fresh=True))
+    (row,) = read_results(tmp_path / "out").results
+    assert row.n_total == 2
+
+
+def test_a_folder_without_completions(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"dft-factory generate BENCHMARK"):
+        score(tmp_path)
