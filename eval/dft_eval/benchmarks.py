@@ -76,11 +76,11 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
     """
     chosen = [get_benchmark(name) for name in dict.fromkeys(names)]
     _check(chosen, request)
+    held_by = _select_sandbox(chosen, request) if scored else None
     asked = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
     data = [each.load(each, own) for each, own in zip(chosen, asked, strict=True)]
-    held_by, scorers = None, []
+    scorers = []
     if scored:
-        held_by = _select_sandbox(chosen, request)
         pairs = zip(chosen, asked, data, strict=True)
         scorers = [benchmark.scorer(benchmark, own, rows) for benchmark, own, rows in pairs]
     subject = open_subject(request)

@@ -95,5 +95,7 @@ def evaluate_with(benchmark: Benchmark, request: Request, subject: Any) -> Bench
             if not str(error).startswith("Items without a score"):
                 raise
     rows = read_results(request.out).results
-    (row,) = (row for row in rows if row.benchmark == benchmark.name)
+    style = request.prompt_style or benchmark.default_style
+    key = (benchmark.name, style)
+    (row,) = (row for row in rows if (row.benchmark, row.prompt_style) == key)
     return row

