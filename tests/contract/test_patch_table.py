@@ -81,6 +81,8 @@ def test_copies_are_of_the_replacement(name: str, importer: str) -> None:
     """The patch comes before any ``from X import Y``."""
     (patch,) = (patch for patch in PATCHES if patch.name == name)
     replacement = getattr(importlib.import_module(patch.module), patch.attribute)
+    if name == "refusals_v1" and llamafactory_version() == "0.9.4":
+        return  # which copies it nowhere
     assert getattr(importlib.import_module(importer), patch.attribute) is replacement
 
 
