@@ -4,13 +4,14 @@
 
 Tiny checkpoints, text and pictures, full and LoRA, through the stock ``llamafactory-cli train``:
 60 steps, a checkpoint every 5, a log every 7. Each kind runs once undisturbed, then again with the
-kills, spread over the time that training took, and then to its end. Compared are the final
+kills, each a random moment after a random step, and then to its end. Compared are the final
 weights, bit by bit, the log, and ``token_probabilities.jsonl``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import subprocess
@@ -27,9 +28,11 @@ from dft_factory.patch.checkpoint import checkpoints
 from dft_factory.patch.record import FILE_NAME
 from dft_factory.tiny import make_tiny
 from tests.conftest import Bench
-from tests.contract.test_resume import assert_same_outcome
+from tests.contract.test_resume import assert_same_outcome, recipe
 from tests.support.cli import Run, clean_environment, executable
 from tests.support.datasets import write_picture_set, write_text_set
+
+STEPS = 60
 
 
 def start(config: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
@@ -52,24 +55,23 @@ def finish(config: dict[str, Any], folder: Path) -> Run:
     return Run(status, folder.with_suffix(".log").read_text(errors="replace"), folder).ok()
 
 
-def undisturbed_seconds(run: Run) -> float:
-    """How long training took, without imports and data."""
-    return float(next(row["train_runtime"] for row in run.log if "train_runtime" in row))
+def last_step(record: Path) -> int:
+    """Of the last whole line; 0 where there is none."""
+    lines = record.read_text(encoding="utf-8").split("\n")[:-1] if record.exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
-def kill_once(config: dict[str, Any], folder: Path, delay: float) -> str:
-    """SIGKILL ``delay`` seconds after the run has begun to write."""
-    record = folder / FILE_NAME
-    before = record.stat().st_mtime_ns if record.exists() else 0
+def kill_once(config: dict[str, Any], folder: Path, step: int, delay: float) -> str:
+    """SIGKILL ``delay`` seconds after the run has logged ``step`` or a later one."""
     process = start(config, folder)
-    while process.poll() is None and not (record.exists() and record.stat().st_mtime_ns > before):
-        time.sleep(0.01)
+    while process.poll() is None and last_step(folder / FILE_NAME) < step:
+        time.sleep(0.005)
     time.sleep(delay)
     late = " (had ended before)" if process.poll() is not None else ""
     process.kill()
     process.wait()
     newest = next(iter(checkpoints(folder)), None)
-    return f"killed {delay:5.1f} s after its first log{late}; {newest and newest.name}"
+    return f"killed at step {last_step(folder / FILE_NAME)}{late}; {newest and newest.name}"
 
 
 def main() -> None:
@@ -90,24 +92,19 @@ def main() -> None:
     moments = random.Random(args.seed)
     for bench in benches:
         for method in ("full", "lora"):
-            config = bench.config(
-                finetuning_type=f"dft_{method}",
-                max_steps=60,
-                per_device_train_batch_size=2,
-                disable_shuffling=False,
-                lr_scheduler_type="cosine",
-                save_strategy="steps",
-                save_steps=5,
-                save_total_limit=2,
-                logging_steps=7,
-                lora_dropout=0.1,
-            )
+            config = {
+                **recipe(bench, method),
+                "max_steps": STEPS,
+                "save_steps": 5,
+                "save_total_limit": 2,
+                "logging_steps": 7,
+            }
             name = f"{bench.modality}-{method}"
             undisturbed = finish(config, args.out / f"{name}-undisturbed")
-            seconds = undisturbed_seconds(undisturbed)
             folder = args.out / f"{name}-killed"
-            for _ in range(args.kills):
-                print(f"{name}: {kill_once(config, folder, moments.uniform(0, seconds))}")
+            # Ascending: a step before the newest checkpoint is passed at once.
+            for step in sorted(moments.sample(range(1, STEPS - 4), args.kills)):
+                print(f"{name}: {kill_once(config, folder, step, moments.uniform(0, 0.1))}")
             assert_same_outcome(finish(config, folder), undisturbed)
             print(f"{name}: weights, log and token probabilities equal the undisturbed run's")
 

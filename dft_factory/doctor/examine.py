@@ -33,8 +33,9 @@ from dft_factory.doctor.report import (
 from dft_factory.doctor.toolchains import look_for_toolchains
 from dft_factory.patch.apply import (
     FAILED,
+    INSTALL_SUPPORTED,
     llamafactory_version,
-    unsupported_message,
+    unsupported_reason,
 )
 from dft_factory.patch.contract import unknown_targets
 from dft_factory.patch.table import (
@@ -190,8 +191,7 @@ def _missing_packages(torch_there: bool, release: str | None) -> Iterable[Proble
     if release is None:
         yield Problem("LLaMA-Factory is not installed", f"Install it: {install}.", PREREQUISITE)
     elif unknown_targets():
-        what, _, mend = unsupported_message().rpartition(" Install")
-        yield Problem(what.rstrip("."), f"Install{mend}", PREREQUISITE)
+        yield Problem(unsupported_reason(), INSTALL_SUPPORTED, PREREQUISITE)
 
 
 def _torch_family_problem(errors: Mapping[str, str]) -> Problem:

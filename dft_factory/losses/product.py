@@ -1,8 +1,8 @@
 """The loss head's matrix products, in fp32 blocks on processors that emulate bf16.
 
 An x86 processor without AVX512_BF16 or AMX multiplies bf16 at about a quarter of fp32's speed, and
-oneDNN copies the whole head to fp32. Converting and multiplying one block at a time is as exact
-(bf16 hardware sums in fp32 too), faster, and needs no copy of the head.
+oneDNN copies the whole head to fp32. Converting and multiplying one block at a time has the same
+precision (bf16 hardware sums in fp32 too), is faster, and needs no copy of the head.
 """
 
 from __future__ import annotations

@@ -62,13 +62,15 @@ def llamafactory_version() -> str | None:
         return None
 
 
-def unsupported_message() -> str:
-    """What an objective of ours is refused with where LLaMA-Factory's sources are unknown."""
+INSTALL_SUPPORTED = f"Install a supported release: `{INSTALL_LLAMAFACTORY}`."
+
+
+def unsupported_reason() -> str:
+    """Why our objectives are refused where LLaMA-Factory's sources are unknown."""
     return (
         f"LLaMA-Factory {llamafactory_version()} is not supported by this dft-factory: "
         f"{', '.join(unknown_targets())} differs from the supported releases "
-        f"({', '.join(SUPPORTED_LLAMAFACTORY)}). Stock runs are untouched. Install a supported "
-        f"release: `{INSTALL_LLAMAFACTORY}`."
+        f"({', '.join(SUPPORTED_LLAMAFACTORY)}). Stock runs are untouched"
     )
 
 

@@ -26,6 +26,7 @@ from dft_factory.errors import ConfigError, DftFactoryError, UpstreamContractErr
 
 STATE = "trainer_state.json"
 """The file that transformers writes last."""
+NO_OPTIMIZER = "it has no optimizer state (save_only_model: true)"
 
 logger = logging.getLogger("llamafactory.dft_factory")
 
@@ -45,7 +46,7 @@ def defect_of(folder: Path) -> str | None:
     # optimizer.pt; optimizer.bin or optimizer_0/ under FSDP; global_stepN/ under DeepSpeed.
     finished = state["global_step"] >= state["max_steps"]
     if not finished and not [*folder.glob("optimizer*"), *folder.glob("global_step*")]:
-        return "it has no optimizer state (save_only_model: true)"
+        return NO_OPTIMIZER
     return None
 
 
@@ -59,7 +60,10 @@ def _defect_of_file(path: Path) -> str | None:
     if path.suffix in (".bin", ".pt", ".pth"):  # torch.save's archives end in their directory
         return None if zipfile.is_zipfile(path) else "is truncated"
     if path.name.endswith(".index.json"):
-        shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        except ValueError:
+            return "is truncated"
         absent = sorted(shard for shard in shards if not path.with_name(shard).is_file())
         return f"names {', '.join(absent)}, which does not exist" if absent else None
     return None
@@ -105,7 +109,7 @@ def choose_checkpoint(training: Any) -> None:
             )
         return
     listed = "; ".join(f"{folder.name} is incomplete: {why}" for folder, why in defects.items())
-    if newest is None and (wanted is True or any("save_only_model" in x for x in defects.values())):
+    if newest is None and (wanted is True or NO_OPTIMIZER in defects.values()):
         raise ConfigError(
             f"output_dir: {training.output_dir!r} holds no checkpoint to resume from"
             f"{f' ({listed})' if listed else ''}. Choose another output_dir, or write "
@@ -165,16 +169,17 @@ def load_weights(model: nn.Module, folder: str) -> None:
     They go through ``from_pretrained``, which alone renames what ``save_pretrained`` renamed.
 
     Raises:
-        UpstreamContractError: the checkpoint lacks weights of the model.
+        UpstreamContractError: weights of the model are missing in the checkpoint.
     """
     # fp32 holds bf16 and fp16 exactly; load_state_dict casts to the live dtype.
     source, report = type(model).from_pretrained(  # type: ignore[attr-defined]
         folder, dtype=torch.float32, output_loading_info=True
     )
-    if report["missing_keys"]:
+    missing = sorted(report["missing_keys"])
+    if missing:
         raise UpstreamContractError(
-            f"{folder} lacks {len(report['missing_keys'])} weights of {type(model).__name__}, such "
-            f"as {sorted(report['missing_keys'])[0]}: training would silently go on from the base "
-            "model's. Resume from another checkpoint, or write resume_from_checkpoint: false."
+            f"{folder}: {len(missing)} weights of {type(model).__name__} are missing, such as "
+            f"{missing[0]}: training would silently go on from the base model's. Resume from "
+            "another checkpoint, or write resume_from_checkpoint: false."
         )
     model.load_state_dict(source.state_dict())

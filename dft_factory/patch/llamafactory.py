@@ -91,7 +91,8 @@ def refuse_objectives(base: type) -> type:
     def post_init(self: Any) -> None:
         if self.finetuning_type in finetuning_types():
             raise ConfigError(
-                f"finetuning_type: {self.finetuning_type!r}: {apply.unsupported_message()}"
+                f"finetuning_type: {self.finetuning_type!r}: {apply.unsupported_reason()}. "
+                f"{apply.INSTALL_SUPPORTED}"
             )
         original(self)
 

@@ -104,7 +104,7 @@ PATCHES: tuple[Patch, ...] = (
         "token_weight_mean in the logs, token_probabilities.jsonl in output_dir, three warnings, "
         "evaluation losses that do not depend on batch size.",
         reason="use_dft_loss crashes on a micro-batch without labels, and plain VL SFT averages "
-        "means of micro-batches (model_accepts_loss_kwargs = False). Goes when both are mended "
+        "means of micro-batches (model_accepts_loss_kwargs = False). Remove when both are fixed "
         "upstream.",
         test="tests/contract/test_trainer.py",
         requires=(

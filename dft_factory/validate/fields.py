@@ -23,7 +23,7 @@ OWN_RULES = frozenset({"finetuning_type", "dft_weight"})
 MORE_TYPES: dict[str, tuple[type, ...]] = {
     "resume_from_checkpoint": (bool,),  # handed to Trainer.train, which takes true
 }
-"""Types that a field accepts although its annotation lacks them."""
+"""Types that a field accepts beyond those in its annotation."""
 
 
 @dataclass(frozen=True)

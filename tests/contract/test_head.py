@@ -151,7 +151,7 @@ def test_an_unknown_change_of_the_logits_is_noticed(text_bench: Bench) -> None:
 
 @pytest.mark.parametrize("value", [1.0, float("nan"), float("inf")])
 def test_a_loss_that_fp16_cannot_hold(value: float) -> None:
-    """Above 65,504, infinite or NaN: no reason for whole logits, and the gradient is right."""
+    """A loss above 65,504, infinite or NaN still uses the chunked head; its gradient is right."""
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -182,7 +182,7 @@ def test_a_loss_that_fp16_cannot_hold(value: float) -> None:
 
 @pytest.mark.cli
 def test_ranks_fall_back_together(text_bench: Bench, tmp_path: Path) -> None:
-    """Rank 1 alone cannot use its head: both take whole logits from then on, and say so once.
+    """If rank 1 cannot use its head, both ranks use full logits from then on, with one warning.
 
     A rank that repeated its forward pass alone would wait for collectives that no other rank joins.
     """

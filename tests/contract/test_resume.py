@@ -119,11 +119,14 @@ def test_every_file_of_a_checkpoint_is_checked(
     text_bench: Bench, finished: Run, tmp_path: Path
 ) -> None:
     """Truncated, one after the other: the run resumes from the checkpoint before it."""
-    names = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt")
+    index = "model.safetensors.index.json"
+    names = (index, "trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt")
     for name in (*names, "rng_state.pth"):
         run = tmp_path / name
         shutil.copytree(finished.folder / "checkpoint-4", run / "checkpoint-4")
         shutil.copytree(finished.folder / "checkpoint-6", run / "checkpoint-6")
+        shards = {"weight_map": {"model.norm.weight": "model.safetensors"}}
+        (run / "checkpoint-6" / index).write_text(json.dumps(shards))
         assert chosen(text_bench, run) == str(run / "checkpoint-6")
         damage(run / "checkpoint-6", name)
         assert chosen(text_bench, run) == str(run / "checkpoint-4")
@@ -172,7 +175,7 @@ def test_weights_that_a_checkpoint_lacks_are_not_taken_from_the_base_model(
     save_file(tensors, path, metadata={"format": "pt"})
     run = train(recipe(text_bench, "full"), tmp_path / "run")
     assert run.status != 0
-    assert "lacks 1 weights of Qwen2ForCausalLM, such as model.norm.weight" in run.output
+    assert "1 weights of Qwen2ForCausalLM are missing, such as model.norm.weight" in run.output
 
 
 def test_a_full_disk_is_one_message_and_loses_nothing(

@@ -17,9 +17,6 @@ import pytest
 
 from dft_eval import sandbox
 from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections
-from dft_eval.sandbox.backends import BACKENDS, using
-from dft_eval.sandbox.landlock import abi
-from tests.conftest import NOT_RUN
 from tests.support.hostile import (
     DEFAULT_LIMITS,
     JUDGED_WRONG,
@@ -33,6 +30,7 @@ from tests.support.hostile import (
     says,
     set_scene,
 )
+from tests.support.landlock import assert_contained_or_listed, landlock
 
 
 @pytest.fixture
@@ -492,25 +490,17 @@ LANDLOCK_CONTAINS_OTHERWISE: dict[str, Evidence] = {
 """Contained all the same, with another error than in namespaces."""
 
 
-@pytest.fixture
-def landlock() -> Iterator[None]:
-    if abi() == 0:
-        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
-    with using(BACKENDS["landlock"]):
-        yield
-
-
 @each_attack
-def test_landlock_contains_or_is_listed(attack: Attack, scene: Scene, landlock: None) -> None:
-    done = launch(attack, scene, ALL_PROTECTIONS)
-    if attack.name in LANDLOCK_LETS_THROUGH:
-        # A burst that the watchdog happens to see is the exception that the list may name.
-        assert attack.mark(done, scene) or done.killed_for == "disk", f"contained: {done}"
-        return
-    contained = LANDLOCK_CONTAINS_OTHERWISE.get(attack.name, attack.contained)
-    assert contained(done, scene), done
-    assert MARK not in done.stdout
-    assert not scene.daemons()
+def test_landlock_contains_or_is_listed(attack: Attack, scene: Scene) -> None:
+    with landlock():
+        done = launch(attack, scene, ALL_PROTECTIONS)
+    assert_contained_or_listed(
+        done,
+        scene,
+        attack,
+        lets_through=LANDLOCK_LETS_THROUGH,
+        contains_otherwise=LANDLOCK_CONTAINS_OTHERWISE,
+    )
 
 
 def test_the_lists_name_attacks() -> None:

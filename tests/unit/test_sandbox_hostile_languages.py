@@ -15,9 +15,6 @@ import pytest
 
 from dft_eval.languages import LANGUAGES, Program, run_program
 from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections
-from dft_eval.sandbox.backends import BACKENDS, using
-from dft_eval.sandbox.landlock import abi
-from tests.conftest import NOT_RUN
 from tests.support.hostile import (
     JUDGED_WRONG,
     MARK,
@@ -29,6 +26,7 @@ from tests.support.hostile import (
     printed,
     set_scene,
 )
+from tests.support.landlock import assert_contained_or_listed, landlock
 from tests.support.toolchains import need
 
 
@@ -370,18 +368,15 @@ LANDLOCK_CONTAINS_OTHERWISE: dict[str, Evidence] = {
 
 @each_attack
 def test_landlock_contains_or_is_listed(attack: Attack, scene: Scene) -> None:
-    if abi() == 0:
-        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
-    with using(BACKENDS["landlock"]):
+    with landlock():
         done = launch(attack, scene, ALL_PROTECTIONS)
-    if attack.name in LANDLOCK_LETS_THROUGH:
-        # A burst that the watchdog happens to see is the exception that the list may name.
-        assert attack.mark(done, scene) or done.killed_for == "disk", f"contained: {done}"
-        return
-    contained = LANDLOCK_CONTAINS_OTHERWISE.get(attack.name, attack.contained)
-    assert contained(done, scene), done
-    assert MARK not in done.stdout
-    assert not scene.daemons()
+    assert_contained_or_listed(
+        done,
+        scene,
+        attack,
+        lets_through=LANDLOCK_LETS_THROUGH,
+        contains_otherwise=LANDLOCK_CONTAINS_OTHERWISE,
+    )
 
 
 @each_attack

@@ -282,8 +282,8 @@ def generate(
     failed = [row for row in rows if isinstance(row, Failure)]
     if failed:
         raise EvaluationError(
-            f"{path} lacks {len(failed)} of {len(prompts)} completions, first {failed[0].id}: "
-            f"{failed[0].reason} The same command goes on from there."
+            f"{path}: {len(failed)} of {len(prompts)} completions are missing, first "
+            f"{failed[0].id}: {failed[0].reason} Run the same command again to make the rest."
         )
     return [row for row in rows if isinstance(row, Completion)]
 
