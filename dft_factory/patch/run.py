@@ -73,6 +73,7 @@ class RunMixin(_Base):  # type: ignore[misc]
             "dft_factory": dft_factory.__version__,
             "finetuning_type": self._selection.name,
             "token_weight": self._selection.weight.spec,
+            "seed": self.args.seed,
             "system_prompt": system_prompt_of(self._template, tokenizer, dataset),
         }
         path = Path(self.args.output_dir) / TRAINING_FILE

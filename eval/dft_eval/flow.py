@@ -8,6 +8,7 @@ alone.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,11 +25,12 @@ from dft_eval.results import (
     RESULTS_NAME,
     BenchmarkResult,
     ResultFile,
+    Training,
     atomic_write,
     read_results,
 )
 from dft_eval.statistics import mean_and_stderr
-from dft_eval.system_prompts import NONE, TRAINING_FILE, trained_with
+from dft_eval.system_prompts import NONE, TRAINING_FILE, trained_with, training_record
 
 GENERATION_NAME = "generation.json"
 FINGERPRINT = "server_fingerprint"
@@ -63,6 +65,7 @@ class Generation(BaseModel):
     model_sha256: str | None
     base_model: str | None
     label: str
+    training: Training | None = None
     runs: list[Run] = []
 
     def header(self) -> ResultFile:
@@ -101,6 +104,7 @@ def begin(request: Request, subject: Subject) -> Generation:
         model_sha256=subject.sha256,
         base_model=request.base_model,
         label=request.label,
+        training=training_of(request.model) if request.backend == "hf" else None,
     )
     results = request.out / RESULTS_NAME
     former = read_results(request.out) if results.is_file() else None
@@ -123,6 +127,28 @@ def begin(request: Request, subject: Subject) -> Generation:
     results.unlink(missing_ok=True)
     new.runs = []
     return new
+
+
+def training_of(model: str) -> Training | None:
+    """How a model was trained, from the record in its folder; None where there is none.
+
+    Raises:
+        UsageError: the record cannot be read.
+    """
+    record = training_record(model)
+    if record is None:
+        return None
+    # finetuning_type is <objective>[_<method>].
+    objective = re.sub(r"_(full|lora|freeze|oft)$", "", str(record.get("finetuning_type") or ""))
+    try:
+        return Training(
+            objective=objective or None,
+            weight=record.get("token_weight"),
+            seed=record.get("seed"),
+            variant=record.get("variant"),
+        )
+    except ValidationError as error:
+        raise UsageError(f"The {TRAINING_FILE} of {model} is malformed: {error}") from error
 
 
 def as_trained(benchmark: Benchmark, request: Request) -> tuple[Request, list[str]]:

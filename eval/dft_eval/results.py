@@ -79,8 +79,26 @@ class BenchmarkResult(BaseModel):
     sandbox: str | None = None
 
 
+class Training(BaseModel):
+    """How a model was trained, as far as its folder says.
+
+    Attributes:
+        objective: ``dft`` or ``sft``, or another that dft-factory trains.
+        weight: token weight of the objective, ``token`` or ``floor:0.1``.
+        seed: of the training; runs that differ in it alone are one row of a report.
+        variant: name of the recipe in an experiment.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    objective: str | None = None
+    weight: str | None = None
+    seed: int | None = None
+    variant: str | None = None
+
+
 class ResultFile(BaseModel):
-    """The whole ``results.json`` of one model."""
+    """The whole ``results.json`` of one model; ``training`` is None where nothing is recorded."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -89,6 +107,7 @@ class ResultFile(BaseModel):
     model_sha256: str | None
     base_model: str | None = None
     label: str
+    training: Training | None = None
     results: list[BenchmarkResult] = Field(default_factory=list)
 
 

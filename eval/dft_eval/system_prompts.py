@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
+from typing import Any
 
 from dft_eval.errors import UsageError
 
@@ -42,8 +43,8 @@ def parse_system_prompt(value: str | None) -> str | None:
     return value
 
 
-def trained_with(model: str) -> str | None:
-    """The system prompt of a model's training examples; None where none is recorded.
+def training_record(model: str) -> dict[str, Any] | None:
+    """What a training with dft-factory recorded of a model; None where nothing is.
 
     Args:
         model: as ``--model`` names it: a model or adapter folder, or a checkpoint in it.
@@ -55,8 +56,19 @@ def trained_with(model: str) -> str | None:
         path = folder / TRAINING_FILE
         if path.is_file():
             try:
-                prompt = json.loads(path.read_text(encoding="utf-8"))["system_prompt"]
+                record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                record["system_prompt"]  # in every version of the file
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UsageError(f"{path} cannot be read ({error}). Remove it.") from error
-            return None if prompt is None else str(prompt)
+            return record
     return None
+
+
+def trained_with(model: str) -> str | None:
+    """The system prompt of a model's training examples; None where none is recorded.
+
+    Raises:
+        UsageError: as :func:`training_record`.
+    """
+    prompt = (training_record(model) or {}).get("system_prompt")
+    return None if prompt is None else str(prompt)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dft_eval.flow import training_of
 from dft_eval.system_prompts import WETHINK, trained_with
 from dft_factory.validate import Finding, validate_files
 from tests.support.cli import train
@@ -196,8 +197,11 @@ def test_tiny_recipe_trains(objective: str, tiny: dict[str, str], tmp_path: Path
     """One step through the stock command line; only the recipe's places are others."""
     config = values(CONFIGS / "tiny" / f"qwen2_5_vl_{objective}.yaml")
     del config["output_dir"]
-    run = train({**config, **tiny, "max_steps": 1}, tmp_path / "model").ok()
+    run = train({**config, **tiny, "max_steps": 1, "seed": 5}, tmp_path / "model").ok()
     assert trained_with(str(run.folder)) == WETHINK  # what an evaluation asks it with
+    training = training_of(str(run.folder))
+    assert training is not None
+    assert (training.objective, training.seed) == (objective, 5)
     row = run.log[0]
     assert row["loss"] == pytest.approx(row["nll"] if objective == "sft" else 0.0, abs=0.1)
     assert 5 < row["nll"] < 8  # log(576) = 6.4: random weights

@@ -14,8 +14,10 @@ import pytest
 from dft_eval.benchmark import JudgeChoice, Request
 from dft_eval.benchmarks import evaluate
 from dft_eval.errors import UsageError
+from dft_eval.flow import training_of
 from dft_eval.generation.chat import render_chat
 from dft_eval.generation.run import Decoding
+from dft_eval.results import Training, read_results
 from dft_eval.system_prompts import (
     NONE,
     TRAINING_FILE,
@@ -215,6 +217,34 @@ def test_a_model_is_asked_as_it_was_trained(where: str, tmp_path: Path, text_ben
         (row,) = evaluate(["python-basics"], asked).results
         assert row.decoding["system_prompt"] == prompt
         assert any(TRAINING_FILE in note for note in row.notes) == (option is None)
+
+
+def test_results_say_how_the_model_was_trained(tmp_path: Path, text_bench: Bench) -> None:
+    """Objective, weight and seed, as far as the training recorded them; base has no record."""
+    record = {"finetuning_type": "dft_lora", "token_weight": "floor:0.1", "system_prompt": None}
+    wanted = {"seeded": 7, "older": None, "base": None}
+    found, outs = {}, {}
+    for name, seed in wanted.items():
+        model = tmp_path / name
+        shutil.copytree(text_bench.model, model)
+        if name != "base":
+            own = record if seed is None else {**record, "seed": seed}
+            (model / TRAINING_FILE).write_text(json.dumps(own))
+        asked = request(
+            "python-basics",
+            tmp_path / "out" / name,
+            model=str(model),
+            decoding=Decoding(max_new_tokens=2),
+        )
+        found[name] = evaluate(["python-basics"], asked).training
+        outs[name] = asked.out
+    assert found["base"] is None
+    for name in ("seeded", "older"):
+        assert found[name] == Training(objective="dft", weight="floor:0.1", seed=wanted[name])
+        assert read_results(outs[name]).training == found[name]
+    (tmp_path / "seeded" / TRAINING_FILE).write_text(json.dumps({**record, "seed": "first"}))
+    with pytest.raises(UsageError, match="malformed"):
+        training_of(str(tmp_path / "seeded"))
 
 
 def test_a_training_file_that_cannot_be_read_is_no_default(tmp_path: Path) -> None:

@@ -110,13 +110,23 @@ def _comparisons(first: Run, second: Run, keys: Sequence[Key]) -> list[Compariso
     return rows
 
 
-def compare_runs(runs: Sequence[Run]) -> tuple[Pair, ...]:
-    """All pairs of runs on all benchmarks, DFT against SFT first.
+def compare_runs(
+    runs: Sequence[Run], chosen: Sequence[tuple[str, str]] | None = None
+) -> tuple[Pair, ...]:
+    """Pairs of runs on all benchmarks.
 
     The verdicts follow p-values that Holm's method corrects for the number of comparisons.
+
+    Args:
+        chosen: labels, ("dft", "sft") for DFT against SFT; None for all pairs, DFT against SFT
+            first.
     """
     keys = benchmarks(runs)
-    pairs = _ordered(runs)
+    by_label = {run.label: run for run in runs}
+    if chosen is None:
+        pairs = _ordered(runs)
+    else:
+        pairs = [(by_label[second], by_label[first]) for first, second in chosen]
     rows = [row for first, second in pairs for row in _comparisons(first, second, keys)]
     tested = [row for row in rows if row.result.effect is not None]
     adjusted = holm([row.result.effect.p for row in tested if row.result.effect is not None])

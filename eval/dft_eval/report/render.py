@@ -12,13 +12,14 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dft_eval.errors import UsageError
 from dft_eval.report import figures
 from dft_eval.report.browser import browser_data
 from dft_eval.report.collect import Run, read_runs
 from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
 from dft_eval.report.paper.section import RULE as PAPER_RULE
-from dft_eval.report.view import View, build_view
+from dft_eval.report.view import MissingRun, View, build_view
 from dft_eval.results import atomic_write
 
 MARKDOWN_NAME = "report.md"
@@ -101,12 +102,31 @@ def _pictures(runs: Sequence[Run], view: View, *, dark: bool = False) -> dict[st
     return pictures
 
 
+def _chosen(
+    runs: Sequence[Run], reference: str | None, pairs: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """The pairs that ``reference`` stands for and ``pairs``, each once."""
+    labels = list(dict.fromkeys(run.label for run in runs))
+    chosen = [(label, reference) for label in labels if label != reference] if reference else []
+    chosen = list(dict.fromkeys([*chosen, *pairs]))
+    unknown = {label for pair in chosen for label in pair} - set(labels)
+    if unknown:
+        raise UsageError(
+            f"No run is labelled {', '.join(map(repr, sorted(unknown)))}. The labels are: "
+            f"{', '.join(map(repr, labels))}."
+        )
+    return chosen
+
+
 def build_report(
     run_dirs: Sequence[Path],
     out: Path,
     *,
     title: str = "Comparison of runs",
     against_paper: bool = False,
+    reference: str | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    missing: Sequence[MissingRun] = (),
 ) -> ReportPaths:
     """Compare evaluated runs; write ``report.md``, ``report.html`` and pictures into ``out``.
 
@@ -114,16 +134,21 @@ def build_report(
     picture that an earlier report left in ``out`` and this one has no data for is removed.
 
     Args:
-        run_dirs: run folders, the reference (base) first: each is compared with every earlier one.
+        run_dirs: run folders, base first. Without ``reference`` or ``pairs`` each is compared with
+            every earlier one.
         out: folder, made if need be; may be a parent of the run folders.
         against_paper: with a section that sets the runs against the paper's figures.
+        reference: label that every other is compared with, and nothing else.
+        pairs: labels to compare, ("dft", "sft") for DFT against SFT. After those of ``reference``.
+        missing: parts of an experiment without results; named before the scores.
 
     Raises:
         UsageError: a run folder lacks its results or holds a malformed file, two runs bear one
             label, or token-probability histograms have different bins.
     """
     runs = read_runs(run_dirs)
-    view = build_view(runs, title, paper=against_paper)
+    chosen = None if reference is None and pairs is None else _chosen(runs, reference, pairs or ())
+    view = build_view(runs, title, paper=against_paper, missing=missing, chosen=chosen)
     pictures = _pictures(runs, view)
     markdown = render_markdown(view)
     html = render_html(view, pictures, _pictures(runs, view, dark=True), browser_data(runs))

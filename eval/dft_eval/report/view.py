@@ -17,12 +17,28 @@ from dft_eval.report.tables import SHORT_SHA, Summary, Table
 
 
 @dataclass(frozen=True)
+class MissingRun:
+    """A part of the experiment without results.
+
+    Attributes:
+        what: such as ``dft, seed 2: training``.
+        why: such as ``exit status 1``.
+        log: the last lines of its log.
+    """
+
+    what: str
+    why: str
+    log: str = ""
+
+
+@dataclass(frozen=True)
 class View:
     """The whole report but for its pictures; ``paper`` is None where it was not asked for."""
 
     title: str
     labels: tuple[str, ...]
     headline: tuple[str, ...]
+    missing: tuple[MissingRun, ...]
     cautions: tuple[str, ...]
     charts: tuple[Chart, ...]
     forest: tuple[Chart, ...]
@@ -62,12 +78,24 @@ def _cautions(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(cautions)
 
 
-def build_view(runs: Sequence[Run], title: str, *, paper: bool = False) -> View:
-    """Everything that the report says of ``runs``, with ``paper`` also against its figures."""
+def build_view(
+    runs: Sequence[Run],
+    title: str,
+    *,
+    paper: bool = False,
+    missing: Sequence[MissingRun] = (),
+    chosen: Sequence[tuple[str, str]] | None = None,
+) -> View:
+    """Everything that the report says of ``runs``, with ``paper`` also against its figures.
+
+    Args:
+        missing: what an experiment could not give.
+        chosen: pairs to compare, as :func:`pairs.compare_runs` takes them.
+    """
     curves, curve_notes = training.curves(runs)
     probabilities, probability_notes = training.probabilities(runs)
     shown, example_notes = examples(runs)
-    pairs = compare_runs(runs)
+    pairs = compare_runs(runs, chosen)
     lengths, length_warnings = overview.lengths(runs)
     labels = [run.label for run in runs]
     indices = [[labels.index(pair.first), labels.index(pair.second)] for pair in pairs]
@@ -76,6 +104,7 @@ def build_view(runs: Sequence[Run], title: str, *, paper: bool = False) -> View:
         title=title,
         labels=tuple(labels),
         headline=overview.headline(pairs, runs),
+        missing=tuple(missing),
         cautions=_cautions(runs),
         charts=overview.score_charts(runs),
         forest=overview.forest(pairs),
