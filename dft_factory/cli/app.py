@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from dft_eval.benchmark import JudgeChoice
+    from dft_eval.benchmark import JudgeChoice, Request
     from dft_eval.results import ResultFile
 
 app = typer.Typer(
@@ -236,62 +236,81 @@ def eval_command(
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """``eval``, and ``generate``, which takes the same options."""
-    from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.benchmarks import evaluate
+
+    values = dict(context.params)
+    scored = context.info_name != "generate"
+    names, request = _evaluation(values, scored=scored)
+    results = evaluate(names, request, scored=scored)
+    if not scored:
+        typer.echo(f"completions are in {out}: dft-factory score {out}")
+    _print_scores(results)
+
+
+def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Request]:
+    """Benchmarks and request that the options of ``eval`` make.
+
+    Raises:
+        UsageError: an option that cannot be honoured.
+    """
+    from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.errors import UsageError
     from dft_eval.generation.run import Decoding
     from dft_eval.model_files import DTYPES
     from dft_eval.sandbox import SANDBOXES
     from dft_eval.system_prompts import parse_system_prompt
 
-    scored = context.info_name != "generate"
-    if unsafe_no_sandbox and not scored:
+    for name in ("out", "data"):  # click's own values are texts
+        values[name] = None if values[name] is None else Path(values[name])
+    unsafe = values.pop("unsafe_no_sandbox")
+    if unsafe and not scored:
         raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
-    chosen_backend = _choice("--backend", backend, BACKENDS)
-    style = None if prompt_style is None else _choice("--prompt-style", prompt_style, PROMPT_STYLES)
+    for name, choices in (
+        ("backend", BACKENDS),
+        ("prompt_style", PROMPT_STYLES),
+        ("dtype", DTYPES),
+        ("sandbox", SANDBOXES),
+    ):
+        if values[name] is not None:
+            _choice(f"--{name.replace('_', '-')}", values[name], choices)
+    max_new_tokens = values.pop("max_new_tokens")
+    sampling = ("batch_size", "samples", "temperature", "top_p", "top_k", "min_p")
     decoding = Decoding(
-        batch_size=batch_size,
-        samples=samples,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        system_prompt=parse_system_prompt(system_prompt),
+        **{name: values.pop(name) for name in (*sampling, "repetition_penalty")},
+        seed=values["seed"],
+        system_prompt=parse_system_prompt(values.pop("system_prompt")),
     )
     if max_new_tokens is not None:
         decoding = replace(decoding, max_new_tokens=max_new_tokens)
-    results = evaluate(
-        benchmarks,
-        Request(
-            model=model,
-            out=out,
-            label=label,
-            base_model=base_model,
-            prompt_style=style,
-            limit=limit,
-            seed=seed,
-            data=data,
-            sandboxed=not unsafe_no_sandbox,
-            backend=chosen_backend,
-            base_url=base_url,
-            dtype=None if dtype is None else _choice("--dtype", dtype, DTYPES),
-            decoding=decoding,
-            own_max_new_tokens=max_new_tokens is None,
-            judge=_judge_choice(judge, judge_model, judge_base_url),
-            min_pixels=min_pixels,
-            max_pixels=max_pixels,
-            harness=harness,
-            sandbox=_choice("--sandbox", sandbox, SANDBOXES),
-            judge_workers=judge_workers,
-            fresh=fresh,
-        ),
-        scored=scored,
+    judge = _judge_choice(*(values.pop(f"judge{part}") for part in ("", "_model", "_base_url")))
+    names = values.pop("benchmarks")
+    request = Request(
+        **values,
+        sandboxed=not unsafe,
+        decoding=decoding,
+        own_max_new_tokens=max_new_tokens is None,
+        judge=judge,
     )
-    if not scored:
-        typer.echo(f"completions are in {out}: dft-factory score {out}")
-    _print_scores(results)
+    return names, request
+
+
+def check_evaluation(words: Sequence[str]) -> None:
+    """Check the words after ``dft-factory generate`` as that command does before it starts.
+
+    Raises:
+        UsageError: an unknown option, benchmark or value.
+    """
+    from dft_eval.benchmarks import check
+    from dft_eval.errors import UsageError
+
+    group: Any = typer.main.get_command(app)
+    # typer has click inside or beside it, by its version; BadParameter is one of its usage errors.
+    usage_error: Any = typer.BadParameter.__base__
+    try:
+        context = group.commands["generate"].make_context("generate", list(words))
+    except usage_error as error:
+        raise UsageError(error.format_message()) from error
+    check(*_evaluation(dict(context.params), scored=False))
 
 
 @app.command("score")

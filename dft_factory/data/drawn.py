@@ -8,7 +8,6 @@ a picture belongs to follows from its own pixels.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import io
@@ -259,17 +258,3 @@ def write_records(folder: Path, count: int, seed: int, split: Split = "train") -
 def picture_cell(drawing: Drawing, blank: bool) -> str:
     """The picture as VLMEvalKit's tables hold it: base64."""
     return base64.b64encode(drawing.png(blank)).decode()
-
-
-def main() -> None:
-    """``python -m dft_factory.data.drawn --out FOLDER --count N [--seed S]``."""
-    parser = argparse.ArgumentParser(description="Drawn pictures in WeThink's record shape.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    write_records(options.out, options.count, options.seed)
-
-
-if __name__ == "__main__":
-    main()

@@ -28,6 +28,7 @@ __all__ = [
     "PROMPT_STYLES",
     "Benchmark",
     "Request",
+    "check",
     "evaluate",
     "get_benchmark",
     "score",
@@ -74,8 +75,7 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
         UsageError, PrerequisiteError: before anything is generated, where that can be known.
         EvaluationError: some items could not be scored.
     """
-    chosen = [get_benchmark(name) for name in dict.fromkeys(names)]
-    _check(chosen, request)
+    chosen = check(names, request)
     held_by = _select_sandbox(chosen, request) if scored else None
     asked = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
     data = [each.load(each, own) for each, own in zip(chosen, asked, strict=True)]
@@ -182,8 +182,13 @@ def _refuse_unscored(results: Sequence[BenchmarkResult]) -> None:
         )
 
 
-def _check(chosen: Sequence[Benchmark], request: Request) -> None:
-    """Refuse options that the chosen benchmarks do not take."""
+def check(names: Sequence[str], request: Request) -> list[Benchmark]:
+    """The benchmarks of these names.
+
+    Raises:
+        UsageError: an unknown name, or an option that one of them does not take.
+    """
+    chosen = [get_benchmark(name) for name in dict.fromkeys(names)]
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
     if request.judge_workers is not None and request.judge_workers < 1:
@@ -216,3 +221,4 @@ def _check(chosen: Sequence[Benchmark], request: Request) -> None:
         if request.harness is not None and request.harness not in benchmark.harnesses:
             known = ", ".join(benchmark.harnesses) or "its own alone; leave the option out"
             raise UsageError(f"--harness {request.harness!r}: {benchmark.name} knows {known}.")
+    return chosen

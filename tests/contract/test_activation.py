@@ -400,7 +400,7 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
     assert names == tree - {"dft_factory/_autoload.py"} | {"_dft_factory_autoload.py"}
     autoload = (ROOT / "dft_factory" / "_autoload.py").read_bytes()
     assert texts["_dft_factory_autoload.py"] == autoload
-    assert "dft_factory/data/resources/code_instructions.jsonl" in names
+    assert "configs/demo/code_instructions.jsonl" in names
     assert "dft_eval/resources/python_basics.jsonl" in names
     assert "dft_eval/report/templates/report.html.j2" in names
     assert b"[torch.backends]\ndft_factory = _dft_factory_autoload:activate" in points

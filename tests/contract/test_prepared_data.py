@@ -11,7 +11,7 @@ from llamafactory.hparams import DataArguments, ModelArguments
 
 from dft_factory.data.prepare import prepare
 
-SOURCE = Path(__file__).parents[2] / "dft_factory/data/resources/code_instructions.jsonl"
+SOURCE = Path(__file__).parents[2] / "configs/demo/code_instructions.jsonl"
 
 
 def test_llamafactory_loads_the_folder(tmp_path: Path) -> None:

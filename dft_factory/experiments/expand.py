@@ -1,0 +1,408 @@
+"""From an experiment file to its plan: every variant, grid point, seed and evaluation as jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from dft_factory.errors import ConfigError
+from dft_factory.experiments import catalog
+from dft_factory.experiments.plan import BASE, PLAN_NAME, VERSIONS, Comparison, Job, Plan
+from dft_factory.experiments.schema import (
+    DataSpec,
+    Evaluation,
+    Loaded,
+    ModelSpec,
+    Resources,
+    TrainingSpec,
+)
+from dft_factory.objectives import split_finetuning_type
+
+_HASHED_BYTES = 100_000_000
+"""Larger files are told apart by size and time."""
+
+
+def make_plan(loaded: Loaded) -> Plan:
+    """The jobs of an experiment.
+
+    Raises:
+        ConfigError: a recipe cannot be read, or a ``$name`` is unknown.
+    """
+    return _Planner(loaded).plan()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model that is evaluated."""
+
+    folder: str
+    label: str
+    model: str
+    after: str | None
+    seed: int | None = None
+
+
+class _Planner:
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.experiment = loaded.experiment
+        self.here = loaded.file.resolve().parent
+        self.root = self.experiment.out or f"runs/{loaded.name}"
+        self.jobs: dict[str, Job] = {}
+        self.reports: dict[str, Comparison] = {}
+        self.recipes: dict[str, str] = {}
+
+    def plan(self) -> Plan:
+        for name, command in self.experiment.make.items():
+            self._make(name, command)
+        models = self.experiment.models or {"": self.experiment.model or ModelSpec()}
+        for name, model in models.items():
+            self._compare(f"{name}/" if name else "", model)
+        return Plan(
+            name=self.loaded.name,
+            root=self.root,
+            cwd=str(Path.cwd()),
+            jobs=self.jobs,
+            reports=self.reports,
+            recipes=self.recipes,
+            resources=self.experiment.resources,
+        )
+
+    def _path(self, name: str) -> str:
+        return str(Path(self.root) / name)
+
+    def _fingerprint(self, place: str) -> str | None:
+        """Tells whether a file or folder changed; None for a hub id, and for what our jobs make."""
+        path = Path(place)
+        if path.absolute().is_relative_to(Path(self.root).absolute()):
+            return None
+        return _fingerprint(path)
+
+    def _add(self, job: Job, decides: Any) -> str:
+        """Add a job; ``decides`` is all that its result depends on beside the jobs before it."""
+        before = [self.jobs[name].settings for name in job.after]
+        parts = [VERSIONS[job.stage], decides, before]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        former = self.jobs.get(job.name)
+        job = replace(job, settings=digest.hexdigest()[:16])
+        if former is not None and former != job:
+            raise ConfigError(f"{self.loaded.file}: two jobs are named {job.name!r}. Rename one.")
+        self.jobs[job.name] = job
+        return job.name
+
+    def _fill(self, text: str, **values: str) -> tuple[str, list[str]]:
+        """``text`` with its ``$names`` replaced, and the jobs that make what they name."""
+        folders = {name: self._path(f"make/{name}") for name in self.experiment.make}
+        known = {"here": str(self.here), **folders, **values}
+        template = Template(text)
+        used = template.get_identifiers() if template.is_valid() else None
+        if used is None or not set(used) <= set(known):
+            unknown = "a lone '$'" if used is None else f"${(set(used) - set(known)).pop()}"
+            choices = ", ".join(f"${name}" for name in known)
+            raise ConfigError(
+                f"{self.loaded.file}: {text!r}: {unknown} stands for nothing here. Choose from: "
+                f"{choices}; write $$ for a dollar sign."
+            )
+        return template.substitute(known), [f"prepare {name}" for name in used if name in folders]
+
+    def _make(self, name: str, command: str) -> None:
+        folder = self._path(f"make/{name}")
+        text, after = self._fill(command, out=folder)
+        words = shlex.split(text)
+        inputs = [self._fingerprint(word) for word in words if Path(word).is_file()]
+        job = Job(
+            "prepare",
+            name,
+            tuple(after),
+            (tuple(words),),
+            makes=(folder,),
+            outdated=(folder,),
+        )
+        self._add(job, [words, inputs])
+
+    def _data(self, name: str, data: DataSpec, seed: int | None) -> tuple[str, list[str]]:
+        """The data set's folder, and the jobs that make it."""
+        seeds = {} if seed is None else {"seed": str(seed)}
+        if data.folder is not None:
+            folder, after = self._fill(data.folder, **seeds)
+            return catalog.resolve(folder, self.here), after
+        source, after = self._fill(str(data.source), **seeds)
+        if source != self._fill(str(data.source), seed="")[0]:
+            name = f"{name}/seed{seed}"
+        source = catalog.resolve(source, self.here)
+        out = self._path(name)
+        words = ["dft-factory", "data", "prepare", str(data.prepare), "--source", source]
+        words += ["--out", out]
+        for option in ("limit", "seed", "pictures", "exclude"):
+            value = getattr(data, option)
+            if value is not None:
+                text, more = self._fill(str(value), **seeds)
+                after += more
+                words += [f"--{option}", catalog.resolve(text, self.here)]
+        job = Job("prepare", name, tuple(after), (tuple(words),), makes=(out,), outdated=(out,))
+        return out, [self._add(job, [words, self._fingerprint(source)])]
+
+    def _recipe(self, name: str) -> dict[str, Any]:
+        from dft_factory.validate.files import read
+
+        path = Path(catalog.resolve(name, self.here))
+        config, problems = read(path)
+        if problems or config is None or config.kind != "train":
+            what = "; ".join(map(str, problems)) or f"{path}: is no training recipe."
+            raise ConfigError(f"{self.loaded.file}: recipe {name!r}: {what}")
+        return config.values
+
+    def _train(
+        self,
+        folder: str,
+        values: Mapping[str, Any],
+        data: DataSpec | None,
+        data_name: str,
+        after: Sequence[str],
+    ) -> _Run:
+        """One ``llamafactory-cli train`` into ``folder/model``."""
+        values = dict(values)
+        before = list(after)
+        seed = values.get("seed")
+        if data is not None:
+            values["dataset_dir"], more = self._data(data_name, data, seed)
+            before += more
+            if data.dataset or data.prepare:
+                values["dataset"] = data.dataset or data.prepare
+        path = values.get("deepspeed")
+        if isinstance(path, str):
+            values["deepspeed"] = catalog.resolve(path.removeprefix("configs/"), self.here)
+        model = f"{self._path(folder)}/model"
+        values |= {"output_dir": model, "overwrite_output_dir": False}
+        yaml_file = f"{self._path(folder)}/train.yaml"
+        nodes = self.experiment.resources.get("train", Resources()).nodes
+        words: tuple[str, ...] = ("llamafactory-cli", "train", yaml_file)
+        if nodes > 1:
+            words = ("python", "-m", "dft_factory.experiments.launch", str(nodes), *words)
+        job = Job(
+            "train",
+            folder,
+            tuple(before),
+            (words,),
+            makes=(model,),
+            outdated=(model,),
+        )
+        self.recipes[yaml_file] = _dump(values)
+        here = [self._fingerprint(str(values.get(key))) for key in _PATHS]
+        return _Run(folder, "", model, self._add(job, [values, here]), seed)
+
+    def _compare(self, prefix: str, model: ModelSpec) -> None:
+        """All jobs of one base model."""
+        train = self.experiment.train
+        recipe = self._recipe(str(model.recipe or train.recipe))
+        path, after = self._fill(str(model.path or recipe.get("model_name_or_path")))
+        path = catalog.resolve(path, self.here)
+        base_model = model.base_model or (path if not after else None)
+        base = _Run(f"{prefix}{BASE}", BASE, path, after[0] if after else None)
+        if model.train is not None:
+            base = replace(self._train_base(prefix, model.train, path, after), label=BASE)
+        runs = [base] if self.experiment.base else []
+        for label, folder, values in self._variants(recipe):
+            values["model_name_or_path"] = base.model
+            before = [base.after] if base.after else []
+            run = self._train(f"{prefix}{folder}", values, train.data, "data", before)
+            run = replace(run, label=label)
+            runs.append(run)
+            for step in train.checkpoints:
+                place = f"checkpoint-{step}"
+                runs.append(
+                    replace(
+                        run,
+                        folder=f"{run.folder}/{place}",
+                        label=f"{label} at step {step}",
+                        model=f"{run.model}/{place}",
+                    )
+                )
+        probes = self._probes(runs) if self.experiment.probe else []
+        for name in dict.fromkeys(each.name for each in self.experiment.evaluate):
+            scored = {
+                self._path(_inside(run.folder, name)): self._evaluate(run, name, base_model)
+                for run in runs
+            }
+            self._report(prefix, name, base_model, scored, probes if name is None else [])
+
+    def _train_base(self, prefix: str, spec: TrainingSpec, path: str, after: Sequence[str]) -> _Run:
+        values = {**self._recipe(spec.recipe), **spec.set, "model_name_or_path": path}
+        return self._train(f"{prefix}{BASE}", values, spec.data, f"{prefix}{BASE}-data", after)
+
+    def _variants(self, recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Label, folder and recipe of every variant, grid point and seed."""
+        train = self.experiment.train
+        for variant, changes in train.variants.items():
+            for axes in self._grid():
+                label = _label(variant, axes)
+                place = "/".join([variant, *(f"{key}-{value}" for key, value in axes.items())])
+                values = _with_objective({**recipe, **train.set, **changes, **axes})
+                for seed in train.seeds or (None,):
+                    if seed is None:
+                        yield label, place, dict(values)
+                    else:
+                        yield label, f"{place}/seed{seed}", {**values, "seed": seed}
+
+    def _grid(self) -> list[dict[str, Any]]:
+        grid = self.experiment.train.grid
+        return [dict(zip(grid, point, strict=True)) for point in product(*grid.values())]
+
+    def _pairs(self) -> tuple[tuple[str, str], ...]:
+        """The variants against the reference, each at its own point of the grid."""
+        train, reference = self.experiment.train, self.experiment.report.reference
+        if reference is None and not train.grid:
+            return ()
+        reference = reference or next(iter(train.variants))
+        variants = [BASE, *train.variants] if self.experiment.base else list(train.variants)
+        return tuple(
+            (_label(variant, axes), _label(reference, axes))
+            for axes in self._grid()
+            for variant in variants
+            if variant != reference
+        )
+
+    def _probes(self, runs: Sequence[_Run]) -> list[str]:
+        """Token probabilities of the training set under each model."""
+        trained = [run for run in runs if run.label != BASE]
+        names = []
+        for run in runs:
+            first = trained[0] if run.label == BASE else run
+            config = f"{self._path(first.folder.partition('/checkpoint-')[0])}/train.yaml"
+            words = ["python", "-m", "dft_factory.probe", config]
+            words += ["--limit", str(self.experiment.probe)]
+            words += ["--model", f"{run.label}={run.model}:{self._path(run.folder)}"]
+            before = tuple(dict.fromkeys(each for each in (first.after, run.after) if each))
+            made = f"{self._path(run.folder)}/token_probabilities.json"
+            job = Job("probe", run.folder, before, (tuple(words),), (made,))
+            names.append(self._add(job, words))
+        return names
+
+    def _evaluate(self, run: _Run, name: str | None, base_model: str | None) -> str:
+        """Generation and scoring of one model by the evaluations of one name."""
+        folder = _inside(run.folder, name)
+        out = self._path(folder)
+        before = [run.after] if run.after else []
+        commands, inputs = [], []
+        for each in self.experiment.evaluate:
+            if each.name == name:
+                words, more, data = self._generate_words(each)
+                tail = ["--model", run.model, "--label", run.label, "--out", out]
+                tail += ["--base-model", base_model] if base_model else []
+                commands.append(("dft-factory", "generate", *words, *tail))
+                before += more
+                inputs.append(data)
+        generated = Job(
+            "generate",
+            folder,
+            tuple(dict.fromkeys(before)),
+            tuple(commands),
+            makes=(f"{out}/generation.json",),
+            outdated=(f"{out}/generation.json", f"{out}/results.json"),
+        )
+        weights = None if run.after else self._fingerprint(run.model)
+        after = self._add(generated, [commands, inputs, weights])
+        scoring = ("dft-factory", "score", out)
+        scored = Job("score", folder, (after,), (scoring,), (f"{out}/results.json",))
+        return self._add(scored, scoring)
+
+    def _generate_words(self, each: Evaluation) -> tuple[list[str], list[str], str | None]:
+        words, after, data = list(each.benchmarks), [], None
+        for option, value in each.options.items():
+            text, more = self._fill(str(value))
+            if option == "data":
+                text = catalog.resolve(text, self.here)
+                data = self._fingerprint(text)
+            after += more
+            words += [f"--{option.replace('_', '-')}", text]
+        return words, after, data
+
+    def _report(
+        self,
+        prefix: str,
+        name: str | None,
+        base_model: str | None,
+        scored: Mapping[str, str],
+        probes: Sequence[str],
+    ) -> None:
+        report = self.experiment.report
+        title = report.title or f"{base_model or self.loaded.name}: " + ", ".join(
+            self.experiment.train.variants
+        )
+        folder = _inside(prefix.rstrip("/"), name) if prefix or name else ""
+        comparison = Comparison(
+            out=self._path(folder),
+            title=title if name is None else f"{title} ({name})",
+            pairs=self._pairs(),
+            against_paper=report.against_paper,
+            jobs=scored,
+        )
+        job = Job(
+            "report",
+            folder or self.loaded.name,
+            (*scored.values(), *probes),
+            makes=(f"{comparison.out}/report.html",),
+        )
+        program = ("python", "-m", "dft_factory.experiments.job")
+        job = replace(job, commands=((*program, self._path(PLAN_NAME), job.name, "--report"),))
+        self.reports[self._add(job, asdict(comparison))] = comparison
+
+
+_PATHS = ("model_name_or_path", "dataset_dir", "deepspeed")
+
+
+def _label(variant: str, axes: Mapping[str, Any]) -> str:
+    if variant == BASE:
+        return BASE
+    return ", ".join([variant, *(f"{key} {value}" for key, value in axes.items())])
+
+
+def _inside(folder: str, name: str | None) -> str:
+    return folder if name is None else f"{folder}/{name}".lstrip("/")
+
+
+def _with_objective(values: dict[str, Any]) -> dict[str, Any]:
+    """``objective: dft`` as LLaMA-Factory's key: the recipe's method with that objective."""
+    objective = values.pop("objective", None)
+    if objective is not None:
+        former = values.get("finetuning_type", "full")
+        split = split_finetuning_type(former)
+        method = former if split is None else split[1]
+        values["finetuning_type"] = objective if method == "full" else f"{objective}_{method}"
+        split_finetuning_type(values["finetuning_type"])
+    return values
+
+
+def _dump(values: Mapping[str, Any]) -> str:
+    import yaml
+
+    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return f"# Written by `dft-factory run`. By hand: llamafactory-cli train THIS_FILE\n{text}"
+
+
+def _fingerprint(path: Path) -> str | None:
+    """Tells whether a file or folder changed; None where there is none (a hub id).
+
+    Large files by size and time alone.
+    """
+    if path.is_dir():
+        rows = [
+            (each.name, stat.st_size, stat.st_mtime_ns)
+            for each in sorted(path.iterdir())
+            if each.is_file()
+            for stat in [each.stat()]
+        ]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    if stat.st_size > _HASHED_BYTES:
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,127 @@
+"""The plan of an experiment: commands of this package and of LLaMA-Factory, as a graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from dft_factory.experiments.schema import Resources, Stage
+
+VERSIONS: Mapping[Stage, int] = {
+    "prepare": 1,
+    "train": 1,
+    "probe": 1,
+    "generate": 1,
+    "score": 1,
+    "report": 1,
+}
+"""Raised by a change of this package that changes what the stage gives: its jobs run again."""
+
+BASE = "base"
+PLAN_NAME = "plan.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job.
+
+    Attributes:
+        what: folder or thing that it is about; unique in its stage.
+        after: names of the jobs that it needs.
+        commands: run in turn, from the working directory of ``dft-factory run``.
+        makes: files and folders that are there afterwards.
+        settings: hash of all that decides what it gives. Another hash: it runs again.
+        outdated: removed first where the settings changed.
+    """
+
+    stage: Stage
+    what: str
+    after: tuple[str, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
+    makes: tuple[str, ...] = ()
+    settings: str = ""
+    outdated: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As users see it: ``train dft/seed0``."""
+        return f"{self.stage} {self.what}"
+
+    @property
+    def stamp(self) -> str:
+        """Written when the job is done; relative to the experiment's folder."""
+        return f"jobs/{self.what}.{self.stage}.json"
+
+    @property
+    def lock(self) -> str:
+        """Held while the job runs; relative to the experiment's folder."""
+        return f"jobs/{self.what}.{self.stage}.lock"
+
+    @property
+    def log(self) -> str:
+        """Of its commands; relative to the experiment's folder."""
+        return f"jobs/{self.what}.{self.stage}.log"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One report: the folders of the runs, the base first.
+
+    Attributes:
+        pairs: labels that are compared; none: each with every earlier one.
+        jobs: run folder to the job that scores it.
+    """
+
+    out: str
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+    against_paper: bool
+    jobs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of an experiment.
+
+    Attributes:
+        root: folder of everything that it makes, as the user named it.
+        cwd: working directory of every job.
+        reports: job name to what it compares.
+        recipes: file to its text: the recipe of each training.
+    """
+
+    name: str
+    root: str
+    cwd: str
+    jobs: Mapping[str, Job]
+    reports: Mapping[str, Comparison]
+    recipes: Mapping[str, str]
+    resources: Mapping[Stage, Resources]
+
+    def write(self) -> Path:
+        """Write ``plan.json`` and the recipes into the experiment's folder; gives its path."""
+        from dft_eval.results import atomic_write
+
+        for file, text in self.recipes.items():
+            atomic_write(Path(file), text)
+        payload = asdict(replace(self, resources={}))
+        payload["resources"] = {stage: each.model_dump() for stage, each in self.resources.items()}
+        path = Path(self.root) / PLAN_NAME
+        atomic_write(path, json.dumps(payload, indent=1) + "\n")
+        return path
+
+
+def read_plan(path: Path) -> Plan:
+    """What :meth:`Plan.write` wrote."""
+    row = json.loads(path.read_text(encoding="utf-8"))
+    row["jobs"] = {
+        name: Job(**{**each, **{key: tuple(each[key]) for key in ("after", "makes", "outdated")}})
+        for name, each in row["jobs"].items()
+    }
+    for each in row["reports"].values():
+        each["pairs"] = tuple(map(tuple, each["pairs"]))
+    row["reports"] = {name: Comparison(**each) for name, each in row["reports"].items()}
+    row["resources"] = {stage: Resources(**each) for stage, each in row["resources"].items()}
+    return Plan(**row)

@@ -1,0 +1,263 @@
+"""``dft-factory run``: checks an experiment as a whole, then hands its jobs to Snakemake."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dft_factory.errors import ConfigError, DftFactoryError, MissingDependencyError
+from dft_factory.experiments import job as job_module
+from dft_factory.experiments.expand import make_plan
+from dft_factory.experiments.plan import Job, Plan
+from dft_factory.experiments.schema import Loaded, Resources
+
+if TYPE_CHECKING:
+    from dft_eval.report import MissingRun
+
+LOCAL = "local"
+INSTALL = "pip install 'dft-factory[experiments]'"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an experiment is run.
+
+    Attributes:
+        jobs: at once, at most.
+        executor: ``local``, or the name of a Snakemake executor plugin (``slurm``, ...).
+        profile: folder of a Snakemake profile.
+        extra: more words for Snakemake.
+    """
+
+    jobs: int = 1
+    executor: str = LOCAL
+    profile: str | None = None
+    extra: Sequence[str] = ()
+
+
+def run(loaded: Loaded, options: Options) -> list[Path]:
+    """Run what is not done yet; gives the pages of the reports.
+
+    Raises:
+        ConfigError: the experiment cannot run; all errors together, before anything runs.
+        MissingDependencyError: Snakemake or the executor's plugin is not installed.
+        DftFactoryError: jobs failed; everything that does not depend on them is done.
+    """
+    _require(options)
+    plan = make_plan(loaded)
+    _check_gpus(plan, options)
+    root = Path(plan.root)
+    with _only_run(root):
+        path = plan.write()
+        check(loaded, plan)
+        _drop_stale_stamps(plan)
+        status = subprocess.run(
+            [*_snakemake(plan, path, options), "all"], env=_environment(options), check=False
+        ).returncode
+        failed = [job for job in plan.jobs.values() if not (root / job.stamp).is_file()]
+        if status or failed:
+            raise DftFactoryError(_explain(plan, failed, status))
+    return [Path(each.out) / "report.html" for each in plan.reports.values()]
+
+
+def dry_run(loaded: Loaded, options: Options) -> str:
+    """What :func:`run` would do: the jobs with their commands, and their GPU hours as stated."""
+    _require(options)
+    plan = make_plan(loaded)
+    with _only_run(Path(plan.root)):
+        path = plan.write()
+        check(loaded, plan)
+        _drop_stale_stamps(plan)
+        pending = _pending(plan, path, options)
+    lines = []
+    hours = 0.0
+    for job in pending:
+        need = plan.resources.get(job.stage, Resources())
+        cost = need.gpus * need.nodes * (need.hours or 0)
+        hours += cost
+        lines.append(job.name + (f"  ({cost:g} GPU hours)" if cost else ""))
+        lines += [f"    {shlex.join(words)}" for words in job.commands]
+    done = len(plan.jobs) - len(pending)
+    lines.append(f"{len(pending)} jobs to run, {done} done already")
+    if hours:
+        lines.append(f"{hours:g} GPU hours, as the experiment states them")
+    return "\n".join(lines)
+
+
+def check(loaded: Loaded, plan: Plan) -> None:
+    """Check every recipe and every evaluation.
+
+    Raises:
+        ConfigError: with all errors together.
+    """
+    from dft_eval.errors import EvaluationError
+    from dft_factory.cli.app import check_evaluation
+    from dft_factory.validate import validate_files
+
+    problems = []
+    for job in plan.jobs.values():
+        for words in job.commands:
+            if words[:2] == ("dft-factory", "generate"):
+                try:
+                    check_evaluation(words[2:])
+                except EvaluationError as error:
+                    problems.append(f"{loaded.file}: evaluate: {error}")
+    if any(not (Path(plan.root) / job.stamp).is_file() for job in plan.jobs.values()):
+        findings = validate_files([Path(file) for file in plan.recipes])
+        problems += [str(finding) for finding in findings if finding.severity == "error"]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def _require(options: Options) -> None:
+    if importlib.util.find_spec("snakemake") is None:
+        raise MissingDependencyError(f"Experiments need Snakemake. `{INSTALL}`")
+    plugin = f"snakemake_executor_plugin_{options.executor.replace('-', '_')}"
+    if options.executor != LOCAL and importlib.util.find_spec(plugin) is None:
+        raise MissingDependencyError(
+            f"--executor {options.executor}: its Snakemake plugin is not installed. "
+            f"`pip install {plugin.replace('_', '-')}`"
+        )
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs {options.jobs}: give a number of 1 or more.")
+
+
+@contextlib.contextmanager
+def _only_run(root: Path) -> Iterator[None]:
+    """Hold the experiment's folder; Snakemake's own lock outlives a killed process."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".run.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DftFactoryError(
+                f"{root}: another `dft-factory run` works on this experiment. Wait for it, or stop "
+                "it."
+            ) from error
+        yield
+
+
+def _drop_stale_stamps(plan: Plan) -> None:
+    """A job whose results were deleted is not done."""
+    for job in plan.jobs.values():
+        if not all(Path(path).exists() for path in job.makes):
+            (Path(plan.root) / job.stamp).unlink(missing_ok=True)
+
+
+def _snakemake(plan: Plan, path: Path, options: Options) -> list[str]:
+    cores = len(os.sched_getaffinity(0))
+    words = [sys.executable, "-m", "snakemake"]
+    words += ["--snakefile", str(Path(__file__).with_name("Snakefile"))]
+    words += ["--directory", plan.root, "--nolock", "--rerun-incomplete", "--keep-going"]
+    words += ["--scheduler", "greedy", "--quiet", "all"]
+    if options.executor == LOCAL:
+        words += ["--cores", str(max(cores, options.jobs))]
+        words += ["--resources", f"gpu={len(_visible_gpus())}"]
+    else:
+        words += ["--executor", options.executor, "--jobs", str(options.jobs)]
+    if options.profile is not None:
+        words += ["--profile", options.profile]
+    words += options.extra
+    threads = max(1, cores // options.jobs)
+    words += [
+        "--config",
+        f"plan={path.resolve()}",
+        f"python={sys.executable}",
+        f"threads={threads}",
+    ]
+    return [*words, "--"]
+
+
+def _check_gpus(plan: Plan, options: Options) -> None:
+    if options.executor != LOCAL:
+        return
+    visible = len(_visible_gpus())
+    for stage, need in plan.resources.items():
+        if need.gpus > visible:
+            raise ConfigError(
+                f"resources.{stage}.gpus: a job takes {need.gpus}, this machine has {visible}. "
+                f"Use --executor for a cluster, or --set resources.{stage}.gpus={visible}."
+            )
+
+
+def _environment(options: Options) -> dict[str, str]:
+    environment = dict(os.environ)
+    if options.executor == LOCAL:
+        environment[job_module.RUN_PROCESS] = str(os.getpid())
+        environment[job_module.GPUS] = ",".join(_visible_gpus())
+    return environment
+
+
+def _visible_gpus() -> list[str]:
+    """Ids of the GPUs that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [each for each in visible.split(",") if each]
+    try:
+        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [str(number) for number, _ in enumerate(answer.stdout.splitlines())]
+
+
+def _pending(plan: Plan, path: Path, options: Options) -> list[Job]:
+    """The jobs that Snakemake would run, in the plan's order."""
+    answer = subprocess.run(
+        [*_snakemake(plan, path, options)[:-1], "--summary", "--", "all"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        raise DftFactoryError(f"Snakemake cannot read the plan:\n{answer.stderr}")
+    rows = csv.DictReader(answer.stdout.splitlines(), delimiter="\t")
+    current = {row["output_file"] for row in rows if row["plan"] == "no update"}
+    return [job for job in plan.jobs.values() if job.stamp not in current]
+
+
+def _explain(plan: Plan, failed: Sequence[Job], status: int) -> str:
+    """What failed, why, and what to do; writes the reports of what is there."""
+    root = Path(plan.root)
+    causes = [
+        job for job in failed if all((root / plan.jobs[a].stamp).is_file() for a in job.after)
+    ]
+    lines = [f"{len(failed)} of {len(plan.jobs)} jobs are not done (Snakemake: {status})."]
+    lines += [f"{job.name}: its log is {root / job.log}" for job in causes]
+    if waiting := [job.name for job in failed if job not in causes]:
+        lines.append(f"Not run, since they need what failed: {', '.join(waiting)}")
+    for name, comparison in plan.reports.items():
+        missing = _missing(plan, comparison.jobs)
+        if 0 < len(missing) < len(comparison.jobs):
+            page = job_module.compare(plan, name, missing)
+            lines.append(f"Report of what is there: {page}")
+    return "\n".join([*lines, "Fix the cause and run the same command again: it goes on."])
+
+
+def _missing(plan: Plan, runs: Mapping[str, str]) -> list[MissingRun]:
+    """Of each run without a score: the job that is the cause, and the end of its log."""
+    from dft_eval.report import MissingRun
+
+    root = Path(plan.root)
+    missing = []
+    for folder, name in runs.items():
+        job = plan.jobs[name]
+        if (root / job.stamp).is_file():
+            continue
+        while before := [
+            each for each in job.after if not (root / plan.jobs[each].stamp).is_file()
+        ]:
+            job = plan.jobs[before[0]]
+        run = Path(folder).relative_to(root).as_posix()
+        text = job_module.tail(root / job.log)
+        missing.append(MissingRun(run, f"{job.name} failed, or was not run", text))
+    return missing
