@@ -120,7 +120,7 @@ def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: 
         env=environment,
         start_new_session=True,
         pass_fds=(lock,),  # nobody runs the job again while one of its processes lives
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
 
     def stop(*_: object) -> None:
@@ -140,7 +140,8 @@ def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: 
     return 128 - status if status < 0 else status
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For ``preexec_fn``: the kernel kills this process when the one that started it ends."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
