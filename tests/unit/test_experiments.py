@@ -169,6 +169,14 @@ def test_made_folders_are_named_by_dollar_and_are_waited_for() -> None:
     assert recipe["model_name_or_path"] == "runs/own/make/small"
 
 
+def test_made_folders_may_need_each_other_in_any_order_but_not_themselves() -> None:
+    make = "make: {large: cp -r $small $out, small: mkdir $out}\n"
+    plan = plan_of(TEN_LINES + make)
+    assert plan.jobs["prepare large"].after == ("prepare small",)
+    with pytest.raises(ConfigError, match="needs itself"):
+        plan_of(TEN_LINES + "make: {a: cp $b $out, b: cp $a $out}\n")
+
+
 def test_data_of_each_seed_where_its_source_names_the_seed() -> None:
     plan = plan_of(TEN_LINES, "train.data.source=records_$seed.jsonl", "train.seeds=[3,5]")
     assert plan.jobs["train dft/seed5"].after == ("prepare data/seed5",)
