@@ -2,7 +2,7 @@
 # A SLURM cluster of two nodes on this machine, for tests: accounting included, loopback addresses
 # only, no systemd. Everything it writes is in FOLDER (default: .slurm). Debian 12, as root:
 #   bash scripts/slurm_local.sh --install           apt-get install what it needs, and nothing else
-#   eval "$(bash scripts/slurm_local.sh start)"     waits for both nodes, exports SLURM_CONF
+#   eval "$(bash scripts/slurm_local.sh start)"     waits for both nodes; its commands go first on PATH
 #   bash scripts/slurm_local.sh status | stop [FOLDER]
 # A node has NODE_CPUS (default 2), NODE_MEMORY MB (default 4000) and NODE_GPUS (default 0). SLURM only
 # counts them: the machine need not have as many.
@@ -47,7 +47,7 @@ running() {
 }
 
 write_config() {
-  local ports
+  local ports name
   # Ports that are free now.
   read -r -a ports < <(python3 -c '
 import socket
@@ -113,6 +113,13 @@ StorageUser=root
 StorageLoc=slurm_acct_db
 CONF
   chmod 600 "$folder/slurmdbd.conf"
+  # Clients that know their cluster: snakemake-executor-plugin-slurm-jobstep 0.6.1 calls srun without
+  # SLURM_CONF.
+  mkdir -p "$folder/bin"
+  for name in sacct sacctmgr salloc sbatch scancel scontrol sinfo squeue srun; do
+    printf '#!/bin/sh\nSLURM_CONF=%q exec %q "$@"\n' "$SLURM_CONF" "/usr/bin/$name" >"$folder/bin/$name"
+    chmod 755 "$folder/bin/$name"
+  done
 }
 
 start() {
@@ -150,8 +157,8 @@ start() {
   fi
   wait_for 60 "both nodes" nodes_up
   trap - EXIT
-  say "two nodes. sinfo, sbatch, sacct need: export SLURM_CONF=$SLURM_CONF"
-  printf 'export SLURM_CONF=%q\n' "$SLURM_CONF"
+  say "two nodes. Commands of this cluster: export PATH=$folder/bin:\$PATH"
+  printf 'export PATH=%q:$PATH\n' "$folder/bin"
 }
 
 stop() {
