@@ -89,6 +89,7 @@ SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=500
 JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/slurmdbd
+AccountingStoreFlags=job_comment
 AccountingStorageHost=localhost
 AccountingStoragePass=$folder/munge.socket
 AccountingStoragePort=${ports[1]}

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -86,8 +85,7 @@ def _run(job: Job, root: Path, environment: Mapping[str, str], lock: int) -> int
     if missing:
         _say(f"{job.name}: its command ended well, but made no {', '.join(missing)}.")
         return 1
-    # Without times: the same settings give the same stamp, and nothing that follows runs again.
-    atomic_write(root / job.stamp, json.dumps({"settings": job.settings}) + "\n")
+    atomic_write(root / job.stamp, job.stamp_text)
     _say(f"{job.name}: done in {time.monotonic() - started:.0f} s")
     return 0
 
@@ -120,7 +118,7 @@ def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: 
         env=environment,
         start_new_session=True,
         pass_fds=(lock,),  # nobody runs the job again while one of its processes lives
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
 
     def stop(*_: object) -> None:
@@ -140,7 +138,8 @@ def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: 
     return 128 - status if status < 0 else status
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For ``preexec_fn``: a process that is killed takes this one with it."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
