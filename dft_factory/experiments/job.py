@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -86,8 +85,7 @@ def _run(job: Job, root: Path, environment: Mapping[str, str], lock: int) -> int
     if missing:
         _say(f"{job.name}: its command ended well, but made no {', '.join(missing)}.")
         return 1
-    # Without times: the same settings give the same stamp, and nothing that follows runs again.
-    atomic_write(root / job.stamp, json.dumps({"settings": job.settings}) + "\n")
+    atomic_write(root / job.stamp, job.stamp_text)
     _say(f"{job.name}: done in {time.monotonic() - started:.0f} s")
     return 0
 

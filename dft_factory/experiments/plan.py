@@ -55,6 +55,11 @@ class Job:
         return f"jobs/{self.what}.{self.stage}.json"
 
     @property
+    def stamp_text(self) -> str:
+        """What the stamp holds. No times: same settings, same stamp, nothing that follows runs again."""
+        return json.dumps({"settings": self.settings}) + "\n"
+
+    @property
     def lock(self) -> str:
         """Held while the job runs; relative to the experiment's folder."""
         return f"jobs/{self.what}.{self.stage}.lock"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dft_factory.errors import ConfigError, DftFactoryError, MissingDependencyError
+from dft_factory.experiments import slurm
 from dft_factory.experiments.expand import make_plan
 from dft_factory.experiments.job import GPUS, RUN_PROCESS, compare, die_with_parent, tail
 from dft_factory.experiments.plan import Job, Plan
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dft_eval.report import MissingRun
 
 LOCAL = "local"
+SLURM = "slurm"
 INSTALL = "pip install 'dft-factory[experiments]'"
 
 
@@ -58,6 +60,8 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
     _check_gpus(plan, options)
     root = Path(plan.root)
     with _only_run(root) as lock:
+        if options.executor == SLURM:
+            slurm.wait_for_jobs(root)
         path = plan.write()
         check(loaded, plan)
         _drop_stale_stamps(plan)
@@ -142,10 +146,15 @@ def _only_run(root: Path) -> Iterator[int]:
 
 
 def _drop_stale_stamps(plan: Plan) -> None:
-    """A job whose results were deleted is not done."""
+    """A job of other settings, or whose results were deleted, is not done.
+
+    Snakemake knows the settings only of jobs that ended while it ran.
+    """
     for job in plan.jobs.values():
-        if not all(Path(path).exists() for path in job.makes):
-            (Path(plan.root) / job.stamp).unlink(missing_ok=True)
+        stamp = Path(plan.root) / job.stamp
+        current = stamp.is_file() and stamp.read_text(encoding="utf-8") == job.stamp_text
+        if not current or not all(Path(path).exists() for path in job.makes):
+            stamp.unlink(missing_ok=True)
 
 
 def _snakemake(plan: Plan, path: Path, options: Options) -> list[str]:
@@ -159,6 +168,8 @@ def _snakemake(plan: Plan, path: Path, options: Options) -> list[str]:
         words += ["--resources", f"gpu={len(_visible_gpus())}"]
     else:
         words += ["--executor", options.executor, "--jobs", str(options.jobs)]
+    if options.executor == SLURM:
+        words += ["--slurm-jobname-prefix", slurm.job_name_prefix(Path(plan.root))]
     if options.profile is not None:
         words += ["--profile", options.profile]
     words += options.extra

@@ -1,0 +1,68 @@
+"""SLURM jobs that outlive the ``dft-factory run`` that submitted them.
+
+snakemake-executor-plugin-slurm 2.8.0 does not know the jobs of a former call and submits them again
+while they run. Their names tell which experiment they belong to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dft_factory.errors import DftFactoryError, MissingDependencyError
+
+POLL_SECONDS = 5
+
+
+def job_name_prefix(root: Path) -> str:
+    """What the names of all SLURM jobs of the experiment in ``root`` begin with."""
+    return f"dft-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}"
+
+
+def wait_for_jobs(root: Path) -> None:
+    """Wait until no SLURM job of the experiment in ``root`` is queued or runs.
+
+    They are not cancelled: they may have waited for days, and what they finish is not done again.
+
+    Raises:
+        MissingDependencyError: this machine has no SLURM commands.
+        DftFactoryError: SLURM does not answer.
+    """
+    jobs = queued_jobs(root)
+    if not jobs:
+        return
+    sys.stderr.write(
+        f"dft-factory: waiting for {len(jobs)} SLURM jobs of an earlier run of this experiment "
+        f"({', '.join(jobs)}). What they finish is not done again. To give them up: "
+        f"scancel {' '.join(jobs)}\n"
+    )
+    while jobs:
+        time.sleep(POLL_SECONDS)
+        jobs = queued_jobs(root)
+
+
+def queued_jobs(root: Path) -> list[str]:
+    """Ids of the experiment's jobs that are queued or run."""
+    try:
+        answer = subprocess.run(
+            ["squeue", "--me", "--noheader", "--format=%A %j"],
+            capture_output=True,
+            text=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as error:
+        raise MissingDependencyError(
+            "--executor slurm: squeue is not on PATH. Run this where SLURM is installed, "
+            "usually a login node."
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise DftFactoryError(
+            f"--executor slurm: squeue failed: {error.stderr.strip()}. Try `sinfo`."
+        ) from error
+    prefix = job_name_prefix(root)
+    rows = [line.split(maxsplit=1) for line in answer.stdout.splitlines()]
+    return [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]

@@ -1,0 +1,38 @@
+"""Which jobs of an experiment count as done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dft_factory.experiments.plan import Job, Plan
+from dft_factory.experiments.run import _drop_stale_stamps
+
+
+@pytest.mark.parametrize(
+    ("stamp", "made", "done"),
+    [
+        (json.dumps({"settings": "new"}) + "\n", True, True),
+        # A SLURM job finished after `dft-factory run` was killed: Snakemake keeps no record of its
+        # settings, and would take its stamp for that of any settings.
+        (json.dumps({"settings": "old"}) + "\n", True, False),
+        (json.dumps({"settings": "new"}) + "\n", False, False),
+        ("", True, False),
+        ("[]", True, False),
+    ],
+)
+def test_a_job_is_done_by_its_settings_and_its_results(
+    stamp: str, made: bool, done: bool, tmp_path: Path
+) -> None:
+    model = tmp_path / "sft" / "model"
+    if made:
+        model.mkdir(parents=True)
+    job = Job("train", "sft", makes=(str(model),), settings="new")
+    file = tmp_path / job.stamp
+    file.parent.mkdir(parents=True)
+    file.write_text(stamp)
+    plan = Plan("x", str(tmp_path), str(tmp_path), {job.name: job}, {}, {}, {})
+    _drop_stale_stamps(plan)
+    assert file.is_file() == done
