@@ -127,11 +127,9 @@ class Plan:
         return [job for job in self.jobs.values() if is_pending(job)]
 
     def write(self) -> Path:
-        """Write ``plan.json`` and the recipes into the experiment's folder; gives its path."""
+        """Write ``plan.json`` into the experiment's folder; gives its path."""
         from dft_eval.results import atomic_write
 
-        for file, text in self.recipes.items():
-            atomic_write(Path(file), text)
         payload = asdict(replace(self, resources={}))
         payload["resources"] = {stage: each.model_dump() for stage, each in self.resources.items()}
         path = Path(self.root) / PLAN_NAME

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dft_eval.results import atomic_write
 from dft_factory.errors import ConfigError, DftFactoryError, MissingDependencyError
 from dft_factory.experiments import slurm
 from dft_factory.experiments.expand import make_plan
@@ -100,18 +101,23 @@ def dry_run(loaded: Loaded, options: Options) -> str:
 
 
 def check(loaded: Loaded, plan: Plan) -> None:
-    """Check every recipe and every evaluation, unless all of it ran already.
+    """Check every recipe and every evaluation, unless nothing is left to run.
 
     Raises:
         ConfigError: with all errors together.
     """
-    from dft_factory.validate.experiments import check_plan
+    from dft_factory.validate import validate_files
+    from dft_factory.validate.experiments import check_evaluations
 
     if not plan.pending():
         return
-    errors = [each for each in check_plan(loaded.file, plan) if each.severity == "error"]
+    findings = check_evaluations(loaded.file, plan)
+    for file, text in plan.recipes.items():
+        atomic_write(Path(file), text)
+    findings += validate_files([Path(file) for file in plan.recipes])
+    errors = [str(each) for each in findings if each.severity == "error"]
     if errors:
-        raise ConfigError("\n".join(map(str, errors)))
+        raise ConfigError("\n".join(errors))
 
 
 def _require(options: Options) -> None:
