@@ -191,6 +191,8 @@ class _Planner:
         yaml_file = f"{self._path(folder)}/train.yaml"
         nodes = self.experiment.resources.get("train", Resources()).nodes
         words: tuple[str, ...] = ("llamafactory-cli", "train", yaml_file)
+        if path is not None:
+            words = ("env", "FORCE_TORCHRUN=1", *words)
         if nodes > 1:
             words = ("python", "-m", "dft_factory.experiments.launch", str(nodes), *words)
         job = Job(

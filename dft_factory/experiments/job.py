@@ -55,7 +55,9 @@ def main() -> int:
             return error.exit_status
         return 0
     job, root = plan.jobs[args.job], Path(plan.root)
-    environment = dict(os.environ)
+    # The commands of this environment, whether it is activated or not.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, "PATH": path}
     if args.threads:
         environment["OMP_NUM_THREADS"] = str(args.threads)
     with contextlib.ExitStack() as stack:
@@ -109,9 +111,8 @@ def _clear(job: Job, root: Path) -> None:
 
 def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: int) -> int:
     """Run one command; it ends with this process and with the ``dft-factory run`` that began it."""
-    program = Path(sys.executable).parent / words[0]
     process = subprocess.Popen(
-        [str(program) if program.exists() else words[0], *words[1:]],
+        words,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

@@ -209,6 +209,19 @@ def test_several_models_are_compared_one_by_one() -> None:
     assert (recipe["model_name_or_path"], recipe["learning_rate"]) == ("Qwen/B", 2e-5)
 
 
+def test_deepspeed_recipe_is_found_where_it_is_shipped_and_started_by_torchrun() -> None:
+    plan = plan_of(TEN_LINES, "train.set.deepspeed=configs/deepspeed/zero3.json", "train.seeds=[0]")
+    recipe = yaml.safe_load(plan.recipes["runs/own/dft/seed0/train.yaml"])
+    assert Path(recipe["deepspeed"]).is_file()
+    assert plan.jobs["train dft/seed0"].commands[0][:2] == ("env", "FORCE_TORCHRUN=1")
+
+
+def test_nodes_start_through_the_launcher() -> None:
+    plan = plan_of(TEN_LINES, "resources.train.nodes=2", "train.seeds=[0]")
+    words = plan.jobs["train dft/seed0"].commands[0]
+    assert words[:4] == ("python", "-m", "dft_factory.experiments.launch", "2")
+
+
 def test_checkpoints_and_named_evaluations_have_folders_and_reports_of_their_own() -> None:
     text = TEN_LINES + "  - {name: sampled, benchmarks: [humaneval+], temperature: 1, samples: 4}\n"
     plan = plan_of(text, "train.checkpoints=[20]", "train.seeds=[0]")
