@@ -81,7 +81,7 @@ class Experiment:
                 interval = f" ({' to '.join(map(percent, span))})"
             against, p = "", ""
             if label != reference:
-                effect = compare(self.scores(reference), scores, questions).effect
+                effect = compare([(self.scores(reference), scores)], questions).effect
                 if effect is not None:
                     between = " to ".join(map(points, effect.interval))
                     against, p = f"{points(effect.difference)} ({between})", p_value(effect.p)
