@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dft_eval.statistics import LEVEL, crossed, paired_difference, score_interval
+from dft_eval.seed_statistics import crossed, paired_difference, score_interval
+from dft_eval.statistics import LEVEL
 
 ITEM = 1.0
 """Variance of what an item adds; what item and seed together add has variance 1."""

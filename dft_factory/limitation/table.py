@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dft_eval.report.comparison import compare
 from dft_eval.report.formats import p_value, points
 from dft_eval.report.formats import percent as percent_of
-from dft_eval.statistics import mean_and_stderr, mean_interval
+from dft_eval.seed_statistics import mean_interval
+from dft_eval.statistics import mean_and_stderr
 
 RULE = (
     "A score is the share of right answers over the questions of all seeds. Its 95 % interval "

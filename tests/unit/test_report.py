@@ -616,9 +616,9 @@ def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
     text = build_report([base, sft], tmp_path / "out").markdown.read_text(encoding="utf-8")
     assert "| toy (chat) | base | 50.0 % | 0.0 % | 150 |" in text
     assert "| toy (chat) | sft | 0.0 % | 50.0 % | 50 |" in text
-    assert "50.0 % of base's completions are cut at the token limit, 0.0 % of sft's" in text
-    assert "0.0 % of base's completions are empty, 50.0 % of sft's" in text
-    assert "base writes 150 tokens an item, sft 50." in text
+    assert "completions cut at the token limit: 50.0 % of base's, 0.0 % of sft's." in text
+    assert "completions empty: 0.0 % of base's, 50.0 % of sft's." in text
+    assert "mean tokens of a completion: base 150, sft 50." in text
 
 
 def test_failures_and_settings_are_tables(tmp_path: Path) -> None:

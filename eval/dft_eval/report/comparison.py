@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dft_eval.report.formats import p_value, plural, points
-from dft_eval.statistics import LEVEL, Crossed, Scored, mean_and_stderr, paired_difference
+from dft_eval.seed_statistics import Crossed, Scored, paired_difference
+from dft_eval.statistics import LEVEL, mean_and_stderr
 
 Scores = Mapping[str, float | None]
 """By item id; None for unscored."""

@@ -112,25 +112,27 @@ def _mean_and_band(
 
 
 def _draw(panel: Any, curves: Sequence[Points], look: dict[str, Any], edge: str | None) -> None:
-    """The curves of all seeds: raw lines faint, the mean over seeds, and the band of the seeds.
+    """The curves of all seeds: raw lines faint, the mean, and the seeds' range as band or bars.
 
     ``edge`` is the colour around the markers of evaluation; None for training, whose mean is a
     running one.
     """
     color = look["color"]
-    if edge is None or len(curves) > 1:
+    steps, means, low, high = _mean_and_band(curves, smooth=edge is None)
+    style: dict[str, Any] = {"color": color, "linewidth": 1.7}
+    if edge is None:
         faint = {"color": color, "linewidth": 0.8, "alpha": 0.35 / len(curves) ** 0.5}
         for curve in curves:
             # A line needs two points to be seen.
-            lone = look["marker"] if len(curve.steps) == 1 and edge is None else None
+            lone = look["marker"] if len(curve.steps) == 1 else None
             panel.plot(curve.steps, _finite(curve.values), marker=lone, **faint)
-    steps, means, low, high = _mean_and_band(curves, smooth=edge is None)
-    if len(curves) > 1:
-        panel.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-    style: dict[str, Any] = {"color": color, "linewidth": 1.7}
-    if edge is not None:
+        if len(curves) > 1:
+            panel.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
+    else:
         style |= {"linestyle": ":", "linewidth": 1.1, "marker": look["marker"], "markersize": 6.5}
         style |= {"markeredgecolor": edge, "markeredgewidth": 0.8, "zorder": 3}
+        if len(curves) > 1:
+            panel.vlines(steps, low, high, color=color, linewidth=1.4, alpha=0.6)
     panel.plot(steps, _finite(means), **style)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections import Counter
@@ -18,51 +17,65 @@ from dft_eval.report.scores import Bar, Chart, Table
 REASONS = 8
 """Rows of the table of failure reasons; the rest are summed."""
 SHARE_GAP = 0.05
-"""From this difference of the shares truncated or empty on, a pair of runs is warned of."""
+"""Difference of the shares truncated, or empty, from which on there is a warning."""
+IN_FULL = 3
+"""Benchmarks up to which the first pair has a sentence for each."""
 TOKENS_RATIO = 1.5
-"""The same for the mean number of tokens."""
+"""The same for the ratio of the mean numbers of tokens."""
 
 
 def headline(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, ...]:
-    """One sentence or two for each pair, the first the most important."""
+    """The verdicts, the most important first: in full for the first pair, then one a pair."""
     if not variants:
         return ("No run has results.",)
     if len(variants) == 1:
         return (f"One run, {variants[0].label}: there is nothing to compare it with.",)
-    return tuple(_sentences(pair, in_full=pair is pairs[0]) for pair in pairs)
+    if not pairs:
+        return ("No two runs are compared.",)
+    return (*_first(pairs[0]), *map(_grouped, pairs[1:]))
 
 
-def _sentences(pair: Pair, *, in_full: bool) -> str:
-    by_kind: dict[str, list[str]] = {}
-    # The parts of a score have their place in the charts.
+def _rows(pair: Pair) -> list[tuple[str, Comparison]]:
+    """Comparisons by a short name; the parts of a score have their place in the charts."""
     rows = [row for row in pair.comparisons if row.name == key_name(row.key)]
     styles = Counter(row.key[0] for row in rows)
-    seeded = []
-    for row in rows:
+    return [(row.name if styles[row.key[0]] > 1 else row.key[0], row) for row in rows]
+
+
+def _first(pair: Pair) -> tuple[str, ...]:
+    rows = _rows(pair)
+    if len(rows) > IN_FULL or not any(row.result.n_seeds > 1 for _, row in rows):
+        return (_grouped(pair),)
+    return tuple(_over_seeds(row, name) for name, row in rows)
+
+
+def _grouped(pair: Pair) -> str:
+    """One sentence: the benchmarks by their outcome."""
+    by_kind: dict[str, list[str]] = {}
+    rows = _rows(pair)
+    for name, row in rows:
         kind = outcome(row.result, row.adjusted)
         effect = row.result.effect
         by = f" ({points(effect.difference)} points)" if effect and kind in _BETTER else ""
-        name = row.name if styles[row.key[0]] > 1 else row.key[0]
-        if effect and row.result.n_seeds > 1:
-            seeded.append(_over_seeds(row, name, in_full=in_full))
-        else:
-            by_kind.setdefault(kind, []).append(f"{name}{by}")
-    if not rows:
+        by_kind.setdefault(kind, []).append(f"{name}{by}")
+    if not by_kind:
         return f"{pair.title}: no benchmark was run by both."
     words = [
         template.format(", ".join(by_kind[kind]), first=pair.first, second=pair.second)
         for kind, template in _WORDS.items()
         if kind in by_kind
     ]
-    sentences = [f"{pair.title}: {'; '.join(words)}."] if words else []
-    return " ".join([*sentences, *seeded])
+    seeds = max(row.result.n_seeds for _, row in rows)
+    over = f" over {seeds} seeds" if seeds > 1 else ""
+    return f"{pair.title}{over}: {'; '.join(words)}."
 
 
-def _over_seeds(row: Comparison, name: str, *, in_full: bool) -> str:
-    """The difference over several seeds with its interval; ``in_full`` also what widens it."""
+def _over_seeds(row: Comparison, name: str) -> str:
+    """The difference over the seeds with its interval, and what makes that wide."""
     effect, kind = row.result.effect, outcome(row.result, row.adjusted)
-    assert effect is not None
-    over = f"Over {row.result.n_seeds} seeds, "
+    over = f"Over {plural(row.result.n_seeds, 'seed')}, "
+    if effect is None:
+        return f"{row.second} against {row.first}: no item of {name} is scored in both."
     if kind == "same":
         return f"{over}{row.second} and {row.first} score the same on every item of {name}."
     size = points(abs(effect.difference)).removeprefix("+")
@@ -72,8 +85,7 @@ def _over_seeds(row: Comparison, name: str, *, in_full: bool) -> str:
         f"{over}{row.second} scores {size} points {side} {row.first} on {name} "
         f"(95 % interval {low} to {high}){_SEEDED[kind]}."
     )
-    words = seeds_or_items(effect.estimate) if in_full else ""
-    return f"{text} {words}".rstrip()
+    return f"{text} {seeds_or_items(effect.estimate)}".rstrip()
 
 
 _SEEDED = {
@@ -213,7 +225,7 @@ def _seed_length(evaluation: Evaluation) -> _Length:
 
 
 def lengths(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]:
-    """Shares truncated and empty, mean tokens; and a warning for each two runs that differ."""
+    """Shares truncated and empty, mean tokens; and a warning of each in which runs differ."""
     rows, warnings = [], []
     for key in benchmarks(variants):
         by_run = {
@@ -224,31 +236,27 @@ def lengths(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]
         for label, each in by_run.items():
             if each == _Length(None, None, None):
                 continue
-            shares = (
+            texts = (
                 "not recorded" if share is None else percent(share)
                 for share in (each.truncated, each.empty)
             )
             tokens = "not recorded" if each.tokens is None else f"{each.tokens:,.0f}"
-            rows.append((key_name(key), label, *shares, tokens))
-        for (first, a), (second, b) in itertools.combinations(by_run.items(), 2):
-            for what, x, y in (
-                ("cut at the token limit", a.truncated, b.truncated),
-                ("empty", a.empty, b.empty),
-            ):
-                if x is not None and y is not None and abs(x - y) >= SHARE_GAP:
-                    warnings.append(
-                        f"{key_name(key)}: {percent(x)} of {first}'s completions are {what}, "
-                        f"{percent(y)} of {second}'s. Their scores differ for that reason too."
-                    )
-            if (
-                a.tokens
-                and b.tokens
-                and max(a.tokens, b.tokens) >= TOKENS_RATIO * min(a.tokens, b.tokens)
-            ):
-                warnings.append(
-                    f"{key_name(key)}: {first} writes {a.tokens:,.0f} tokens an item, {second} "
-                    f"{b.tokens:,.0f}."
+            rows.append((key_name(key), label, *texts, tokens))
+        for what, name in (("cut at the token limit", "truncated"), ("empty", "empty")):
+            shares = {label: getattr(each, name) for label, each in by_run.items()}
+            shares = {label: share for label, share in shares.items() if share is not None}
+            if shares and max(shares.values()) - min(shares.values()) >= SHARE_GAP:
+                listed = ", ".join(
+                    f"{percent(share)} of {name}'s" for name, share in shares.items()
                 )
+                warnings.append(
+                    f"{key_name(key)}: completions {what}: {listed}. Scores differ for that reason "
+                    "too."
+                )
+        counts = {label: each.tokens for label, each in by_run.items() if each.tokens}
+        if counts and max(counts.values()) >= TOKENS_RATIO * min(counts.values()):
+            listed = ", ".join(f"{label} {count:,.0f}" for label, count in counts.items())
+            warnings.append(f"{key_name(key)}: mean tokens of a completion: {listed}.")
     head = ("benchmark", "run", "cut at the token limit", "empty", "mean tokens")
     return (Table(head, tuple(rows)) if rows else None), tuple(warnings)
 

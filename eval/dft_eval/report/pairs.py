@@ -8,8 +8,16 @@ from dataclasses import dataclass, replace
 
 from dft_eval.report.comparison import PairedComparison, Scores, compare, seeds_or_items, verdict
 from dft_eval.report.formats import p_value, percent, plural, points
-from dft_eval.report.runs import Evaluation, Key, Variant, benchmarks, key_name, paired_seeds
-from dft_eval.report.scores import Table
+from dft_eval.report.runs import (
+    Evaluation,
+    Key,
+    Pooled,
+    Variant,
+    benchmarks,
+    key_name,
+    paired_seeds,
+)
+from dft_eval.report.scores import Table, score_text
 from dft_eval.results import ItemScore
 from dft_eval.statistics import holm
 
@@ -33,7 +41,10 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In plain words."""
-        return verdict(self.result, self.first, self.second, self.adjusted)
+        words = verdict(self.result, self.first, self.second, self.adjusted)
+        effect = self.result.effect
+        cause = seeds_or_items(effect.estimate) if effect else ""
+        return f"{words}. {cause}" if cause else words
 
 
 @dataclass(frozen=True)
@@ -164,8 +175,6 @@ def _pair(first: Variant, second: Variant, rows: Sequence[Comparison], keys: Seq
             remarks.append(f"{row.name}: left out {', '.join(parts)}{of}.")
         if row.unlike and row.name == key_name(row.key):
             remarks.append(f"{row.name}: not like for like, {'; '.join(row.unlike)}.")
-        if (effect := row.result.effect) and (words := seeds_or_items(effect.estimate)):
-            remarks.append(f"{row.name}: {words}")
     return Pair(first.label, second.label, tuple(rows), _table(rows), tuple(remarks))
 
 
@@ -223,3 +232,59 @@ def _table(rows: Sequence[Comparison]) -> Table | None:
         "p, corrected",
     )
     return Table(head, tuple(lines))
+
+
+def seed_table(
+    variants: Sequence[Variant], pairs: Sequence[Pair], reference: str | None
+) -> Table | None:
+    """Each score by seed, its two errors, and the difference from ``reference``.
+
+    None where there are neither seeds nor a reference.
+    """
+    if reference is None and not any(variant.seeded for variant in variants):
+        return None
+    against = {
+        (row.key, row.second): row
+        for pair in pairs
+        for row in pair.comparisons
+        if row.first == reference and row.name == key_name(row.key)
+    }
+    rows = []
+    for key in benchmarks(variants):
+        for variant in variants:
+            if pooled := variant.evaluations.get(key):
+                cells = (key_name(key), variant.label, score_text(pooled), *_seed_cells(pooled))
+                row = against.get((key, variant.label))
+                rows.append((*cells, *_against(row)) if reference else cells)
+    head = (
+        *("benchmark", "run", "score, 95 % interval", "by seed", "SD between seeds (points)"),
+        *("error over items (points)", "interval mostly from"),
+        *((f"against {reference} (points)", "p", "p, corrected") if reference else ()),
+    )
+    return Table(head, tuple(rows)) if rows else None
+
+
+def _seed_cells(pooled: Pooled) -> tuple[str, str, str, str]:
+    """By seed, standard deviation between seeds, error over items, and which is larger."""
+    scores = [
+        f"{seed}: {'unscored' if one.row.score is None else percent(one.row.score)}"
+        for seed, one in pooled.by_seed.items()
+    ]
+    listed = ", ".join(scores) if len(scores) > 1 else "one run"
+    estimate = pooled.estimate
+    if estimate is None:
+        return listed, "undefined", "undefined", "undefined"
+    items = points(estimate.items).removeprefix("+")
+    if estimate.spread is None:
+        return listed, "", items, "items"
+    spread = points(estimate.spread).removeprefix("+")
+    return listed, spread, items, "seeds" if estimate.seeds_dominate else "items"
+
+
+def _against(row: Comparison | None) -> tuple[str, str, str]:
+    if row is None or row.result.effect is None:
+        return "", "", ""
+    effect = row.result.effect
+    interval = " to ".join(map(points, effect.interval))
+    difference = f"{points(effect.difference)} ({interval})"
+    return difference, _bare_p(effect.p), _bare_p(row.adjusted)

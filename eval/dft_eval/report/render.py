@@ -29,7 +29,8 @@ SEEDS_RULE = (
     "Scores are means over training seeds. Their 95 % intervals, and those of differences, cover "
     "items and seeds: the interval over items is widened by the variance between seeds, with "
     "Student's t for their number, so that two seeds say little. SD: standard deviation of the "
-    "seeds' scores. Differences are paired by item and by seed."
+    "seeds' scores. Differences are paired by item and by seed; p is the level at which their "
+    "interval meets 0."
 )
 RULES = {"rule": RULE, "paper_rule": PAPER_RULE, "seeds_rule": SEEDS_RULE}
 SIGNS = {"higher": "▲ ", "lower": "▼ ", "open": "≈ ", "weak": "~ ", "same": "= "}
@@ -169,7 +170,14 @@ def build_report(
         raise UsageError("No run folder given: `dft-factory report RUN_DIR... --out DIR`.")
     variants = read_variants(run_dirs)
     chosen = _chosen(variants, reference, pairs, incomplete=bool(missing))
-    view = build_view(variants, title, paper=against_paper, missing=missing, chosen=chosen)
+    view = build_view(
+        variants,
+        title,
+        paper=against_paper,
+        missing=missing,
+        chosen=chosen,
+        reference=reference,
+    )
     pictures = _pictures(variants, view)
     dark = _pictures(variants, view, dark=True)
     markdown = render_markdown(view)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from dft_eval.report.files import Completion, LearningCurves, TokenProbabilities
 from dft_eval.results import BenchmarkResult, ItemScore, ResultFile
-from dft_eval.statistics import Crossed, Scored, crossed, score_interval
+from dft_eval.seed_statistics import Crossed, Scored, crossed, score_interval
 
 Key = tuple[str, str]
 """A benchmark and its prompt style: scores of different styles are never compared."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dft_eval.report.formats import breakdown, percent, points
+from dft_eval.report.formats import breakdown, percent
 from dft_eval.report.runs import Evaluation, Key, Pooled, Seed, Variant, benchmarks, key_name
 from dft_eval.statistics import mean_and_stderr
 
@@ -214,35 +214,6 @@ def summary(variants: Sequence[Variant]) -> Summary:
 def _metrics(variants: Sequence[Variant], key: Key) -> str:
     having = [each.evaluations[key] for each in variants if key in each.evaluations]
     return " / ".join(dict.fromkeys(pooled.row.metric for pooled in having))
-
-
-def by_seed(variants: Sequence[Variant]) -> Table | None:
-    """Score of each seed, the spread between them and the error over items; None without seeds."""
-    rows = []
-    for key in benchmarks(variants):
-        for variant in variants:
-            pooled = variant.evaluations.get(key)
-            if pooled is None or not variant.seeded:
-                continue
-            seeds = ", ".join(
-                f"{seed}: {'unscored' if one.row.score is None else percent(one.row.score)}"
-                for seed, one in pooled.by_seed.items()
-            )
-            estimate = pooled.estimate
-            spread = items = wider = "undefined"
-            if estimate is not None:
-                items = points(estimate.items).removeprefix("+")
-                if estimate.spread is not None:
-                    spread = points(estimate.spread).removeprefix("+")
-                    wider = "seeds" if estimate.seeds_dominate else "items"
-            rows.append(
-                (key_name(key), variant.label, score_text(pooled), seeds, spread, items, wider)
-            )
-    head = (
-        *("benchmark", "run", "score, 95 % interval", "by seed", "SD between seeds (points)"),
-        *("error over items (points)", "interval mostly from"),
-    )
-    return Table(head, tuple(rows)) if rows else None
 
 
 def models(variants: Sequence[Variant]) -> Table:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dft_eval.report import overview, scores, training
 from dft_eval.report.examples import Example, examples
-from dft_eval.report.pairs import Pair, compare_variants
+from dft_eval.report.pairs import Pair, compare_variants, seed_table
 from dft_eval.report.paper.section import AgainstPaper, against_paper
 from dft_eval.report.runs import Variant
 from dft_eval.report.scores import SHORT_SHA, Chart, Summary, Table
@@ -87,12 +87,14 @@ def build_view(
     paper: bool = False,
     missing: Sequence[MissingRun] = (),
     chosen: Sequence[tuple[str, str]] | None = None,
+    reference: str | None = None,
 ) -> View:
     """Everything that the report says, with ``paper`` also against the paper's figures.
 
     Args:
         missing: what an experiment could not give.
         chosen: pairs to compare, as :func:`pairs.compare_variants` takes them.
+        reference: label of which the table of seeds shows the differences.
     """
     curves, curve_notes = training.curves(variants)
     probabilities, probability_notes = training.probabilities(variants)
@@ -117,7 +119,7 @@ def build_view(
         length_warnings=length_warnings,
         settings=overview.settings(variants),
         summary=scores.summary(variants),
-        by_seed=scores.by_seed(variants),
+        by_seed=seed_table(variants, pairs, reference),
         models=scores.models(variants),
         methods=scores.methods(variants),
         breakdowns=parts,

@@ -15,7 +15,7 @@ from decimal import Decimal
 from dft_eval.report.paper.tables import WHOLE_ROW, Column, Paper, PaperModel, Place
 from dft_eval.report.runs import Evaluation, Pooled, Seed, Variant, key_name
 from dft_eval.results import BenchmarkResult
-from dft_eval.statistics import Crossed, Scored, crossed
+from dft_eval.seed_statistics import Crossed, Scored, crossed
 
 Group = dict[str, Scored]
 """Scored items by id."""

@@ -11,7 +11,8 @@ from dft_eval.report.paper.match import Match, Unmatched, match
 from dft_eval.report.paper.tables import load_paper
 from dft_eval.report.runs import Variant, paired_seeds
 from dft_eval.report.scores import Table
-from dft_eval.statistics import Z_95, Crossed, crossed, score_interval
+from dft_eval.seed_statistics import Crossed, crossed, score_interval
+from dft_eval.statistics import Z_95
 
 RULE = (
     "Difference: our score minus the paper's figure, in percentage points, ± the standard error of "

@@ -115,10 +115,11 @@
     const grid = make("div", undefined, "answers");
     data.runs.forEach((label, run) => {
       const box = make("div", undefined, "answer"), head = make("h4");
-      head.append(make("span", undefined, `swatch run${run % 7}`), label,
-        make("span", `${sign(answers[run])} ${words(answers[run])}`, "outcome"));
-      box.append(head);
       const seeded = answers[run].length > 1;
+      head.append(make("span", undefined, `swatch run${run % 7}`), label,
+        make("span", seeded ? words(answers[run]) :
+          `${sign(answers[run])} ${words(answers[run])}`, "outcome"));
+      box.append(head);
       if (seeded) box.append(make("p", answers[run].map(({ seed, score }) =>
         `seed ${seed} ${signOf(score)}`).join(", "), "note"));
       for (const answer of answers[run]) {
