@@ -1,7 +1,7 @@
 """Means over training seeds and items, with intervals and a paired test that cover both.
 
 Several training seeds that answer the same items are a crossed design: both are draws. The interval
-over items (:mod:`dft_eval.statistics`) is widened by the variance between seeds, squared half-widths
+over items of :mod:`dft_eval.statistics` is widened by the variance between seeds, squared widths
 added (MOVER, Zou and Donner 2008, doi 10.1002/sim.3095), with Student's t for the few seeds. As
 Cochran's approximation that is wide where seeds differ little, and for two seeds always.
 ``benchmarks/seed_coverage.py`` simulates the coverage.

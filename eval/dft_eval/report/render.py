@@ -18,21 +18,12 @@ from dft_eval.report.browser import browser_data
 from dft_eval.report.collect import read_variants
 from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
-from dft_eval.report.paper.section import RULE as PAPER_RULE
 from dft_eval.report.runs import Variant
 from dft_eval.report.view import MissingRun, View, build_view
 from dft_eval.results import atomic_write
 
 MARKDOWN_NAME = "report.md"
 HTML_NAME = "report.html"
-SEEDS_RULE = (
-    "Scores are means over training seeds. Their 95 % intervals, and those of differences, cover "
-    "items and seeds: the interval over items is widened by the variance between seeds, with "
-    "Student's t for their number, so that two seeds say little. SD: standard deviation of the "
-    "seeds' scores. Differences are paired by item and by seed; p is the level at which their "
-    "interval meets 0."
-)
-RULES = {"rule": RULE, "paper_rule": PAPER_RULE, "seeds_rule": SEEDS_RULE}
 SIGNS = {"higher": "▲ ", "lower": "▼ ", "open": "≈ ", "weak": "~ ", "same": "= "}
 CURVES_PNG = "learning_curves.png"
 PROBABILITIES_PNG = "token_probabilities.png"
@@ -74,7 +65,7 @@ def environment_for(*packages: str, html: bool) -> Environment:
 def render_markdown(view: View) -> str:
     """The report as Markdown, its pictures as files beside it."""
     template = environment_for(html=False).get_template("report.md.j2")
-    text = template.render(view=view, **RULES)
+    text = template.render(view=view, rule=RULE)
     return text.rstrip("\n") + "\n"
 
 
@@ -93,7 +84,7 @@ def render_html(
         # Our own script and nothing else: the page's policy names its checksum.
         script=Markup(script),
         script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        **RULES,
+        rule=RULE,
     )
 
 

@@ -170,12 +170,10 @@ def label_of(label: str) -> tuple[str, bool] | None:
 
     ``dft_lora``, ``lora-dft`` and ``DFT LoRA`` are DFT by LoRA.
     """
-    words = re.split(r"[-_\s]+", label.strip().casefold())
-    adapter = "lora" in words
-    rest = [word for word in words if word != "lora"]
-    if len(rest) != 1 or rest[0] not in ("base", "sft", "dft") or len(words) > 2:
-        return None
-    return None if adapter and rest[0] == "base" else (rest[0], adapter)
+    found = re.fullmatch(
+        r"(base|sft|dft)|(?:lora[-_\s]+(sft|dft)|(sft|dft)[-_\s]+lora)", label.strip().casefold()
+    )
+    return (found[1] or found[2] or found[3], not found[1]) if found else None
 
 
 def _place(variant: Variant, benchmark: str, paper: Paper) -> Place | str:

@@ -14,17 +14,6 @@ from dft_eval.report.scores import Table
 from dft_eval.seed_statistics import Crossed, crossed, score_interval
 from dft_eval.statistics import Z_95
 
-RULE = (
-    "Difference: our score minus the paper's figure, in percentage points, ± the standard error of "
-    "ours. Interval: 95 %, of our items and training seeds; with one seed it covers no other "
-    "training. The paper prints no errors, though its figures have them: a figure outside is no "
-    "proof of a failed reproduction, one inside none of a success. Where something is known to "
-    "differ from the paper's way, no verdict is given, and the note says what; our own way stands "
-    "under 'How the scores were made'. How a model was trained was not checked. MultiPL-E's mean "
-    "weighs languages alike. Versions and translations of one problem count as one draw. A row "
-    "'base to X' is the mean of the paired differences from the base model; its interval is a "
-    "normal approximation."
-)
 NOTHING = "No evaluation here has a counterpart in the paper's tables."
 _HEAD = (
     *("run", "evaluation", "table", "paper", "ours", "difference (points)"),
@@ -43,20 +32,10 @@ class AgainstPaper:
     notes: tuple[str, ...]
 
 
-class _Notes:
-    """Notes in the order of their first use, each told once."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def marks(self, texts: Iterable[str]) -> str:
-        """``P1, P4``; empty without a note."""
-        numbers = [self._numbers.setdefault(text, len(self._numbers) + 1) for text in texts]
-        return ", ".join(f"P{number}" for number in sorted(set(numbers)))
-
-    def lines(self) -> tuple[str, ...]:
-        """All notes that a cell has marks of."""
-        return tuple(f"P{number}: {text.rstrip('.')}." for text, number in self._numbers.items())
+def _marks(notes: dict[str, int], texts: Iterable[str]) -> str:
+    """``P1, P4`` of ``notes``, which are numbered in the order of their first use."""
+    numbers = [notes.setdefault(text, len(notes) + 1) for text in texts]
+    return ", ".join(f"P{number}" for number in sorted(set(numbers)))
 
 
 def against_paper(variants: Sequence[Variant]) -> AgainstPaper:
@@ -68,14 +47,15 @@ def against_paper(variants: Sequence[Variant]) -> AgainstPaper:
         found, lacking = match(variant, paper)
         matches += found
         unmatched += lacking
-    notes = _Notes()
+    notes: dict[str, int] = {}
     rows = [_score_row(each, notes) for each in matches]
     rows += [_change_row(base, tuned, notes) for base, tuned in _pairs(matches)]
+    numbered = [f"P{number}: {text.rstrip('.')}." for text, number in notes.items()]
     return AgainstPaper(
         source=paper.source,
         outcome=_outcome(matches),
         table=Table(_HEAD, (*rows, *_unmatched_rows(unmatched))),
-        notes=(*dict.fromkeys(map(_row_taken, matches)), *notes.lines()),
+        notes=(*dict.fromkeys(map(_row_taken, matches)), *numbered),
     )
 
 
@@ -105,7 +85,7 @@ def _change(base: Match, tuned: Match) -> tuple[float, Crossed | None]:
     return (change.mean if change else tuned.value - base.value), change
 
 
-def _score_row(match: Match, notes: _Notes) -> tuple[str, ...]:
+def _score_row(match: Match, notes: dict[str, int]) -> tuple[str, ...]:
     printed, within = float(match.figure) / 100, _interval(match)
     stderr = (match.estimate.stderr if match.estimate else None) or None
     return (
@@ -116,8 +96,8 @@ def _score_row(match: Match, notes: _Notes) -> tuple[str, ...]:
         percent(match.value, stderr),
         points(match.value - printed, stderr),
         " to ".join(map(percent, within)) if within else "undefined",
-        _verdict(printed, within, notes.marks(match.differs)),
-        notes.marks(match.open) or "nothing noted",
+        _verdict(printed, within, _marks(notes, match.differs)),
+        _marks(notes, match.open) or "nothing noted",
     )
 
 
@@ -131,7 +111,7 @@ def _pairs(matches: Sequence[Match]) -> Iterator[tuple[Match, Match]]:
                 yield base, tuned
 
 
-def _change_row(base: Match, tuned: Match, notes: _Notes) -> tuple[str, ...]:
+def _change_row(base: Match, tuned: Match, notes: dict[str, int]) -> tuple[str, ...]:
     printed = tuned.figure - base.figure
     ours, estimate = _change(base, tuned)
     within: Interval = None
@@ -146,8 +126,8 @@ def _change_row(base: Match, tuned: Match, notes: _Notes) -> tuple[str, ...]:
         points(ours, estimate.stderr if estimate else None),
         points(ours - float(printed) / 100),
         " to ".join(map(points, within)) if within else "undefined",
-        _verdict(float(printed) / 100, within, notes.marks((*base.differs, *tuned.differs))),
-        notes.marks((*base.open, *tuned.open)) or "nothing noted",
+        _verdict(float(printed) / 100, within, _marks(notes, (*base.differs, *tuned.differs))),
+        _marks(notes, (*base.open, *tuned.open)) or "nothing noted",
     )
 
 
