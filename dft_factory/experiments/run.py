@@ -59,8 +59,8 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
     plan = make_plan(loaded)
     _check_gpus(plan, options)
     root = Path(plan.root)
-    check(loaded, plan)
     with _only_run(root) as lock:
+        check(loaded, plan)
         if options.executor == SLURM:
             slurm.wait_for_jobs(root)
         path = plan.write()
