@@ -79,9 +79,8 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
     return [Path(each.out) / "report.html" for each in plan.reports.values()]
 
 
-def dry_run(loaded: Loaded, options: Options) -> str:
+def dry_run(loaded: Loaded) -> str:
     """What :func:`run` would do: the jobs with their commands, and their GPU hours as stated."""
-    _require(options)
     plan = make_plan(loaded)
     check(loaded, plan)
     pending = plan.pending()

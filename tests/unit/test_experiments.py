@@ -146,6 +146,24 @@ def test_changed_recipe_or_data_file_changes_the_training(tmp_path: Path) -> Non
     assert "train dft/seed0" in changed(second, plan_of(TEN_LINES, *overrides))
 
 
+def test_moved_files_change_nothing(tmp_path: Path) -> None:
+    """Else a new environment, with its own copy of configs/, would train everything again."""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "records.jsonl").write_text("{}\n")
+        (tmp_path / folder / "zero3.json").write_text("{}\n")
+    here, there = (
+        plan_of(
+            TEN_LINES,
+            f"train.data.source={folder}/records.jsonl",
+            f"train.set.deepspeed={folder}/zero3.json",
+            f"evaluate.0.data={folder}/records.jsonl",
+        )
+        for folder in ("here", "there")
+    )
+    assert changed(here, there) == set()
+
+
 def test_what_jobs_make_does_not_count_as_a_change(tmp_path: Path) -> None:
     """Else a second call would train again, since the data set is there now."""
     first = plan_of(TEN_LINES)
