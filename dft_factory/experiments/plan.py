@@ -56,7 +56,7 @@ class Job:
 
     @property
     def stamp_text(self) -> str:
-        """What the stamp holds. No times: same settings, same stamp, nothing that follows runs again."""
+        """The same for the same settings, without times: nothing that follows runs again."""
         return json.dumps({"settings": self.settings}) + "\n"
 
     @property
