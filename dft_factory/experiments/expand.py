@@ -58,10 +58,11 @@ class _Planner:
         self.jobs: dict[str, Job] = {}
         self.reports: dict[str, Comparison] = {}
         self.recipes: dict[str, str] = {}
+        self.making: list[str] = []
 
     def plan(self) -> Plan:
-        for name, command in self.experiment.make.items():
-            self._make(name, command)
+        for name in self.experiment.make:
+            self._make(name)
         models = self.experiment.models or {"": self.experiment.model or ModelSpec()}
         for name, model in models.items():
             self._compare(f"{name}/" if name else "", model)
@@ -110,11 +111,17 @@ class _Planner:
                 f"{self.loaded.file}: {text!r}: {unknown} stands for nothing here. Choose from: "
                 f"{choices}; write $$ for a dollar sign."
             )
-        return template.substitute(known), [f"prepare {name}" for name in used if name in folders]
+        return template.substitute(known), [self._make(name) for name in used if name in folders]
 
-    def _make(self, name: str, command: str) -> None:
+    def _make(self, name: str) -> str:
+        """The job that makes ``name``, and those that it needs."""
+        if f"prepare {name}" in self.jobs:
+            return f"prepare {name}"
+        if name in self.making:
+            raise ConfigError(f"{self.loaded.file}: make.{name} needs itself.")
+        self.making.append(name)
         folder = self._path(f"make/{name}")
-        text, after = self._fill(command, out=folder)
+        text, after = self._fill(self.experiment.make[name], out=folder)
         words = shlex.split(text)
         inputs = [self._fingerprint(word) for word in words if Path(word).is_file()]
         job = Job(
@@ -125,7 +132,7 @@ class _Planner:
             makes=(folder,),
             outdated=(folder,),
         )
-        self._add(job, [words, inputs])
+        return self._add(job, [words, inputs])
 
     def _data(self, name: str, data: DataSpec, seed: int | None) -> tuple[str, list[str]]:
         """The data set's folder, and the jobs that make it."""

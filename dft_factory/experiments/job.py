@@ -139,7 +139,7 @@ def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: 
 
 
 def die_with_parent() -> None:
-    """For ``preexec_fn``: a process that is killed takes this one with it."""
+    """For ``preexec_fn``: the kernel kills this process when the one that started it ends."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dft_factory.errors import ConfigError, DftFactoryError, MissingDependencyError
-from dft_factory.experiments import job as job_module
 from dft_factory.experiments import slurm
 from dft_factory.experiments.expand import make_plan
+from dft_factory.experiments.job import GPUS, RUN_PROCESS, compare, die_with_parent, tail
 from dft_factory.experiments.plan import Job, Plan
 from dft_factory.experiments.schema import Loaded, Resources
 
@@ -59,7 +59,7 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
     plan = make_plan(loaded)
     _check_gpus(plan, options)
     root = Path(plan.root)
-    with _only_run(root):
+    with _only_run(root) as lock:
         if options.executor == SLURM:
             slurm.wait_for_jobs(root)
         path = plan.write()
@@ -68,8 +68,9 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
         status = subprocess.run(
             [*_snakemake(plan, path, options), "all"],
             env=_environment(options),
+            pass_fds=(lock,),
+            preexec_fn=die_with_parent,
             check=False,
-            preexec_fn=job_module.die_with_parent,
         ).returncode
         failed = [job for job in plan.jobs.values() if not (root / job.stamp).is_file()]
         if status or failed:
@@ -102,28 +103,18 @@ def dry_run(loaded: Loaded, options: Options) -> str:
 
 
 def check(loaded: Loaded, plan: Plan) -> None:
-    """Check every recipe and every evaluation.
+    """Check every recipe and every evaluation, unless all of it ran already.
 
     Raises:
         ConfigError: with all errors together.
     """
-    from dft_eval.errors import EvaluationError
-    from dft_factory.cli.app import check_evaluation
-    from dft_factory.validate import validate_files
+    from dft_factory.validate.experiments import check_plan
 
-    problems = []
-    for job in plan.jobs.values():
-        for words in job.commands:
-            if words[:2] == ("dft-factory", "generate"):
-                try:
-                    check_evaluation(words[2:])
-                except EvaluationError as error:
-                    problems.append(f"{loaded.file}: evaluate: {error}")
-    if any(not (Path(plan.root) / job.stamp).is_file() for job in plan.jobs.values()):
-        findings = validate_files([Path(file) for file in plan.recipes])
-        problems += [str(finding) for finding in findings if finding.severity == "error"]
-    if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    if all((Path(plan.root) / job.stamp).is_file() for job in plan.jobs.values()):
+        return
+    errors = [each for each in check_plan(loaded.file, plan) if each.severity == "error"]
+    if errors:
+        raise ConfigError("\n".join(map(str, errors)))
 
 
 def _require(options: Options) -> None:
@@ -140,7 +131,7 @@ def _require(options: Options) -> None:
 
 
 @contextlib.contextmanager
-def _only_run(root: Path) -> Iterator[None]:
+def _only_run(root: Path) -> Iterator[int]:
     """Hold the experiment's folder; Snakemake's own lock outlives a killed process."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".run.lock").open("w") as stream:
@@ -151,7 +142,7 @@ def _only_run(root: Path) -> Iterator[None]:
                 f"{root}: another `dft-factory run` works on this experiment. Wait for it, or stop "
                 "it."
             ) from error
-        yield
+        yield stream.fileno()
 
 
 def _drop_stale_stamps(plan: Plan) -> None:
@@ -207,8 +198,8 @@ def _check_gpus(plan: Plan, options: Options) -> None:
 def _environment(options: Options) -> dict[str, str]:
     environment = dict(os.environ)
     if options.executor == LOCAL:
-        environment[job_module.RUN_PROCESS] = str(os.getpid())
-        environment[job_module.GPUS] = ",".join(_visible_gpus())
+        environment[RUN_PROCESS] = str(os.getpid())
+        environment[GPUS] = ",".join(_visible_gpus())
     return environment
 
 
@@ -252,7 +243,7 @@ def _explain(plan: Plan, failed: Sequence[Job], status: int) -> str:
     for name, comparison in plan.reports.items():
         missing = _missing(plan, comparison.jobs)
         if 0 < len(missing) < len(comparison.jobs):
-            page = job_module.compare(plan, name, missing)
+            page = compare(plan, name, missing)
             lines.append(f"Report of what is there: {page}")
     return "\n".join([*lines, "Fix the cause and run the same command again: it goes on."])
 
@@ -272,6 +263,6 @@ def _missing(plan: Plan, runs: Mapping[str, str]) -> list[MissingRun]:
         ]:
             job = plan.jobs[before[0]]
         run = Path(folder).relative_to(root).as_posix()
-        text = job_module.tail(root / job.log)
+        text = tail(root / job.log)
         missing.append(MissingRun(run, f"{job.name} failed, or was not run", text))
     return missing

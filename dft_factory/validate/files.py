@@ -16,7 +16,7 @@ import yaml
 
 from dft_factory.validate.findings import WHOLE, Finding
 
-Kind = Literal["train", "export", "inference", "deepspeed", "accelerate"]
+Kind = Literal["train", "export", "inference", "deepspeed", "accelerate", "experiment"]
 
 # Keys that occur in one kind of file only.
 _TRAINING = frozenset(
@@ -43,8 +43,8 @@ _ACCELERATE = frozenset(
 )
 KINDS = (
     "a LLaMA-Factory recipe for training (do_train, output_dir, ...), export (export_dir) or "
-    "inference (model_name_or_path), a DeepSpeed configuration (zero_optimization, ...) or an "
-    "accelerate configuration (distributed_type, ...)"
+    "inference (model_name_or_path), a DeepSpeed configuration (zero_optimization, ...), an "
+    "accelerate configuration (distributed_type, ...) or an experiment (train, evaluate)"
 )
 
 
@@ -65,6 +65,8 @@ class Config:
 def kind_of(values: dict[str, Any]) -> Kind | None:
     """The kind of file that has these keys; None if unknown."""
     keys = values.keys()
+    if {"train", "evaluate"} <= keys:
+        return "experiment"
     if "export_dir" in keys:
         return "export"
     if keys & _ACCELERATE:

@@ -30,6 +30,8 @@ def validate_files(paths: Sequence[Path]) -> list[Finding]:
         MissingDependencyError: LLaMA-Factory is not installed.
         UpstreamContractError: LLaMA-Factory cannot be imported.
     """
+    from dft_factory.validate.experiments import check_experiment
+
     paths = list(dict.fromkeys(paths))
     findings: dict[Path, list[Finding]] = {path: [] for path in paths}
     configs: list[Config] = []
@@ -38,6 +40,10 @@ def validate_files(paths: Sequence[Path]) -> list[Finding]:
         findings[path] += problems
         if config is not None:
             configs.append(config)
+    experiments = [config for config in configs if config.kind == "experiment"]
+    configs = [config for config in configs if config.kind != "experiment"]
+    for experiment in experiments:
+        findings[experiment.file] += check_experiment(experiment.file)
     for finding in _ask_llamafactory(configs):
         findings[finding.file].append(finding)
     for config in configs:

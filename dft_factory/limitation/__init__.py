@@ -1,1 +1,0 @@
-"""Where DFT fails and where it should not: two experiments of our own on SmolLM2."""

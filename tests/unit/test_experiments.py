@@ -1,0 +1,274 @@
+"""Experiment files: what they may say, and the jobs that they become."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dft_factory.errors import ConfigError
+from dft_factory.experiments import catalog
+from dft_factory.experiments.expand import make_plan
+from dft_factory.experiments.plan import Plan, read_plan
+from dft_factory.experiments.schema import load
+
+RECIPE = """
+model_name_or_path: Qwen/Qwen2.5-Coder-3B
+stage: sft
+do_train: true
+finetuning_type: sft_lora
+dataset: own
+dataset_dir: data
+template: qwen
+learning_rate: 5.0e-5
+output_dir: out
+"""
+TEN_LINES = """
+model: Qwen/Qwen2.5-Coder-3B
+train:
+  recipe: recipe.yaml
+  data: {prepare: ultrafeedback, source: openbmb/UltraFeedback, limit: 10000}
+  variants: [sft, dft]
+  seeds: [0, 1, 2]
+evaluate:
+  - benchmarks: [humaneval+, multipl-e]
+"""
+
+
+@pytest.fixture(autouse=True)
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+
+
+def plan_of(text: str, *overrides: str) -> Plan:
+    file = Path("own.yaml")
+    file.write_text(text)
+    return make_plan(load(file, "own", overrides))
+
+
+def settings(plan: Plan) -> dict[str, str]:
+    return {name: job.settings for name, job in plan.jobs.items()}
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    old, new = settings(before), settings(after)
+    return {name for name in new if old.get(name) != new[name]}
+
+
+def test_ten_lines_become_every_job_in_order() -> None:
+    plan = plan_of(TEN_LINES)
+    runs = [f"{variant}/seed{seed}" for variant in ("sft", "dft") for seed in range(3)]
+    assert set(plan.jobs) == {
+        "prepare data",
+        "generate base",
+        "score base",
+        "report own",
+        *(f"{stage} {run}" for stage in ("train", "generate", "score") for run in runs),
+    }
+    assert plan.jobs["train dft/seed1"].after == ("prepare data",)
+    assert plan.jobs["generate dft/seed1"].after == ("train dft/seed1",)
+    assert plan.jobs["score dft/seed1"].after == ("generate dft/seed1",)
+    assert set(plan.jobs["report own"].after) == {f"score {run}" for run in ("base", *runs)}
+    words = plan.jobs["generate dft/seed1"].commands[0]
+    assert words[:4] == ("dft-factory", "generate", "humaneval+", "multipl-e")
+    assert words[words.index("--model") + 1] == "runs/own/dft/seed1/model"
+    assert words[words.index("--base-model") + 1] == "Qwen/Qwen2.5-Coder-3B"
+
+
+def test_recipes_differ_in_what_the_variant_and_the_seed_say() -> None:
+    plan = plan_of(TEN_LINES)
+    sft, dft = (
+        yaml.safe_load(plan.recipes[f"runs/own/{variant}/seed2/train.yaml"])
+        for variant in ("sft", "dft")
+    )
+    assert {key for key in dft if dft[key] != sft[key]} == {"finetuning_type", "output_dir"}
+    # The method of the recipe stays: only the objective is another.
+    assert (sft["finetuning_type"], dft["finetuning_type"]) == ("sft_lora", "dft_lora")
+    assert dft["seed"] == 2
+    assert dft["dataset"] == "ultrafeedback"
+    assert dft["dataset_dir"] == "runs/own/data"
+    assert dft["learning_rate"] == 5e-5
+
+
+def test_grid_crosses_variants_and_each_point_is_compared_with_its_own_reference() -> None:
+    text = TEN_LINES.replace("  seeds: [0, 1, 2]", "  grid: {learning_rate: [1e-5, 5e-5]}")
+    plan = plan_of(text)
+    rates = {
+        yaml.safe_load(text)["learning_rate"]
+        for file, text in plan.recipes.items()
+        if file.startswith("runs/own/dft/")
+    }
+    assert rates == {1e-5, 5e-5}
+    assert set(plan.reports["report own"].pairs) == {
+        (f"{variant}, learning_rate {rate}" if variant != "base" else "base", f"sft, {key}")
+        for variant in ("base", "dft")
+        for rate in ("1e-05", "5e-05")
+        for key in [f"learning_rate {rate}"]
+    }
+
+
+def test_same_file_gives_the_same_settings_wherever_it_lies(tmp_path: Path) -> None:
+    first = plan_of(TEN_LINES)
+    assert changed(first, plan_of(f"# A comment.\n{TEN_LINES}")) == set()
+    assert settings(read_plan(first.write())) == settings(first)
+
+
+def test_only_what_depends_on_a_change_gets_other_settings() -> None:
+    first = plan_of(TEN_LINES)
+    more = plan_of(TEN_LINES, "train.seeds=[0,1,2,3]")
+    assert changed(first, more) == {
+        "report own",
+        *(f"{stage} {v}/seed3" for stage in ("train", "generate", "score") for v in ("sft", "dft")),
+    }
+    limited = plan_of(TEN_LINES, "evaluate.0.limit=10")
+    assert {name.partition(" ")[0] for name in changed(first, limited)} == {
+        "generate",
+        "score",
+        "report",
+    }
+    data = plan_of(TEN_LINES, "train.data.limit=500")
+    assert changed(first, data) == set(data.jobs) - {"generate base", "score base"}
+
+
+def test_changed_recipe_or_data_file_changes_the_training(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text("{}\n")
+    overrides = ("train.data.source=records.jsonl", "train.seeds=[0]")
+    first = plan_of(TEN_LINES, *overrides)
+    (tmp_path / "records.jsonl").write_text("{}\n{}\n")
+    second = plan_of(TEN_LINES, *overrides)
+    assert "train dft/seed0" in changed(first, second)
+    (tmp_path / "recipe.yaml").write_text(f"# As before.\n{RECIPE}")
+    assert changed(second, plan_of(TEN_LINES, *overrides)) == set()
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("5.0e-5", "1.0e-5"))
+    assert "train dft/seed0" in changed(second, plan_of(TEN_LINES, *overrides))
+
+
+def test_what_jobs_make_does_not_count_as_a_change(tmp_path: Path) -> None:
+    """Else a second call would train again, since the data set is there now."""
+    first = plan_of(TEN_LINES)
+    for name in ("data", "sft/seed0/model"):
+        (tmp_path / "runs/own" / name).mkdir(parents=True)
+        (tmp_path / "runs/own" / name / "config.json").write_text("{}")
+    assert changed(first, plan_of(TEN_LINES)) == set()
+
+
+def test_made_folders_are_named_by_dollar_and_are_waited_for() -> None:
+    plan = plan_of(
+        TEN_LINES.replace("model: Qwen/Qwen2.5-Coder-3B", "model: $small")
+        + "make: {small: dft-factory tiny qwen2.5-coder --out $out}\n"
+    )
+    assert plan.jobs["prepare small"].commands == (
+        ("dft-factory", "tiny", "qwen2.5-coder", "--out", "runs/own/make/small"),
+    )
+    assert "prepare small" in plan.jobs["train sft/seed0"].after
+    assert plan.jobs["generate base"].after == ("prepare small",)
+    recipe = yaml.safe_load(plan.recipes["runs/own/sft/seed0/train.yaml"])
+    assert recipe["model_name_or_path"] == "runs/own/make/small"
+
+
+def test_made_folders_may_need_each_other_in_any_order_but_not_themselves() -> None:
+    make = "make: {large: cp -r $small $out, small: mkdir $out}\n"
+    plan = plan_of(TEN_LINES + make)
+    assert plan.jobs["prepare large"].after == ("prepare small",)
+    with pytest.raises(ConfigError, match="needs itself"):
+        plan_of(TEN_LINES + "make: {a: cp $b $out, b: cp $a $out}\n")
+
+
+def test_data_of_each_seed_where_its_source_names_the_seed() -> None:
+    plan = plan_of(TEN_LINES, "train.data.source=records_$seed.jsonl", "train.seeds=[3,5]")
+    assert plan.jobs["train dft/seed5"].after == ("prepare data/seed5",)
+    assert "records_5.jsonl" in plan.jobs["prepare data/seed5"].commands[0]
+
+
+def test_base_model_can_be_trained_first() -> None:
+    text = TEN_LINES.replace(
+        "model: Qwen/Qwen2.5-Coder-3B",
+        "model: {path: some/start, train: {recipe: recipe.yaml, set: {finetuning_type: full}}}",
+    )
+    plan = plan_of(text)
+    assert "train base" in plan.jobs["train dft/seed0"].after
+    assert plan.jobs["generate base"].after == ("train base",)
+    recipes = {name: yaml.safe_load(each) for name, each in plan.recipes.items()}
+    assert recipes["runs/own/base/train.yaml"]["model_name_or_path"] == "some/start"
+    dft = recipes["runs/own/dft/seed0/train.yaml"]
+    assert dft["model_name_or_path"] == "runs/own/base/model"
+
+
+def test_several_models_are_compared_one_by_one() -> None:
+    text = TEN_LINES.replace(
+        "model: Qwen/Qwen2.5-Coder-3B",
+        "models: {small: {path: Qwen/A}, large: {path: Qwen/B, recipe: other.yaml}}",
+    )
+    Path("other.yaml").write_text(RECIPE.replace("5.0e-5", "2.0e-5"))
+    plan = plan_of(text)
+    assert set(plan.reports) == {"report small", "report large"}
+    recipe = yaml.safe_load(plan.recipes["runs/own/large/dft/seed0/train.yaml"])
+    assert (recipe["model_name_or_path"], recipe["learning_rate"]) == ("Qwen/B", 2e-5)
+
+
+def test_checkpoints_and_named_evaluations_have_folders_and_reports_of_their_own() -> None:
+    text = TEN_LINES + "  - {name: sampled, benchmarks: [humaneval+], temperature: 1, samples: 4}\n"
+    plan = plan_of(text, "train.checkpoints=[20]", "train.seeds=[0]")
+    job = plan.jobs["generate dft/seed0/checkpoint-20/sampled"]
+    words = job.commands[0]
+    assert words[words.index("--model") + 1] == "runs/own/dft/seed0/model/checkpoint-20"
+    assert words[words.index("--samples") + 1] == "4"
+    assert set(plan.reports) == {"report own", "report sampled"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.variants=[]", "train: variants: give at least one"),
+        ("train.variants=[dtf]", "finetuning_type: 'dtf_lora' is unknown"),
+        ("train.seeds=[0,0]", "seeds: a value is there twice"),
+        ("train.sedes=[0]", "train.sedes: unknown key"),
+        ("train.recipe=none.yaml", "recipe 'none.yaml'"),
+        ("train.data.source=$nothing", "$nothing stands for nothing here"),
+        ("train.data.source=", "needs 'source'"),
+        ("report.reference=dtf", "report.reference 'dtf': choose from: base, sft, dft"),
+        ("evaluate=[]", "evaluate: "),
+        ("make.small=true", "make.small"),
+        ("make={out: 'x $out'}", "make.out: this name is taken"),
+        ("resources.train.gpus=-1", "resources.train.gpus"),
+        ("resources.training.gpus=1", "resources.training"),
+        ("train", "--set 'train': write key=value"),
+        ("evaluate.3.limit=1", "--set 'evaluate.3.limit=1'"),
+    ],
+)
+def test_mistakes_are_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_of(TEN_LINES, override)
+    assert message in str(caught.value)
+
+
+def test_all_mistakes_of_a_file_come_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_of("tran: {}\nmodel: {pth: x}\nevaluate: [{}]\n")
+    text = str(caught.value)
+    for key in ("tran: unknown key", "model.pth: unknown key", "train: ", "evaluate.0.benchmarks"):
+        assert f"own.yaml: {key}" in text
+
+
+def test_one_benchmark_scored_in_two_ways_needs_a_name() -> None:
+    with pytest.raises(ConfigError, match="humaneval\\+ is there twice without a name"):
+        plan_of(TEN_LINES + "  - {benchmarks: [humaneval+], temperature: 1}\n")
+
+
+def test_names_of_shipped_experiments_have_near_matches() -> None:
+    assert "demo" in catalog.names()
+    with pytest.raises(ConfigError, match="Did you mean 'demo'"):
+        catalog.find("dmo")
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_shipped_experiment_makes_a_plan_and_says_what_it_is(name: str) -> None:
+    loaded = load(catalog.find(name)[1], name)
+    plan = make_plan(loaded)
+    assert loaded.experiment.description
+    assert json.loads(json.dumps(sorted(plan.jobs)))
+    makes = [path for job in plan.jobs.values() for path in job.makes]
+    assert len(makes) == len(set(makes))
