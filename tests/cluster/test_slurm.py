@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -91,6 +92,7 @@ class Experiment:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def finish(self, log: Path) -> None:
@@ -200,6 +202,22 @@ def test_killed_while_both_train(
         for key in ("model_sha256", "results"):
             assert experiment.results(run)[key] == expected[key], (run, key)
     assert (experiment.root / "report.html").is_file()
+
+
+def test_ctrl_c_cancels(cluster: None, text_bench: Bench, tmp_path: Path) -> None:
+    """The terminal sends it to dft-factory and Snakemake alike."""
+    experiment = make_experiment(tmp_path / "tiny", text_bench)
+    process = experiment.start(tmp_path / "run.log")
+    try:
+        # Written when Snakemake knows the job's id.
+        wait_until(lambda: len([*experiment.root.glob(".snakemake/incomplete/*")]) == 2)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(TIMEOUT_SECONDS) != 0
+    finally:
+        process.kill()
+    wait_until(lambda: not queued_jobs(experiment.root))
+    states = {job.state.split()[0] for job in experiment.slurm_jobs()}
+    assert states == {"CANCELLED"}
 
 
 def test_jobs_of_other_experiments_are_not_waited_for(cluster: None, tmp_path: Path) -> None:
