@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the wheel as a user does, without constraints, in a new environment (6 GB, removed at the
 # end), trains two steps with DFT and runs doctor:
-#   bash scripts/test_install.sh pip|uv          dft-factory[tested] brings LLaMA-Factory and torch
+#   bash scripts/test_install.sh pip|uv          dft-factory[tested] brings LLaMA-Factory and torch;
+#                                                runs an experiment of ten lines, too
 #   bash scripts/test_install.sh pip|uv PATH     beside an editable LLaMA-Factory checkout: no other
 #                                                package may change
 #   bash scripts/test_install.sh pip|uv eval     dft-factory[eval] alone, against a server on loopback:
@@ -49,7 +50,7 @@ if [ "${2:-}" = eval ]; then
   exit
 fi
 if [ -z "$checkout" ]; then
-  install "dft-factory[tested] @ file://$wheel"
+  install "dft-factory[tested,eval,experiments] @ file://$wheel"
 else
   install --editable "$checkout"
   "$uv" pip freeze --python "$folder/env/bin/python" >before
@@ -94,4 +95,23 @@ print(*(f"step {row['step']}: loss {row['loss']}, nll {row['nll']}" for row in t
 PYTHON
 dft-factory doctor >doctor || { cat doctor >&2; exit 1; }
 sed -n '/^Warnings/,$p' doctor
+if [ -z "$checkout" ]; then
+  cat >sums.jsonl <<'JSON'
+{"question": "What is 1 + 1?", "answer": ["2"]}
+{"question": "What is 2 + 3?", "answer": ["5"]}
+JSON
+  cat >sums.yaml <<'YAML'
+make: {tiny: dft-factory tiny qwen2.5-coder --out $out}
+model: $tiny
+train:
+  recipe: dft.yaml
+  data: {prepare: nq, source: sums.jsonl}
+  set: {val_size: 0, eval_strategy: "no"}
+  variants: [sft, dft]
+evaluate:
+  - {benchmarks: [nq], data: sums.jsonl, max_new_tokens: 4}
+YAML
+  dft-factory run sums.yaml --jobs 2
+  ls runs/sums/{base,sft,dft}/results.json runs/sums/report.html >&2
+fi
 say "done"

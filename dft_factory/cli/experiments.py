@@ -53,7 +53,7 @@ def run_command(
     loaded = load(file, name, overrides or [])
     options = run.Options(jobs=jobs, executor=executor, profile=profile)
     if dry_run:
-        typer.echo(run.dry_run(loaded, options))
+        typer.echo(run.dry_run(loaded))
         return
     for page in run.run(loaded, options):
         typer.echo(str(page))

@@ -79,12 +79,21 @@ class _Planner:
     def _path(self, name: str) -> str:
         return str(Path(self.root) / name)
 
-    def _fingerprint(self, place: str) -> str | None:
-        """Tells whether a file or folder changed; None for a hub id, and for what our jobs make."""
+    def _identity(self, place: str) -> str:
+        """What a path stands for: the contents of what is there, so that it may be moved.
+
+        The path itself for what our jobs make, and for a hub id.
+        """
         path = Path(place)
-        if path.absolute().is_relative_to(Path(self.root).absolute()):
-            return None
-        return _fingerprint(path)
+        made = path.absolute().is_relative_to(Path(self.root).absolute())
+        return place if made else _fingerprint(path) or place
+
+    def _identities(self, words: Sequence[str]) -> list[str]:
+        """A command with its files and folders by contents."""
+        return [
+            self._identity(word) if option in _PATH_OPTIONS or Path(word).is_file() else word
+            for option, word in zip(["", *words], words, strict=False)
+        ]
 
     def _add(self, job: Job, decides: Any) -> str:
         """Add a job; ``decides`` is all that its result depends on beside the jobs before it."""
@@ -123,7 +132,6 @@ class _Planner:
         folder = self._path(f"make/{name}")
         text, after = self._fill(self.experiment.make[name], out=folder)
         words = shlex.split(text)
-        inputs = [self._fingerprint(word) for word in words if Path(word).is_file()]
         job = Job(
             "prepare",
             name,
@@ -132,7 +140,7 @@ class _Planner:
             makes=(folder,),
             outdated=(folder,),
         )
-        return self._add(job, [words, inputs])
+        return self._add(job, self._identities(words))
 
     def _data(self, name: str, data: DataSpec, seed: int | None) -> tuple[str, list[str]]:
         """The data set's folder, and the jobs that make it."""
@@ -143,18 +151,17 @@ class _Planner:
         source, after = self._fill(str(data.source), **seeds)
         if source != self._fill(str(data.source), seed="")[0]:
             name = f"{name}/seed{seed}"
-        source = catalog.resolve(source, self.here)
         out = self._path(name)
-        words = ["dft-factory", "data", "prepare", str(data.prepare), "--source", source]
-        words += ["--out", out]
-        for option in ("limit", "seed", "pictures", "exclude"):
+        words = ["dft-factory", "data", "prepare", str(data.prepare), "--out", out]
+        for option in ("source", "limit", "seed", "pictures", "exclude"):
             value = getattr(data, option)
             if value is not None:
                 text, more = self._fill(str(value), **seeds)
                 after += more
                 words += [f"--{option}", catalog.resolve(text, self.here)]
+        after = list(dict.fromkeys(after))
         job = Job("prepare", name, tuple(after), (tuple(words),), makes=(out,), outdated=(out,))
-        return out, [self._add(job, [words, self._fingerprint(source)])]
+        return out, [self._add(job, self._identities(words))]
 
     def _recipe(self, name: str) -> dict[str, Any]:
         from dft_factory.validate.files import read
@@ -191,6 +198,8 @@ class _Planner:
         yaml_file = f"{self._path(folder)}/train.yaml"
         nodes = self.experiment.resources.get("train", Resources()).nodes
         words: tuple[str, ...] = ("llamafactory-cli", "train", yaml_file)
+        if path is not None:
+            words = ("env", "FORCE_TORCHRUN=1", *words)
         if nodes > 1:
             words = ("python", "-m", "dft_factory.experiments.launch", str(nodes), *words)
         job = Job(
@@ -202,8 +211,8 @@ class _Planner:
             outdated=(model,),
         )
         self.recipes[yaml_file] = _dump(values)
-        here = [self._fingerprint(str(values.get(key))) for key in _PATHS]
-        return _Run(folder, "", model, self._add(job, [values, here]), seed)
+        identities = {key: self._identity(str(values[key])) for key in _PATHS if key in values}
+        return _Run(folder, "", model, self._add(job, {**values, **identities}), seed)
 
     def _compare(self, prefix: str, model: ModelSpec) -> None:
         """All jobs of one base model."""
@@ -297,15 +306,14 @@ class _Planner:
         folder = _inside(run.folder, name)
         out = self._path(folder)
         before = [run.after] if run.after else []
-        commands, inputs = [], []
+        commands = []
         for each in self.experiment.evaluate:
             if each.name == name:
-                words, more, data = self._generate_words(each)
+                words, more = self._generate_words(each)
                 tail = ["--model", run.model, "--label", run.label, "--out", out]
                 tail += ["--base-model", base_model] if base_model else []
                 commands.append(("dft-factory", "generate", *words, *tail))
                 before += more
-                inputs.append(data)
         generated = Job(
             "generate",
             folder,
@@ -314,22 +322,19 @@ class _Planner:
             makes=(f"{out}/generation.json",),
             outdated=(f"{out}/generation.json", f"{out}/results.json"),
         )
-        weights = None if run.after else self._fingerprint(run.model)
-        after = self._add(generated, [commands, inputs, weights])
+        after = self._add(generated, [self._identities(words) for words in commands])
         scoring = ("dft-factory", "score", out)
         scored = Job("score", folder, (after,), (scoring,), (f"{out}/results.json",))
         return self._add(scored, scoring)
 
-    def _generate_words(self, each: Evaluation) -> tuple[list[str], list[str], str | None]:
-        words, after, data = list(each.benchmarks), [], None
+    def _generate_words(self, each: Evaluation) -> tuple[list[str], list[str]]:
+        words, after = list(each.benchmarks), []
         for option, value in each.options.items():
             text, more = self._fill(str(value))
-            if option == "data":
-                text = catalog.resolve(text, self.here)
-                data = self._fingerprint(text)
             after += more
+            text = catalog.resolve(text, self.here) if option == "data" else text
             words += [f"--{option.replace('_', '-')}", text]
-        return words, after, data
+        return words, after
 
     def _report(
         self,
@@ -362,6 +367,7 @@ class _Planner:
         self.reports[self._add(job, asdict(comparison))] = comparison
 
 
+_PATH_OPTIONS = ("--data", "--model", "--source", "--pictures", "--exclude")
 _PATHS = ("model_name_or_path", "dataset_dir", "deepspeed")
 
 

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,7 +56,9 @@ def main() -> int:
             return error.exit_status
         return 0
     job, root = plan.jobs[args.job], Path(plan.root)
-    environment = dict(os.environ)
+    # The commands of this environment, whether it is activated or not.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, "PATH": path}
     if args.threads:
         environment["OMP_NUM_THREADS"] = str(args.threads)
     with contextlib.ExitStack() as stack:
@@ -63,7 +66,7 @@ def main() -> int:
         need = plan.resources[job.stage].gpus if job.stage in plan.resources else 0
         if need and GPUS in environment:
             ids = environment[GPUS].split(",")
-            environment["CUDA_VISIBLE_DEVICES"] = stack.enter_context(_gpus(root, ids, need))
+            environment["CUDA_VISIBLE_DEVICES"] = stack.enter_context(hold_gpus(ids, need))
         return _run(job, root, environment, lock)
 
 
@@ -109,9 +112,8 @@ def _clear(job: Job, root: Path) -> None:
 
 def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: int) -> int:
     """Run one command; it ends with this process and with the ``dft-factory run`` that began it."""
-    program = Path(sys.executable).parent / words[0]
     process = subprocess.Popen(
-        [str(program) if program.exists() else words[0], *words[1:]],
+        words,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -146,10 +148,19 @@ def die_with_parent() -> None:
 
 def _watch(owner: int, stop: Callable[[], None]) -> None:
     """Stop the command when the process ``owner`` is gone."""
-    while Path(f"/proc/{owner}").exists():
+    while _is_alive(owner):
         time.sleep(0.5)
     stop()
     os._exit(1)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether it runs; a process that ended and that nobody waited for does not."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 @contextlib.contextmanager
@@ -166,13 +177,15 @@ def _locked(path: Path, what: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _gpus(root: Path, ids: Sequence[str], count: int) -> Iterator[str]:
-    """Take ``count`` GPUs, each held by one job at a time; Snakemake starts no more than fit."""
+def hold_gpus(ids: Sequence[str], count: int) -> Iterator[str]:
+    """Hold ``count`` of the GPUs that no other job of this user on this machine holds."""
+    folder = Path(tempfile.gettempdir()) / f"dft-factory-gpus-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         held: list[str] = []
         while len(held) < count:
             for each in ids:
-                stream = (root / "jobs" / f"gpu-{each}.lock").open("w")
+                stream = (folder / each).open("w")
                 try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -56,7 +56,7 @@ class Job:
 
     @property
     def stamp_text(self) -> str:
-        """The same for the same settings, without times: nothing that follows runs again."""
+        """What the stamp holds. No times: the same settings make nothing that follows run again."""
         return json.dumps({"settings": self.settings}) + "\n"
 
     @property
@@ -105,12 +105,31 @@ class Plan:
     recipes: Mapping[str, str]
     resources: Mapping[Stage, Resources]
 
+    def pending(self) -> list[Job]:
+        """The jobs that are not done with these settings, and all that need one of them.
+
+        Snakemake knows the settings only of jobs that ended while it ran, hence the stamps.
+        """
+        pending: dict[str, bool] = {}
+
+        def is_pending(job: Job) -> bool:
+            if job.name not in pending:
+                stamp = Path(self.root) / job.stamp
+                done = (
+                    stamp.is_file()
+                    and stamp.read_text(encoding="utf-8") == job.stamp_text
+                    and all(Path(path).exists() for path in job.makes)
+                )
+                before = [is_pending(self.jobs[name]) for name in job.after]
+                pending[job.name] = not done or any(before)
+            return pending[job.name]
+
+        return [job for job in self.jobs.values() if is_pending(job)]
+
     def write(self) -> Path:
-        """Write ``plan.json`` and the recipes into the experiment's folder; gives its path."""
+        """Write ``plan.json`` into the experiment's folder; gives its path."""
         from dft_eval.results import atomic_write
 
-        for file, text in self.recipes.items():
-            atomic_write(Path(file), text)
         payload = asdict(replace(self, resources={}))
         payload["resources"] = {stage: each.model_dump() for stage, each in self.resources.items()}
         path = Path(self.root) / PLAN_NAME

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import importlib.util
 import os
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dft_eval.results import atomic_write
 from dft_factory.errors import ConfigError, DftFactoryError, MissingDependencyError
 from dft_factory.experiments import slurm
 from dft_factory.experiments.expand import make_plan
@@ -60,11 +60,12 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
     _check_gpus(plan, options)
     root = Path(plan.root)
     with _only_run(root) as lock:
+        check(loaded, plan)
         if options.executor == SLURM:
             slurm.wait_for_jobs(root)
         path = plan.write()
-        check(loaded, plan)
-        _drop_stale_stamps(plan)
+        for job in plan.pending():
+            (root / job.stamp).unlink(missing_ok=True)
         snakemake = subprocess.Popen(
             [*_snakemake(plan, path, options), "all"],
             env=_environment(options),
@@ -83,15 +84,11 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
     return [Path(each.out) / "report.html" for each in plan.reports.values()]
 
 
-def dry_run(loaded: Loaded, options: Options) -> str:
+def dry_run(loaded: Loaded) -> str:
     """What :func:`run` would do: the jobs with their commands, and their GPU hours as stated."""
-    _require(options)
     plan = make_plan(loaded)
-    with _only_run(Path(plan.root)):
-        path = plan.write()
-        check(loaded, plan)
-        _drop_stale_stamps(plan)
-        pending = _pending(plan, path, options)
+    check(loaded, plan)
+    pending = plan.pending()
     lines = []
     hours = 0.0
     for job in pending:
@@ -108,18 +105,23 @@ def dry_run(loaded: Loaded, options: Options) -> str:
 
 
 def check(loaded: Loaded, plan: Plan) -> None:
-    """Check every recipe and every evaluation, unless all of it ran already.
+    """Check every recipe and every evaluation, unless nothing is left to run.
 
     Raises:
         ConfigError: with all errors together.
     """
-    from dft_factory.validate.experiments import check_plan
+    from dft_factory.validate import validate_files
+    from dft_factory.validate.experiments import check_evaluations
 
-    if all((Path(plan.root) / job.stamp).is_file() for job in plan.jobs.values()):
+    if not plan.pending():
         return
-    errors = [each for each in check_plan(loaded.file, plan) if each.severity == "error"]
+    findings = check_evaluations(loaded.file, plan)
+    for file, text in plan.recipes.items():
+        atomic_write(Path(file), text)
+    findings += validate_files([Path(file) for file in plan.recipes])
+    errors = [str(each) for each in findings if each.severity == "error"]
     if errors:
-        raise ConfigError("\n".join(map(str, errors)))
+        raise ConfigError("\n".join(errors))
 
 
 def _require(options: Options) -> None:
@@ -150,24 +152,13 @@ def _only_run(root: Path) -> Iterator[int]:
         yield stream.fileno()
 
 
-def _drop_stale_stamps(plan: Plan) -> None:
-    """A job of other settings, or whose results were deleted, is not done.
-
-    Snakemake knows the settings only of jobs that ended while it ran.
-    """
-    for job in plan.jobs.values():
-        stamp = Path(plan.root) / job.stamp
-        current = stamp.is_file() and stamp.read_text(encoding="utf-8") == job.stamp_text
-        if not current or not all(Path(path).exists() for path in job.makes):
-            stamp.unlink(missing_ok=True)
-
-
 def _snakemake(plan: Plan, path: Path, options: Options) -> list[str]:
     cores = len(os.sched_getaffinity(0))
     words = [sys.executable, "-m", "snakemake"]
     words += ["--snakefile", str(Path(__file__).with_name("Snakefile"))]
     words += ["--directory", plan.root, "--nolock", "--rerun-incomplete", "--keep-going"]
-    words += ["--scheduler", "greedy", "--quiet", "all"]
+    # What must run again has no stamp any more.
+    words += ["--rerun-triggers", "mtime", "--scheduler", "greedy", "--quiet", "all"]
     if options.executor == LOCAL:
         words += ["--cores", str(max(cores, options.jobs))]
         words += ["--resources", f"gpu={len(_visible_gpus())}"]
@@ -218,21 +209,6 @@ def _visible_gpus() -> list[str]:
     except (OSError, subprocess.CalledProcessError):
         return []
     return [str(number) for number, _ in enumerate(answer.stdout.splitlines())]
-
-
-def _pending(plan: Plan, path: Path, options: Options) -> list[Job]:
-    """The jobs that Snakemake would run, in the plan's order."""
-    answer = subprocess.run(
-        [*_snakemake(plan, path, options)[:-1], "--summary", "--", "all"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if answer.returncode:
-        raise DftFactoryError(f"Snakemake cannot read the plan:\n{answer.stderr}")
-    rows = csv.DictReader(answer.stdout.splitlines(), delimiter="\t")
-    current = {row["output_file"] for row in rows if row["plan"] == "no update"}
-    return [job for job in plan.jobs.values() if job.stamp not in current]
 
 
 def _explain(plan: Plan, failed: Sequence[Job], status: int) -> str:

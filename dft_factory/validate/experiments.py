@@ -1,10 +1,10 @@
-"""Check an experiment as a whole: its file, the recipe of every run, every evaluation."""
+"""Experiments: their own file, every evaluation, and the recipe of every run."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dft_eval.errors import EvaluationError
@@ -12,23 +12,46 @@ from dft_factory.errors import ConfigError
 from dft_factory.experiments.expand import make_plan
 from dft_factory.experiments.plan import Plan
 from dft_factory.experiments.schema import load
+from dft_factory.validate.files import Config, read
 from dft_factory.validate.findings import WHOLE, Finding
 
 
-def check_experiment(file: Path) -> list[Finding]:
-    """Findings of an experiment file."""
+@dataclass(frozen=True)
+class Expanded:
+    """What is to be checked of one experiment.
+
+    Attributes:
+        findings: of its own file and its evaluations.
+        recipes: text of the recipe of each run.
+    """
+
+    file: Path
+    findings: Sequence[Finding] = ()
+    recipes: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> Iterator[Config]:
+        """Write the recipes into files of their own and read them as any recipe."""
+        for text in self.recipes.values():
+            path = Path(tempfile.mkdtemp(dir=folder)) / "train.yaml"
+            path.write_text(text, encoding="utf-8")
+            config, _ = read(path)
+            if config is not None:
+                yield config
+
+
+def expand(file: Path) -> Expanded:
+    """An experiment as ``dft-factory validate`` meets it."""
     try:
         plan = make_plan(load(file, file.stem))
     except ConfigError as error:
-        lines = str(error).splitlines()
-        return [Finding(file, "error", *_key(line.removeprefix(f"{file}: "))) for line in lines]
-    return check_plan(file, plan)
+        lines = [line.removeprefix(f"{file}: ") for line in str(error).splitlines()]
+        return Expanded(file, [Finding(file, "error", *_key(line)) for line in lines])
+    return Expanded(file, check_evaluations(file, plan), plan.recipes)
 
 
-def check_plan(file: Path, plan: Plan) -> list[Finding]:
-    """Findings of an experiment's recipes and evaluations; one for all runs that share it."""
+def check_evaluations(file: Path, plan: Plan) -> list[Finding]:
+    """Findings of the options of every evaluation."""
     from dft_factory.cli.app import check_evaluation
-    from dft_factory.validate.run import validate_files
 
     findings = []
     for job in plan.jobs.values():
@@ -38,17 +61,7 @@ def check_plan(file: Path, plan: Plan) -> list[Finding]:
                     check_evaluation(words[2:])
                 except EvaluationError as error:
                     findings.append(Finding(file, "error", "evaluate", str(error)))
-    with tempfile.TemporaryDirectory() as folder:
-        recipes = _write(Path(folder), list(plan.recipes.values()))
-        findings += [replace(each, file=file) for each in validate_files(recipes)]
     return list(dict.fromkeys(findings))
-
-
-def _write(folder: Path, recipes: Sequence[str]) -> list[Path]:
-    paths = [folder / f"{number}.yaml" for number, _ in enumerate(recipes)]
-    for path, text in zip(paths, recipes, strict=True):
-        path.write_text(text, encoding="utf-8")
-    return paths
 
 
 def _key(line: str) -> tuple[str, str]:

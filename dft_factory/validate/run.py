@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from dft_factory.validate.places import check_places, is_remote, resolve
 from dft_factory.validate.twins import check_twins
 
 WORKER_SECONDS = 600
+MADE = ("model_name_or_path", "dataset_dir", "deepspeed")
+"""Warnings on these keys say what must be there first, which is what an experiment makes."""
 
 
 def validate_files(paths: Sequence[Path]) -> list[Finding]:
@@ -30,28 +34,42 @@ def validate_files(paths: Sequence[Path]) -> list[Finding]:
         MissingDependencyError: LLaMA-Factory is not installed.
         UpstreamContractError: LLaMA-Factory cannot be imported.
     """
-    from dft_factory.validate.experiments import check_experiment
+    from dft_factory.validate.experiments import Expanded, expand
 
     paths = list(dict.fromkeys(paths))
     findings: dict[Path, list[Finding]] = {path: [] for path in paths}
     configs: list[Config] = []
+    experiments: list[Expanded] = []
     for path in paths:
         config, problems = read(path)
         findings[path] += problems
-        if config is not None:
+        if config is None:
+            continue
+        if config.kind == "experiment":
+            experiments.append(expand(path))
+            findings[path] += experiments[-1].findings
+        else:
             configs.append(config)
-    experiments = [config for config in configs if config.kind == "experiment"]
-    configs = [config for config in configs if config.kind != "experiment"]
-    for experiment in experiments:
-        findings[experiment.file] += check_experiment(experiment.file)
-    for finding in _ask_llamafactory(configs):
-        findings[finding.file].append(finding)
+    with tempfile.TemporaryDirectory() as folder:
+        owners: dict[Path, Path] = {}
+        for each in experiments:
+            for config in each.write(Path(folder)):
+                owners[config.file] = each.file
+                configs.append(config)
+        for finding in _check(configs):
+            file = owners.get(finding.file, finding.file)
+            if file in owners.values() and finding.severity == "warning" and finding.key in MADE:
+                continue
+            findings.setdefault(file, []).append(replace(finding, file=file))
+    return [finding for group in findings.values() for finding in dict.fromkeys(group)]
+
+
+def _check(configs: Sequence[Config]) -> list[Finding]:
+    findings = _ask_llamafactory(configs)
     for config in configs:
         if config.is_recipe:
-            findings[config.file] += check_places(config)
-    for finding in check_twins(configs):
-        findings.setdefault(finding.file, []).append(finding)
-    return [finding for group in findings.values() for finding in dict.fromkeys(group)]
+            findings += check_places(config)
+    return [*findings, *check_twins(configs)]
 
 
 def _ask_llamafactory(configs: Sequence[Config]) -> list[Finding]:

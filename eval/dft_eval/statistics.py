@@ -63,22 +63,6 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def mean_interval(
-    scores: Sequence[float], clusters: Sequence[Hashable] | None = None
-) -> tuple[float, float] | None:
-    """95 % interval of a mean score: Wilson's, at the effective number of independent items.
-
-    That number is what gives the standard error: n for independent 0/1 items, fewer for items that
-    agree within a cluster. Scores that do not vary count as many as there are clusters.
-    """
-    mean, stderr = mean_and_stderr(scores, clusters)
-    if mean is None:
-        return None
-    n, count = len(scores), len(set(clusters)) if clusters is not None else len(scores)
-    effective = mean * (1 - mean) / (stderr**2 * (n - 1) / n) if stderr else count
-    return wilson(mean, effective or count)
-
-
 def _whole_units(differences: Array) -> Array:
     """Differences as whole multiples of their common unit."""
     for scale in range(1, _FINEST + 1):
@@ -108,6 +92,13 @@ def sign_flip_test(differences: Array) -> float:
         plus[size : reached + 1] += plus[: reached + 1 - size].copy()
     sums = np.abs(2 * np.arange(total + 1) - total)
     return min(1.0, float(plus[sums >= abs(int(units.sum()))].sum()))
+
+
+def agreeing(low: float, high: float, mean: float, p: float) -> tuple[float, float]:
+    """The interval, its rim at 0 moved to the side that ``p`` says."""
+    if p >= LEVEL:
+        return min(low, 0.0), max(high, 0.0)
+    return (max(low, 0.0), high) if mean > 0 else (low, min(high, 0.0))
 
 
 def difference_interval(sums: Array, sizes: Array, p: float) -> tuple[float, float]:
@@ -143,10 +134,7 @@ def difference_interval(sums: Array, sizes: Array, p: float) -> tuple[float, flo
             return float(side)
         return max(-1.0, min(1.0, (-b + side * math.sqrt(root)) / (2 * a)))
 
-    low, high = end(-1), end(1)
-    if p >= LEVEL:
-        return min(low, 0.0), max(high, 0.0)
-    return (max(low, 0.0), high) if total > 0 else (low, min(high, 0.0))
+    return agreeing(end(-1), end(1), total, p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

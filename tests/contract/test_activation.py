@@ -397,10 +397,16 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
         for path in (root / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert names == tree - {"dft_factory/_autoload.py"} | {"_dft_factory_autoload.py"}
+    configs = {
+        f"dft_factory/{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / "configs").rglob("*")
+        if path.is_file()
+    }
+    assert names == tree - {"dft_factory/_autoload.py"} | {"_dft_factory_autoload.py"} | configs
     autoload = (ROOT / "dft_factory" / "_autoload.py").read_bytes()
     assert texts["_dft_factory_autoload.py"] == autoload
-    assert "configs/demo/code_instructions.jsonl" in names
+    assert "dft_factory/configs/experiments/demo.yaml" in names
+    assert "dft_factory/configs/demo/code_instructions.jsonl" in names
     assert "dft_eval/resources/python_basics.jsonl" in names
     assert "dft_eval/report/templates/report.html.j2" in names
     assert b"[torch.backends]\ndft_factory = _dft_factory_autoload:activate" in points

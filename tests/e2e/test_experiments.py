@@ -58,6 +58,9 @@ rows = [{"question": f"What is {n} + 1?", "answer": [str(n + 1)]} for n in range
 """
 
 
+CHANGE = ("--set", "train.variants.dft.dft_weight=floor:0.1")
+
+
 class Bed:
     """A folder with an experiment, and the ways to run it."""
 
@@ -162,13 +165,12 @@ def test_second_call_runs_nothing_and_a_change_runs_what_depends_on_it(
     bed, *_ = finished
     status, output = bed.run()
     assert (status, started(output)) == (0, set()), output
-    change = ("--set", "train.variants.dft.dft_weight=floor:0.1")
-    status, output = bed.run("--dry-run", *change)
+    status, output = bed.run("--dry-run", *CHANGE)
     assert status == 0
     assert "4 jobs to run, 7 done already" in output
     weights = bed.folder / "runs/sft/model/model.safetensors"
     before = weights.stat().st_mtime_ns
-    status, output = bed.run(*change)
+    status, output = bed.run(*CHANGE)
     assert status == 0, output
     assert started(output) == {"train dft", "generate dft", "score dft", "report own"}
     assert weights.stat().st_mtime_ns == before
@@ -179,9 +181,9 @@ def test_second_call_runs_nothing_and_a_change_runs_what_depends_on_it(
 @pytest.mark.cli
 def test_deleted_results_are_made_again(finished: tuple[Bed, str, str]) -> None:
     bed, *_ = finished
-    bed.run()
+    bed.run(*CHANGE)
     (bed.folder / "runs/sft/results.json").unlink()
-    status, output = bed.run()
+    status, output = bed.run(*CHANGE)
     assert status == 0
     assert started(output) == {"score sft", "report own"}
 
@@ -191,17 +193,14 @@ def test_failed_job_stops_its_dependants_alone_and_the_report_names_it(
     finished: tuple[Bed, str, str],
 ) -> None:
     bed, *_ = finished
-    status, output = bed.run(
-        "--set", "train.variants.broken={objective: dft, val_size: 100}", "--set", "out=runs2"
-    )
+    broken = "train.variants.broken={objective: dft, val_size: 100}"
+    status, output = bed.run(*CHANGE, "--set", broken)
     assert status == 1
-    assert "train broken: its log is runs2/jobs/broken.train.log" in output
+    assert "train broken: its log is runs/jobs/broken.train.log" in output
     assert "Not run, since they need what failed: generate broken, score broken" in output
-    assert (bed.folder / "runs2/dft/results.json").is_file()
-    report = (bed.folder / "runs2/report.md").read_text()
-    assert "broken" in report
+    report = (bed.folder / "runs/report.md").read_text()
     assert "train broken failed" in report
-    assert "Traceback" not in output.replace(report, "").split("the end of")[0]
+    assert all(f"| {label} " in report for label in ("base", "sft", "dft"))
 
 
 @pytest.mark.cli

@@ -146,6 +146,24 @@ def test_changed_recipe_or_data_file_changes_the_training(tmp_path: Path) -> Non
     assert "train dft/seed0" in changed(second, plan_of(TEN_LINES, *overrides))
 
 
+def test_moved_files_change_nothing(tmp_path: Path) -> None:
+    """Else a new environment, with its own copy of configs/, would train everything again."""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "records.jsonl").write_text("{}\n")
+        (tmp_path / folder / "zero3.json").write_text("{}\n")
+    here, there = (
+        plan_of(
+            TEN_LINES,
+            f"train.data.source={folder}/records.jsonl",
+            f"train.set.deepspeed={folder}/zero3.json",
+            f"evaluate.0.data={folder}/records.jsonl",
+        )
+        for folder in ("here", "there")
+    )
+    assert changed(here, there) == set()
+
+
 def test_what_jobs_make_does_not_count_as_a_change(tmp_path: Path) -> None:
     """Else a second call would train again, since the data set is there now."""
     first = plan_of(TEN_LINES)
@@ -207,6 +225,19 @@ def test_several_models_are_compared_one_by_one() -> None:
     assert set(plan.reports) == {"report small", "report large"}
     recipe = yaml.safe_load(plan.recipes["runs/own/large/dft/seed0/train.yaml"])
     assert (recipe["model_name_or_path"], recipe["learning_rate"]) == ("Qwen/B", 2e-5)
+
+
+def test_deepspeed_recipe_is_found_where_it_is_shipped_and_started_by_torchrun() -> None:
+    plan = plan_of(TEN_LINES, "train.set.deepspeed=configs/deepspeed/zero3.json", "train.seeds=[0]")
+    recipe = yaml.safe_load(plan.recipes["runs/own/dft/seed0/train.yaml"])
+    assert Path(recipe["deepspeed"]).is_file()
+    assert plan.jobs["train dft/seed0"].commands[0][:2] == ("env", "FORCE_TORCHRUN=1")
+
+
+def test_nodes_start_through_the_launcher() -> None:
+    plan = plan_of(TEN_LINES, "resources.train.nodes=2", "train.seeds=[0]")
+    words = plan.jobs["train dft/seed0"].commands[0]
+    assert words[:4] == ("python", "-m", "dft_factory.experiments.launch", "2")
 
 
 def test_checkpoints_and_named_evaluations_have_folders_and_reports_of_their_own() -> None:

@@ -17,12 +17,13 @@ from markdown_it import MarkdownIt
 
 from dft_eval.errors import UsageError
 from dft_eval.report import build_report
-from dft_eval.report.collect import read_runs
+from dft_eval.report.collect import read_variants
 from dft_eval.report.comparison import compare, verdict
 from dft_eval.report.examples import choose
 from dft_eval.report.figures import learning_curves, smoothed, token_probabilities
 from dft_eval.report.formats import markdown_fence, markdown_inline, points
-from dft_eval.report.pairs import compare_runs
+from dft_eval.report.pairs import compare_variants
+from dft_eval.report.runs import Variant
 from dft_eval.results import ItemScore, summarise, write_items
 from dft_eval.statistics import mean_and_stderr
 
@@ -245,21 +246,22 @@ def test_differences_are_paired_by_id_and_not_by_position() -> None:
     unpaired standard error were sqrt(1/12 + 1/12) = 0.408 too, so pairing shows in ``shuffled``.
     """
     first = {"a": 1.0, "b": 1.0, "c": 0.0, "d": 0.0}
-    shuffled = compare(first, dict(reversed(first.items()))).effect
+    shuffled = compare([(first, dict(reversed(first.items())))]).effect
     assert shuffled is not None
-    assert (shuffled.won, shuffled.lost, shuffled.tied, shuffled.stderr) == (0, 0, 4, 0.0)
-    swapped = compare(first, {"a": 0.0, "b": 1.0, "c": 0.0, "d": 1.0}).effect
+    assert (shuffled.won, shuffled.lost, shuffled.tied, shuffled.estimate.stderr) == (0, 0, 4, 0.0)
+    swapped = compare([(first, {"a": 0.0, "b": 1.0, "c": 0.0, "d": 1.0})]).effect
     assert swapped is not None
     assert (swapped.won, swapped.lost, swapped.tied, swapped.difference) == (1, 1, 2, 0.0)
-    assert swapped.stderr == pytest.approx(math.sqrt(1 / 6))
+    assert swapped.estimate.stderr == pytest.approx(math.sqrt(1 / 6))
     assert swapped.p == 1.0
 
 
 def test_items_of_one_side_only_are_counted_and_left_out() -> None:
-    result = compare({"a": 1.0, "x": 0.0, "u": None}, {"a": 0.0, "y": 1.0, "z": 1.0, "u": 1.0})
+    first = {"a": 1.0, "x": 0.0, "u": None}
+    result = compare([(first, {"a": 0.0, "y": 1.0, "z": 1.0, "u": 1.0})])
     assert (result.n_paired, result.only_first, result.only_second, result.unscored) == (1, 1, 2, 1)
     assert result.effect is not None
-    assert (result.effect.difference, result.effect.stderr) == (-1.0, None)
+    assert (result.effect.difference, result.effect.estimate.stderr) == (-1.0, None)
     assert result.effect.interval == (-1.0, 1.0)
 
 
@@ -267,8 +269,8 @@ def test_verdicts() -> None:
     """Eight won, none lost: p = 2/2^8 = 0.0078. 5 won, 1 lost: 2·(1 + 6)/2^6 = 0.21875."""
     zeros = {str(n): 0.0 for n in range(8)}
     ones = dict.fromkeys(zeros, 1.0)
-    won = compare(zeros, ones)
-    lost = compare(ones, zeros)
+    won = compare([(zeros, ones)])
+    lost = compare([(ones, zeros)])
     assert (
         verdict(won, "a", "b", 2 / 2**8)
         == "b scores higher than a, by 100.0 points (p = 0.00781, 8 items)"
@@ -279,12 +281,14 @@ def test_verdicts() -> None:
     )
     corrected = verdict(won, "a", "b", 0.0625)
     assert corrected.startswith("a difference of +100.0 points that does not hold after the corr")
-    even = compare({**zeros, "7": 1.0}, {**ones, "5": 0.0, "6": 0.0, "7": 0.0})
+    even = compare([({**zeros, "7": 1.0}, {**ones, "5": 0.0, "6": 0.0, "7": 0.0})])
     assert "no difference can be told apart from chance (p = 0.22" in verdict(even, "a", "b", 0.22)
-    same = verdict(compare(ones, ones), "a", "b", 1.0)
+    same = verdict(compare([(ones, ones)]), "a", "b", 1.0)
     assert same == "the same score on every item compared (8 items)"
-    assert verdict(compare({}, ones), "a", "b", 1.0) == "not compared: no item is scored in both"
-    versions = compare(zeros, ones, {name: str(int(name) // 2) for name in zeros})
+    assert (
+        verdict(compare([({}, ones)]), "a", "b", 1.0) == "not compared: no item is scored in both"
+    )
+    versions = compare([(zeros, ones)], {name: str(int(name) // 2) for name in zeros})
     assert versions.effect is not None
     assert versions.effect.p == 2 / 2**4
     assert "8 items of 4 problems" in verdict(versions, "a", "b", 0.125)
@@ -371,10 +375,10 @@ def test_all_comparisons_of_a_report_are_corrected_together(tmp_path: Path) -> N
         for label, value in (("dft", 1.0), ("base", 0.0), ("sft", 0.0))
     }
     runs = [write_run(tmp_path / label, label, each) for label, each in scores.items()]
-    first = compare_runs(read_runs(runs[::2]))[0]
+    first = compare_variants(read_variants(runs[::2]))[0]
     assert (first.first, first.second) == ("sft", "dft")
     assert [row.adjusted for row in first.comparisons] == [2 / 2**6, 2 * 2 / 2**8]
-    pairs = compare_runs(read_runs(runs))
+    pairs = compare_variants(read_variants(runs))
     assert [pair.title for pair in pairs] == [
         "dft against sft",
         "base against dft",
@@ -559,9 +563,17 @@ def test_curves_are_those_of_the_model_wherever_the_results_lie(tmp_path: Path) 
     (tmp_path / "out" / "sft" / "merged").mkdir()
     for label, model in (("sft", "sft"), ("merged", "sft/merged"), ("other", "elsewhere")):
         write_run(tmp_path / "r" / label, label, {}, model=str(tmp_path / "out" / model))
-    runs = read_runs([tmp_path / "r" / label for label in ("sft", "merged", "other")])
+    variants = read_variants([tmp_path / "r" / label for label in ("sft", "merged", "other")])
     path = tmp_path / "out" / "sft" / "trainer_state.json"
-    assert [run.curves and run.curves.path for run in runs] == [path, path, None]
+    assert [run.curves and run.curves.path for variant in variants for run in variant.runs] == [
+        path,
+        path,
+        None,
+    ]
+
+
+def means(variants: Sequence[Variant]) -> list[float | None]:
+    return [run.probabilities and run.probabilities.mean for each in variants for run in each.runs]
 
 
 def test_what_probe_writes_is_read(twins: list[Path]) -> None:
@@ -572,15 +584,15 @@ def test_what_probe_writes_is_read(twins: list[Path]) -> None:
     models = [one, {**one, "label": "tuned", "model": "m_2", "mean": 0.75}]
     Path("probe").mkdir()
     Path("probe/probe.json").write_text(json.dumps({"schema_version": 1, "models": models}))
-    runs = read_runs([*twins, Path("probe")])
-    assert [run.probabilities and run.probabilities.mean for run in runs] == [0.7, 0.75]
+    runs = read_variants([*twins, Path("probe")])
+    assert means(runs) == [0.7, 0.75]
     Path("sft/probe.json").write_text(json.dumps({"models": models}))
-    runs = read_runs(twins)
-    assert [run.probabilities and run.probabilities.mean for run in runs] == [None, 0.75]
+    runs = read_variants(twins)
+    assert means(runs) == [None, 0.75]
     models = [{**one, "label": "nobody", "model": "nobody"}]
     Path("probe/probe.json").write_text(json.dumps({"models": models}))
     with pytest.raises(UsageError, match=r"holds 'nobody', the runs are 'base', 'sft'"):
-        read_runs([*twins, Path("probe")])
+        read_variants([*twins, Path("probe")])
 
 
 def test_the_running_mean_by_hand() -> None:
@@ -604,9 +616,9 @@ def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
     text = build_report([base, sft], tmp_path / "out").markdown.read_text(encoding="utf-8")
     assert "| toy (chat) | base | 50.0 % | 0.0 % | 150 |" in text
     assert "| toy (chat) | sft | 0.0 % | 50.0 % | 50 |" in text
-    assert "50.0 % of base's completions are cut at the token limit, 0.0 % of sft's" in text
-    assert "0.0 % of base's completions are empty, 50.0 % of sft's" in text
-    assert "base writes 150 tokens an item, sft 50." in text
+    assert "completions cut at the token limit: 50.0 % of base's, 0.0 % of sft's." in text
+    assert "completions empty: 0.0 % of base's, 50.0 % of sft's." in text
+    assert "mean tokens of a completion: base 150, sft 50." in text
 
 
 def test_failures_and_settings_are_tables(tmp_path: Path) -> None:
@@ -662,7 +674,7 @@ def test_pictures_leave_the_callers_matplotlib_alone(hostile: list[Path]) -> Non
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    runs = read_runs(hostile)
+    runs = read_variants(hostile)
     assert learning_curves(runs).startswith(b"\x89PNG")
     assert token_probabilities(runs).startswith(b"\x89PNG")
     assert dict(matplotlib.rcParams) == before
@@ -678,7 +690,7 @@ def test_examples_begin_with_disagreements_of_each_benchmark(tmp_path: Path) -> 
     for folder in (first, second):
         write_completions(folder / "p.completions.jsonl", dict.fromkeys(one, "text"))
         write_completions(folder / "q.completions.jsonl", dict.fromkeys(same, "text"))
-    chosen = choose(read_runs([first, second]))
+    chosen = choose([variant.runs[0] for variant in read_variants([first, second])])
     assert len(chosen) == len(set(chosen)) == 10
     assert {(key[0], item) for key, item in chosen[:3]} == {("p", "d1"), ("p", "d2"), ("q", "s7")}
     assert [key[0] for key, _ in chosen[3:]] == ["p", "q", "p", "q", "p", "q", "p"]
@@ -712,7 +724,7 @@ def test_two_prompt_styles_never_mix(tmp_path: Path) -> None:
     both["results"].append({**both["results"][0], "prompt_style": "completion"})
     (chat / "results.json").write_text(json.dumps(both))
     write_completions(chat / "toy.completions.jsonl", {"x": "whose?"})
-    assert choose(read_runs([chat])) == []
+    assert choose(read_variants([chat])[0].runs) == []
 
 
 def test_refusals_name_the_files(tmp_path: Path) -> None:

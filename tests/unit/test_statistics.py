@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test
 
 from benchmarks.false_positives import Design, rate
+from dft_eval.seed_statistics import mean_interval
 from dft_eval.statistics import (
     LEVEL,
     cluster_sums,
     difference_interval,
     holm,
     mean_and_stderr,
-    mean_interval,
     sign_flip_test,
     wilson,
 )

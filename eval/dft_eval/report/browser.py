@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dft_eval.errors import UsageError
-from dft_eval.report.collect import Evaluation, Run
 from dft_eval.report.formats import cut, visible
-from dft_eval.report.tables import benchmarks, key_name
+from dft_eval.report.runs import Evaluation, Pooled, Seed, Variant, benchmarks, key_name
 
 COMPLETION_LIMIT = 20_000
 """Characters of a completion, or prompt, that the browser shows."""
@@ -54,49 +53,70 @@ def _shown(text: str) -> dict[str, str]:
     return {"text": text, **({"note": note} if note else {})}
 
 
-def _answer(evaluation: Evaluation | None, id: str) -> dict[str, Any] | None:
-    """One run's answer; None where the run does not have the item."""
-    item = evaluation.items.get(id) if evaluation else None
-    if evaluation is None or item is None:
-        return None
+def _answer(evaluation: Evaluation, id: str, seed: Seed) -> dict[str, Any]:
+    """One run's answer to an item that it has."""
+    item = evaluation.items[id]
     answer: dict[str, Any] = {"score": item.score, "reason": visible(item.reason)}
+    if seed is not None:
+        answer["seed"] = seed
     if completion := (evaluation.completions or {}).get(id):
         answer |= _shown(completion.completion)
         answer |= {"finish": visible(completion.finish_reason or ""), "tokens": completion.n_tokens}
     return answer
 
 
-def browser_data(runs: Sequence[Run]) -> dict[str, Any]:
-    """``runs`` (labels), ``benchmarks`` (name and items, each with an answer a run), ``pictures``.
+def _answers(pooled: Pooled | None, id: str) -> list[dict[str, Any]]:
+    """A variant's answers to an item, one a seed that has it; of each score one is in full.
+
+    Completions are most of the file: of seeds that score the same, the first stands for all.
+    """
+    answers: list[dict[str, Any]] = []
+    for seed, evaluation in pooled.by_seed.items() if pooled else ():
+        if id in evaluation.items:
+            answer = _answer(evaluation, id, seed)
+            if answer["score"] in [each["score"] for each in answers]:
+                answer = {name: answer[name] for name in ("score", "seed") if name in answer}
+            answers.append(answer)
+    return answers
+
+
+def browser_data(variants: Sequence[Variant]) -> dict[str, Any]:
+    """``runs`` (labels), ``benchmarks`` (name and items), ``pictures``.
+
+    An item has a list of answers for each variant, one a training seed.
 
     Raises:
         UsageError: a picture outside its run folder, or one that cannot be read.
     """
     pictures = _Pictures()
     sets = []
-    for key in benchmarks(runs):
-        evaluations = [run.evaluations.get(key) for run in runs]
-        ids = dict.fromkeys(id for one in evaluations if one for id in one.items)
+    for key in benchmarks(variants):
+        evaluations = [
+            (run.folder, run.evaluations[key])
+            for variant in variants
+            for run in variant.runs
+            if key in run.evaluations
+        ]
         rows: list[dict[str, Any]] = []
-        for id in ids:
+        for id in dict.fromkeys(id for _, one in evaluations for id in one.items):
             row: dict[str, Any] = {"id": visible(id)}
             prompts = []
-            for run, one in zip(runs, evaluations, strict=True):
-                if one is None or id not in one.items:
+            for folder, one in evaluations:
+                if id not in one.items:
                     continue
                 item = one.items[id]
                 row.setdefault("category", visible(item.category or ""))
                 row.setdefault("pictures", list(item.pictures))
                 for name in item.pictures:
-                    pictures.add(run.folder, name)
+                    pictures.add(folder, name)
                 if completion := (one.completions or {}).get(id):
                     prompts.append(completion.prompt)
             if prompts:
                 row["prompt"] = _shown(prompts[0])
                 if len(set(prompts)) > 1:
                     row["prompt"]["note"] = "the runs got different prompts; this is the first"
-            row["answers"] = [_answer(one, id) for one in evaluations]
+            row["answers"] = [_answers(each.evaluations.get(key), id) for each in variants]
             rows.append(row)
         sets.append({"name": visible(key_name(key)), "items": rows})
-    labels = [visible(run.label) for run in runs]
+    labels = [visible(variant.label) for variant in variants]
     return {"runs": labels, "benchmarks": sets, "pictures": pictures.embedded}

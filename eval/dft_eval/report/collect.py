@@ -2,174 +2,30 @@
 
 A run folder holds ``results.json`` and the item files that it names. Optional are
 ``<benchmark>.completions.jsonl``; ``trainer_state.json`` in the folder, one immediate sub folder,
-the model's folder or the one above it; ``token_probabilities.json`` or ``probe.json``.
+the model's folder or the one above it; ``token_probabilities.json`` or ``probe.json``. Runs of one
+label that differ in the training seed are one variant.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dft_eval.errors import UsageError
-from dft_eval.report.formats import one_line
-from dft_eval.results import (
-    RESULTS_NAME,
-    BenchmarkResult,
-    ItemScore,
-    ResultFile,
-    read_items,
-    read_results,
+from dft_eval.report.files import (
+    PROBE,
+    TOKEN_PROBABILITIES,
+    read_completions,
+    read_curves,
+    read_probabilities,
+    read_probe,
 )
-
-TRAINER_STATE = "trainer_state.json"
-TOKEN_PROBABILITIES = "token_probabilities.json"
-PROBE = "probe.json"
-CURVES = ("nll", "mean_token_prob")
-"""Logged quantities that are drawn: nats a labelled token, and a probability."""
-
-Key = tuple[str, str]
-"""A benchmark and its prompt style: scores of different styles are never compared."""
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Completion(BaseModel):
-    """One line of a completions file. Fields that an adapter adds are allowed and not shown."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    id: str
-    prompt: str
-    completion: str
-    finish_reason: str | None = None
-    n_tokens: int | None = None
-
-
-class TokenProbabilities(BaseModel):
-    """``token_probabilities.json``: how probable one model finds the labelled tokens of a data set.
-
-    ``bin_edges`` has one entry more than ``counts`` (tokens a bin); ``nll`` is in nats a token.
-    """
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    schema_version: Literal[1]
-    model: str
-    label: str
-    dataset: str
-    n_tokens: int = Field(ge=1)
-    bin_edges: tuple[float, ...] = Field(min_length=2)
-    counts: tuple[int, ...]
-    mean: float
-    median: float
-    share_below: float = Field(alias="share_below_0.1")
-    share_above: float = Field(alias="share_above_0.9")
-    nll: float
-
-    @model_validator(mode="after")
-    def _is_a_histogram(self) -> TokenProbabilities:
-        edges, counts = self.bin_edges, self.counts
-        if len(edges) != len(counts) + 1:
-            raise ValueError(
-                f"{len(counts)} counts need {len(counts) + 1} bin_edges, not {len(edges)}"
-            )
-        if not all(low < high for low, high in itertools.pairwise(edges)):
-            raise ValueError("bin_edges do not rise")
-        if min(counts) < 0 or sum(counts) != self.n_tokens:
-            raise ValueError(f"the counts add up to {sum(counts)}, n_tokens is {self.n_tokens}")
-        return self
-
-
-class Probe(BaseModel):
-    """``probe.json``, as ``dft-factory probe`` writes it."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    models: tuple[TokenProbabilities, ...] = Field(min_length=1)
-
-    def of(self, results: ResultFile) -> TokenProbabilities | None:
-        """Those of a run: by its label, else by its model."""
-        for model in self.models:
-            if model.label == results.label:
-                return model
-        return next((model for model in self.models if model.model == results.model), None)
-
-
-class _TrainerState(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    log_history: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Points:
-    """One curve: optimizer steps and values, as logged; a value may be NaN or infinite."""
-
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class LearningCurves:
-    """What a trainer logged, by the names in :data:`CURVES`; a name never logged is absent."""
-
-    path: Path
-    train: Mapping[str, Points]
-    evaluation: Mapping[str, Points]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One benchmark of one run.
-
-    ``problems`` are the scores of whole problems where the benchmark's score is their mean and not
-    that of its items (WeMath). ``completions`` is ``None`` where none were kept.
-    """
-
-    row: BenchmarkResult
-    items: Mapping[str, ItemScore]
-    problems: Mapping[str, ItemScore] | None
-    completions: Mapping[str, Completion] | None
-
-    @property
-    def key(self) -> Key:
-        return self.row.benchmark, self.row.prompt_style
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything known of one evaluated model."""
-
-    folder: Path
-    results: ResultFile
-    evaluations: Mapping[Key, Evaluation]
-    curves: LearningCurves | None
-    probabilities: TokenProbabilities | None
-
-    @property
-    def label(self) -> str:
-        return self.results.label
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error}") from error
-
-
-def _parse(model: type[Model], text: str, where: str) -> Model:
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        raise UsageError(f"{where} is malformed: {error}") from error
+from dft_eval.report.formats import one_line
+from dft_eval.report.runs import Evaluation, Key, Run, Variant
+from dft_eval.results import RESULTS_NAME, BenchmarkResult, ItemScore, read_items, read_results
 
 
 def _by_id(rows: Sequence[ItemScore], path: Path) -> dict[str, ItemScore]:
@@ -202,21 +58,6 @@ def _read_problems(folder: Path, row: BenchmarkResult) -> dict[str, ItemScore] |
     return _by_id(read_items(path), path) if path.is_file() else None
 
 
-def _read_completions(path: Path) -> dict[str, Completion] | None:
-    if not path.is_file():
-        return None
-    found: dict[str, Completion] = {}
-    # Not splitlines(): JSON may hold U+2028 and its like unescaped.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _parse(Completion, line, f"{path}, line {number}")
-        if row.id in found:
-            raise UsageError(f"{path}, line {number}: a second completion of item {row.id!r}.")
-        found[row.id] = row
-    return found
-
-
 def _completions_path(folder: Path, row: BenchmarkResult, rows: Sequence[BenchmarkResult]) -> Path:
     """``x.completions.jsonl`` beside ``x.items.jsonl``, else ``<benchmark>.completions.jsonl``.
 
@@ -229,64 +70,10 @@ def _completions_path(folder: Path, row: BenchmarkResult, rows: Sequence[Benchma
     return folder / f"{Path(row.benchmark).name}.completions.jsonl"
 
 
-def _points(history: Sequence[Mapping[str, Any]], name: str, path: Path) -> Points | None:
-    steps: list[int] = []
-    values: list[float] = []
-    for entry in history:
-        if name not in entry:
-            continue
-        step, value = entry.get("step"), entry[name]
-        if not isinstance(step, int) or not isinstance(value, int | float):
-            raise UsageError(f"{path}: log entry without a number for step and {name}: {entry!r}")
-        steps.append(step)
-        values.append(float(value))
-    return Points(tuple(steps), tuple(values)) if steps else None
-
-
-def _trainer_state(folder: Path, model: str) -> Path | None:
-    """In the run folder or a folder in it, else in the model's folder or the one above that."""
-    # The run folder itself may be called checkpoint-*; the checkpoints within it do not count.
-    places = [path for path in folder.iterdir() if not path.name.startswith("checkpoint-")]
-    paths = [path / TRAINER_STATE for path in (folder, *sorted(places))]
-    paths = [path for path in paths if path.is_file()]
-    if len(paths) > 1:
-        names = ", ".join(str(path) for path in paths)
-        raise UsageError(f"{folder} holds {len(paths)} trainer states, keep one: {names}")
-    for place in (Path(model), folder / model):
-        if place.is_dir():
-            paths += [each / TRAINER_STATE for each in (place, place.resolve().parent)]
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _read_curves(folder: Path, model: str) -> LearningCurves | None:
-    path = _trainer_state(folder, model)
-    if path is None:
-        return None
-    history = _parse(_TrainerState, _text(path), str(path)).log_history
-    train = {name: _points(history, name, path) for name in CURVES}
-    evaluation = {name: _points(history, f"eval_{name}", path) for name in CURVES}
-    return LearningCurves(
-        path=path,
-        train={name: points for name, points in train.items() if points},
-        evaluation={name: points for name, points in evaluation.items() if points},
-    )
-
-
-def _read_probabilities(folder: Path, results: ResultFile) -> TokenProbabilities | None:
-    path = folder / TOKEN_PROBABILITIES
-    if path.is_file():
-        return _parse(TokenProbabilities, _text(path), str(path))
-    path = folder / PROBE
-    if not path.is_file():
-        return None
-    probe = _parse(Probe, _text(path), str(path))
-    return probe.of(results) or (probe.models[0] if len(probe.models) == 1 else None)
-
-
 def _add_probe(folder: Path, runs: Sequence[Run]) -> list[Run]:
     """``runs`` with the token probabilities of a folder that ``dft-factory probe`` wrote."""
     path = folder / PROBE
-    probe = _parse(Probe, _text(path), str(path))
+    probe = read_probe(folder)
     with_probe = [
         run if run.probabilities else replace(run, probabilities=probe.of(run.results))
         for run in runs
@@ -316,7 +103,7 @@ def read_run(folder: Path) -> Run:
             row=row,
             items=_read_items(folder, row),
             problems=_read_problems(folder, row),
-            completions=_read_completions(_completions_path(folder, row, results.results)),
+            completions=read_completions(_completions_path(folder, row, results.results)),
         )
         if evaluation.key in evaluations:
             name = " in style ".join(evaluation.key)
@@ -326,41 +113,79 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         results=results,
         evaluations=evaluations,
-        curves=_read_curves(folder, results.model),
-        probabilities=_read_probabilities(folder, results),
+        curves=read_curves(folder, results.model),
+        probabilities=read_probabilities(folder, results),
     )
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
+def read_variants(folders: Sequence[Path]) -> tuple[Variant, ...]:
     """Read run folders, in the order given; a folder may also be one of ``dft-factory probe``.
 
     Raises:
-        UsageError: no folder, two runs of one label, token-probability histograms of different
-            bins, or whatever :func:`read_run` refuses.
+        UsageError: two runs of one label and seed, runs of one label that differ in more than the
+            seed, token-probability histograms of different bins, or whatever :func:`read_run`
+            refuses.
     """
-    if not folders:
-        raise UsageError("No run folder given: `dft-factory report RUN_DIR... --out DIR`.")
     probes = [
         folder
         for folder in folders
         if (folder / PROBE).is_file() and not (folder / RESULTS_NAME).is_file()
     ]
     runs = [read_run(folder) for folder in folders if folder not in probes]
-    for folder in probes:
-        runs = _add_probe(folder, runs)
-    seen: dict[str, Path] = {}
-    for run in runs:
-        if run.label in seen:
-            raise UsageError(
-                f"Both {seen[run.label]} and {run.folder} are labelled {run.label!r}: give one of "
-                "them another `label` in its results.json."
-            )
-        seen[run.label] = run.folder
-    if not runs:
+    if probes and not runs:
         raise UsageError(
             f"{folders[0]} holds a probe and no results: name the run folders too, "
             "`dft-factory report RUN_DIR... PROBE_DIR --out DIR`."
         )
+    for folder in probes:
+        runs = _add_probe(folder, runs)
+    _refuse_different_bins(runs)
+    by_label: dict[str, list[Run]] = {}
+    for run in runs:
+        by_label.setdefault(run.label, []).append(run)
+    return tuple(_variant(label, alike) for label, alike in by_label.items())
+
+
+def _variant(label: str, runs: Sequence[Run]) -> Variant:
+    for index, run in enumerate(runs):
+        for earlier in runs[:index]:
+            if run.seed == earlier.seed or None in (run.seed, earlier.seed):
+                seeds = "" if run.seed != earlier.seed or run.seed is None else f", seed {run.seed}"
+                raise UsageError(
+                    f"Both {earlier.folder} and {run.folder} are labelled {label!r}{seeds}: give "
+                    "one of them another `label` in its results.json, or runs that differ in the "
+                    'training seed their `training: {"seed": N}`.'
+                )
+    variant = Variant(label, tuple(sorted(runs, key=lambda run: run.seed or 0)))
+    for run in variant.runs[1:]:
+        unlike = _unlike(variant.runs[0], run)
+        if unlike:
+            raise UsageError(
+                f"{variant.runs[0].folder} and {run.folder} are labelled {label!r} and differ in "
+                f"more than the training seed: {unlike}. Give one of them another `label` in its "
+                "results.json."
+            )
+    return variant
+
+
+def _unlike(first: Run, second: Run) -> str:
+    """What keeps two runs from being seeds of one variant; empty where nothing does."""
+    unlike = []
+    bases = first.results.base_model, second.results.base_model
+    if bases[0] != bases[1]:
+        unlike.append(f"base model {bases[0]} and {bases[1]}")
+    for key in first.evaluations.keys() & second.evaluations.keys():
+        a, b = first.evaluations[key].settings, second.evaluations[key].settings
+        unlike += [
+            f"{key[0]}: {name} {a.get(name)!r} and {b.get(name)!r}"
+            for name in {**a, **b}
+            # Each training may be sampled with its own seed.
+            if name != "seed" and a.get(name) != b.get(name)
+        ]
+    return "; ".join(unlike)
+
+
+def _refuse_different_bins(runs: Sequence[Run]) -> None:
     drawn = [(run.folder, run.probabilities) for run in runs if run.probabilities]
     for folder, histogram in drawn[1:]:
         if not _same_edges(drawn[0][1].bin_edges, histogram.bin_edges):
@@ -368,7 +193,6 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
                 f"{drawn[0][0] / TOKEN_PROBABILITIES} and {folder / TOKEN_PROBABILITIES} have "
                 "different bin_edges and cannot share a histogram: probe both with the same bins."
             )
-    return tuple(runs)
 
 
 def _same_edges(first: Sequence[float], second: Sequence[float]) -> bool:

@@ -1,8 +1,8 @@
-"""Paired comparison of two runs on one benchmark, over the items that both have scored.
+"""Paired comparison of two variants on one benchmark, over the items that both have scored.
 
 Pairing removes what the items share (some are hard for every model), so a paired difference is
 known better than two scores with their standard errors suggest. Items of one cluster, such as the
-versions of one problem, count as one draw.
+versions of one problem, count as one draw; so does a training seed, of which both have a run.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dft_eval.report.formats import p_value, plural, points
-from dft_eval.statistics import (
-    LEVEL,
-    cluster_sums,
-    difference_interval,
-    mean_and_stderr,
-    sign_flip_test,
-)
+from dft_eval.seed_statistics import Crossed, Scored, paired_difference
+from dft_eval.statistics import LEVEL, mean_and_stderr
+
+Scores = Mapping[str, float | None]
+"""By item id; None for unscored."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The second run minus the first, over the paired items. Scores are fractions.
+    """The second minus the first, over the paired items and seeds. Scores are fractions.
 
     Attributes:
-        stderr: cluster-robust standard error of the mean paired difference; ``None`` for a single
-            cluster.
+        estimate: the mean paired difference and where its error comes from.
         interval: 95 %, of the same test as ``p``: holds 0 exactly where ``p`` is 0.05 or more.
-        won, lost, tied: items on which the second run scores higher, lower, the same.
-        p: exact sign-flip permutation test over clusters, two-sided.
+        won, lost, tied: items on which the second scores higher, lower, the same, over the seeds.
+        p: two-sided; with one seed the exact sign-flip permutation test over clusters.
     """
 
     mean_first: float
     mean_second: float
-    difference: float
-    stderr: float | None
+    estimate: Crossed
     interval: tuple[float, float]
     won: int
     lost: int
     tied: int
     p: float
+
+    @property
+    def difference(self) -> float:
+        return self.estimate.mean
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,15 @@ class PairedComparison:
     """Which items could be paired, and what they say.
 
     Attributes:
-        n_paired: items scored in both.
+        n_seeds: pairs of runs, one a training seed.
+        n_paired: items scored in both, of any seed.
         n_clusters: independent draws among them.
-        only_first, only_second: items that the other's file lacks.
-        unscored: items in both files, without a score in at least one.
+        only_first, only_second: items that the other's file lacks, of all seeds.
+        unscored: items in both files, without a score in at least one, of all seeds.
         effect: ``None`` without a pair.
     """
 
+    n_seeds: int
     n_paired: int
     n_clusters: int
     only_first: int
@@ -63,59 +65,63 @@ class PairedComparison:
     effect: Effect | None
 
 
-def _effect(pairs: Sequence[tuple[float, float]], clusters: Sequence[str]) -> Effect | None:
-    differences = [b - a for a, b in pairs]
-    difference, stderr = mean_and_stderr(differences, clusters)
-    mean_first, _ = mean_and_stderr([a for a, _ in pairs])
-    mean_second, _ = mean_and_stderr([b for _, b in pairs])
-    if difference is None or mean_first is None or mean_second is None:
-        return None
-    won = sum(each > 0 for each in differences)
-    lost = sum(each < 0 for each in differences)
-    sums, sizes = cluster_sums(differences, clusters)
-    p = sign_flip_test(sums)
-    return Effect(
-        mean_first=mean_first,
-        mean_second=mean_second,
-        difference=difference,
-        stderr=stderr,
-        interval=difference_interval(sums, sizes, p),
-        won=won,
-        lost=lost,
-        tied=len(pairs) - won - lost,
-        p=p,
-    )
-
-
 def compare(
-    first: Mapping[str, float | None],
-    second: Mapping[str, float | None],
-    clusters: Mapping[str, str] | None = None,
+    seeds: Sequence[tuple[Scores, Scores]], clusters: Mapping[str, str] | None = None
 ) -> PairedComparison:
-    """Compare two runs, each a score (fraction, or ``None`` for unscored) by item id.
+    """Compare two variants, the scores of both for each training seed.
 
     An item that ``clusters`` does not name is a cluster of its own.
     """
-    in_both = first.keys() & second.keys()
     pairs: list[tuple[float, float]] = []
-    where: list[str] = []
-    for name in first:
-        a, b = first[name], second.get(name)
-        if a is not None and b is not None:
-            pairs.append((a, b))
-            where.append((clusters or {}).get(name, name))
+    rows: list[list[Scored]] = []
+    totals: dict[str, float] = {}
+    for first, second in seeds:
+        rows.append([])
+        for name, a in first.items():
+            b = second.get(name)
+            if a is not None and b is not None:
+                pairs.append((a, b))
+                rows[-1].append(((clusters or {}).get(name, name), b - a))
+                totals[name] = totals.get(name, 0.0) + b - a
+    in_both = sum(len(first.keys() & second.keys()) for first, second in seeds)
     return PairedComparison(
-        n_paired=len(pairs),
-        n_clusters=len(set(where)),
-        only_first=len(first.keys() - in_both),
-        only_second=len(second.keys() - in_both),
-        unscored=len(in_both) - len(pairs),
-        effect=_effect(pairs, where),
+        n_seeds=sum(map(bool, rows)),
+        n_paired=len(totals),
+        n_clusters=len({cluster for row in rows for cluster, _ in row}),
+        only_first=sum(len(first) for first, _ in seeds) - in_both,
+        only_second=sum(len(second) for _, second in seeds) - in_both,
+        unscored=in_both - len(pairs),
+        effect=_effect(pairs, rows, list(totals.values())),
+    )
+
+
+def _effect(
+    pairs: Sequence[tuple[float, float]],
+    rows: Sequence[Sequence[Scored]],
+    totals: Sequence[float],
+) -> Effect | None:
+    paired = paired_difference([row for row in rows if row])
+    mean_first, _ = mean_and_stderr([a for a, _ in pairs])
+    mean_second, _ = mean_and_stderr([b for _, b in pairs])
+    if paired is None or mean_first is None or mean_second is None:
+        return None
+    # Below the rounding of a sum of seeds two scores are equal.
+    won = sum(total > 1e-9 for total in totals)
+    lost = sum(total < -1e-9 for total in totals)
+    return Effect(
+        mean_first=mean_first,
+        mean_second=mean_second,
+        estimate=paired.estimate,
+        interval=paired.interval,
+        won=won,
+        lost=lost,
+        tied=len(totals) - won - lost,
+        p=paired.p,
     )
 
 
 def outcome(result: PairedComparison, adjusted: float) -> str:
-    """How the second run compares, as one word.
+    """How the second compares, as one word.
 
     ``higher``, ``lower``; ``weak``, a difference by its own p-value and not by ``adjusted``, which
     is corrected for the number of comparisons; ``open``; ``same``; ``none``, nothing to compare.
@@ -131,13 +137,15 @@ def outcome(result: PairedComparison, adjusted: float) -> str:
 
 
 def verdict(result: PairedComparison, first: str, second: str, adjusted: float) -> str:
-    """The comparison in plain words; ``first`` and ``second`` are the runs' labels."""
+    """The comparison in plain words; ``first`` and ``second`` are labels."""
     effect = result.effect
     if effect is None:
         return "not compared: no item is scored in both"
     items = plural(result.n_paired, "item")
     if result.n_clusters != result.n_paired:
         items += f" of {plural(result.n_clusters, 'problem')}"
+    if result.n_seeds > 1:
+        items += f", {plural(result.n_seeds, 'seed')}"
     p = p_value(effect.p)
     if adjusted != effect.p:
         p += f", corrected {p_value(adjusted).removeprefix('p ').removeprefix('= ')}"
@@ -158,3 +166,20 @@ def verdict(result: PairedComparison, first: str, second: str, adjusted: float) 
     better, worse = (second, first) if kind == "higher" else (first, second)
     by = points(abs(effect.difference)).removeprefix("+")
     return f"{better} scores higher than {worse}, by {by} points ({p}, {items})"
+
+
+def seeds_or_items(estimate: Crossed) -> str:
+    """Which of seeds and items makes the interval wide, in a sentence; empty for one seed."""
+    if estimate.spread is None or estimate.item_variance is None:
+        return ""
+    spread, items = (points(each).removeprefix("+") for each in (estimate.spread, estimate.items))
+    n = plural(estimate.seeds, "seed")
+    if estimate.seeds_dominate:
+        return (
+            f"The spread between {n} (SD {spread} points) widens the interval more than the error "
+            f"over items ({items}): more seeds, not more items, would narrow it."
+        )
+    return (
+        f"The error over items ({items} points) widens the interval more than the spread between "
+        f"{n} (SD {spread}): more items, not more seeds, would narrow it."
+    )

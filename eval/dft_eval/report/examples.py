@@ -1,4 +1,7 @@
-"""Which completions are shown side by side: a rule, so that nobody picks the flattering ones."""
+"""Which completions are shown side by side: a rule, so that nobody picks the flattering ones.
+
+Of a variant with several training seeds the first seed is shown.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dft_eval.report.collect import Key, Run
 from dft_eval.report.formats import cut, plural
-from dft_eval.report.tables import benchmarks, key_name
+from dft_eval.report.runs import Key, Run, Variant, key_name
 
 COMPLETION_LIMIT = 1500
 """Characters of a completion, or prompt, that are shown."""
@@ -44,7 +46,7 @@ def _ranked(runs: Sequence[Run], key: Key) -> tuple[list[str], list[str]]:
 
 def choose(runs: Sequence[Run], count: int = COUNT) -> list[tuple[Key, str]]:
     """At most ``count`` items (benchmark and item id), by :data:`RULE`."""
-    keys = benchmarks(runs)
+    keys = tuple(dict.fromkeys(key for run in runs for key in run.evaluations))
     ranked = [_ranked(runs, key) for key in keys]
     chosen: list[tuple[Key, str]] = []
     for part in (0, 1):
@@ -79,10 +81,10 @@ class Example:
     answers: tuple[Answer, ...]
 
 
-def _answer(run: Run, key: Key, item_id: str) -> Answer:
+def _answer(run: Run, name: str, key: Key, item_id: str) -> Answer:
     evaluation = run.evaluations.get(key)
     if evaluation is None:
-        return Answer(run.label, "benchmark not run", "none", "", None, ())
+        return Answer(name, "benchmark not run", "none", "", None, ())
     item = evaluation.items.get(item_id)
     if item is None:
         outcome, mark = "item not in this run's items file", "none"
@@ -104,10 +106,10 @@ def _answer(run: Run, key: Key, item_id: str) -> Answer:
         elif completion.finish_reason not in (None, "stop"):
             notes.append(f"generation ended: {completion.finish_reason}")
     reason = item.reason if item else ""
-    return Answer(run.label, outcome, mark, reason, text, tuple(notes))
+    return Answer(name, outcome, mark, reason, text, tuple(notes))
 
 
-def _example(runs: Sequence[Run], key: Key, item_id: str) -> Example:
+def _example(runs: Sequence[Run], names: Sequence[str], key: Key, item_id: str) -> Example:
     prompts = [
         evaluation.completions[item_id].prompt
         for run in runs
@@ -119,24 +121,29 @@ def _example(runs: Sequence[Run], key: Key, item_id: str) -> Example:
     notes = [note] if note else []
     if len(set(prompts)) > 1:
         notes.append("the runs were given different prompts; this is the first run's that has one")
-    answers = tuple(_answer(run, key, item_id) for run in runs)
+    answers = tuple(_answer(run, name, key, item_id) for run, name in zip(runs, names, strict=True))
     return Example(key_name(key), item_id, prompt, tuple(notes), answers)
 
 
-def examples(runs: Sequence[Run]) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+def examples(variants: Sequence[Variant]) -> tuple[tuple[Example, ...], tuple[str, ...]]:
     """The chosen items with all answers, and what is missing, in words."""
     notes = []
-    for run in runs:
-        lacking = [key_name(key) for key, one in run.evaluations.items() if one.completions is None]
-        if lacking:
-            notes.append(
-                f"No completions of {run.label} for {', '.join(lacking)}: "
-                f"no such .completions.jsonl in {run.folder}."
-            )
-        for key, one in run.evaluations.items():
-            strange = len((one.completions or {}).keys() - one.items.keys())
-            if strange:
-                lone = plural(strange, "completion")
-                notes.append(f"{run.label}, {key_name(key)}: {lone} without an item.")
-    chosen = choose(runs)
-    return tuple(_example(runs, key, item) for key, item in chosen), tuple(notes)
+    for variant in variants:
+        for run in variant.runs:
+            name = variant.run_name(run)
+            evaluations = run.evaluations.items()
+            lacking = [key_name(key) for key, one in evaluations if one.completions is None]
+            if lacking:
+                notes.append(
+                    f"No completions of {name} for {', '.join(lacking)}: "
+                    f"no such .completions.jsonl in {run.folder}."
+                )
+            for key, one in evaluations:
+                strange = len((one.completions or {}).keys() - one.items.keys())
+                if strange:
+                    lone = plural(strange, "completion")
+                    notes.append(f"{name}, {key_name(key)}: {lone} without an item.")
+    first = [variant.runs[0] for variant in variants]
+    names = [variant.run_name(variant.runs[0]) for variant in variants]
+    shown = tuple(_example(first, names, key, item) for key, item in choose(first))
+    return shown, tuple(notes)

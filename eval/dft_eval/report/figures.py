@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from dft_eval.report.collect import CURVES, Run
+from dft_eval.report.files import CURVES, Points
 from dft_eval.report.formats import one_line
+from dft_eval.report.runs import Variant
 
 # Okabe and Ito (2008), without the yellow: safe for colour-blind readers, dark enough on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -96,13 +97,50 @@ def _legend(figure: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(entries)))
 
 
-def learning_curves(runs: Sequence[Run], *, dark: bool = False) -> bytes:
+def _mean_and_band(
+    curves: Sequence[Points], smooth: bool
+) -> tuple[list[int], list[float], list[float], list[float]]:
+    """Steps that all curves have, their mean, lowest and highest value there."""
+    width = max(3, round(SMOOTHING * max(len(curve.steps) for curve in curves))) if smooth else 1
+    by_step = [
+        dict(zip(curve.steps, smoothed(curve.values, width), strict=True)) for curve in curves
+    ]
+    steps = sorted(set.intersection(*(set(each) for each in by_step)))
+    columns = [[each[step] for each in by_step] for step in steps]
+    means = [math.fsum(column) / len(column) for column in columns]
+    return steps, means, list(map(min, columns)), list(map(max, columns))
+
+
+def _draw(panel: Any, curves: Sequence[Points], look: dict[str, Any], edge: str | None) -> None:
+    """The curves of all seeds: raw lines faint, the mean, and the seeds' range as band or bars.
+
+    ``edge`` is the colour around the markers of evaluation; None for training, whose mean is a
+    running one.
+    """
+    color = look["color"]
+    steps, means, low, high = _mean_and_band(curves, smooth=edge is None)
+    style: dict[str, Any] = {"color": color, "linewidth": 1.7}
+    if edge is None:
+        faint = {"color": color, "linewidth": 0.8, "alpha": 0.35 / len(curves) ** 0.5}
+        for curve in curves:
+            # A line needs two points to be seen.
+            lone = look["marker"] if len(curve.steps) == 1 else None
+            panel.plot(curve.steps, _finite(curve.values), marker=lone, **faint)
+        if len(curves) > 1:
+            panel.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
+    else:
+        style |= {"linestyle": ":", "linewidth": 1.1, "marker": look["marker"], "markersize": 6.5}
+        style |= {"markeredgecolor": edge, "markeredgewidth": 0.8, "zorder": 3}
+        if len(curves) > 1:
+            panel.vlines(steps, low, high, color=color, linewidth=1.4, alpha=0.6)
+    panel.plot(steps, _finite(means), **style)
+
+
+def learning_curves(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
     """NLL and mean token probability against the step: training as lines, evaluation as markers.
 
-    A running mean is drawn over the raw training line; evaluation points are joined.
-
-    ``runs`` are all runs of the report, so that a run keeps its colour; those without curves are
-    left out.
+    ``variants`` are all of the report, so that each keeps its colour; those without curves are left
+    out.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -112,31 +150,17 @@ def learning_curves(runs: Sequence[Run], *, dark: bool = False) -> bytes:
         figure = Figure(figsize=(9.0, 3.9), layout="constrained")
         panels = figure.subplots(1, len(CURVES))
         drawn: list[tuple[str, dict[str, Any]]] = []
-        for index, run in enumerate(runs):
-            if run.curves is None or not (run.curves.train or run.curves.evaluation):
+        for index, variant in enumerate(variants):
+            logs = [run.curves for run in variant.runs if run.curves]
+            if not any(log.train or log.evaluation for log in logs):
                 continue
             look = {**_look(index, dark=dark), "linestyle": "-"}
-            drawn.append((run.label, look))
+            drawn.append((variant.label, look))
             for panel, name in zip(panels, CURVES, strict=True):
-                if points := run.curves.train.get(name):
-                    # A line needs two points to be seen.
-                    lone = look["marker"] if len(points.steps) == 1 else None
-                    raw = {"color": look["color"], "marker": lone, "linewidth": 0.8, "alpha": 0.35}
-                    panel.plot(points.steps, _finite(points.values), **raw)
-                    width = max(3, round(SMOOTHING * len(points.steps)))
-                    mean = smoothed(points.values, width)
-                    panel.plot(points.steps, mean, color=look["color"], linewidth=1.7)
-                if points := run.curves.evaluation.get(name):
-                    marks = {**look, "linestyle": ":", "linewidth": 1.1}
-                    panel.plot(
-                        points.steps,
-                        _finite(points.values),
-                        markersize=6.5,
-                        markeredgecolor="#171b21" if dark else "white",
-                        markeredgewidth=0.8,
-                        zorder=3,
-                        **marks,
-                    )
+                if train := [log.train[name] for log in logs if name in log.train]:
+                    _draw(panel, train, look, None)
+                if points := [log.evaluation[name] for log in logs if name in log.evaluation]:
+                    _draw(panel, points, look, "#171b21" if dark else "white")
         for panel, name in zip(panels, CURVES, strict=True):
             panel.set_xlabel("optimizer step")
             panel.set_title(_AXES[name], loc="left", fontsize=10.5)
@@ -145,21 +169,18 @@ def learning_curves(runs: Sequence[Run], *, dark: bool = False) -> bytes:
         return _png(figure)
 
 
-def token_probabilities(runs: Sequence[Run], *, dark: bool = False) -> bytes:
+def token_probabilities(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
     """Share of tokens by the probability that the model gives them; logarithmic ordinate.
 
-    ``runs`` are all runs of the report, so that a run keeps its colour; those without
-    probabilities are left out.
+    Of several seeds the tokens are pooled. ``variants`` are all of the report, so that each keeps
+    its colour; those without probabilities are left out.
     """
-    return probability_histogram(
-        [
-            None
-            if run.probabilities is None
-            else (run.label, run.probabilities.counts, run.probabilities.bin_edges)
-            for run in runs
-        ],
-        dark=dark,
-    )
+    series: list[tuple[str, Sequence[int], Sequence[float]] | None] = []
+    for variant in variants:
+        seeds = [run.probabilities for run in variant.runs if run.probabilities]
+        counts = [sum(column) for column in zip(*(each.counts for each in seeds), strict=True)]
+        series.append((variant.label, counts, seeds[0].bin_edges) if seeds else None)
+    return probability_histogram(series, dark=dark)
 
 
 def probability_histogram(

@@ -1,78 +1,99 @@
-"""What the report opens with: the verdict in words, charts, failures, length, settings."""
+"""What the report opens with: the verdict in words, differences, failures, length, settings."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dft_eval.report.collect import Evaluation, Run
-from dft_eval.report.comparison import outcome
+from dft_eval.report.comparison import outcome, seeds_or_items
 from dft_eval.report.formats import percent, plural, points
 from dft_eval.report.pairs import Comparison, Pair
-from dft_eval.report.tables import Table, benchmarks, key_name, score_interval
+from dft_eval.report.runs import Evaluation, Pooled, Variant, benchmarks, key_name
+from dft_eval.report.scores import Bar, Chart, Table
 
 REASONS = 8
 """Rows of the table of failure reasons; the rest are summed."""
 SHARE_GAP = 0.05
-"""From this difference of the shares truncated or empty on, a pair of runs is warned of."""
+"""Difference of the shares truncated, or empty, from which on there is a warning."""
+IN_FULL = 3
+"""Benchmarks up to which the first pair has a sentence for each."""
 TOKENS_RATIO = 1.5
-"""The same for the mean number of tokens."""
+"""The same for the ratio of the mean numbers of tokens."""
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A value with its interval on a track; ``left``, ``width``, ``dot`` in percent of it."""
-
-    name: str
-    text: str
-    run: int | None = None
-    kind: str = ""
-    left: float = 0.0
-    width: float = 0.0
-    dot: float | None = None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Bars under a title, with the ends of their axis."""
-
-    title: str
-    bars: tuple[Bar, ...]
-    axis: tuple[str, str, str] = ("0 %", "50 %", "100 %")
-
-
-def headline(pairs: Sequence[Pair], runs: Sequence[Run]) -> tuple[str, ...]:
-    """One sentence or two for each pair of runs, the first the most important."""
+def headline(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, ...]:
+    """The verdicts, the most important first: in full for the first pair, then one a pair."""
+    if not variants:
+        return ("No run has results.",)
+    if len(variants) == 1:
+        return (f"One run, {variants[0].label}: there is nothing to compare it with.",)
     if not pairs:
-        return (f"One run, {runs[0].label}: there is nothing to compare it with.",)
-    return tuple(_sentences(pair) for pair in pairs)
+        return ("No two runs are compared.",)
+    return (*_first(pairs[0]), *map(_grouped, pairs[1:]))
 
 
-def _sentences(pair: Pair) -> str:
-    by_kind: dict[str, list[str]] = {}
-    # The parts of a score have their place in the charts.
+def _rows(pair: Pair) -> list[tuple[str, Comparison]]:
+    """Comparisons by a short name; the parts of a score have their place in the charts."""
     rows = [row for row in pair.comparisons if row.name == key_name(row.key)]
     styles = Counter(row.key[0] for row in rows)
-    for row in rows:
+    return [(row.name if styles[row.key[0]] > 1 else row.key[0], row) for row in rows]
+
+
+def _first(pair: Pair) -> tuple[str, ...]:
+    rows = _rows(pair)
+    if len(rows) > IN_FULL or not any(row.result.n_seeds > 1 for _, row in rows):
+        return (_grouped(pair),)
+    return tuple(_over_seeds(row, name) for name, row in rows)
+
+
+def _grouped(pair: Pair) -> str:
+    """One sentence: the benchmarks by their outcome."""
+    by_kind: dict[str, list[str]] = {}
+    rows = _rows(pair)
+    for name, row in rows:
         kind = outcome(row.result, row.adjusted)
         effect = row.result.effect
         by = f" ({points(effect.difference)} points)" if effect and kind in _BETTER else ""
-        name = row.name if styles[row.key[0]] > 1 else row.key[0]
         by_kind.setdefault(kind, []).append(f"{name}{by}")
     if not by_kind:
-        return f"{pair.second} against {pair.first}: no benchmark was run by both."
+        return f"{pair.title}: no benchmark was run by both."
     words = [
         template.format(", ".join(by_kind[kind]), first=pair.first, second=pair.second)
         for kind, template in _WORDS.items()
         if kind in by_kind
     ]
-    return f"{pair.second} against {pair.first}: {'; '.join(words)}."
+    seeds = max(row.result.n_seeds for _, row in rows)
+    over = f" over {seeds} seeds" if seeds > 1 else ""
+    return f"{pair.title}{over}: {'; '.join(words)}."
 
 
+def _over_seeds(row: Comparison, name: str) -> str:
+    """The difference over the seeds with its interval, and what makes that wide."""
+    effect, kind = row.result.effect, outcome(row.result, row.adjusted)
+    over = f"Over {plural(row.result.n_seeds, 'seed')}, "
+    if effect is None:
+        return f"{row.second} against {row.first}: no item of {name} is scored in both."
+    if kind == "same":
+        return f"{over}{row.second} and {row.first} score the same on every item of {name}."
+    size = points(abs(effect.difference)).removeprefix("+")
+    side = "above" if effect.difference > 0 else "below"
+    low, high = map(points, effect.interval)
+    text = (
+        f"{over}{row.second} scores {size} points {side} {row.first} on {name} "
+        f"(95 % interval {low} to {high}){_SEEDED[kind]}."
+    )
+    return f"{text} {seeds_or_items(effect.estimate)}".rstrip()
+
+
+_SEEDED = {
+    "higher": "",
+    "lower": "",
+    "weak": ", which does not hold after the correction for all comparisons here",
+    "open": ", which cannot be told apart from chance",
+}
 _BETTER = ("higher", "lower", "weak")
 _WORDS = {
     "higher": "{second} scores higher on {0}",
@@ -82,46 +103,6 @@ _WORDS = {
     "same": "the same score on every item of {0}",
     "none": "no item of {0} is scored in both",
 }
-
-
-def score_charts(runs: Sequence[Run]) -> tuple[Chart, ...]:
-    """The score of each run with its interval, by benchmark."""
-    charts = []
-    for key in benchmarks(runs):
-        bars = []
-        metric = ""
-        for index, run in enumerate(runs):
-            evaluation = run.evaluations.get(key)
-            if evaluation is None:
-                bars.append(Bar(run.label, "not run", index))
-                continue
-            row = evaluation.row
-            metric = row.metric
-            counts = f" ({row.n_scored:,}/{row.n_total:,})" if _is_partial(evaluation) else ""
-            if row.score is None:
-                bars.append(Bar(run.label, f"unscored{counts}", index))
-                continue
-            low, high = score_interval(evaluation) or (row.score, row.score)
-            span = f", {percent(low).removesuffix(' %')} to {percent(high)}" if high > low else ""
-            bars.append(
-                Bar(
-                    run.label,
-                    f"{percent(row.score)}{span}{counts}",
-                    index,
-                    left=100 * low,
-                    width=100 * (high - low),
-                    dot=100 * row.score,
-                )
-            )
-        charts.append(Chart(f"{key_name(key)}, {metric}", tuple(bars)))
-    return tuple(charts)
-
-
-def _is_partial(evaluation: Evaluation) -> bool:
-    row = evaluation.row
-    return row.n_scored != row.n_total or any(
-        note.lower().startswith("partial") for note in row.notes
-    )
 
 
 def forest(pairs: Sequence[Pair]) -> tuple[Chart, ...]:
@@ -142,15 +123,20 @@ def _difference(row: Comparison, scale: float) -> Bar:
     effect, kind = row.result.effect, outcome(row.result, row.adjusted)
     if effect is None:
         return Bar(row.name, row.verdict, kind=kind)
-    low, high = (max(-scale, min(scale, end)) for end in effect.interval)
-    span = " to ".join(map(points, effect.interval))
+
+    def place(value: float) -> float:
+        return 50 + 50 * max(-scale, min(scale, value)) / scale
+
+    left, right = map(place, effect.interval)
+    seeds = effect.estimate.by_seed
     return Bar(
         row.name,
-        f"{points(effect.difference)} ({span})",
+        f"{points(effect.difference)} ({' to '.join(map(points, effect.interval))})",
         kind=kind,
-        left=50 + 50 * low / scale,
-        width=50 * (high - low) / scale,
-        dot=50 + 50 * effect.difference / scale,
+        left=left,
+        width=right - left,
+        dot=place(effect.difference),
+        ticks=tuple(map(place, seeds)) if len(seeds) > 1 else (),
     )
 
 
@@ -161,27 +147,27 @@ def _failure(reason: str) -> str:
     return (text if len(text) <= 60 else f"{text[:59]}…") or "no reason recorded"
 
 
-def failures(runs: Sequence[Run]) -> tuple[tuple[str, Table], ...]:
-    """Why items are not right, by benchmark: counts of each run, the most frequent first."""
+def failures(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
+    """Why items are not right, by benchmark: counts over all seeds, the most frequent first."""
     tables = []
-    for key in benchmarks(runs):
+    for key in benchmarks(variants):
         labels, counts = [], []
-        for run in runs:
-            if evaluation := run.evaluations.get(key):
-                labels.append(run.label)
+        for variant in variants:
+            if pooled := variant.evaluations.get(key):
+                n = len(pooled.rows)
+                labels.append(f"{variant.label} ({n} seeds)" if n > 1 else variant.label)
                 counts.append(
                     Counter(
                         _failure(item.reason)
                         if item.score is not None
                         else f"unscored: {_failure(item.reason)}"
+                        for evaluation in pooled.evaluations
                         for item in evaluation.items.values()
                         if item.score is None or item.score < 1
                     )
                 )
         total = sum(counts, Counter())
-        ranked = [
-            reason for reason, _ in sorted(total.items(), key=lambda each: (-each[1], each[0]))
-        ]
+        ranked = sorted(total, key=lambda reason: (-total[reason], reason))
         rows = [
             (reason, *(f"{count[reason]:,}" for count in counts)) for reason in ranked[:REASONS]
         ]
@@ -201,7 +187,22 @@ class _Length:
     tokens: float | None
 
 
-def _length(evaluation: Evaluation) -> _Length:
+def _length(pooled: Pooled) -> _Length:
+    """Means over seeds."""
+    seeds = [_seed_length(each) for each in pooled.evaluations]
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+    return _Length(
+        mean([each.truncated for each in seeds]),
+        mean([each.empty for each in seeds]),
+        mean([each.tokens for each in seeds]),
+    )
+
+
+def _seed_length(evaluation: Evaluation) -> _Length:
     """From results.json, else from the completions."""
     row = evaluation.row
     completions = [
@@ -223,62 +224,60 @@ def _length(evaluation: Evaluation) -> _Length:
     return _Length(truncated, empty, tokens)
 
 
-def lengths(runs: Sequence[Run]) -> tuple[Table | None, tuple[str, ...]]:
-    """Shares truncated and empty, mean tokens; and a warning for each two runs that differ."""
+def lengths(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]:
+    """Shares truncated and empty, mean tokens; and a warning of each in which runs differ."""
     rows, warnings = [], []
-    for key in benchmarks(runs):
+    for key in benchmarks(variants):
         by_run = {
-            run.label: _length(run.evaluations[key]) for run in runs if key in run.evaluations
+            each.label: _length(each.evaluations[key])
+            for each in variants
+            if key in each.evaluations
         }
         for label, each in by_run.items():
             if each == _Length(None, None, None):
                 continue
-            shares = (
+            texts = (
                 "not recorded" if share is None else percent(share)
                 for share in (each.truncated, each.empty)
             )
             tokens = "not recorded" if each.tokens is None else f"{each.tokens:,.0f}"
-            rows.append((key_name(key), label, *shares, tokens))
-        for (first, a), (second, b) in itertools.combinations(by_run.items(), 2):
-            for what, x, y in (
-                ("cut at the token limit", a.truncated, b.truncated),
-                ("empty", a.empty, b.empty),
-            ):
-                if x is not None and y is not None and abs(x - y) >= SHARE_GAP:
-                    warnings.append(
-                        f"{key_name(key)}: {percent(x)} of {first}'s completions are {what}, "
-                        f"{percent(y)} of {second}'s. Their scores differ for that reason too."
-                    )
-            if (
-                a.tokens
-                and b.tokens
-                and max(a.tokens, b.tokens) >= TOKENS_RATIO * min(a.tokens, b.tokens)
-            ):
-                warnings.append(
-                    f"{key_name(key)}: {first} writes {a.tokens:,.0f} tokens an item, {second} "
-                    f"{b.tokens:,.0f}."
+            rows.append((key_name(key), label, *texts, tokens))
+        for what, name in (("cut at the token limit", "truncated"), ("empty", "empty")):
+            shares = {label: getattr(each, name) for label, each in by_run.items()}
+            shares = {label: share for label, share in shares.items() if share is not None}
+            if shares and max(shares.values()) - min(shares.values()) >= SHARE_GAP:
+                listed = ", ".join(
+                    f"{percent(share)} of {name}'s" for name, share in shares.items()
                 )
+                warnings.append(
+                    f"{key_name(key)}: completions {what}: {listed}. Scores differ for that reason "
+                    "too."
+                )
+        counts = {label: each.tokens for label, each in by_run.items() if each.tokens}
+        if counts and max(counts.values()) >= TOKENS_RATIO * min(counts.values()):
+            listed = ", ".join(f"{label} {count:,.0f}" for label, count in counts.items())
+            warnings.append(f"{key_name(key)}: mean tokens of a completion: {listed}.")
     head = ("benchmark", "run", "cut at the token limit", "empty", "mean tokens")
     return (Table(head, tuple(rows)) if rows else None), tuple(warnings)
 
 
-def settings(runs: Sequence[Run]) -> Table | None:
-    """Settings in which the runs of one benchmark differ; None where none do."""
+def settings(variants: Sequence[Variant]) -> Table | None:
+    """Settings in which the variants differ on a benchmark; None where none do."""
     rows = []
-    for key in benchmarks(runs):
-        by_run = {}
-        for run in runs:
-            if evaluation := run.evaluations.get(key):
-                fields = {"metric", "harness", "judge", "seed"}
-                by_run[run.label] = evaluation.row.model_dump(include=fields)
-                by_run[run.label] |= evaluation.row.decoding
-        for name in dict.fromkeys(name for fields in by_run.values() for name in fields):
+    for key in benchmarks(variants):
+        by_label = {
+            variant.label: variant.evaluations[key].evaluations[0].settings
+            for variant in variants
+            if key in variant.evaluations
+        }
+        for name in dict.fromkeys(name for fields in by_label.values() for name in fields):
             cells = [
-                json.dumps(by_run[run.label].get(name), ensure_ascii=False)
-                if run.label in by_run
+                json.dumps(by_label[variant.label].get(name), ensure_ascii=False)
+                if variant.label in by_label
                 else "not run"
-                for run in runs
+                for variant in variants
             ]
             if len(set(cells) - {"not run"}) > 1:
                 rows.append((f"{key_name(key)}: {name}", *cells))
-    return Table(("setting", *(run.label for run in runs)), tuple(rows)) if rows else None
+    head = ("setting", *(variant.label for variant in variants))
+    return Table(head, tuple(rows)) if rows else None

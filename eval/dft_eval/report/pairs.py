@@ -1,4 +1,4 @@
-"""Runs against each other: every pair on every benchmark, corrected for how many there are."""
+"""Variants against each other: pairs on every benchmark, corrected for how many there are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dft_eval.report.collect import Evaluation, Key, Run
-from dft_eval.report.comparison import PairedComparison, compare, verdict
+from dft_eval.report.comparison import PairedComparison, Scores, compare, seeds_or_items, verdict
 from dft_eval.report.formats import p_value, percent, plural, points
-from dft_eval.report.tables import Table, benchmarks, key_name
+from dft_eval.report.runs import (
+    Evaluation,
+    Key,
+    Pooled,
+    Variant,
+    benchmarks,
+    key_name,
+    paired_seeds,
+)
+from dft_eval.report.scores import Table, score_text
 from dft_eval.results import ItemScore
 from dft_eval.statistics import holm
 
@@ -33,7 +41,10 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In plain words."""
-        return verdict(self.result, self.first, self.second, self.adjusted)
+        words = verdict(self.result, self.first, self.second, self.adjusted)
+        effect = self.result.effect
+        cause = seeds_or_items(effect.estimate) if effect else ""
+        return f"{words}. {cause}" if cause else words
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,11 @@ def objective(label: str) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def _ordered(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Each run with every later one; DFT against SFT first, and never SFT against DFT."""
+def _ordered(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
+    """Each with every later one; DFT against SFT first, and never SFT against DFT."""
     pairs = []
-    for later, second in enumerate(runs):
-        for first in runs[:later]:
+    for later, second in enumerate(variants):
+        for first in variants[:later]:
             swap = (objective(first.label), objective(second.label)) == ("dft", "sft")
             pairs.append((second, first) if swap else (first, second))
     names = [(objective(first.label), objective(second.label)) for first, second in pairs]
@@ -70,50 +81,53 @@ def _ordered(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     return [pairs[index] for index in order]
 
 
-def _unlike(first: Evaluation, second: Evaluation) -> tuple[str, ...]:
+def _unlike(pairs: Sequence[tuple[Evaluation, Evaluation]]) -> tuple[str, ...]:
     """Settings other than the model in which two evaluations differ."""
-    fields = {"metric", "harness", "judge", "seed"}
-    a, b = (one.row.model_dump(include=fields) | one.row.decoding for one in (first, second))
-    return tuple(
-        f"{field} {a.get(field)!r} and {b.get(field)!r}"
-        for field in {**a, **b}
-        if a.get(field) != b.get(field)
-    )
+    found: dict[str, None] = {}
+    for first, second in pairs:
+        a, b = first.settings, second.settings
+        for field in {**a, **b}:
+            if a.get(field) != b.get(field):
+                found[f"{field} {a.get(field)!r} and {b.get(field)!r}"] = None
+    return tuple(found)
 
 
-def _compare(first: Mapping[str, ItemScore], second: Mapping[str, ItemScore]) -> PairedComparison:
+def _compare(
+    pairs: Sequence[tuple[Mapping[str, ItemScore], Mapping[str, ItemScore]]],
+) -> PairedComparison:
+    def scores(items: Mapping[str, ItemScore]) -> Scores:
+        return {item.id: item.score for item in items.values()}
+
+    items = [item for pair in pairs for each in pair for item in each.values()]
     return compare(
-        {item.id: item.score for item in first.values()},
-        {item.id: item.score for item in second.values()},
-        {item.id: item.cluster for item in (*first.values(), *second.values()) if item.cluster},
+        [(scores(first), scores(second)) for first, second in pairs],
+        {item.id: item.cluster for item in items if item.cluster},
     )
 
 
-def _comparisons(first: Run, second: Run, keys: Sequence[Key]) -> list[Comparison]:
+def _comparisons(first: Variant, second: Variant, keys: Sequence[Key]) -> list[Comparison]:
     rows = []
     for key in keys:
-        a, b = first.evaluations.get(key), second.evaluations.get(key)
-        if a is None or b is None:
+        if key not in first.evaluations or key not in second.evaluations:
             continue
-        results = {key_name(key): _compare(a.items, b.items)}
-        if a.problems and b.problems:
+        pairs = paired_seeds(first.evaluations[key].by_seed, second.evaluations[key].by_seed)
+        results = {key_name(key): _compare([(a.items, b.items) for a, b in pairs])}
+        if pairs and all(a.problems and b.problems for a, b in pairs):
             # The score is that of whole problems; their single questions come second.
             single = results[key_name(key)]
-            results = {key_name(key): _compare(a.problems, b.problems)}
+            results = {key_name(key): _compare([(a.units, b.units) for a, b in pairs])}
             results[f"{key_name(key)}, single questions"] = single
         rows += [
-            Comparison(
-                first.label, second.label, key, name, result, adjusted=1.0, unlike=_unlike(a, b)
-            )
+            Comparison(first.label, second.label, key, name, result, 1.0, _unlike(pairs))
             for name, result in results.items()
         ]
     return rows
 
 
-def compare_runs(
-    runs: Sequence[Run], chosen: Sequence[tuple[str, str]] | None = None
+def compare_variants(
+    variants: Sequence[Variant], chosen: Sequence[tuple[str, str]] | None = None
 ) -> tuple[Pair, ...]:
-    """Pairs of runs on all benchmarks.
+    """Pairs of variants on all benchmarks.
 
     The verdicts follow p-values that Holm's method corrects for the number of comparisons.
 
@@ -121,32 +135,32 @@ def compare_runs(
         chosen: labels, ("dft", "sft") for DFT against SFT; None for all pairs, DFT against SFT
             first.
     """
-    keys = benchmarks(runs)
-    by_label = {run.label: run for run in runs}
+    keys = benchmarks(variants)
+    by_label = {variant.label: variant for variant in variants}
     if chosen is None:
-        pairs = _ordered(runs)
+        pairs = _ordered(variants)
     else:
         pairs = [(by_label[second], by_label[first]) for first, second in chosen]
-    rows = [row for first, second in pairs for row in _comparisons(first, second, keys)]
-    tested = [row for row in rows if row.result.effect is not None]
-    adjusted = holm([row.result.effect.p for row in tested if row.result.effect is not None])
-    by_row = dict(zip(map(id, tested), adjusted, strict=True))
-    rows = [replace(row, adjusted=by_row.get(id(row), 1.0)) for row in rows]
+    rows = [_comparisons(first, second, keys) for first, second in pairs]
+    tested = [row.result.effect.p for each in rows for row in each if row.result.effect]
+    adjusted = iter(holm(tested))
     return tuple(
         _pair(
             first,
             second,
-            tuple(row for row in rows if (row.first, row.second) == (first.label, second.label)),
+            tuple(
+                replace(row, adjusted=next(adjusted)) if row.result.effect else row for row in each
+            ),
             keys,
         )
-        for first, second in pairs
+        for (first, second), each in zip(pairs, rows, strict=True)
     )
 
 
-def _pair(first: Run, second: Run, rows: Sequence[Comparison], keys: Sequence[Key]) -> Pair:
-    remarks = []
+def _pair(first: Variant, second: Variant, rows: Sequence[Comparison], keys: Sequence[Key]) -> Pair:
+    remarks = _seed_remarks(first, second)
     for key in keys:
-        run_by = [run.label for run in (first, second) if key in run.evaluations]
+        run_by = [each.label for each in (first, second) if key in each.evaluations]
         if len(run_by) == 1:
             remarks.append(f"{key_name(key)}: not compared, only {run_by[0]} has run it.")
     for row in rows:
@@ -157,10 +171,29 @@ def _pair(first: Run, second: Run, rows: Sequence[Comparison], keys: Sequence[Ke
         }
         parts = [f"{plural(count, 'item')} {where}" for where, count in left_out.items() if count]
         if parts:
-            remarks.append(f"{row.name}: left out {', '.join(parts)}.")
+            of = f" (of {row.result.n_seeds} seeds)" if row.result.n_seeds > 1 else ""
+            remarks.append(f"{row.name}: left out {', '.join(parts)}{of}.")
         if row.unlike and row.name == key_name(row.key):
             remarks.append(f"{row.name}: not like for like, {'; '.join(row.unlike)}.")
     return Pair(first.label, second.label, tuple(rows), _table(rows), tuple(remarks))
+
+
+def _seed_remarks(first: Variant, second: Variant) -> list[str]:
+    """Which seeds are paired, where it is not all of both."""
+    if first.seeds == second.seeds or not (first.seeded or second.seeded):
+        if first.seeds != second.seeds and None not in (*first.seeds, *second.seeds):
+            return [f"Different training seeds: {first.seeds[0]} and {second.seeds[0]}."]
+        return []
+    common = [seed for seed in first.seeds if seed in second.seeds]
+    for one, other in ((first, second), (second, first)):
+        if not common and not one.seeded:
+            return [
+                f"{one.label} is one run, compared with each seed of {other.label}: the interval "
+                f"does not cover another training of {one.label}."
+            ]
+    listed = ", ".join(map(str, common)) or "none, so there is no comparison"
+    seeds = (f"{each.label} has {', '.join(map(str, each.seeds))}" for each in (first, second))
+    return [f"Seeds that both have: {listed} ({'; '.join(seeds)})."]
 
 
 def _bare_p(p: float) -> str:
@@ -176,13 +209,15 @@ def _table(rows: Sequence[Comparison]) -> Table | None:
         items = f"{result.n_paired:,}"
         if result.n_clusters != result.n_paired:
             items += f" ({result.n_clusters:,} problems)"
+        if result.n_seeds > 1:
+            items += f", {result.n_seeds} seeds"
         lines.append(
             (
                 row.name,
                 items,
                 percent(effect.mean_first),
                 percent(effect.mean_second),
-                points(effect.difference, effect.stderr),
+                points(effect.difference, effect.estimate.stderr),
                 " to ".join(map(points, effect.interval)),
                 f"{effect.won} / {effect.lost} / {effect.tied}",
                 _bare_p(effect.p),
@@ -197,3 +232,59 @@ def _table(rows: Sequence[Comparison]) -> Table | None:
         "p, corrected",
     )
     return Table(head, tuple(lines))
+
+
+def seed_table(
+    variants: Sequence[Variant], pairs: Sequence[Pair], reference: str | None
+) -> Table | None:
+    """Each score by seed, its two errors, and the difference from ``reference``.
+
+    None where there are neither seeds nor a reference.
+    """
+    if reference is None and not any(variant.seeded for variant in variants):
+        return None
+    against = {
+        (row.key, row.second): row
+        for pair in pairs
+        for row in pair.comparisons
+        if row.first == reference and row.name == key_name(row.key)
+    }
+    rows = []
+    for key in benchmarks(variants):
+        for variant in variants:
+            if pooled := variant.evaluations.get(key):
+                cells = (key_name(key), variant.label, score_text(pooled), *_seed_cells(pooled))
+                row = against.get((key, variant.label))
+                rows.append((*cells, *_against(row)) if reference else cells)
+    head = (
+        *("benchmark", "run", "score, 95 % interval", "by seed", "SD between seeds (points)"),
+        *("error over items (points)", "interval mostly from"),
+        *((f"against {reference} (points)", "p", "p, corrected") if reference else ()),
+    )
+    return Table(head, tuple(rows)) if rows else None
+
+
+def _seed_cells(pooled: Pooled) -> tuple[str, str, str, str]:
+    """By seed, standard deviation between seeds, error over items, and which is larger."""
+    scores = [
+        f"{seed}: {'unscored' if one.row.score is None else percent(one.row.score)}"
+        for seed, one in pooled.by_seed.items()
+    ]
+    listed = ", ".join(scores) if len(scores) > 1 else "one run"
+    estimate = pooled.estimate
+    if estimate is None:
+        return listed, "undefined", "undefined", "undefined"
+    items = points(estimate.items).removeprefix("+")
+    if estimate.spread is None:
+        return listed, "", items, "items"
+    spread = points(estimate.spread).removeprefix("+")
+    return listed, spread, items, "seeds" if estimate.seeds_dominate else "items"
+
+
+def _against(row: Comparison | None) -> tuple[str, str, str]:
+    if row is None or row.result.effect is None:
+        return "", "", ""
+    effect = row.result.effect
+    interval = " to ".join(map(points, effect.interval))
+    difference = f"{points(effect.difference)} ({interval})"
+    return difference, _bare_p(effect.p), _bare_p(row.adjusted)

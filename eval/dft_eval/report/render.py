@@ -15,16 +15,15 @@ from markupsafe import Markup
 from dft_eval.errors import UsageError
 from dft_eval.report import figures
 from dft_eval.report.browser import browser_data
-from dft_eval.report.collect import Run, read_runs
+from dft_eval.report.collect import read_variants
 from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
-from dft_eval.report.paper.section import RULE as PAPER_RULE
+from dft_eval.report.runs import Variant
 from dft_eval.report.view import MissingRun, View, build_view
 from dft_eval.results import atomic_write
 
 MARKDOWN_NAME = "report.md"
 HTML_NAME = "report.html"
-RULES = {"rule": RULE, "paper_rule": PAPER_RULE}
 SIGNS = {"higher": "▲ ", "lower": "▼ ", "open": "≈ ", "weak": "~ ", "same": "= "}
 CURVES_PNG = "learning_curves.png"
 PROBABILITIES_PNG = "token_probabilities.png"
@@ -66,7 +65,7 @@ def environment_for(*packages: str, html: bool) -> Environment:
 def render_markdown(view: View) -> str:
     """The report as Markdown, its pictures as files beside it."""
     template = environment_for(html=False).get_template("report.md.j2")
-    text = template.render(view=view, **RULES)
+    text = template.render(view=view, rule=RULE)
     return text.rstrip("\n") + "\n"
 
 
@@ -85,7 +84,7 @@ def render_html(
         # Our own script and nothing else: the page's policy names its checksum.
         script=Markup(script),
         script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        **RULES,
+        rule=RULE,
     )
 
 
@@ -93,29 +92,38 @@ def _inline(pictures: Mapping[str, bytes]) -> dict[str, str]:
     return {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
 
 
-def _pictures(runs: Sequence[Run], view: View, *, dark: bool = False) -> dict[str, bytes]:
+def _pictures(variants: Sequence[Variant], view: View, *, dark: bool = False) -> dict[str, bytes]:
     pictures: dict[str, bytes] = {}
     if view.curves is not None:
-        pictures[CURVES_PNG] = figures.learning_curves(runs, dark=dark)
+        pictures[CURVES_PNG] = figures.learning_curves(variants, dark=dark)
     if view.probabilities is not None:
-        pictures[PROBABILITIES_PNG] = figures.token_probabilities(runs, dark=dark)
+        pictures[PROBABILITIES_PNG] = figures.token_probabilities(variants, dark=dark)
     return pictures
 
 
 def _chosen(
-    runs: Sequence[Run], reference: str | None, pairs: Sequence[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """The pairs that ``reference`` stands for and ``pairs``, each once."""
-    labels = list(dict.fromkeys(run.label for run in runs))
+    variants: Sequence[Variant],
+    reference: str | None,
+    pairs: Sequence[tuple[str, str]] | None,
+    *,
+    incomplete: bool,
+) -> list[tuple[str, str]] | None:
+    """The pairs that ``reference`` stands for and ``pairs``, each once; None for all.
+
+    Labels of runs that failed are left out where the report is ``incomplete``.
+    """
+    if reference is None and pairs is None:
+        return None
+    labels = [variant.label for variant in variants]
     chosen = [(label, reference) for label in labels if label != reference] if reference else []
-    chosen = list(dict.fromkeys([*chosen, *pairs]))
+    chosen = list(dict.fromkeys([*chosen, *(pairs or ())]))
     unknown = {label for pair in chosen for label in pair} - set(labels)
-    if unknown:
+    if unknown and not incomplete:
         raise UsageError(
             f"No run is labelled {', '.join(map(repr, sorted(unknown)))}. The labels are: "
             f"{', '.join(map(repr, labels))}."
         )
-    return chosen
+    return [pair for pair in chosen if not unknown & set(pair)]
 
 
 def build_report(
@@ -129,6 +137,8 @@ def build_report(
     missing: Sequence[MissingRun] = (),
 ) -> ReportPaths:
     """Compare evaluated runs; write ``report.md``, ``report.html`` and pictures into ``out``.
+
+    Runs of one label that differ in the training seed are one row, their scores means over seeds.
 
     The same input gives the same bytes. Nothing is written unless all of it could be made. A
     picture that an earlier report left in ``out`` and this one has no data for is removed.
@@ -144,14 +154,25 @@ def build_report(
 
     Raises:
         UsageError: a run folder lacks its results or holds a malformed file, two runs bear one
-            label, or token-probability histograms have different bins.
+            label and seed, a label to compare is unknown, or token-probability histograms have
+            different bins.
     """
-    runs = read_runs(run_dirs)
-    chosen = None if reference is None and pairs is None else _chosen(runs, reference, pairs or ())
-    view = build_view(runs, title, paper=against_paper, missing=missing, chosen=chosen)
-    pictures = _pictures(runs, view)
+    if not run_dirs and not missing:
+        raise UsageError("No run folder given: `dft-factory report RUN_DIR... --out DIR`.")
+    variants = read_variants(run_dirs)
+    chosen = _chosen(variants, reference, pairs, incomplete=bool(missing))
+    view = build_view(
+        variants,
+        title,
+        paper=against_paper,
+        missing=missing,
+        chosen=chosen,
+        reference=reference,
+    )
+    pictures = _pictures(variants, view)
+    dark = _pictures(variants, view, dark=True)
     markdown = render_markdown(view)
-    html = render_html(view, pictures, _pictures(runs, view, dark=True), browser_data(runs))
+    html = render_html(view, pictures, dark, browser_data(variants))
     out.mkdir(parents=True, exist_ok=True)
     for name in (CURVES_PNG, PROBABILITIES_PNG):
         if name in pictures:

@@ -5,47 +5,51 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from dft_eval.report.collect import CURVES, PROBE, TOKEN_PROBABILITIES, TRAINER_STATE, Points, Run
+from dft_eval.report.files import CURVES, PROBE, TOKEN_PROBABILITIES, TRAINER_STATE, Points
 from dft_eval.report.formats import number, percent, plural
-from dft_eval.report.tables import Table
+from dft_eval.report.runs import Run, Variant
+from dft_eval.report.scores import Table
 
 
-def _folders(runs: Iterable[Run]) -> str:
-    return ", ".join(f"{run.folder} ({run.label})" for run in runs)
+def _named(variants: Sequence[Variant]) -> list[tuple[str, Run]]:
+    return [(variant.run_name(run), run) for variant in variants for run in variant.runs]
 
 
-def curves(runs: Sequence[Run]) -> tuple[Table | None, tuple[str, ...]]:
+def _folders(runs: Iterable[tuple[str, Run]]) -> str:
+    return ", ".join(f"{run.folder} ({name})" for name, run in runs)
+
+
+def curves(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]:
     """Last logged values (``None`` if no run has any curve), and remarks."""
-    missing = [run for run in runs if run.curves is None]
+    runs = _named(variants)
+    missing = [(name, run) for name, run in runs if run.curves is None]
     notes = []
     if missing:
         notes.append(
             f"No learning curves: no {TRAINER_STATE} in {_folders(missing)} or beside the model."
         )
     rows = []
-    for run in runs:
+    for name, run in runs:
         if run.curves is None:
             continue
-        logged = [(f"training {name}", run.curves.train.get(name)) for name in CURVES]
-        logged += [(f"evaluation {name}", run.curves.evaluation.get(name)) for name in CURVES]
+        logged = [(f"training {curve}", run.curves.train.get(curve)) for curve in CURVES]
+        logged += [(f"evaluation {curve}", run.curves.evaluation.get(curve)) for curve in CURVES]
         found = [points for _, points in logged if points]
         if not found:
             notes.append(
-                f"No learning curves of {run.label}: {run.curves.path} logs neither "
+                f"No learning curves of {name}: {run.curves.path} logs neither "
                 f"{' nor '.join(CURVES)}. A run of finetuning_type dft or sft logs both every "
                 "logging_steps steps; any other logs its loss alone."
             )
             continue
-        lacking = [name for name, one in logged if one is None]
+        lacking = [curve for curve, one in logged if one is None]
         if lacking:
-            notes.append(f"{run.label} has no {', no '.join(lacking)} in its log.")
+            notes.append(f"{name} has no {', no '.join(lacking)} in its log.")
         bad = sum(not math.isfinite(value) for one in found for value in one.values)
         if bad:
-            notes.append(
-                f"{run.label}: {plural(bad, 'logged value')} not finite, a gap in the curve."
-            )
+            notes.append(f"{name}: {plural(bad, 'logged value')} not finite, a gap in the curve.")
         last = max(points.steps[-1] for points in found)
-        rows.append((run.label, f"{last:,}", *(_last(one) for _, one in logged)))
+        rows.append((name, f"{last:,}", *(_last(one) for _, one in logged)))
     head = (
         *("run", "last step", "last training NLL", "last training probability"),
         *("last evaluation NLL", "last evaluation probability"),
@@ -57,20 +61,21 @@ def _last(logged: Points | None) -> str:
     return number(logged.values[-1] if logged else None)
 
 
-def probabilities(runs: Sequence[Run]) -> tuple[Table | None, tuple[str, ...]]:
+def probabilities(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]:
     """Statistics of the token probabilities (``None`` if no run has any), and remarks."""
-    missing = [run for run in runs if run.probabilities is None]
+    runs = _named(variants)
+    missing = [(name, run) for name, run in runs if run.probabilities is None]
     notes = []
     if missing:
         notes.append(
             f"No token probabilities: no {TOKEN_PROBABILITIES} or {PROBE} in {_folders(missing)}."
         )
     rows = []
-    for run in runs:
+    for name, run in runs:
         if one := run.probabilities:
             numbers = (number(one.mean), number(one.median))
             shares = (percent(one.share_below), percent(one.share_above), number(one.nll))
-            rows.append((run.label, one.model, one.dataset, f"{one.n_tokens:,}", *numbers, *shares))
+            rows.append((name, one.model, one.dataset, f"{one.n_tokens:,}", *numbers, *shares))
     if len({row[2:4] for row in rows}) > 1:
         notes.append("The runs were probed on different tokens: compare their shapes with care.")
     head = (

@@ -7,13 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dft_eval.report import overview, tables, training
-from dft_eval.report.collect import Run
+from dft_eval.report import overview, scores, training
 from dft_eval.report.examples import Example, examples
-from dft_eval.report.overview import Chart
-from dft_eval.report.pairs import Pair, compare_runs
+from dft_eval.report.pairs import Pair, compare_variants, seed_table
 from dft_eval.report.paper.section import AgainstPaper, against_paper
-from dft_eval.report.tables import SHORT_SHA, Summary, Table
+from dft_eval.report.runs import Variant
+from dft_eval.report.scores import SHORT_SHA, Chart, Summary, Table
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,14 @@ class View:
     cautions: tuple[str, ...]
     charts: tuple[Chart, ...]
     forest: tuple[Chart, ...]
+    seed_notes: tuple[str, ...]
     doubts: tuple[str, ...]
     failures: tuple[tuple[str, Table], ...]
     lengths: Table | None
     length_warnings: tuple[str, ...]
     settings: Table | None
     summary: Summary
+    by_seed: Table | None
     models: Table
     methods: Table
     breakdowns: tuple[tuple[str, Table], ...]
@@ -63,64 +64,69 @@ class View:
     example_notes: tuple[str, ...]
 
 
-def _cautions(runs: Sequence[Run]) -> tuple[str, ...]:
+def _cautions(variants: Sequence[Variant]) -> tuple[str, ...]:
     cautions = []
-    for first, second in itertools.combinations(runs, 2):
-        sha = first.results.model_sha256
-        if sha and sha == second.results.model_sha256:
+    runs = [(variant.run_name(run), run.results) for variant in variants for run in variant.runs]
+    for (first, a), (second, b) in itertools.combinations(runs, 2):
+        if a.model_sha256 and a.model_sha256 == b.model_sha256:
             cautions.append(
-                f"{first.label} and {second.label} have the same weights (SHA-256 "
-                f"{sha[:SHORT_SHA]}): any difference between them is not one of training."
+                f"{first} and {second} have the same weights (SHA-256 "
+                f"{a.model_sha256[:SHORT_SHA]}): any difference between them is not one of "
+                "training."
             )
-    bases = dict.fromkeys(run.results.base_model for run in runs if run.results.base_model)
+    bases = dict.fromkeys(results.base_model for _, results in runs if results.base_model)
     if len(bases) > 1:
         cautions.append(f"The runs belong to different base models: {', '.join(map(str, bases))}.")
     return tuple(cautions)
 
 
 def build_view(
-    runs: Sequence[Run],
+    variants: Sequence[Variant],
     title: str,
     *,
     paper: bool = False,
     missing: Sequence[MissingRun] = (),
     chosen: Sequence[tuple[str, str]] | None = None,
+    reference: str | None = None,
 ) -> View:
-    """Everything that the report says of ``runs``, with ``paper`` also against its figures.
+    """Everything that the report says, with ``paper`` also against the paper's figures.
 
     Args:
         missing: what an experiment could not give.
-        chosen: pairs to compare, as :func:`pairs.compare_runs` takes them.
+        chosen: pairs to compare, as :func:`pairs.compare_variants` takes them.
+        reference: label of which the table of seeds shows the differences.
     """
-    curves, curve_notes = training.curves(runs)
-    probabilities, probability_notes = training.probabilities(runs)
-    shown, example_notes = examples(runs)
-    pairs = compare_runs(runs, chosen)
-    lengths, length_warnings = overview.lengths(runs)
-    labels = [run.label for run in runs]
+    curves, curve_notes = training.curves(variants)
+    probabilities, probability_notes = training.probabilities(variants)
+    shown, example_notes = examples(variants)
+    pairs = compare_variants(variants, chosen)
+    lengths, length_warnings = overview.lengths(variants)
+    labels = [variant.label for variant in variants]
     indices = [[labels.index(pair.first), labels.index(pair.second)] for pair in pairs]
-    parts = tables.breakdowns(runs)
+    parts = scores.breakdowns(variants)
     return View(
         title=title,
         labels=tuple(labels),
-        headline=overview.headline(pairs, runs),
+        headline=overview.headline(pairs, variants),
         missing=tuple(missing),
-        cautions=_cautions(runs),
-        charts=overview.score_charts(runs),
+        cautions=_cautions(variants),
+        charts=scores.score_charts(variants),
         forest=overview.forest(pairs),
-        doubts=tables.doubts(runs),
-        failures=overview.failures(runs),
+        seed_notes=scores.missing_seeds(variants),
+        doubts=scores.doubts(variants),
+        failures=overview.failures(variants),
         lengths=lengths,
         length_warnings=length_warnings,
-        settings=overview.settings(runs),
-        summary=tables.summary(runs),
-        models=tables.models(runs),
-        methods=tables.methods(runs),
+        settings=overview.settings(variants),
+        summary=scores.summary(variants),
+        by_seed=seed_table(variants, pairs, reference),
+        models=scores.models(variants),
+        methods=scores.methods(variants),
         breakdowns=parts,
-        breakdown_notes=tables.breakdown_notes(parts),
+        breakdown_notes=scores.breakdown_notes(parts),
         pairs=pairs,
         pair_indices=json.dumps(indices or [[0, 0]]),
-        paper=against_paper(runs) if paper else None,
+        paper=against_paper(variants) if paper else None,
         curves=curves,
         curve_notes=curve_notes,
         probabilities=probabilities,

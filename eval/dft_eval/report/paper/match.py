@@ -1,18 +1,29 @@
-"""Which cell of the paper each evaluation belongs to, and why the others belong to none."""
+"""Which cell of the paper each score belongs to, and what is known to differ.
+
+Whatever is known to differ makes a figure 'not comparable'. What the paper does not say cannot
+differ from it: that is told beside the figure.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 
-from dft_eval.report.collect import Evaluation, Run
-from dft_eval.report.formats import signed
-from dft_eval.report.paper.cells import Cell, cell_of, mean_of_cells
-from dft_eval.report.paper.limits import differs, label_of, left_open
-from dft_eval.report.paper.tables import Column, Paper, PaperModel, Place
-from dft_eval.report.tables import key_name
+from dft_eval.report.paper.tables import WHOLE_ROW, Column, Paper, PaperModel, Place
+from dft_eval.report.runs import Evaluation, Pooled, Seed, Variant, key_name
+from dft_eval.results import BenchmarkResult
+from dft_eval.seed_statistics import Crossed, Scored, crossed
+
+Group = dict[str, Scored]
+"""Scored items by id."""
+
+_OTHER_DATA = re.compile(r"^data of \d|^data: not |not the published file")
+"""In a note of a result: its data is not the published set."""
+_LORA = re.compile(r"(?<![a-z])q?lora(?![a-z])", re.IGNORECASE)
+_INSTRUCT = re.compile(r"(?<![a-z])instruct(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -20,16 +31,20 @@ class Match:
     """A figure of ours and its counterpart.
 
     Attributes:
-        cell: ours, as a fraction.
+        groups: of the items behind the figure, by training seed; groups weigh alike.
+        value: ours, as a fraction.
+        estimate: of the items; None where they do not give the value.
         differs: why the two are not comparable; empty where nothing known speaks against it.
         open: what the paper leaves open.
     """
 
-    run: Run
+    variant: Variant
     style: str
     place: Place
     column: Column
-    cell: Cell
+    groups: dict[Seed, list[Group]]
+    value: float
+    estimate: Crossed | None
     differs: tuple[str, ...]
     open: tuple[str, ...]
 
@@ -48,132 +63,220 @@ class Match:
 class Unmatched:
     """An evaluation without counterpart, or a part of one, by name."""
 
-    run: Run
+    variant: Variant
     name: str
     reason: str
 
 
-def match_run(run: Run, paper: Paper) -> tuple[list[Match], list[Unmatched]]:
-    """Every evaluation of a run with its counterparts, or with the reason why it has none."""
+def match(variant: Variant, paper: Paper) -> tuple[list[Match], list[Unmatched]]:
+    """Every score of a variant with its counterparts, or with the reason why it has none."""
     matches: list[Match] = []
     unmatched: list[Unmatched] = []
-    for key, evaluation in run.evaluations.items():
-        row = evaluation.row
-        place = _place(run, row.benchmark, paper)
+    by_style: dict[tuple[int, str], tuple[Place, dict[str, Pooled]]] = {}
+    for key, pooled in variant.evaluations.items():
+        place = _place(variant, key[0], paper)
         if isinstance(place, str):
-            unmatched.append(Unmatched(run, key_name(key), place))
-            continue
+            unmatched.append(Unmatched(variant, key_name(key), place))
+        else:
+            group = by_style.setdefault((place.table.number, key[1]), (place, {}))
+            group[1][key[0]] = pooled
+    for (_, style), (place, found) in by_style.items():
         for column in place.how.columns:
-            if column.benchmark != row.benchmark:
+            if {*column.benchmarks}.isdisjoint(found):
                 continue
-            cell = _cell(evaluation, column)
-            if isinstance(cell, str):
-                unmatched.append(Unmatched(run, f"{column.title} ({row.prompt_style})", cell))
-                continue
-            unlike = differs(run, row, column, cell, place)
-            points = left_open(column, place)
-            matches.append(Match(run, row.prompt_style, place, column, cell, unlike, points))
-    means, lacking = _means(run, matches)
-    if not run.evaluations:
-        lacking.append(Unmatched(run, "no evaluation", "its results.json holds none"))
-    return matches + means, unmatched + lacking
+            each = _match(variant, style, place, column, found)
+            if isinstance(each, str):
+                unmatched.append(Unmatched(variant, f"{column.title} ({style})", each))
+            else:
+                matches.append(each)
+    if not variant.evaluations:
+        unmatched.append(Unmatched(variant, "no evaluation", "its results.json holds none"))
+    return matches, unmatched
 
 
-def _place(run: Run, benchmark: str, paper: Paper) -> Place | str:
-    """The row of the paper for a run's benchmark, or in words why there is none."""
-    if benchmark == paper.natural_questions.benchmark:
-        return _natural_questions(paper)
+def _match(
+    variant: Variant, style: str, place: Place, column: Column, found: dict[str, Pooled]
+) -> Match | str:
+    """The figure for a column, or in words why there is none."""
+    absent = [name for name in column.benchmarks if name not in found]
+    if absent:
+        return f"the mean of {len(column.benchmarks)} benchmarks, without {', '.join(absent)}"
+    pooled = [found[name] for name in column.benchmarks]
+    for each in pooled:
+        if each.row.metric not in column.metrics:
+            return f"its metric is {each.row.metric!r}, the paper's {column.metrics[0]}"
+    seeds = [seed for seed in pooled[0].by_seed if all(seed in each.by_seed for each in pooled)]
+    if not seeds:
+        return "no training seed has all its benchmarks"
+    evaluations = {seed: [each.by_seed[seed] for each in pooled] for seed in seeds}
+    values = []
+    for runs in evaluations.values():
+        scores = [_score(one.row, column) for one in runs]
+        if wrong := [score for score in scores if isinstance(score, str)]:
+            return wrong[0]
+        values.append(math.fsum(map(float, scores)) / len(scores))
+    groups = {
+        seed: [group for one in each for group in _groups(one, column)]
+        for seed, each in evaluations.items()
+    }
+    estimate = crossed([[list(group.values()) for group in each] for each in groups.values()])
+    if estimate and not all(
+        math.isclose(mean, value, abs_tol=1e-6)
+        for mean, value in zip(estimate.by_seed, values, strict=True)
+    ):
+        estimate = None
+    # Of a mean of benchmarks each has its own column, which says how many items it should have.
+    single = {each.benchmarks[0]: each for each in place.how.columns if len(each.benchmarks) == 1}
+    alone = len(column.benchmarks) == 1
+    unlike = [
+        reason
+        for each in evaluations.values()
+        for one in each
+        for reason in _differs(one, column if alone else single[one.row.benchmark], place)
+    ]
+    for run in variant.runs:
+        unlike += _name(run.results.model, variant, place)
+    return Match(
+        variant, style, place, column, groups, math.fsum(values) / len(values), estimate,
+        differs=tuple(dict.fromkeys(unlike)),
+        open=_left_open(column, place),
+    )  # fmt: skip
+
+
+def _score(row: BenchmarkResult, column: Column) -> float | str:
+    if column.part is None:
+        return "unscored" if row.score is None else row.score
+    if column.part not in row.breakdown:
+        return f"its result has no part {column.part!r}"
+    value = row.breakdown[column.part]
+    return f"its part {column.part!r} is unscored" if value is None else value
+
+
+def _groups(evaluation: Evaluation, column: Column) -> list[Group]:
+    """Items of the score, or of each category; benchmarks share no problem, translations do."""
+    units = (evaluation.units if column.part is None else evaluation.items).values()
+    return [
+        {
+            unit.id: ((evaluation.row.benchmark, unit.cluster or unit.id), unit.score)
+            for unit in units
+            if unit.score is not None and category in (None, unit.category)
+        }
+        for category in column.categories or (None,)
+    ]
+
+
+def label_of(label: str) -> tuple[str, bool] | None:
+    """``base``, ``sft`` or ``dft`` and whether it is of an adapter; None for any other label.
+
+    ``dft_lora``, ``lora-dft`` and ``DFT LoRA`` are DFT by LoRA.
+    """
+    found = re.fullmatch(
+        r"(base|sft|dft)|(?:lora[-_\s]+(sft|dft)|(sft|dft)[-_\s]+lora)", label.strip().casefold()
+    )
+    return (found[1] or found[2] or found[3], not found[1]) if found else None
+
+
+def _place(variant: Variant, benchmark: str, paper: Paper) -> Place | str:
+    """The row of the paper for a benchmark of a variant, or in words why there is none."""
+    if benchmark in paper.without_table:
+        return paper.without_table[benchmark]
     tables = [
         table
         for table in paper.tables
-        if any(column.benchmark == benchmark for column in paper.columns(table))
+        if any(benchmark in column.benchmarks for column in paper.columns(table))
     ]
     if not tables:
         return "the paper has no figure on it"
-    label, model = label_of(run.label), _model(run, paper)
+    label, model = label_of(variant.label), _model(variant, paper)
     if label is None or isinstance(model, str):
-        wrong = [] if label else [_no_label(run)]
-        return "; ".join([*wrong, *([model] if isinstance(model, str) else [])])
+        reasons = [] if label else [
+            f"the label {variant.label!r} is none of base, sft and dft (and sft_lora and dft_lora, "
+            "for mathematics): give one by --label"
+        ]  # fmt: skip
+        return "; ".join([*reasons, *([model] if isinstance(model, str) else [])])
     objective, adapter = label
     having = [table for table in tables if table.adapters == adapter]
     if not having:
         return "the paper has figures by LoRA on mathematics alone"
     for table in having:
-        if place := paper.place(table, model, objective):
-            return place
+        for row in table.rows:
+            if (row.model, row.label) == (model.name, objective):
+                return Place(model, table, row, paper.measured[table.measured])
     names = dict.fromkeys(row.model for table in having for row in table.rows)
     kind = " by LoRA" if adapter else ""
     return f"the paper has it{kind} for {', '.join(names)}, not for {model.name}"
 
 
-def _no_label(run: Run) -> str:
-    return (
-        f"the label {run.label!r} is none of base, sft and dft (and sft_lora and dft_lora, for "
-        "mathematics): give one by --label"
-    )
-
-
-def _model(run: Run, paper: Paper) -> PaperModel | str:
-    given = run.results.base_model
-    found = paper.find(given) if given else None
-    if found is not None:
-        return found
-    near = paper.nearest(given or run.results.model)
+def _model(variant: Variant, paper: Paper) -> PaperModel | str:
+    results = variant.runs[0].results
+    name = results.base_model
+    if name and (model := paper.find(name)):
+        return model
+    near = paper.nearest(name or results.model)
     known = ", ".join(model.name for model in paper.models)
-    if not given:
-        hint = f"; most like the model, {run.results.model}, is {near.name}" if near else ""
+    if not name:
+        hint = f"; most like the model, {results.model}, is {near.name}" if near else ""
         return (
             "no base model is given: run `dft-factory eval` again with --base-model NAME, which "
             f"takes the completions that are there. The paper's names are {known}{hint}"
         )
     hint = f"; most like it is {near.name}: {near.checkpoint}, {near.known}" if near else ""
-    return f"the base model {given} names no row of the paper, which has {known}{hint}"
+    return f"the base model {name} names no row of the paper, which has {known}{hint}"
 
 
-def _natural_questions(paper: Paper) -> str:
-    printed = paper.natural_questions
-    return (
-        "the paper names neither model nor protocol nor metric of its figures, base "
-        f"{printed.base} %, SFT {printed.sft} %, DFT {printed.dft} % (from base "
-        f"{signed(printed.sft - printed.base)} and {signed(printed.dft - printed.base)} points); "
-        "ours stand under Scores and Paired comparisons"
-    )
+def _left_open(column: Column, place: Place) -> tuple[str, ...]:
+    """What the paper leaves open of a cell, what is taken instead, and doubts of its print."""
+    points = [point.text for point in place.how.open if point.concerns(place.row.label, column)]
+    remarks = place.row.remarks
+    return (*points, *(remarks[key] for key in (column.title, WHOLE_ROW) if key in remarks))
 
 
-def _cell(evaluation: Evaluation, column: Column) -> Cell | str:
-    metric = evaluation.row.metric
-    if metric not in column.metrics:
-        return f"its metric is {metric!r}, the paper's {column.metrics[0]}"
-    return cell_of(evaluation, column)
+def _differs(evaluation: Evaluation, column: Column, place: Place) -> Iterator[str]:
+    """Everything known in which an evaluation differs from the paper's."""
+    row, how = evaluation.row, place.how
+    name, total, scored = row.benchmark, row.n_total, row.n_scored
+    if column.part is not None:
+        items = [item for item in evaluation.items.values() if item.category in column.categories]
+        name, total = column.title, len(items)
+        scored = sum(item.score is not None for item in items)
+    if total != column.items:
+        yield f"{name}: {total:,} items where the paper's set has {column.items:,}"
+    elif column.part is None:
+        yield from (f"{name}: {note}" for note in row.notes if note.lower().startswith("partial"))
+    if scored != total:
+        yield f"{name}: {total - scored:,} of {total:,} items unscored"
+    yield from (f"{row.benchmark}: {note}" for note in row.notes if _OTHER_DATA.search(note))
+    if place.row.label in how.style_labels and row.prompt_style != how.style:
+        yield f"{row.benchmark}: prompt style {row.prompt_style}; {how.style_source}"
+    unlike = [
+        f"{name} {row.decoding[name]!r}" if name in row.decoding else f"{name} not recorded"
+        for name, value in how.decoding.items()
+        if row.decoding.get(name) != value
+    ]
+    if unlike:
+        wanted = ", ".join(f"{name} {value!r}" for name, value in how.decoding.items())
+        yield (
+            f"{row.benchmark}: decoding with {', '.join(unlike)} where the paper's is taken for "
+            f"{wanted} ({how.decoding_source})"
+        )
+    if how.harness is not None and how.harness.casefold() not in row.harness.casefold():
+        yield f"{row.benchmark}: harness {row.harness!r}; {how.harness_source}"
+    if column.judged and row.judge is None:
+        yield f"{row.benchmark}: no judge is recorded; {how.judge_source}"
+    elif column.judged and (row.judge or "").strip().lower().startswith("rules"):
+        yield f"{row.benchmark}: judged by {row.judge}; {how.judge_source}"
 
 
-def _means(run: Run, matches: Sequence[Match]) -> tuple[list[Match], list[Unmatched]]:
-    """Columns that are means of several benchmarks, each in one prompt style."""
-    by_style: defaultdict[tuple[int, str], dict[str, Match]] = defaultdict(dict)
-    for match in matches:
-        by_style[match.place.table.number, match.style][match.column.benchmark] = match
-    means: list[Match] = []
-    lacking: list[Unmatched] = []
-    for (_, style), found in by_style.items():
-        columns = next(iter(found.values())).place.how.columns
-        for column in (each for each in columns if each.mean_of):
-            absent = [name for name in column.mean_of if name not in found]
-            if absent:
-                reason = (
-                    f"the mean of {len(column.mean_of)} benchmarks, without {', '.join(absent)}"
-                )
-                lacking.append(Unmatched(run, f"{column.title} ({style})", reason))
-            else:
-                means.append(_mean([found[name] for name in column.mean_of], column))
-    return means, lacking
-
-
-def _mean(parts: Sequence[Match], column: Column) -> Match:
-    first = parts[0]
-    return replace(
-        first,
-        column=column,
-        cell=mean_of_cells([part.cell for part in parts]),
-        differs=tuple(dict.fromkeys(reason for part in parts for reason in part.differs)),
-        open=left_open(column, first.place),
-    )
+def _name(name: str, variant: Variant, place: Place) -> Iterator[str]:
+    """What the evaluated model's own name says against the row that its base model names."""
+    model = place.model
+    if not place.table.adapters and _LORA.search(name):
+        yield (
+            f"{variant.label}: the model's name, {name}, speaks of LoRA; the paper has figures by "
+            "LoRA on mathematics alone, for runs labelled sft_lora and dft_lora"
+        )
+    if _INSTRUCT.search(name) and not _INSTRUCT.search(model.checkpoint):
+        yield (
+            f"{variant.label}: the model's name, {name}, speaks of an Instruct variant; the row "
+            f"{model.name} is taken for {model.checkpoint}"
+        )

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dft_eval.report.collect import Run
 from dft_eval.report.formats import percent, plural, points, signed
-from dft_eval.report.paper.cells import Cell, change
-from dft_eval.report.paper.match import Match, Unmatched, match_run
-from dft_eval.report.paper.tables import Place, load_paper
-from dft_eval.report.tables import Table
-from dft_eval.statistics import Z_95, wilson
+from dft_eval.report.paper.match import Match, Unmatched, match
+from dft_eval.report.paper.tables import load_paper
+from dft_eval.report.runs import Variant, paired_seeds
+from dft_eval.report.scores import Table
+from dft_eval.seed_statistics import Crossed, crossed, score_interval
+from dft_eval.statistics import Z_95
 
-RULE = (
-    "Difference: our score minus the paper's figure, in percentage points, ± the standard error of "
-    "ours. Interval: 95 % (Wilson), of our items alone. The paper prints no errors, "
-    "though its figures have them, and no interval here covers another training seed: a figure "
-    "outside is no proof of a failed reproduction, one inside none of a success. Where something "
-    "is known to differ from the paper's way, no verdict is given, and the note says what; our own "
-    "way stands under 'How the scores were made'. How a model was trained is not in results.json "
-    "and was not checked. MultiPL-E's average weighs languages alike. Versions and translations of "
-    "one problem count as one draw. A row 'base to X' is the change from the base model's score: "
-    "the mean of the paired differences, or where the items do not tell, the difference of the "
-    "two scores, marked 'unpaired'; its interval is a normal approximation."
-)
 NOTHING = "No evaluation here has a counterpart in the paper's tables."
 _HEAD = (
     *("run", "evaluation", "table", "paper", "ours", "difference (points)"),
     *("our 95 % interval", "paper's figure within it", "notes"),
 )
+Interval = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -42,70 +32,72 @@ class AgainstPaper:
     notes: tuple[str, ...]
 
 
-class _Notes:
-    """Notes in the order of their first use, each told once."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def marks(self, texts: Iterable[str]) -> str:
-        """``P1, P4``; empty without a note."""
-        numbers = [self._numbers.setdefault(text, len(self._numbers) + 1) for text in texts]
-        return ", ".join(f"P{number}" for number in sorted(set(numbers)))
-
-    def lines(self) -> tuple[str, ...]:
-        """All notes that a cell has marks of."""
-        return tuple(f"P{number}: {text.rstrip('.')}." for text, number in self._numbers.items())
+def _marks(notes: dict[str, int], texts: Iterable[str]) -> str:
+    """``P1, P4`` of ``notes``, which are numbered in the order of their first use."""
+    numbers = [notes.setdefault(text, len(notes) + 1) for text in texts]
+    return ", ".join(f"P{number}" for number in sorted(set(numbers)))
 
 
-def against_paper(runs: Sequence[Run]) -> AgainstPaper:
-    """Set every evaluation of every run against the paper's figure, or say why it cannot be."""
+def against_paper(variants: Sequence[Variant]) -> AgainstPaper:
+    """Set every score of every variant against the paper's figure, or say why it cannot be."""
     paper = load_paper()
     matches: list[Match] = []
     unmatched: list[Unmatched] = []
-    for run in runs:
-        found, lacking = match_run(run, paper)
+    for variant in variants:
+        found, lacking = match(variant, paper)
         matches += found
         unmatched += lacking
-    notes = _Notes()
-    scores = [_score_row(match, notes) for match in matches]
-    changes = [_change_row(base, tuned, notes) for base, tuned in _pairs(matches)]
+    notes: dict[str, int] = {}
+    rows = [_score_row(each, notes) for each in matches]
+    rows += [_change_row(base, tuned, notes) for base, tuned in _pairs(matches)]
+    numbered = [f"P{number}: {text.rstrip('.')}." for text, number in notes.items()]
     return AgainstPaper(
         source=paper.source,
         outcome=_outcome(matches),
-        table=Table(_HEAD, (*scores, *changes, *_unmatched_rows(unmatched))),
-        notes=(*_rows_taken(matches), *notes.lines()),
+        table=Table(_HEAD, (*rows, *_unmatched_rows(unmatched))),
+        notes=(*dict.fromkeys(map(_row_taken, matches)), *numbered),
     )
 
 
-def score_interval(cell: Cell) -> tuple[float, float] | None:
-    """95 % by Wilson, at the number of independent items that gives the standard error."""
-    if cell.stderr is None:
+def _interval(match: Match) -> Interval:
+    if match.estimate is None or match.estimate.item_variance is None:
         return None
-    spread = cell.value * (1 - cell.value)
-    return wilson(cell.value, spread / cell.stderr**2 if cell.stderr else cell.n_scored)
+    seeds = [
+        [scored for group in each for scored in group.values()] for each in match.groups.values()
+    ]
+    clusters = {cluster for scored in seeds for cluster, _ in scored}
+    return score_interval(match.estimate, max(map(len, seeds)), len(clusters))
 
 
-def change_interval(value: float, stderr: float | None) -> tuple[float, float] | None:
-    """95 %, normal approximation, within -1 and 1; None without a spread."""
-    if not stderr:
-        return None
-    return max(-1.0, value - Z_95 * stderr), min(1.0, value + Z_95 * stderr)
+def _change(base: Match, tuned: Match) -> tuple[float, Crossed | None]:
+    """The tuned figure minus the base's, over the items that both have scored."""
+    if base.estimate is None or tuned.estimate is None:
+        return tuned.value - base.value, None
+    change = crossed(
+        [
+            [
+                [(a[id][0], b[id][1] - a[id][1]) for id in a if id in b]
+                for a, b in zip(first, second, strict=True)
+            ]
+            for first, second in paired_seeds(base.groups, tuned.groups)
+        ]
+    )
+    return (change.mean if change else tuned.value - base.value), change
 
 
-def _score_row(match: Match, notes: _Notes) -> tuple[str, ...]:
-    cell, printed = match.cell, float(match.figure) / 100
-    within = score_interval(cell)
+def _score_row(match: Match, notes: dict[str, int]) -> tuple[str, ...]:
+    printed, within = float(match.figure) / 100, _interval(match)
+    stderr = (match.estimate.stderr if match.estimate else None) or None
     return (
-        match.run.label,
+        match.variant.label,
         match.name,
         str(match.place.table.number),
         f"{match.figure} %",
-        percent(cell.value, cell.stderr or None),
-        points(cell.value - printed, cell.stderr or None),
+        percent(match.value, stderr),
+        points(match.value - printed, stderr),
         " to ".join(map(percent, within)) if within else "undefined",
-        _verdict(printed, within, notes.marks(match.differs)),
-        notes.marks(match.open) or "nothing noted",
+        _verdict(printed, within, _marks(notes, match.differs)),
+        _marks(notes, match.open) or "nothing noted",
     )
 
 
@@ -119,24 +111,27 @@ def _pairs(matches: Sequence[Match]) -> Iterator[tuple[Match, Match]]:
                 yield base, tuned
 
 
-def _change_row(base: Match, tuned: Match, notes: _Notes) -> tuple[str, ...]:
+def _change_row(base: Match, tuned: Match, notes: dict[str, int]) -> tuple[str, ...]:
     printed = tuned.figure - base.figure
-    ours, stderr, paired = change(base.cell, tuned.cell)
-    within = change_interval(ours, stderr)
+    ours, estimate = _change(base, tuned)
+    within: Interval = None
+    if estimate and estimate.stderr:
+        half = math.sqrt(Z_95**2 * (estimate.item_variance or 0.0) + estimate.seed_width_squared())
+        within = max(-1.0, ours - half), min(1.0, ours + half)
     return (
-        f"{base.run.label} to {tuned.run.label}",
+        f"{base.variant.label} to {tuned.variant.label}",
         tuned.name,
         str(tuned.place.table.number),
         signed(printed),
-        points(ours, stderr) + ("" if paired else " (unpaired)"),
+        points(ours, estimate.stderr if estimate else None),
         points(ours - float(printed) / 100),
         " to ".join(map(points, within)) if within else "undefined",
-        _verdict(float(printed) / 100, within, notes.marks((*base.differs, *tuned.differs))),
-        notes.marks((*base.open, *tuned.open)) or "nothing noted",
+        _verdict(float(printed) / 100, within, _marks(notes, (*base.differs, *tuned.differs))),
+        _marks(notes, (*base.open, *tuned.open)) or "nothing noted",
     )
 
 
-def _verdict(printed: float, within: tuple[float, float] | None, differs: str) -> str:
+def _verdict(printed: float, within: Interval, differs: str) -> str:
     """``differs``: the marks of what is known to differ; empty if nothing is."""
     if differs:
         return f"not comparable: {differs}"
@@ -150,9 +145,7 @@ def _outcome(matches: Sequence[Match]) -> str:
         return NOTHING
     alike = [match for match in matches if not match.differs]
     judged = [
-        (float(match.figure) / 100, within)
-        for match in alike
-        if (within := score_interval(match.cell))
+        (float(match.figure) / 100, within) for match in alike if (within := _interval(match))
     ]
     inside = sum(low <= printed <= high for printed, (low, high) in judged)
     text = f"With a counterpart in the paper: {plural(len(matches), 'figure')} of ours"
@@ -164,16 +157,12 @@ def _outcome(matches: Sequence[Match]) -> str:
     )
 
 
-def _rows_taken(matches: Sequence[Match]) -> tuple[str, ...]:
-    """Which row of the paper each run was set against, and what that row is."""
-    return tuple(dict.fromkeys(_row_taken(match.run, match.place) for match in matches))
-
-
-def _row_taken(run: Run, place: Place) -> str:
-    model, table, label = place.model, place.table, place.row.label
+def _row_taken(match: Match) -> str:
+    """Which row of the paper a variant was set against, and what that row is."""
+    model, table, label = match.place.model, match.place.table, match.place.row.label
     training = "none" if label == "base" else table.training
     return (
-        f"{run.label} (base model {run.results.base_model}): "
+        f"{match.variant.label} (base model {match.variant.runs[0].results.base_model}): "
         f"{model.name}, {'base' if label == 'base' else label.upper()}, of Table {table.number}, "
         f"{table.title}. Taken for {model.checkpoint} ({model.known}). "
         f"Training in the paper: {training}."
@@ -181,10 +170,10 @@ def _row_taken(run: Run, place: Place) -> str:
 
 
 def _unmatched_rows(unmatched: Sequence[Unmatched]) -> Iterator[tuple[str, ...]]:
-    """Evaluations of one run that share a reason together, and runs that share those."""
+    """Evaluations of one variant that share a reason together, and variants that share those."""
     names: dict[tuple[str, str], list[str]] = {}
     for each in unmatched:
-        names.setdefault((each.run.label, each.reason), []).append(each.name)
+        names.setdefault((each.variant.label, each.reason), []).append(each.name)
     labels: dict[tuple[str, str], list[str]] = {}
     for (label, reason), found in names.items():
         labels.setdefault((", ".join(found), reason), []).append(label)

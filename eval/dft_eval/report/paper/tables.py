@@ -16,7 +16,7 @@ from decimal import Decimal
 from importlib import resources
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 PaperLabel = Literal["base", "sft", "dft"]
 WHOLE_ROW = "*"
@@ -28,14 +28,7 @@ class _Data(BaseModel):
 
 
 class PaperModel(_Data):
-    """A model of the paper's tables.
-
-    Attributes:
-        name: as printed.
-        aliases: other names of the same checkpoint.
-        checkpoint: hub id.
-        known: how the checkpoint is known.
-    """
+    """A model: its printed name, other names, hub id, and how the checkpoint is known."""
 
     name: str
     aliases: tuple[str, ...]
@@ -47,22 +40,18 @@ class Column(_Data):
     """What a column of the paper is among our results.
 
     Attributes:
-        benchmark: ours; empty with ``mean_of``.
+        benchmarks: ours; of several the column is the mean.
         part: of the breakdown; None for the score itself.
-        prefixes: of the ids of a part's items, a group each; groups weigh alike.
-        part_items: of a part whose items cannot be told by their ids.
-        mean_of: benchmarks whose mean this is.
+        categories: of the part's items, a group each; groups weigh alike.
         metrics: that are this column's.
         items: behind the paper's figure.
         judged: somebody must say whether a free answer is right.
     """
 
     title: str
-    benchmark: str = ""
+    benchmarks: tuple[str, ...]
     part: str | None = None
-    prefixes: tuple[str, ...] = ()
-    part_items: int | None = None
-    mean_of: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     metrics: tuple[str, ...]
     items: int
     judged: bool = False
@@ -80,7 +69,7 @@ class OpenPoint(_Data):
         """Whether it is about this cell."""
         return (
             label in (self.labels or (label,))
-            and column.benchmark in (self.benchmarks or (column.benchmark,))
+            and not {*column.benchmarks}.isdisjoint(self.benchmarks or column.benchmarks)
             and column.title in (self.columns or (column.title,))
         )
 
@@ -126,15 +115,6 @@ class PaperTable(_Data):
     rows: tuple[PaperRow, ...]
 
 
-class NaturalQuestions(_Data):
-    """Figures of the paper's text for which it names no model, protocol or metric."""
-
-    benchmark: str
-    base: Decimal
-    sft: Decimal
-    dft: Decimal
-
-
 @dataclass(frozen=True)
 class Place:
     """A row of a table, with its model and how it was measured."""
@@ -150,34 +130,17 @@ class Place:
 
 
 class Paper(_Data):
-    """Everything that a run can be set against."""
+    """Everything that a run can be set against; ``without_table`` says why a benchmark cannot."""
 
     source: str
     models: tuple[PaperModel, ...]
     measured: Mapping[str, Measured]
     tables: tuple[PaperTable, ...]
-    natural_questions: NaturalQuestions
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Paper:
-        names = {model.name for model in self.models}
-        for table in self.tables:
-            columns = self.columns(table)
-            for row in table.rows:
-                if row.model not in names or len(row.values) != len(columns):
-                    raise ValueError(f"Table {table.number}: {row.model}, {row.label}")
-        return self
+    without_table: Mapping[str, str]
 
     def columns(self, table: PaperTable) -> tuple[Column, ...]:
         """The columns of a table."""
         return self.measured[table.measured].columns
-
-    def place(self, table: PaperTable, model: PaperModel, label: str) -> Place | None:
-        """The row of a model and an objective; None where the table has none."""
-        for row in table.rows:
-            if (row.model, row.label) == (model.name, label):
-                return Place(model, table, row, self.measured[table.measured])
-        return None
 
     def find(self, name: str) -> PaperModel | None:
         """The model that ``name`` is, whatever its case, punctuation and owner; else None."""

@@ -21,17 +21,30 @@
     node.value = value;
     select.append(node);
   };
-  const sign = (answer) => !answer ? "–" : answer.score === null ? "?" :
-    answer.score === 1 ? "✓" : answer.score === 0 ? "✗" : String(+answer.score.toFixed(2));
-  const words = (answer) => !answer ? "not in this run" : answer.score === null ? "unscored" :
-    answer.score === 1 ? "right" : answer.score === 0 ? "wrong" : "partly right";
+  const signOf = (score) => score === null ? "?" : score === 1 ? "✓" : score === 0 ? "✗" :
+    String(+score.toFixed(2));
+  const wordOf = (score) => score === null ? "unscored" : score === 1 ? "right" :
+    score === 0 ? "wrong" : "partly right";
+  // `answers`: of one run of each training seed that has the item; none for a run without it.
+  const mean = (answers) => {
+    const scores = answers.map((each) => each.score).filter((score) => score !== null);
+    return scores.length ? scores.reduce((a, b) => a + b, 0) / scores.length : null;
+  };
+  const whole = (answers) => answers.every(({ score }) => score === 0 || score === 1);
+  const right = (answers) => answers.filter(({ score }) => score === 1).length;
+  const sign = (answers) => !answers.length ? "–" : answers.length === 1 ? signOf(mean(answers)) :
+    whole(answers) ? `${right(answers)}/${answers.length}` : signOf(mean(answers));
+  const words = (answers) => !answers.length ? "not in this run" :
+    answers.length === 1 ? wordOf(mean(answers)) :
+    whole(answers) ? `${right(answers)} of ${answers.length} seeds right` :
+    `${wordOf(mean(answers))} over ${answers.length} seeds`;
   const chosenPair = () => pairs.value.split(",").map(Number);
   const rowsOf = () => data.benchmarks[+bench.value].items;
-  const scoreOf = (item, run) => item.answers[run] ? item.answers[run].score : null;
+  const scoreOf = (item, run) => mean(item.answers[run]);
   const result = (item) => {
     const [a, b] = chosenPair().map((run) => scoreOf(item, run));
     if (a === null || b === null) return "unscored";
-    return b > a ? "won" : b < a ? "lost" : "tied";
+    return b - a > 1e-9 ? "won" : a - b > 1e-9 ? "lost" : "tied";
   };
   const address = (item) => "#item/" +
     [data.benchmarks[+bench.value].name, item.id].map(encodeURIComponent).join("/");
@@ -96,20 +109,27 @@
       } else node.append(make("p", `Picture not in this file: ${name}`, "note"));
     }
     const [a, b] = chosenPair(), answers = item.answers;
-    const both = a !== b && [a, b].every((run) => answers[run] && answers[run].text !== undefined);
-    const marked = both ? different(answers[a].text, answers[b].text) : null;
+    const first = (run) => answers[run].find((each) => each.text !== undefined);
+    const both = a !== b && first(a) && first(b);
+    const marked = both ? different(first(a).text, first(b).text) : null;
     const grid = make("div", undefined, "answers");
     data.runs.forEach((label, run) => {
-      const answer = answers[run], box = make("div", undefined, "answer");
-      const head = make("h4");
+      const box = make("div", undefined, "answer"), head = make("h4");
+      const seeded = answers[run].length > 1;
       head.append(make("span", undefined, `swatch run${run % 7}`), label,
-        make("span", `${sign(answer)} ${words(answer)}`, "outcome"));
+        make("span", seeded ? words(answers[run]) :
+          `${sign(answers[run])} ${words(answers[run])}`, "outcome"));
       box.append(head);
-      if (answer) {
+      if (seeded) box.append(make("p", answers[run].map(({ seed, score }) =>
+        `seed ${seed} ${signOf(score)}`).join(", "), "note"));
+      for (const answer of answers[run]) {
+        // Seeds that score the same as an earlier one are without their completion.
+        if (seeded && answer.reason === undefined) continue;
+        if (seeded) box.append(make("h5", `Seed ${answer.seed}: ${wordOf(answer.score)}`));
         if (answer.reason) box.append(make("p", answer.reason, "reason"));
         if (answer.text === undefined) box.append(make("p", "No completion kept.", "note"));
-        else if (marked && run === a) box.append(text(marked[0], "del"));
-        else if (marked && run === b) box.append(text(marked[1], "ins"));
+        else if (marked && answer === first(a)) box.append(text(marked[0], "del"));
+        else if (marked && answer === first(b)) box.append(text(marked[1], "ins"));
         else box.append(make("pre", answer.text));
         const notes = [];
         if (answer.note) notes.push(answer.note);
@@ -136,7 +156,7 @@
     const [a, b] = chosenPair().map((run) => scoreOf(item, run));
     return a === null || b === null ? -1 : Math.abs(b - a);
   };
-  const longest = (item) => Math.max(...item.answers.map((x) => x && x.text ? x.text.length : 0));
+  const longest = (item) => Math.max(0, ...item.answers.flat().map((x) => x.text ? x.text.length : 0));
 
   function matches(item) {
     if (outcome.value && result(item) !== outcome.value) return false;
@@ -144,7 +164,7 @@
     const words = query.value.toLowerCase().split(/\s+/).filter((word) => word);
     if (!words.length) return true;
     const all = [item.id, item.category, item.prompt && item.prompt.text,
-      ...item.answers.flatMap((x) => x ? [x.text, x.reason] : [])].join("\n").toLowerCase();
+      ...item.answers.flat().flatMap((x) => [x.text, x.reason])].join("\n").toLowerCase();
     return words.every((word) => all.includes(word));
   }
 

@@ -1,4 +1,4 @@
-"""Which jobs of an experiment count as done."""
+"""Which jobs of an experiment count as done, and which GPUs they take."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dft_factory.experiments.job import hold_gpus
 from dft_factory.experiments.plan import Job, Plan
-from dft_factory.experiments.run import _drop_stale_stamps
 
 
 @pytest.mark.parametrize(
@@ -34,5 +34,17 @@ def test_a_job_is_done_by_its_settings_and_its_results(
     file.parent.mkdir(parents=True)
     file.write_text(stamp)
     plan = Plan("x", str(tmp_path), str(tmp_path), {job.name: job}, {}, {}, {})
-    _drop_stale_stamps(plan)
-    assert file.is_file() == done
+    assert (plan.pending() == []) == done
+
+
+def test_a_job_takes_gpus_that_no_other_job_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with hold_gpus(["0", "1", "3"], 2) as first:
+        with hold_gpus(["0", "1", "3"], 1) as second:
+            assert (first, second) == ("0,1", "3")
+        with hold_gpus(["0", "1", "3"], 1) as third:
+            assert third == "3"
+    with hold_gpus(["0", "1", "3"], 3) as everything:
+        assert everything == "0,1,3"

@@ -1,0 +1,198 @@
+"""Optional files of a run folder: completions, learning curves, token probabilities."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dft_eval.errors import UsageError
+from dft_eval.results import ResultFile
+
+TRAINER_STATE = "trainer_state.json"
+TOKEN_PROBABILITIES = "token_probabilities.json"
+PROBE = "probe.json"
+CURVES = ("nll", "mean_token_prob")
+"""Logged quantities that are drawn: nats a labelled token, and a probability."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Completion(BaseModel):
+    """One line of a completions file. Fields that an adapter adds are allowed and not shown."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    prompt: str
+    completion: str
+    finish_reason: str | None = None
+    n_tokens: int | None = None
+
+
+class TokenProbabilities(BaseModel):
+    """``token_probabilities.json``: how probable one model finds the labelled tokens of a data set.
+
+    ``bin_edges`` has one entry more than ``counts`` (tokens a bin); ``nll`` is in nats a token.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    schema_version: Literal[1]
+    model: str
+    label: str
+    dataset: str
+    n_tokens: int = Field(ge=1)
+    bin_edges: tuple[float, ...] = Field(min_length=2)
+    counts: tuple[int, ...]
+    mean: float
+    median: float
+    share_below: float = Field(alias="share_below_0.1")
+    share_above: float = Field(alias="share_above_0.9")
+    nll: float
+
+    @model_validator(mode="after")
+    def _is_a_histogram(self) -> TokenProbabilities:
+        edges, counts = self.bin_edges, self.counts
+        if len(edges) != len(counts) + 1:
+            raise ValueError(
+                f"{len(counts)} counts need {len(counts) + 1} bin_edges, not {len(edges)}"
+            )
+        if not all(low < high for low, high in itertools.pairwise(edges)):
+            raise ValueError("bin_edges do not rise")
+        if min(counts) < 0 or sum(counts) != self.n_tokens:
+            raise ValueError(f"the counts add up to {sum(counts)}, n_tokens is {self.n_tokens}")
+        return self
+
+
+class Probe(BaseModel):
+    """``probe.json``, as ``dft-factory probe`` writes it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    models: tuple[TokenProbabilities, ...] = Field(min_length=1)
+
+    def of(self, results: ResultFile) -> TokenProbabilities | None:
+        """Those of a run: by its label, else by its model."""
+        for model in self.models:
+            if model.label == results.label:
+                return model
+        return next((model for model in self.models if model.model == results.model), None)
+
+
+class _TrainerState(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    log_history: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Points:
+    """One curve: optimizer steps and values, as logged; a value may be NaN or infinite."""
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """What a trainer logged, by the names in :data:`CURVES`; a name never logged is absent."""
+
+    path: Path
+    train: Mapping[str, Points]
+    evaluation: Mapping[str, Points]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _parse(model: type[Model], text: str, where: str) -> Model:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(f"{where} is malformed: {error}") from error
+
+
+def read_completions(path: Path) -> dict[str, Completion] | None:
+    """By item id; None where there is no such file."""
+    if not path.is_file():
+        return None
+    found: dict[str, Completion] = {}
+    # Not splitlines(): JSON may hold U+2028 and its like unescaped.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        row = _parse(Completion, line, f"{path}, line {number}")
+        if row.id in found:
+            raise UsageError(f"{path}, line {number}: a second completion of item {row.id!r}.")
+        found[row.id] = row
+    return found
+
+
+def _points(history: Sequence[Mapping[str, Any]], name: str, path: Path) -> Points | None:
+    steps: list[int] = []
+    values: list[float] = []
+    for entry in history:
+        if name not in entry:
+            continue
+        step, value = entry.get("step"), entry[name]
+        if not isinstance(step, int) or not isinstance(value, int | float):
+            raise UsageError(f"{path}: log entry without a number for step and {name}: {entry!r}")
+        steps.append(step)
+        values.append(float(value))
+    return Points(tuple(steps), tuple(values)) if steps else None
+
+
+def _trainer_state(folder: Path, model: str) -> Path | None:
+    """In the run folder or a folder in it, else in the model's folder or the one above that."""
+    # The run folder itself may be called checkpoint-*; the checkpoints within it do not count.
+    places = [path for path in folder.iterdir() if not path.name.startswith("checkpoint-")]
+    paths = [path / TRAINER_STATE for path in (folder, *sorted(places))]
+    paths = [path for path in paths if path.is_file()]
+    if len(paths) > 1:
+        names = ", ".join(str(path) for path in paths)
+        raise UsageError(f"{folder} holds {len(paths)} trainer states, keep one: {names}")
+    for place in (Path(model), folder / model):
+        if place.is_dir():
+            paths += [each / TRAINER_STATE for each in (place, place.resolve().parent)]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_curves(folder: Path, model: str) -> LearningCurves | None:
+    """What the training of a run folder's model logged; None where there is no log."""
+    path = _trainer_state(folder, model)
+    if path is None:
+        return None
+    history = _parse(_TrainerState, _text(path), str(path)).log_history
+    train = {name: _points(history, name, path) for name in CURVES}
+    evaluation = {name: _points(history, f"eval_{name}", path) for name in CURVES}
+    return LearningCurves(
+        path=path,
+        train={name: points for name, points in train.items() if points},
+        evaluation={name: points for name, points in evaluation.items() if points},
+    )
+
+
+def read_probabilities(folder: Path, results: ResultFile) -> TokenProbabilities | None:
+    """Those of a run folder's model; None where there are none."""
+    path = folder / TOKEN_PROBABILITIES
+    if path.is_file():
+        return _parse(TokenProbabilities, _text(path), str(path))
+    if not (folder / PROBE).is_file():
+        return None
+    probe = read_probe(folder)
+    return probe.of(results) or (probe.models[0] if len(probe.models) == 1 else None)
+
+
+def read_probe(folder: Path) -> Probe:
+    """The ``probe.json`` of a folder."""
+    path = folder / PROBE
+    return _parse(Probe, _text(path), str(path))

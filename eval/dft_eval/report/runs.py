@@ -1,0 +1,206 @@
+"""What the report is made of: evaluations, runs, and variants, the runs of one label."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from dft_eval.report.files import Completion, LearningCurves, TokenProbabilities
+from dft_eval.results import BenchmarkResult, ItemScore, ResultFile
+from dft_eval.seed_statistics import Crossed, Scored, crossed, score_interval
+
+Key = tuple[str, str]
+"""A benchmark and its prompt style: scores of different styles are never compared."""
+Seed = int | None
+"""Of a training; None where none is known."""
+MODELS_OWN = ("server_fingerprint",)
+"""Entries of ``decoding`` that tell models apart, not ways of decoding."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One benchmark of one run.
+
+    ``problems`` are the scores of whole problems where the benchmark's score is their mean and not
+    that of its items (WeMath). ``completions`` is ``None`` where none were kept.
+    """
+
+    row: BenchmarkResult
+    items: Mapping[str, ItemScore]
+    problems: Mapping[str, ItemScore] | None
+    completions: Mapping[str, Completion] | None
+
+    @property
+    def key(self) -> Key:
+        return self.row.benchmark, self.row.prompt_style
+
+    @property
+    def units(self) -> Mapping[str, ItemScore]:
+        """What the score is the mean of: whole problems where there are any, else items."""
+        return self.problems or self.items
+
+    @property
+    def scored(self) -> list[Scored]:
+        """Cluster and score of the scored units."""
+        return [
+            (unit.cluster or unit.id, unit.score)
+            for unit in self.units.values()
+            if unit.score is not None
+        ]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Everything but the model that a score depends on."""
+        fields = self.row.model_dump(include={"metric", "harness", "judge", "seed"})
+        decoding = self.row.decoding.items()
+        return fields | {name: value for name, value in decoding if name not in MODELS_OWN}
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One benchmark of one variant: its evaluations by training seed, at least one."""
+
+    by_seed: Mapping[Seed, Evaluation]
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        return tuple(self.by_seed.values())
+
+    @property
+    def rows(self) -> tuple[BenchmarkResult, ...]:
+        return tuple(each.row for each in self.evaluations)
+
+    @property
+    def row(self) -> BenchmarkResult:
+        """Of the first seed: metric, harness and decoding are those of all."""
+        return self.rows[0]
+
+    @property
+    def score(self) -> float | None:
+        """Mean over the seeds that have one."""
+        scores = [row.score for row in self.rows if row.score is not None]
+        return math.fsum(scores) / len(scores) if scores else None
+
+    @functools.cached_property
+    def estimate(self) -> Crossed | None:
+        """The score with its errors; None where it is not the mean of its items or problems."""
+        estimate = crossed([[each.scored] for each in self.evaluations])
+        if estimate is None:
+            return None
+        for mean, row in zip(estimate.by_seed, self.rows, strict=True):
+            if row.score is None or not math.isclose(mean, row.score, abs_tol=1e-6):
+                return None
+        return estimate
+
+    @functools.cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 %, over items and seeds; None without an estimate."""
+        if self.estimate is None:
+            return None
+        scored = [each.scored for each in self.evaluations]
+        clusters = {cluster for rows in scored for cluster, _ in rows}
+        return score_interval(self.estimate, max(map(len, scored)), len(clusters))
+
+    @property
+    def n_total(self) -> int:
+        return sum(row.n_total for row in self.rows)
+
+    @property
+    def n_scored(self) -> int:
+        return sum(row.n_scored for row in self.rows)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether items of the published set, or their scores, are missing."""
+        return self.n_scored != self.n_total or any(
+            note.lower().startswith("partial") for row in self.rows for note in row.notes
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything known of one evaluated model."""
+
+    folder: Path
+    results: ResultFile
+    evaluations: Mapping[Key, Evaluation]
+    curves: LearningCurves | None
+    probabilities: TokenProbabilities | None
+
+    @property
+    def label(self) -> str:
+        return self.results.label
+
+    @property
+    def seed(self) -> Seed:
+        """Of the training, by results.json, else by a folder named ``seed0``."""
+        if self.results.training is not None and self.results.training.seed is not None:
+            return self.results.training.seed
+        match = re.fullmatch(r"seed[-_]?(\d+)", self.folder.resolve().name)
+        return int(match[1]) if match else None
+
+    @property
+    def name(self) -> str:
+        """Label and, where known, the seed."""
+        return self.label if self.seed is None else f"{self.label}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The runs of one label, by training seed: one row of the report."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> tuple[Seed, ...]:
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether there are several seeds."""
+        return len(self.runs) > 1
+
+    @functools.cached_property
+    def evaluations(self) -> Mapping[Key, Pooled]:
+        """By benchmark and prompt style."""
+        keys = dict.fromkeys(key for run in self.runs for key in run.evaluations)
+        return {
+            key: Pooled(
+                {run.seed: run.evaluations[key] for run in self.runs if key in run.evaluations}
+            )
+            for key in keys
+        }
+
+    def run_name(self, run: Run) -> str:
+        """Of one of its runs: the seed is told where there are several."""
+        return run.name if self.seeded else run.label
+
+
+T = TypeVar("T")
+
+
+def paired_seeds(first: Mapping[Seed, T], second: Mapping[Seed, T]) -> list[tuple[T, T]]:
+    """What both have of the same training seed; a single one stands beside each of the other.
+
+    Empty where both have several seeds and none in common.
+    """
+    if common := [seed for seed in first if seed in second]:
+        return [(first[seed], second[seed]) for seed in common]
+    pairs = [(a, b) for a in first.values() for b in second.values()]
+    return pairs if 1 in (len(first), len(second)) else []
+
+
+def benchmarks(variants: Sequence[Variant]) -> tuple[Key, ...]:
+    """All benchmarks of all variants, in the order of first appearance."""
+    return tuple(dict.fromkeys(key for variant in variants for key in variant.evaluations))
+
+
+def key_name(key: Key) -> str:
+    """A benchmark and its prompt style."""
+    return f"{key[0]} ({key[1]})"

@@ -1,0 +1,276 @@
+"""Scores of all variants as finished text: charts, tables, doubts, provenance."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dft_eval.report.formats import breakdown, percent
+from dft_eval.report.runs import Evaluation, Key, Pooled, Seed, Variant, benchmarks, key_name
+from dft_eval.statistics import mean_and_stderr
+
+VERSIONED = ("mathverse", "multipl-e", "wemath")
+"""Benchmarks with several items a problem."""
+_LIMITS = re.compile(r"^partial|UNSANDBOXED|not the published")
+WEMATH_PARTS = (
+    "IK, insufficient knowledge: a step and the whole are wrong. IG, inadequate generalization: "
+    "the steps are right, the whole is wrong. CM, complete mastery: all is right. RM, rote "
+    "memorization: the whole is right, a step is wrong; as a share of the wholes that are right. "
+    "Loose: one right step is enough for CM. The score is CM + IG / 2, strict."
+)
+"""Of WeMath's breakdown."""
+SHORT_SHA = 12
+"""Characters of a checksum that are shown."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of finished text. The first column names the row."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval on a track; ``left``, ``width``, ``dot`` in percent of it.
+
+    ``ticks`` are the values of single seeds.
+    """
+
+    name: str
+    text: str
+    run: int | None = None
+    kind: str = ""
+    left: float = 0.0
+    width: float = 0.0
+    dot: float | None = None
+    ticks: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Bars under a title, with the ends of their axis."""
+
+    title: str
+    bars: tuple[Bar, ...]
+    axis: tuple[str, str, str] = ("0 %", "50 %", "100 %")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score of the summary; ``marks`` number its footnotes."""
+
+    text: str
+    marks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Variants by benchmarks. ``benchmarks`` holds name, metric and prompt style of each column."""
+
+    benchmarks: tuple[tuple[str, str, str], ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    footnotes: tuple[str, ...]
+
+
+def score_text(pooled: Pooled) -> str:
+    """``42.0 %, 38.1 to 46.0 % (299/300)``; counts where items or scores are missing."""
+    counts = f" ({pooled.n_scored}/{pooled.n_total})" if pooled.is_partial else ""
+    if pooled.score is None:
+        return f"unscored{counts}"
+    if pooled.interval is None:
+        stderr = pooled.row.stderr if len(pooled.rows) == 1 else None
+        return f"{percent(pooled.score, stderr)}{counts}"
+    return f"{percent(pooled.score)}, {_span(pooled.interval)}{counts}"
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{percent(interval[0]).removesuffix(' %')} to {percent(interval[1])}"
+
+
+def score_charts(variants: Sequence[Variant]) -> tuple[Chart, ...]:
+    """The score of each variant with its interval and its seeds, by benchmark."""
+    charts = []
+    for key in benchmarks(variants):
+        bars = []
+        metric = ""
+        for index, variant in enumerate(variants):
+            pooled = variant.evaluations.get(key)
+            if pooled is None:
+                bars.append(Bar(variant.label, "not run", index))
+                continue
+            metric = pooled.row.metric
+            if pooled.score is None:
+                bars.append(Bar(variant.label, score_text(pooled), index))
+                continue
+            low, high = pooled.interval or (pooled.score, pooled.score)
+            seeds = [row.score for row in pooled.rows if row.score is not None]
+            bars.append(
+                Bar(
+                    variant.label,
+                    score_text(pooled),
+                    index,
+                    left=100 * low,
+                    width=100 * (high - low),
+                    dot=100 * pooled.score,
+                    ticks=tuple(100 * score for score in seeds) if len(seeds) > 1 else (),
+                )
+            )
+        charts.append(Chart(f"{key_name(key)}, {metric}", tuple(bars)))
+    return tuple(charts)
+
+
+def _own_notes(evaluation: Evaluation) -> list[str]:
+    """What the report itself has to say of a score."""
+    row, notes = evaluation.row, []
+    scored = [item for item in evaluation.items.values() if item.score is not None]
+    if row.benchmark in VERSIONED and row.cluster is None:
+        notes.append(
+            "made before results.json named the problem of each item: versions of one problem "
+            "count as independent, so intervals are too narrow; `dft-factory eval` again corrects "
+            "that"
+        )
+    if (len(evaluation.items), len(scored)) != (row.n_total, row.n_scored):
+        notes.append(
+            f"results.json counts {row.n_scored} of {row.n_total} items as scored, "
+            f"its items file {len(scored)} of {len(evaluation.items)}"
+        )
+    mean, _ = mean_and_stderr([score for _, score in evaluation.scored])
+    if None not in (mean, row.score) and not math.isclose(
+        mean or 0.0, row.score or 0.0, abs_tol=1e-6
+    ):
+        notes.append(
+            f"the score is not the mean of its items ({percent(mean or 0.0)}); "
+            "the paired comparison is one of item means"
+        )
+    return notes
+
+
+def doubts(variants: Sequence[Variant]) -> tuple[str, ...]:
+    """What limits the scores: partial sets, unscored items, the report's notes."""
+    labels: dict[tuple[str, str], list[str]] = {}
+    for variant in variants:
+        for run in variant.runs:
+            for key, evaluation in run.evaluations.items():
+                row = evaluation.row
+                own = [note for note in row.notes if _LIMITS.search(note)] + _own_notes(evaluation)
+                if row.n_scored != row.n_total:
+                    own.append(f"{row.n_total - row.n_scored:,} of {row.n_total:,} items unscored")
+                for note in own:
+                    names = labels.setdefault((key_name(key), note), [])
+                    names.append(variant.run_name(run))
+    found = [f"{name}, {'; '.join(by)}: {note}." for (name, note), by in labels.items()]
+    return tuple(found)
+
+
+def missing_seeds(variants: Sequence[Variant]) -> tuple[str, ...]:
+    """Seeds that one variant or benchmark has and another lacks."""
+    seeded = [variant for variant in variants if variant.seeded]
+    wanted = sorted({seed for variant in seeded for seed in variant.seeds if seed is not None})
+
+    def missing(seeds: Iterable[Seed], has: Iterable[Seed]) -> str:
+        lacking = [str(seed) for seed in seeds if seed not in set(has)]
+        return f"seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}" if lacking else ""
+
+    found = []
+    for variant in variants:
+        trained = variant.seeds != (None,)
+        if trained and (lacking := missing(wanted, variant.seeds)):
+            found.append(f"{variant.label}: no results of {lacking}.")
+        for key, pooled in variant.evaluations.items():
+            if lacking := missing(variant.seeds, pooled.by_seed):
+                found.append(f"{key_name(key)}, {variant.label}: not run with {lacking}.")
+    return tuple(found)
+
+
+def summary(variants: Sequence[Variant]) -> Summary:
+    """The scores of all variants; notes of their results, and of the report, as footnotes."""
+    keys = benchmarks(variants)
+    numbers: dict[str, int] = {}
+    rows = []
+    for variant in variants:
+        cells = []
+        for key in keys:
+            pooled = variant.evaluations.get(key)
+            if pooled is None:
+                cells.append(Cell("not run"))
+                continue
+            notes = dict.fromkeys(
+                f"{key[0]}: {note}"
+                for each in pooled.evaluations
+                for note in [*each.row.notes, *_own_notes(each)]
+            )
+            marks = tuple(numbers.setdefault(note, len(numbers) + 1) for note in notes)
+            cells.append(Cell(score_text(pooled), marks))
+        rows.append((variant.label, tuple(cells)))
+    columns = tuple((key[0], _metrics(variants, key), key[1]) for key in keys)
+    return Summary(columns, tuple(rows), tuple(numbers))
+
+
+def _metrics(variants: Sequence[Variant], key: Key) -> str:
+    having = [each.evaluations[key] for each in variants if key in each.evaluations]
+    return " / ".join(dict.fromkeys(pooled.row.metric for pooled in having))
+
+
+def models(variants: Sequence[Variant]) -> Table:
+    """Which weights each run was."""
+    rows = []
+    for variant in variants:
+        for run in variant.runs:
+            sha = run.results.model_sha256
+            short = sha[:SHORT_SHA] if sha else "none (a served model has no files to sum)"
+            base = run.results.base_model or "not given"
+            rows.append((variant.run_name(run), run.results.model, short, base))
+    return Table(("run", "model", "SHA-256 of the weights", "base model"), tuple(rows))
+
+
+def methods(variants: Sequence[Variant]) -> Table:
+    """How each score was made; runs scored in the same way share a row."""
+    rows = []
+    for key in benchmarks(variants):
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for variant in variants:
+            if pooled := variant.evaluations.get(key):
+                row = pooled.row
+                decoding = json.dumps(row.decoding, sort_keys=True, ensure_ascii=False)
+                seeds = ", ".join(dict.fromkeys(str(each.seed) for each in pooled.rows))
+                how = (row.harness, row.judge or "none", seeds, decoding)
+                alike.setdefault(how, []).append(variant.label)
+        rows += [(key_name(key), ", ".join(labels), *how) for how, labels in alike.items()]
+    return Table(("benchmark", "runs", "harness", "judge", "seed", "decoding"), tuple(rows))
+
+
+def breakdown_notes(parts: Sequence[tuple[str, Table]]) -> tuple[str, ...]:
+    """What the names of parts stand for, where they do not say it."""
+    names = {row[0] for _, table in parts for row in table.rows}
+    return (WEMATH_PARTS,) if "IK_strict" in names else ()
+
+
+def breakdowns(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
+    """The parts of each benchmark's scores, means over seeds, by the benchmark's name."""
+    found = []
+    for key in benchmarks(variants):
+        having = [variant for variant in variants if key in variant.evaluations]
+        parts = [_mean_parts(variant.evaluations[key]) for variant in having]
+        names = tuple(dict.fromkeys(name for part in parts for name in part))
+        rows = tuple(
+            (name, *(breakdown(part[name]) if name in part else "not given" for part in parts))
+            for name in names
+        )
+        if rows:
+            head = ("part", *(variant.label for variant in having))
+            found.append((key_name(key), Table(head, rows)))
+    return tuple(found)
+
+
+def _mean_parts(pooled: Pooled) -> Mapping[str, float | None]:
+    names = dict.fromkeys(name for row in pooled.rows for name in row.breakdown)
+    values = {name: [row.breakdown.get(name) for row in pooled.rows] for name in names}
+    return {
+        name: mean_and_stderr([value for value in each if value is not None])[0]
+        for name, each in values.items()
+    }
