@@ -56,7 +56,9 @@ print(*[s.getsockname()[1] for s in sockets])')
   local gres="" types=""
   if [ "${NODE_GPUS:-0}" -gt 0 ]; then
     gres=" Gres=gpu:$NODE_GPUS" types="GresTypes=gpu"
-    printf 'Name=gpu Count=%s\n' "$NODE_GPUS" >"$folder/gres.conf"
+    # SLURM wants a device for each.
+    for name in $(seq "$NODE_GPUS"); do rm -f "$folder/gpu$name" && mknod "$folder/gpu$name" c 1 3; done
+    printf 'Name=gpu File=%s\n' "$folder/gpu[1-$NODE_GPUS]" >"$folder/gres.conf"
   else
     rm -f "$folder/gres.conf"
   fi
@@ -154,6 +156,8 @@ start() {
     wait_for 60 slurmdbd sacctmgr -n list cluster
     launch slurmctld slurmctld -D -f "$SLURM_CONF"
     wait_for 60 slurmctld scontrol ping
+    # A node that was configured otherwise before is drained.
+    scontrol update NodeName=node1,node2 State=RESUME 2>/dev/null || true
     for name in node1 node2; do launch "$name" slurmd -D -N "$name" -f "$SLURM_CONF"; done
   fi
   wait_for 60 "both nodes" nodes_up

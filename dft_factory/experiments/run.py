@@ -66,13 +66,18 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
         path = plan.write()
         for job in plan.pending():
             (root / job.stamp).unlink(missing_ok=True)
-        status = subprocess.run(
+        snakemake = subprocess.Popen(
             [*_snakemake(plan, path, options), "all"],
             env=_environment(options),
             pass_fds=(lock,),
             preexec_fn=die_with_parent,
-            check=False,
-        ).returncode
+        )
+        try:
+            status = snakemake.wait()
+        except KeyboardInterrupt:
+            # Snakemake had the same Ctrl-C: it cancels its jobs on the cluster.
+            snakemake.wait()
+            raise
         failed = [job for job in plan.jobs.values() if not (root / job.stamp).is_file()]
         if status or failed:
             raise DftFactoryError(_explain(plan, failed, status))

@@ -32,6 +32,7 @@ def test_two_nodes_train_as_one_process(text_bench: Bench, tmp_path: Path) -> No
             PET_NODE_RANK=str(rank),
             PET_MASTER_ADDR="127.0.0.1",
             PET_MASTER_PORT=str(port),
+            PET_NPROC_PER_NODE="1",
         )
         with log.open("w") as stream:
             nodes.append(
