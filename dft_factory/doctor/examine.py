@@ -48,7 +48,7 @@ from dft_factory.patch.table import (
     SUPPORTED_LLAMAFACTORY,
 )
 
-PROBE_SECONDS = 300
+PROBE_SECONDS = 900
 PACKAGES = (
     "torch",
     "torchvision",
