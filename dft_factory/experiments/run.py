@@ -58,30 +58,42 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
     _require(options)
     plan = make_plan(loaded)
     _check_gpus(plan, options)
-    root = Path(plan.root)
-    with _only_run(root) as lock:
+    with only_run(Path(plan.root)) as lock:
         check(loaded, plan)
-        if options.executor == SLURM:
-            slurm.wait_for_jobs(root)
-        path = plan.write()
-        for job in plan.pending():
-            (root / job.stamp).unlink(missing_ok=True)
-        snakemake = subprocess.Popen(
-            [*_snakemake(plan, path, options), "all"],
-            env=_environment(options),
-            pass_fds=(lock,),
-            preexec_fn=die_with_parent,
-        )
-        try:
-            status = snakemake.wait()
-        except KeyboardInterrupt:
-            # Snakemake had the same Ctrl-C: it cancels its jobs on the cluster.
-            snakemake.wait()
-            raise
-        failed = [job for job in plan.jobs.values() if not (root / job.stamp).is_file()]
-        if status or failed:
-            raise DftFactoryError(_explain(plan, failed, status))
+        execute(plan, options, lock)
     return [Path(each.out) / "report.html" for each in plan.reports.values()]
+
+
+def execute(plan: Plan, options: Options, lock: int) -> None:
+    """Run the jobs of a checked plan that are not done.
+
+    Args:
+        lock: file descriptor of the experiment's lock; Snakemake holds it, too.
+
+    Raises:
+        DftFactoryError: jobs failed; everything that does not depend on them is done.
+    """
+    root = Path(plan.root)
+    if options.executor == SLURM:
+        slurm.wait_for_jobs(root)
+    path = plan.write()
+    for job in plan.pending():
+        (root / job.stamp).unlink(missing_ok=True)
+    snakemake = subprocess.Popen(
+        [*_snakemake(plan, path, options), "all"],
+        env=_environment(options),
+        pass_fds=(lock,),
+        preexec_fn=die_with_parent,
+    )
+    try:
+        status = snakemake.wait()
+    except KeyboardInterrupt:
+        # Snakemake had the same Ctrl-C: it cancels its jobs on the cluster.
+        snakemake.wait()
+        raise
+    failed = [job for job in plan.jobs.values() if not (root / job.stamp).is_file()]
+    if status or failed:
+        raise DftFactoryError(_explain(plan, failed, status))
 
 
 def dry_run(loaded: Loaded) -> str:
@@ -138,7 +150,7 @@ def _require(options: Options) -> None:
 
 
 @contextlib.contextmanager
-def _only_run(root: Path) -> Iterator[int]:
+def only_run(root: Path) -> Iterator[int]:
     """Hold the experiment's folder; Snakemake's own lock outlives a killed process."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".run.lock").open("w") as stream:

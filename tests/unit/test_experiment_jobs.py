@@ -1,4 +1,4 @@
-"""Which jobs of an experiment count as done, and which GPUs they take."""
+"""Jobs of an experiment: which count as done, how many run at once, which GPUs they take."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from dft_factory.experiments.job import hold_gpus
 from dft_factory.experiments.plan import Job, Plan
+from dft_factory.experiments.run import Options, execute, only_run
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,33 @@ def test_a_job_takes_gpus_that_no_other_job_holds(
             assert third == "3"
     with hold_gpus(["0", "1", "3"], 3) as everything:
         assert everything == "0,1,3"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_more_jobs_at_once_than_allowed(jobs: int, tmp_path: Path) -> None:
+    """After jobs that were ready alone, too: Snakemake below 9.17 miscounted these."""
+    events = tmp_path / "events"
+    write = f"echo start >> {events}; sleep 1; echo end >> {events}"
+
+    def job(name: str, *after: str) -> Job:
+        return Job("prepare", name, after, (("sh", "-c", write),), settings=name)
+
+    chain = [job("a"), job("b", "prepare a"), job("c", "prepare b")]
+    rest = [job(name, "prepare c") for name in ("d", "e", "f")]
+    plan = Plan(
+        "x",
+        str(tmp_path / "runs"),
+        str(tmp_path),
+        {each.name: each for each in chain + rest},
+        {},
+        {},
+        {},
+    )
+    with only_run(Path(plan.root)) as lock:
+        execute(plan, Options(jobs=jobs), lock)
+    running = [0]
+    for event in events.read_text().split():
+        running.append(running[-1] + (1 if event == "start" else -1))
+    assert len(running) == 13
+    assert max(running) == jobs
+    assert plan.pending() == []
