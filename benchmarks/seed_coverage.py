@@ -7,6 +7,10 @@ item, the seed and both together add. Items and seeds are drawn anew each time; 
 mean over all items and all seeds. Variance between seeds: none, as large as the error over items,
 and nine times that. The last columns ignore the seeds (items as the only draws) and p < 0.05 of
 two equal methods.
+
+Of 1,000 experiments a row, 94.0 to 99.5 % of the intervals of differences held the truth (scores:
+93.7 to 99.3 %) and 0.5 to 6.0 % of equal methods differed; over items alone 36 to 96 % held it. Two
+seeds are on the safe side, at the price of width.
 """
 
 from __future__ import annotations

@@ -269,7 +269,7 @@ def test_the_module_way_still_writes_what_the_report_reads(
 ) -> None:
     import subprocess
 
-    from dft_eval.report.collect import TokenProbabilities
+    from dft_eval.report.files import TokenProbabilities
     from tests.support.cli import clean_environment
 
     config = recipe(text_bench, tmp_path)

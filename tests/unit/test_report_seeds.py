@@ -155,6 +155,19 @@ def test_a_benchmark_that_one_seed_lacks_is_named(runs: list[Path], tmp_path: Pa
     assert "other (chat), dft: not run with seeds 0, 1." in text
 
 
+def test_a_seed_without_scores_leaves_the_others_their_interval(tmp_path: Path) -> None:
+    runs = write_seeds(tmp_path, {"dft": {0: range(8), 1: range(8)}})
+    scores: dict[str, float | None] = {f"q{n}": None for n in range(N)}
+    runs.append(write_run(tmp_path / "seed2", "dft", {"toy": scores}, sha=None))
+    text = report(runs, tmp_path / "out")
+    assert "| toy (chat) | dft | 40.0 %, 21.9 to 61.3 % (40/60) |" in text
+    assert "| 0: 40.0 %, 1: 40.0 %, 2: unscored | 0.0 |" in text
+    assert (
+        "toy (chat), dft, seed 2: 20 of 20 items unscored."
+        in Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
+    )
+
+
 def test_what_is_no_seed_of_one_variant_is_refused(tmp_path: Path) -> None:
     first = write_seed(tmp_path / "a", "dft", 0, range(9))
     twice = write_seed(tmp_path / "b", "dft", 0, range(9))

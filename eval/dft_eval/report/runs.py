@@ -89,11 +89,12 @@ class Pooled:
     @functools.cached_property
     def estimate(self) -> Crossed | None:
         """The score with its errors; None where it is not the mean of its items or problems."""
-        estimate = crossed([[each.scored] for each in self.evaluations])
+        scored = [each for each in self.evaluations if each.scored]
+        estimate = crossed([[each.scored] for each in scored])
         if estimate is None:
             return None
-        for mean, row in zip(estimate.by_seed, self.rows, strict=True):
-            if row.score is None or not math.isclose(mean, row.score, abs_tol=1e-6):
+        for mean, each in zip(estimate.by_seed, scored, strict=True):
+            if each.row.score is None or not math.isclose(mean, each.row.score, abs_tol=1e-6):
                 return None
         return estimate
 

@@ -82,7 +82,7 @@ def match(variant: Variant, paper: Paper) -> tuple[list[Match], list[Unmatched]]
             group[1][key[0]] = pooled
     for (_, style), (place, found) in by_style.items():
         for column in place.how.columns:
-            if {*column.benchmarks}.isdisjoint(found):
+            if column.items.keys().isdisjoint(found):
                 continue
             each = _match(variant, style, place, column, found)
             if isinstance(each, str):
@@ -98,10 +98,10 @@ def _match(
     variant: Variant, style: str, place: Place, column: Column, found: dict[str, Pooled]
 ) -> Match | str:
     """The figure for a column, or in words why there is none."""
-    absent = [name for name in column.benchmarks if name not in found]
+    absent = [name for name in column.items if name not in found]
     if absent:
-        return f"the mean of {len(column.benchmarks)} benchmarks, without {', '.join(absent)}"
-    pooled = [found[name] for name in column.benchmarks]
+        return f"the mean of {len(column.items)} benchmarks, without {', '.join(absent)}"
+    pooled = [found[name] for name in column.items]
     for each in pooled:
         if each.row.metric not in column.metrics:
             return f"its metric is {each.row.metric!r}, the paper's {column.metrics[0]}"
@@ -125,14 +125,11 @@ def _match(
         for mean, value in zip(estimate.by_seed, values, strict=True)
     ):
         estimate = None
-    # Of a mean of benchmarks each has its own column, which says how many items it should have.
-    single = {each.benchmarks[0]: each for each in place.how.columns if len(each.benchmarks) == 1}
-    alone = len(column.benchmarks) == 1
     unlike = [
         reason
         for each in evaluations.values()
         for one in each
-        for reason in _differs(one, column if alone else single[one.row.benchmark], place)
+        for reason in _differs(one, column, place)
     ]
     for run in variant.runs:
         unlike += _name(run.results.model, variant, place)
@@ -183,7 +180,7 @@ def _place(variant: Variant, benchmark: str, paper: Paper) -> Place | str:
     tables = [
         table
         for table in paper.tables
-        if any(benchmark in column.benchmarks for column in paper.columns(table))
+        if any(benchmark in column.items for column in paper.columns(table))
     ]
     if not tables:
         return "the paper has no figure on it"
@@ -239,8 +236,9 @@ def _differs(evaluation: Evaluation, column: Column, place: Place) -> Iterator[s
         items = [item for item in evaluation.items.values() if item.category in column.categories]
         name, total = column.title, len(items)
         scored = sum(item.score is not None for item in items)
-    if total != column.items:
-        yield f"{name}: {total:,} items where the paper's set has {column.items:,}"
+    published = column.items[row.benchmark]
+    if total != published:
+        yield f"{name}: {total:,} items where the paper's set has {published:,}"
     elif column.part is None:
         yield from (f"{name}: {note}" for note in row.notes if note.lower().startswith("partial"))
     if scored != total:

@@ -40,20 +40,18 @@ class Column(_Data):
     """What a column of the paper is among our results.
 
     Attributes:
-        benchmarks: ours; of several the column is the mean.
+        items: behind the paper's figure, by our benchmark; of several the column is the mean.
         part: of the breakdown; None for the score itself.
         categories: of the part's items, a group each; groups weigh alike.
         metrics: that are this column's.
-        items: behind the paper's figure.
         judged: somebody must say whether a free answer is right.
     """
 
     title: str
-    benchmarks: tuple[str, ...]
+    items: Mapping[str, int]
     part: str | None = None
     categories: tuple[str, ...] = ()
     metrics: tuple[str, ...]
-    items: int
     judged: bool = False
 
 
@@ -69,7 +67,7 @@ class OpenPoint(_Data):
         """Whether it is about this cell."""
         return (
             label in (self.labels or (label,))
-            and not {*column.benchmarks}.isdisjoint(self.benchmarks or column.benchmarks)
+            and not column.items.keys().isdisjoint(self.benchmarks or column.items)
             and column.title in (self.columns or (column.title,))
         )
 
