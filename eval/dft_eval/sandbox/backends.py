@@ -70,7 +70,7 @@ class Sandbox(Protocol):
 
 
 _EVERYWHERE = (
-    "programs that search their interpreter's memory for the pass marker (Python tests in process)",
+    "programs that search their interpreter's memory for the pass marker (MultiPL-E's Python)",
     "bugs of the kernel; timing and other side channels",
     "what is readable below /usr and the interpreter's prefix",
 )
