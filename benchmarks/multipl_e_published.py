@@ -2,8 +2,8 @@
 
     python benchmarks/multipl_e_published.py --data FOLDER --published FOLDER [--languages js cs]
 
-``--data``: ``humaneval-<language>.jsonl[.gz]``. ``--published``: ``humaneval-<language>-details.json``
-and ``pred_<language>_output.jsonl``, from github.com/QwenLM/Qwen2.5-Coder,
+``--data``: ``humaneval-<language>.jsonl[.gz]``. ``--published``: ``pred_<language>_output.jsonl``
+and ``humaneval-<language>-details.json``, from github.com/QwenLM/Qwen2.5-Coder,
 ``qwencoder-eval/base/outptus/qwen2.5-coder/7b-base/multipl-e``. Prints how many pass, published and
 here, and every verdict that differs.
 """

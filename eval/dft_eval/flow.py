@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from dft_eval.benchmark import Benchmark, Request, Rows, Subject
 from dft_eval.errors import UsageError
-from dft_eval.generation.run import Completion, CompletionCache, Failure, generate_each
+from dft_eval.generation.resume import CompletionCache, generate_each
+from dft_eval.generation.run import Completion, Failure
 from dft_eval.progress import Progress
 from dft_eval.results import (
     RESULTS_NAME,

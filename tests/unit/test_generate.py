@@ -20,21 +20,14 @@ from dft_eval.generation.chat import decode_text, stop_tokens
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.hf_decode import PADDED, alike, decode
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
-from dft_eval.generation.run import (
-    CompletionCache,
-    Decoding,
-    Prompt,
-    completion_key,
-    cut,
-    generate,
-    generate_each,
-    samples_of,
-)
+from dft_eval.generation.resume import CompletionCache, completion_key, generate_each
+from dft_eval.generation.run import Decoding, Prompt, cut, samples_of
 from dft_eval.generation.samples import combine, pass_at_k
 from dft_eval.model_files import find_model, model_sha256
 from dft_eval.models import LocalModel, load_model
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
+from tests.support.generate import generate
 
 DECODING = Decoding(max_new_tokens=12, batch_size=3)
 ONE = replace(DECODING, batch_size=1)  # groups of four prompts

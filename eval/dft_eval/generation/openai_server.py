@@ -13,22 +13,19 @@ what precedes the answer's first code block is dropped if the begun answer ends 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import mimetypes
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from dft_eval.benchmark import PixelRange
 from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
 from dft_eval.generation.openai_http import Connection, RequestFailedError
-from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
+from dft_eval.generation.openai_messages import Way, content, read_answer
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
 from dft_eval.system_prompts import NONE
 
 PROBES = (
@@ -45,15 +42,6 @@ SAMPLER = ("top_k", "min_p", "repetition_penalty")
 generation_config.json (1.05 to 1.1 for Qwen2.5 instruct). OpenAI's own server refuses them."""
 UNREACHABLE_AFTER = 4
 """Requests in a row without any answer after which the rest is not tried."""
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How the server takes one kind of request."""
-
-    sends_stop: bool = True
-    sends_sampler: bool = True
-    continues: bool = False
 
 
 class OpenAIServer:
@@ -76,7 +64,7 @@ class OpenAIServer:
         self._connection = connection
         self._extra = extra or {}
         self._entry = self._look_up()
-        self._ways: dict[tuple[Any, ...], _Way] = {}
+        self._ways: dict[tuple[Any, ...], Way] = {}
         self._lock = Lock()
         self._unanswered = 0
 
@@ -100,7 +88,7 @@ class OpenAIServer:
                 for text in PROBES:
                     prompt = Prompt("probe", text, chat=chat)
                     # Fields of the sampler are neutral here, and some servers refuse them.
-                    path, body = self._body(prompt, decoding, _Way(sends_sampler=False))
+                    path, body = self._body(prompt, decoding, Way(sends_sampler=False))
                     choice = self._connection.post(path, body)["choices"][0]
                     answer = choice["message"]["content"] if chat else choice["text"]
                     digest.update(json.dumps(answer).encode())
@@ -155,9 +143,9 @@ class OpenAIServer:
             self._unanswered = self._unanswered + 1 if error.status is None else 0
             return Failure(prompt.id, f"No completion: {error}")
         self._unanswered = 0
-        return _read(answer, prompt, decoding, way)
+        return read_answer(answer, prompt, decoding, way)
 
-    def _body(self, prompt: Prompt, decoding: Decoding, way: _Way) -> tuple[str, dict[str, Any]]:
+    def _body(self, prompt: Prompt, decoding: Decoding, way: Way) -> tuple[str, dict[str, Any]]:
         """Path and body of the request for one completion."""
         body: dict[str, Any] = {
             "model": self.model,
@@ -174,7 +162,7 @@ class OpenAIServer:
             body["stop"] = list(decoding.stop)
         if not prompt.chat:
             return "/completions", {**body, "prompt": prompt.text}
-        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(prompt)}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content(prompt)}]
         if decoding.system_prompt not in (None, NONE):
             messages.insert(0, {"role": "system", "content": decoding.system_prompt})
         if way.continues:
@@ -198,7 +186,7 @@ class OpenAIServer:
             )
         return entries.get(self.model, {})
 
-    def _way(self, prompt: Prompt, decoding: Decoding) -> _Way:
+    def _way(self, prompt: Prompt, decoding: Decoding) -> Way:
         """How the server takes this kind of prompt, found out once, by real calls of one token."""
         key = (prompt.chat, bool(prompt.answer_begins), bool(prompt.images), decoding.stop)
         with self._lock:
@@ -206,7 +194,7 @@ class OpenAIServer:
                 self._ways[key] = self._find_way(prompt, decoding)
             return self._ways[key]
 
-    def _find_way(self, prompt: Prompt, decoding: Decoding) -> _Way:
+    def _find_way(self, prompt: Prompt, decoding: Decoding) -> Way:
         """The first way that the server accepts: all fields, else without those it may refuse.
 
         OpenAI's own takes four stop texts at most, and none of :data:`SAMPLER`.
@@ -217,7 +205,7 @@ class OpenAIServer:
         default = Decoding()
         required = [f for f in SAMPLER if getattr(decoding, f) != getattr(default, f)]
         ways = [
-            _Way(sends_stop, sends_sampler, continues)
+            Way(sends_stop, sends_sampler, continues)
             for sends_sampler in ((True,) if required else (True, False))
             for sends_stop in ((True, False) if stop else (False,))
         ]
@@ -232,14 +220,14 @@ class OpenAIServer:
                 return way
         raise _refusal(refusal) from None
 
-    def _try(self, prompt: Prompt, decoding: Decoding, way: _Way) -> dict[str, Any]:
+    def _try(self, prompt: Prompt, decoding: Decoding, way: Way) -> dict[str, Any]:
         path, body = self._body(prompt, decoding, way)
         return self._connection.post(path, {**body, "max_tokens": 1})
 
     def _continues(self, prompt: Prompt, system_prompt: str | None) -> bool:
         """Whether the server goes on from a begun answer (see the module's text)."""
         decoding = Decoding(max_new_tokens=1, system_prompt=system_prompt)
-        path, body = self._body(prompt, decoding, _Way(continues=True))
+        path, body = self._body(prompt, decoding, Way(continues=True))
         opened = {key: value for key, value in body.items() if key not in CONTINUE}
         try:
             counts = [
@@ -294,53 +282,3 @@ def _refusal(error: RequestFailedError) -> EvaluationError:
             "--prompt-style chat."
         )
     return UsageError(f"The server refuses the first request: {error}")
-
-
-def _content(prompt: Prompt) -> str | list[dict[str, Any]]:
-    if not prompt.images:
-        return prompt.text
-    pictures = [
-        {"type": "image_url", "image_url": {"url": _data_uri(Path(name))}} for name in prompt.images
-    ]
-    return [*pictures, {"type": "text", "text": prompt.text}]
-
-
-def _data_uri(path: Path) -> str:
-    kind = mimetypes.guess_type(path.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def answer_from(text: str, begins: str) -> str:
-    """What follows the begun answer, in an answer that the server made without it."""
-    if text.startswith(begins):
-        return text[len(begins) :]
-    opened = re.search(r"```[^\n`]*\n", text) if re.search(r"```[^\n`]*\n\Z", begins) else None
-    return text[opened.end() :] if opened else text
-
-
-def _read(
-    answer: dict[str, Any], prompt: Prompt, decoding: Decoding, way: _Way
-) -> Completion | Failure:
-    """The completion in a server's answer, held to the stop texts once more."""
-    try:
-        choice = answer["choices"][0]
-        text = choice["message"]["content"] if prompt.chat else choice["text"]
-        reason = choice["finish_reason"]
-        n_tokens = int(answer["usage"]["completion_tokens"])
-    except (KeyError, IndexError, TypeError, ValueError):
-        return Failure(prompt.id, f"No completion in the server's answer: {str(answer)[:300]}")
-    if reason not in ("stop", "length"):
-        return Failure(prompt.id, f"The server ended the completion for {reason!r}.")
-    text = text or ""
-    if way.continues:
-        text = text.removeprefix(prompt.answer_begins)  # some servers repeat it
-    elif prompt.answer_begins:
-        text = answer_from(text, prompt.answer_begins)
-    text, stopped = cut(text, decoding.stop)
-    return Completion(
-        id=prompt.id,
-        prompt=prompt.text + (prompt.answer_begins if way.continues else ""),
-        completion=text,
-        finish_reason="stop" if stopped else reason,
-        n_tokens=n_tokens,
-    )

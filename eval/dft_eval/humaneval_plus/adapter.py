@@ -214,7 +214,7 @@ def _result(
         notes=[
             *size_notes(len(items), len(data.problems), benchmark.published),
             data.note(),
-            "outputs compared outside the sandbox; HumanEval/32 and time limits differ from EvalPlus",
+            "outputs compared outside the sandbox; HumanEval/32 and time limits unlike EvalPlus",
             f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
         ],
     )

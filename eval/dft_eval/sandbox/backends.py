@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any, Literal, Protocol, get_args
@@ -21,7 +21,7 @@ from dft_eval.sandbox.command import (
     environment,
     working_directory,
 )
-from dft_eval.sandbox.limits import Limits, Protections
+from dft_eval.sandbox.limits import RunConfig
 
 SandboxName = Literal["auto", "bubblewrap", "landlock", "docker"]
 IMAGE_VARIABLE = "DFT_SANDBOX_IMAGE"
@@ -59,13 +59,7 @@ class Sandbox(Protocol):
     def describe(self) -> str:
         """Name and version; PrerequisiteError where this machine has none."""
 
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> contextlib.AbstractContextManager[Place]:
+    def place(self, config: RunConfig) -> contextlib.AbstractContextManager[Place]:
         """What one program needs, for as long as it runs."""
 
 
@@ -95,15 +89,9 @@ class Bubblewrap:
         return str(host.bubblewrap())
 
     @contextlib.contextmanager
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> Iterator[Place]:
+    def place(self, config: RunConfig) -> Iterator[Place]:
         """All inside the namespaces."""
-        yield Place(working_directory(protections), host.NOBODY)
+        yield Place(working_directory(config.protections), host.NOBODY)
 
 
 class Landlock:
@@ -134,17 +122,11 @@ class Landlock:
         return f"landlock (ABI {landlock.abi()})"
 
     @contextlib.contextmanager
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> Iterator[Place]:
+    def place(self, config: RunConfig) -> Iterator[Place]:
         """A directory of the host and a free uid."""
-        readable = [*host.interpreter().prefixes, *read_only]
+        readable = [*host.interpreter().prefixes, *config.read_only]
         with landlock.user() as uid, landlock.working_directory(uid) as home:
-            rules = landlock.confinement(home, readable, protections)
+            rules = landlock.confinement(home, readable, config.protections)
             yield Place(home, uid, rules)
 
 
@@ -176,17 +158,14 @@ class Docker:
         return f"docker ({done.stdout.strip()})"
 
     @contextlib.contextmanager
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> Iterator[Place]:
+    def place(self, config: RunConfig) -> Iterator[Place]:
         """A container's command line; the container is gone afterwards."""
+        limits = config.limits
         engine, name = self._engine(), f"dft-sandbox-{secrets.token_hex(8)}"
         size = f"size={limits.disk_bytes},mode=1777"
-        shown = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *host.interpreter().prefixes, *read_only]
+        toolchain = [*host.interpreter().prefixes, *config.read_only]
+        shown = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *toolchain]
+        protections = replace(config.protections, environment=True)
         command = [
             *(engine, "run", "--rm", "--interactive", "--name", name, "--hostname", "sandbox"),
             *("--network", "none", "--read-only", "--cap-drop", "ALL"),
@@ -199,9 +178,7 @@ class Docker:
             *(f"--volume={path}:{path}:ro" for path in shown if os.path.exists(path)),
             *(
                 f"--env={key}={value}"
-                for key, value in environment(
-                    replace(protections, environment=True), HOME, variables
-                ).items()
+                for key, value in environment(protections, HOME, config.variables).items()
             ),
             os.environ.get(IMAGE_VARIABLE, _IMAGE),
         ]
@@ -224,13 +201,7 @@ class Unconfined:
         return "no sandbox"
 
     @contextlib.contextmanager
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> Iterator[Place]:
+    def place(self, config: RunConfig) -> Iterator[Place]:
         """A directory of the host."""
         with landlock.working_directory(host.NOBODY) as home:
             yield Place(home, host.NOBODY)
