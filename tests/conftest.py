@@ -12,7 +12,14 @@ import pytest
 from tests.support.cli import base_config
 from tests.support.datasets import write_picture_set, write_text_set
 
-collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
+collect_ignore = [
+    folder
+    for folder, variable in {
+        "interpreted": "TRITON_INTERPRET",
+        "containers": "DFT_TEST_CONTAINERS",
+    }.items()
+    if os.environ.get(variable) != "1"
+]
 
 
 @dataclass(frozen=True)

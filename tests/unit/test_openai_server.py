@@ -10,7 +10,8 @@ import pytest
 
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.openai_http import Connection, check_base_url
-from dft_eval.generation.openai_server import OpenAIServer, answer_from
+from dft_eval.generation.openai_messages import answer_from
+from dft_eval.generation.openai_server import OpenAIServer
 from dft_eval.generation.resume import generate_each
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
 from tests.support.generate import generate

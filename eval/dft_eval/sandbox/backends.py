@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from threading import RLock
 from typing import Any, Literal, Protocol, get_args
 
@@ -24,9 +25,7 @@ from dft_eval.sandbox.command import (
 from dft_eval.sandbox.limits import RunConfig
 
 SandboxName = Literal["auto", "bubblewrap", "landlock", "docker"]
-IMAGE_VARIABLE = "DFT_SANDBOX_IMAGE"
-_IMAGE = "docker.io/library/busybox:stable"
-"""Any image does: programs and tools are this machine's, shown read-only."""
+_IMAGE = "localhost/dft-sandbox:empty"
 SANDBOXES: tuple[SandboxName, ...] = get_args(SandboxName)
 
 
@@ -130,6 +129,41 @@ class Landlock:
             yield Place(home, uid, rules)
 
 
+_CONTAINER_NPROC = 16_384
+"""Counted over all containers, which share a uid; ``--pids-limit`` is what bounds one."""
+
+
+@lru_cache(maxsize=1)
+def _engine() -> str:
+    """Docker or podman, whichever answers first; a client without its daemon does not."""
+    reasons = []
+    for name in ("docker", "podman"):
+        path = shutil.which(name)
+        if path is None:
+            continue
+        done = subprocess.run([path, "info"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return path
+        reasons.append(f"`{name} info` fails: {(done.stderr or done.stdout).strip()[-300:]}")
+    raise PrerequisiteError(
+        "\n".join(reasons or ["Neither docker nor podman is on the PATH."])
+        + "\nInstall podman, start Docker's daemon, or give --sandbox auto."
+    )
+
+
+@lru_cache(maxsize=1)
+def _image(engine: str) -> str:
+    """An empty image, imported once: programs and tools are this machine's, shown read-only."""
+    if subprocess.run([engine, "image", "inspect", _IMAGE], capture_output=True).returncode:
+        empty_tar = bytes(10_240)
+        done = subprocess.run([engine, "import", "-", _IMAGE], input=empty_tar, capture_output=True)
+        if done.returncode:
+            raise PrerequisiteError(
+                f"`{engine} import` of an empty image fails: {done.stderr.decode().strip()[-300:]}"
+            )
+    return _IMAGE
+
+
 class Docker:
     """A container a program, by a daemon on this machine that shows it our ``/usr``."""
 
@@ -139,48 +173,44 @@ class Docker:
     does_not_protect_from: tuple[str, ...] = (
         *_EVERYWHERE,
         "bugs of the container engine, whose daemon may be root",
-        "anything that only a run would show: this backend has never run against a daemon",
     )
 
-    def _engine(self) -> str:
-        engine = shutil.which("docker") or shutil.which("podman")
-        if engine is None:
-            raise PrerequisiteError(
-                "Neither docker nor podman is on the PATH: install one, or give --sandbox auto."
-            )
-        return engine
-
     def describe(self) -> str:
-        """``docker (Docker version 28.2.2, build e6534b4)``."""
-        done = subprocess.run(
-            [self._engine(), "--version"], capture_output=True, text=True, check=False
-        )
+        """``docker (podman version 4.3.1)``."""
+        done = subprocess.run([_engine(), "--version"], capture_output=True, text=True, check=False)
         return f"docker ({done.stdout.strip()})"
 
     @contextlib.contextmanager
     def place(self, config: RunConfig) -> Iterator[Place]:
         """A container's command line; the container is gone afterwards."""
         limits = config.limits
-        engine, name = self._engine(), f"dft-sandbox-{secrets.token_hex(8)}"
-        size = f"size={limits.disk_bytes},mode=1777"
+        engine, name = _engine(), f"dft-sandbox-{secrets.token_hex(8)}"
+        tmpfs = f"exec,size={limits.disk_bytes},mode=1777"
+        is_docker = os.path.basename(engine) == "docker"
+        if is_docker:  # podman refuses the option
+            tmpfs += f",nr_inodes={limits.files}"
         toolchain = [*host.interpreter().prefixes, *config.read_only]
         shown = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *toolchain]
         protections = replace(config.protections, environment=True)
         command = [
             *(engine, "run", "--rm", "--interactive", "--name", name, "--hostname", "sandbox"),
             *("--network", "none", "--read-only", "--cap-drop", "ALL"),
+            *(() if is_docker else ("--read-only-tmpfs=false", "--passwd=false", "--no-hosts")),
             *("--security-opt", "no-new-privileges", "--user", f"{host.NOBODY}:{host.NOBODY}"),
             *("--pids-limit", str(limits.processes)),
+            # Podman's own defaults exceed what an engine without CAP_SYS_RESOURCE may set.
+            f"--ulimit=nofile={limits.open_files}:{limits.open_files}",
+            f"--ulimit=nproc={_CONTAINER_NPROC}:{_CONTAINER_NPROC}",
             *("--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)),
-            *("--tmpfs", f"{HOME}:exec,nr_inodes={limits.files},{size}", "--workdir", HOME),
-            *("--tmpfs", f"/tmp:exec,nr_inodes={limits.files},{size}"),
+            *("--tmpfs", f"{HOME}:{tmpfs}", "--workdir", HOME),
+            *("--tmpfs", f"/tmp:{tmpfs}"),
             *("--shm-size", str(limits.disk_bytes)),
             *(f"--volume={path}:{path}:ro" for path in shown if os.path.exists(path)),
             *(
                 f"--env={key}={value}"
                 for key, value in environment(protections, HOME, config.variables).items()
             ),
-            os.environ.get(IMAGE_VARIABLE, _IMAGE),
+            _image(engine),
         ]
         try:
             yield Place(HOME, os.getuid(), command=tuple(command))
