@@ -42,6 +42,10 @@ SandboxOption = Annotated[
         help="What holds the model's programs (auto: the first of them that works here).",
     ),
 ]
+Track = Annotated[
+    bool,
+    typer.Option("--track", help="Log the scores to the run that the training reported to."),
+]
 JudgeWorkers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Programs run at once, at most (default: what CPUs and memory allow)."),
@@ -233,6 +237,7 @@ def eval_command(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Do not use completions of earlier calls.")
     ] = False,
+    track: Track = False,
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """``eval``, and ``generate``, which takes the same options."""
@@ -243,8 +248,13 @@ def eval_command(
     from dft_eval.model_files import DTYPES
     from dft_eval.sandbox import SANDBOXES
     from dft_eval.system_prompts import parse_system_prompt
+    from dft_eval.tracking import tracking_runs
 
     scored = context.info_name != "generate"
+    if track and not scored:
+        raise UsageError("--track is for dft-factory score: generate makes no scores.")
+    if track:
+        tracking_runs(model)  # refused before anything is generated
     if unsafe_no_sandbox and not scored:
         raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
     chosen_backend = _choice("--backend", backend, BACKENDS)
@@ -292,6 +302,8 @@ def eval_command(
     if not scored:
         typer.echo(f"completions are in {out}: dft-factory score {out}")
     _print_scores(results)
+    if track:
+        _track(results)
 
 
 @app.command("score")
@@ -306,6 +318,7 @@ def score_command(
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask the judge again.")] = False,
     sandbox: SandboxOption = "auto",
     judge_workers: JudgeWorkers = None,
+    track: Track = False,
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """Score what generate left in a folder: needs no model, no GPU and no server."""
@@ -321,6 +334,14 @@ def score_command(
         fresh=fresh,
     )
     _print_scores(results)
+    if track:
+        _track(results)
+
+
+def _track(results: ResultFile) -> None:
+    from dft_eval.tracking import track
+
+    typer.echo(f"scores logged to {', '.join(track(results.model, results))}")
 
 
 def _print_scores(results: ResultFile) -> None:

@@ -29,7 +29,8 @@ from dft_eval.results import (
     read_results,
 )
 from dft_eval.statistics import mean_and_stderr
-from dft_eval.system_prompts import NONE, TRAINING_FILE, trained_with
+from dft_eval.system_prompts import NONE, trained_with
+from dft_eval.training_file import TRAINING_FILE
 
 GENERATION_NAME = "generation.json"
 FINGERPRINT = "server_fingerprint"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
-from pathlib import Path
 
 from dft_eval.errors import UsageError
+from dft_eval.training_file import training_record
 
 NONE = "none"
 """No system message at all, not even the one that a chat template inserts by itself."""
@@ -17,9 +16,6 @@ WETHINK = (
     "answer MUST BE enclosed within <answer> </answer> tags."
 )
 """WeThink's, from inference.py of github.com/yangjie-cv/WeThink, whose README requires it."""
-
-TRAINING_FILE = "dft_training.json"
-"""What a training with dft-factory leaves in its output folder."""
 
 NAMES = {NONE: NONE, "wethink": WETHINK}
 
@@ -51,12 +47,5 @@ def trained_with(model: str) -> str | None:
     Raises:
         UsageError: the record cannot be read.
     """
-    for folder in (Path(model), Path(model).parent):
-        path = folder / TRAINING_FILE
-        if path.is_file():
-            try:
-                prompt = json.loads(path.read_text(encoding="utf-8"))["system_prompt"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UsageError(f"{path} cannot be read ({error}). Remove it.") from error
-            return None if prompt is None else str(prompt)
-    return None
+    prompt = training_record(model).get("system_prompt")
+    return None if prompt is None else str(prompt)

@@ -166,7 +166,7 @@ def _own_user(backend: Sandbox, place: Place) -> bool:
     """
     if backend.namespaces:
         return host.counts_processes_by_namespace()
-    return place.confinement is not None and os.getuid() == 0
+    return place.on_host and os.getuid() == 0
 
 
 def _run_once(job: _Job, config: RunConfig, backend: Sandbox) -> Completed:

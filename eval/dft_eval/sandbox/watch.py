@@ -96,7 +96,7 @@ class Watchdog:
         first = self.first_pid() if self.report.begun is not None else None
         if first is not None and _files(first, protections) > limits.files:
             return "files"
-        if self.place.confinement is not None:
+        if self.place.on_host:
             files, size = landlock.usage(self.place.home, self.process.pid, limits)
             if files > limits.files:
                 return "files"
