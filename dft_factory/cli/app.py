@@ -338,6 +338,20 @@ def score_command(
         _track(results)
 
 
+@app.command("card")
+def card_command(
+    model: Annotated[Path, typer.Argument(help="Folder of the weights, or of a LoRA adapter.")],
+    results: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(help="Folders with this model's results.json."),
+    ] = None,
+) -> None:
+    """Write or update README.md beside the weights: training, scores, Hub metadata."""
+    from dft_factory.model_card import write_model_card
+
+    typer.echo(str(write_model_card(model, results or [])))
+
+
 def _track(results: ResultFile) -> None:
     from dft_eval.tracking import track
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,16 @@ class RunMixin(_Base):  # type: ignore[misc]
         path = Path(self.args.output_dir) / TRAINING_FILE
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def note_dataset(self, names: Sequence[str] | None) -> None:
+        """Tell ``dft-factory card`` on which data sets of ``dataset_info.json`` we trained."""
+        path = Path(self.args.output_dir) / TRAINING_FILE
+        if self._selection is None or not self.is_world_process_zero() or not path.is_file():
+            return
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["dataset"] = list(names or [])
+        with self._writing():
             path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

@@ -48,7 +48,7 @@ def tracked(bench: Bench, folder: Path, tracker: str, **environment: str) -> Pat
         eval_steps=3,
         per_device_eval_batch_size=4,
     )
-    return train(config, folder / "run", environment=environment, fresh=True).ok().folder
+    return train(config, folder / "run", environment=environment).ok().folder
 
 
 def events(folder: Path) -> dict[str, list[tuple[int, float]]]:

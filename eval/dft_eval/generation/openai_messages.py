@@ -17,6 +17,7 @@ class Way:
     """How the server takes one kind of request."""
 
     sends_stop: bool = True
+    end_of_turn: int | None = None
     sends_sampler: bool = True
     continues: bool = False
 

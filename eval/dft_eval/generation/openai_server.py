@@ -9,6 +9,10 @@ many servers ignore fields that they do not know: going on, it counts fewer prom
 the same messages with a new turn opened after them. Any other server gets the question alone, and
 what precedes the answer's first code block is dropped if the begun answer ends by opening one.
 ``record`` says which of the two it was.
+
+A base model's end of sequence is often another token than the one that ends a turn in its chat
+template, and a server stops at the first alone. Where it has vLLM's ``/tokenize``, the second is
+asked for and sent as ``stop_token_ids``; ``record`` says whether.
 """
 
 from __future__ import annotations
@@ -16,13 +20,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from threading import Lock
 from typing import Any
 
-from dft_eval.benchmark import PixelRange
 from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
+from dft_eval.generation.chat import REPLY
 from dft_eval.generation.openai_http import Connection, RequestFailedError
 from dft_eval.generation.openai_messages import Way, content, read_answer
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
@@ -100,6 +103,27 @@ class OpenAIServer:
                 continue
         return None
 
+    @cached_property
+    def end_of_turn(self) -> tuple[str, int] | None:
+        """Text and id of the token that ends a turn; None where the server does not tell."""
+        url = f"{self._connection.base_url.removesuffix('/v1')}/tokenize"
+        turns = [{"role": role, "content": REPLY} for role in ("user", "assistant")]
+        body = {"model": self.model, "return_token_strs": True}
+        try:
+            turn = self._connection.post(
+                url, {**body, "messages": turns, "add_generation_prompt": False}
+            )
+            texts = turn["token_strs"]
+            after = len(texts) - texts[::-1].index(REPLY)
+            text, token = str(texts[after]), int(turn["tokens"][after])
+            alone = self._connection.post(
+                url, {**body, "prompt": text, "add_special_tokens": False}
+            )
+        except (RequestFailedError, LookupError, TypeError, ValueError):
+            return None
+        # A special token is one token wherever it stands; a letter or a line's end tells nothing.
+        return (text, token) if alone.get("tokens") == [token] and len(text) > 2 else None
+
     @property
     def owner(self) -> str | None:
         """Which server it is by its own account, such as ``vllm``."""
@@ -118,6 +142,13 @@ class OpenAIServer:
             rows["begun_answer"] = "continued by the server" if True in begun else "not sent"
         if any(key[-1] and not way.sends_stop for key, way in self._ways.items()):
             rows["stop_texts"] = "applied after the answer"
+        if any(key[0] for key in self._ways):
+            ends = {way.end_of_turn for key, way in self._ways.items() if key[0]} - {None}
+            rows["end_of_turn"] = (
+                f"{self.end_of_turn[0]} (stop_token_ids, by the server's /tokenize)"
+                if ends and self.end_of_turn
+                else "the server's own"
+            )
         if any(not way.sends_sampler for way in self._ways.values()):
             rows["refused_by_server"] = list(SAMPLER)
         return rows
@@ -162,6 +193,8 @@ class OpenAIServer:
             body["stop"] = list(decoding.stop)
         if not prompt.chat:
             return "/completions", {**body, "prompt": prompt.text}
+        if way.end_of_turn is not None:
+            body["stop_token_ids"] = [way.end_of_turn]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content(prompt)}]
         if decoding.system_prompt not in (None, NONE):
             messages.insert(0, {"role": "system", "content": decoding.system_prompt})
@@ -204,8 +237,9 @@ class OpenAIServer:
         stop = bool(decoding.stop) and (continues or not prompt.answer_begins)
         default = Decoding()
         required = [f for f in SAMPLER if getattr(decoding, f) != getattr(default, f)]
+        end = self.end_of_turn if prompt.chat else None
         ways = [
-            Way(sends_stop, sends_sampler, continues)
+            Way(sends_stop, end[1] if end else None, sends_sampler, continues)
             for sends_sampler in ((True,) if required else (True, False))
             for sends_stop in ((True, False) if stop else (False,))
         ]
@@ -241,33 +275,6 @@ class OpenAIServer:
         except (KeyError, TypeError, ValueError):
             return False
         return counts[0] < counts[1]
-
-
-class ServerModel:
-    """A server's model under evaluation; its weights cannot be fingerprinted."""
-
-    sha256 = None
-
-    def __init__(self, model: str, connection: Connection) -> None:
-        """Look the model up.
-
-        Raises:
-            UsageError, PrerequisiteError: as :class:`OpenAIServer`.
-        """
-        self._connection = connection
-        self._last = self.text = OpenAIServer(model, connection)
-
-    def vision(self, pixels: PixelRange) -> OpenAIServer:
-        """Completes prompts with pictures. vLLM alone is told the pixel range."""
-        extra = {}
-        if self.text.owner == "vllm":
-            extra = {"mm_processor_kwargs": asdict(pixels)}
-        self._last = OpenAIServer(self.text.model, self._connection, extra)
-        return self._last
-
-    def record(self) -> dict[str, Any]:
-        """How the backend that was asked for last was run."""
-        return self._last.record()
 
 
 def _refusal(error: RequestFailedError) -> EvaluationError:

@@ -28,10 +28,10 @@ LANDLOCK_RULE_PATH_BENEATH = 1
 
 def set_limits(limits: dict[str, list[int]]) -> None:
     """Apply ``{"RLIMIT_X": [soft, hard]}``, never above what we are allowed ourselves."""
-    for name, wanted in limits.items():
+    for name, values in limits.items():
         which = getattr(resource, name)
         ceiling = resource.getrlimit(which)[1]
-        bounded = [v if ceiling == resource.RLIM_INFINITY else min(v, ceiling) for v in wanted]
+        bounded = [v if ceiling == resource.RLIM_INFINITY else min(v, ceiling) for v in values]
         resource.setrlimit(which, (bounded[0], bounded[1]))
 
 

@@ -101,10 +101,10 @@ def prove(backend: Sandbox) -> None:
     done = check_program(probe, "assert open('probe').read() == 'x' * 1000", backend=backend)
     if done.score == 1.0:
         return
-    said = (done.stderr.strip() or done.reason)[-1000:]
-    if backend.namespaces and not done.started and any(word in said for word in _NOT_PERMITTED):
+    message = (done.stderr.strip() or done.reason)[-1000:]
+    if backend.namespaces and not done.started and any(word in message for word in _NOT_PERMITTED):
         raise PrerequisiteError(
-            f"{name} may not create namespaces on this machine: {said}\n"
+            f"{name} may not create namespaces on this machine: {message}\n"
             "Permit user namespaces: `sysctl -w user.max_user_namespaces=10000` and, where it "
             "exists, `sysctl -w kernel.unprivileged_userns_clone=1` (Ubuntu from 23.10: "
             "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`); a Docker container needs "
@@ -112,7 +112,7 @@ def prove(backend: Sandbox) -> None:
             "--security-opt systempaths=unconfined`."
         )
     raise PrerequisiteError(
-        f"{name} does not run or does not contain a mild program: {said}\n"
+        f"{name} does not run or does not contain a mild program: {message}\n"
         "Score on another machine, or see `dft-factory eval --help` for --sandbox and "
         "--unsafe-no-sandbox."
     )
