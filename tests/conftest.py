@@ -17,6 +17,7 @@ collect_ignore = [
     for folder, variable in {
         "interpreted": "TRITON_INTERPRET",
         "containers": "DFT_TEST_CONTAINERS",
+        "trackers": "DFT_TEST_TRACKERS",
     }.items()
     if os.environ.get(variable) != "1"
 ]

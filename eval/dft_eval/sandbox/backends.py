@@ -194,8 +194,9 @@ class Docker:
         engine, name = _engine(), f"dft-sandbox-{secrets.token_hex(8)}"
         tmpfs = f"exec,size={limits.disk_bytes},mode=1777"
         is_docker = os.path.basename(engine) == "docker"
-        if is_docker:  # podman refuses the option
-            tmpfs += f",nr_inodes={limits.files}"
+        if is_docker:
+            # Podman refuses these. Docker makes --workdir before it mounts: a tmpfs takes its mode.
+            tmpfs += f",nr_inodes={limits.files},uid={host.NOBODY},gid={host.NOBODY}"
         toolchain = [*host.interpreter().prefixes, *config.read_only]
         shown = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *toolchain]
         protections = replace(config.protections, environment=True)
