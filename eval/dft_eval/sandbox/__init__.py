@@ -8,8 +8,8 @@ from several threads at once.
 
 ``backends.py`` has the sandboxes behind one interface, each with what it protects from and what
 not: bubblewrap, Landlock where a container may not create namespaces, and docker or podman.
-:func:`select` chooses one for this process. What follows is bubblewrap's; ``landlock.py`` says how the other one holds a
-program.
+:func:`select` chooses one for this process. What follows is bubblewrap's; ``landlock.py`` says how
+the second one holds a program.
 
 How a program is held
 ---------------------
