@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from dft_eval.training_file import TRAINING_FILE
 from dft_factory.cli.app import app
 from dft_factory.errors import ConfigError
 from dft_factory.model_card import write_model_card
-from tests.conftest import Bench
 
 RECORD = {
     "schema_version": 1,
@@ -32,8 +30,11 @@ RECORD = {
 
 
 @pytest.fixture
-def model(text_bench: Bench, tmp_path: Path) -> Path:
-    folder = shutil.copytree(text_bench.model, tmp_path / "model")
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
     (folder / TRAINING_FILE).write_text(json.dumps(RECORD))
     return folder
 
