@@ -686,7 +686,7 @@ def test_output_that_fits_is_whole() -> None:
 
 
 def test_output_finds_what_is_wanted_across_chunks() -> None:
-    output = Output(keep=2, wanted=[b"abc", b"bcx"])
+    output = Output(keep=2, texts=[b"abc", b"bcx"])
     for chunk in (b"xxxa", b"b", b"cab", b"c"):
         output.take(chunk)
     assert (output.held(b"abc"), output.held(b"bcx")) == (True, False)
