@@ -86,7 +86,7 @@ class RunMixin(_Base):  # type: ignore[misc]
             "finetuning_type": self._selection.name,
             "token_weight": self._selection.weight.spec,
             "system_prompt": system_prompt_of(self._template, tokenizer, dataset),
-            "base_model": self.model.config._name_or_path,
+            "base_model": getattr(self.model.config, "_name_or_path", None),
             "hyperparameters": {
                 "num_processes": self.args.world_size,
                 **{name: getattr(self.args, name, None) for name in HYPERPARAMETERS},
