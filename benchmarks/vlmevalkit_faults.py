@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dft_eval.benchmark import Benchmark, JudgeChoice
 from dft_eval.errors import EvaluationError
-from dft_eval.generation.run import Decoding, Prompt, generate
+from dft_eval.generation.resume import generate_each
+from dft_eval.generation.run import Decoding, Prompt
 from dft_eval.results import BenchmarkResult
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
@@ -303,7 +304,7 @@ def cases(bench: Bench) -> list[Fault]:
         def go(letter: str, progress: Callable[[int, int], None]) -> None:
             answers: dict[str, str | None] = dict.fromkeys(map(str, range(30)), letter)
             backend = Written(answers, identity=letter)
-            generate(prompts, Decoding(), cache, backend=backend, progress=progress)
+            generate_each(prompts, Decoding(), cache, backend=backend, progress=progress)
 
         with contextlib.suppress(Killed):
             go("A", kill)

@@ -17,7 +17,15 @@ from tests.support.datasets import write_picture_set, write_text_set
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
+collect_ignore = [
+    folder
+    for folder, variable in {
+        "interpreted": "TRITON_INTERPRET",
+        "containers": "DFT_TEST_CONTAINERS",
+        "trackers": "DFT_TEST_TRACKERS",
+    }.items()
+    if os.environ.get(variable) != "1"
+]
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ SandboxOption = Annotated[
         help="What holds the model's programs (auto: the first of them that works here).",
     ),
 ]
+Track = Annotated[
+    bool,
+    typer.Option("--track", help="Log the scores to the run that the training reported to."),
+]
 JudgeWorkers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Programs run at once, at most (default: what CPUs and memory allow)."),
@@ -244,6 +248,7 @@ def eval_command(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Do not use completions of earlier calls.")
     ] = False,
+    track: Track = False,
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """``eval``, and ``generate``, which takes the same options."""
@@ -256,6 +261,8 @@ def eval_command(
     if not scored:
         typer.echo(f"completions are in {out}: dft-factory score {out}")
     _print_scores(results)
+    if track:
+        _track(results)
 
 
 def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Request]:
@@ -270,10 +277,15 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
     from dft_eval.model_files import DTYPES
     from dft_eval.sandbox import SANDBOXES
     from dft_eval.system_prompts import parse_system_prompt
+    from dft_eval.tracking import tracking_runs
 
     for name in ("out", "data"):  # click's own values are texts
         values[name] = None if values[name] is None else Path(values[name])
-    unsafe = values.pop("unsafe_no_sandbox")
+    unsafe, track = values.pop("unsafe_no_sandbox"), values.pop("track")
+    if track and not scored:
+        raise UsageError("--track is for dft-factory score: generate makes no scores.")
+    if track:
+        tracking_runs(values["model"])  # refused before anything is generated
     if unsafe and not scored:
         raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
     for name, choices in (
@@ -336,6 +348,7 @@ def score_command(
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask the judge again.")] = False,
     sandbox: SandboxOption = "auto",
     judge_workers: JudgeWorkers = None,
+    track: Track = False,
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """Score what generate left in a folder: needs no model, no GPU and no server."""
@@ -351,6 +364,28 @@ def score_command(
         fresh=fresh,
     )
     _print_scores(results)
+    if track:
+        _track(results)
+
+
+@app.command("card")
+def card_command(
+    model: Annotated[Path, typer.Argument(help="Folder of the weights, or of a LoRA adapter.")],
+    results: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(help="Folders with this model's results.json."),
+    ] = None,
+) -> None:
+    """Write or update README.md beside the weights: training, scores, Hub metadata."""
+    from dft_factory.model_card import write_model_card
+
+    typer.echo(str(write_model_card(model, results or [])))
+
+
+def _track(results: ResultFile) -> None:
+    from dft_eval.tracking import track
+
+    typer.echo(f"scores logged to {', '.join(track(results.model, results))}")
 
 
 def _print_scores(results: ResultFile) -> None:

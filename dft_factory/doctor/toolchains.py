@@ -8,15 +8,15 @@ from dft_factory.doctor.report import MissingRequirement, ToolchainRow
 def look_for_toolchains() -> tuple[tuple[ToolchainRow, ...], tuple[str, ...]]:
     """One row a language, and warnings. Never raises."""
     try:
-        from dft_eval.languages import LANGUAGES, lack, version
+        from dft_eval.languages import LANGUAGES, missing_toolchain, version
 
         rows: list[ToolchainRow] = []
         for language in LANGUAGES.values():
-            absent = lack(language)
+            absent = missing_toolchain(language)
             if absent is None:
                 rows.append(ToolchainRow(language.title, version(language)))
             else:
-                missing = MissingRequirement(absent.what, absent.mend, blocks=False)
+                missing = MissingRequirement(absent.what, absent.fix, blocks=False)
                 rows.append(ToolchainRow(language.title, None, missing))
     except Exception as error:  # such as no Python that the sandbox could use
         return (), (f"cannot look for compilers: {type(error).__name__}: {error}",)

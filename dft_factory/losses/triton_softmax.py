@@ -92,6 +92,23 @@ def _gradient_kernel(
     tl.store(pointers, (gradient * scale).to(logits.dtype.element_ty), mask=mask)
 
 
+def _launch(kernel, grid, logits, targets, row_values, normalisers, transform):
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        kernel[grid](
+            logits,
+            logits.stride(0),
+            targets,
+            row_values,
+            normalisers,
+            transform.scale,
+            transform.softcap or 1.0,
+            VOCABULARY=logits.shape[1],
+            HAS_SOFTCAP=transform.softcap is not None,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
+
+
 def logps_and_normalisers(
     logits: Tensor, targets: Tensor, transform: LogitTransform
 ) -> tuple[Tensor, Tensor]:
@@ -101,23 +118,10 @@ def logps_and_normalisers(
         logits: (c, V), rows contiguous.
         targets: (c,), int64.
     """
-    rows, vocabulary = logits.shape
+    rows = len(logits)
     logps = logits.new_empty(rows, dtype=torch.float32)
     normalisers = logits.new_empty((rows, 2), dtype=torch.float32)
-    with torch.cuda.device_of(logits):  # Triton launches on the current device
-        _forward_kernel[(rows,)](
-            logits,
-            logits.stride(0),
-            targets,
-            logps,
-            normalisers,
-            transform.scale,
-            transform.softcap or 1.0,
-            VOCABULARY=vocabulary,
-            HAS_SOFTCAP=transform.softcap is not None,
-            BLOCK=BLOCK,
-            num_warps=WARPS,
-        )
+    _launch(_forward_kernel, (rows,), logits, targets, logps, normalisers, transform)
     return logps, normalisers
 
 
@@ -134,18 +138,5 @@ def gradient_(
         weights: (c,), fp32.
         normalisers: (c, 2), from :func:`logps_and_normalisers`.
     """
-    rows, vocabulary = logits.shape
-    with torch.cuda.device_of(logits):  # Triton launches on the current device
-        _gradient_kernel[(rows, triton.cdiv(vocabulary, BLOCK))](
-            logits,
-            logits.stride(0),
-            targets,
-            weights.contiguous(),
-            normalisers,
-            transform.scale,
-            transform.softcap or 1.0,
-            VOCABULARY=vocabulary,
-            HAS_SOFTCAP=transform.softcap is not None,
-            BLOCK=BLOCK,
-            num_warps=WARPS,
-        )
+    grid = (len(logits), triton.cdiv(logits.shape[1], BLOCK))
+    _launch(_gradient_kernel, grid, logits, targets, weights.contiguous(), normalisers, transform)

@@ -230,6 +230,8 @@ def name_objective_in_card(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def create(trainer: Any, *args: Any) -> None:
+        if hasattr(trainer, "note_dataset"):
+            trainer.note_dataset(args[1].dataset)  # model, data, training, fine-tuning arguments
         original(trainer, *args)
         # What goes to the hub was named before its upload, by trainer.create_model_card.
         if hasattr(trainer, "name_objective_in_model_card") and not trainer.args.push_to_hub:

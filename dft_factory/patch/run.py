@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from huggingface_hub import ModelCard
 from transformers.trainer_pt_utils import get_model_param_count
 
 import dft_factory
-from dft_eval.system_prompts import TRAINING_FILE
+from dft_eval.training_file import TRAINING_FILE
 from dft_factory.objectives import Selection
 from dft_factory.patch.checkpoint import load_weights, one_message_if_writing_fails
 from dft_factory.patch.record import Recorder, system_prompt_of
+from dft_factory.patch.tracking import NoteRuns, tracking_runs
 
 # A child of LLaMA-Factory's logger: same format, same level, same files.
 logger = logging.getLogger("llamafactory.dft_factory")
@@ -24,6 +26,14 @@ if TYPE_CHECKING:  # LLaMA-Factory's class at run time
     _Base = Any
 else:
     _Base = object
+
+
+HYPERPARAMETERS = (
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "lr_scheduler_type", "warmup_ratio", "warmup_steps"),
+    *("weight_decay", "max_grad_norm", "optim", "bf16", "fp16", "seed"),
+)
+"""Of transformers' TrainingArguments, told in the training file."""
 
 
 def _short(count: int) -> str:
@@ -59,6 +69,8 @@ class RunMixin(_Base):  # type: ignore[misc]
                 _short(n_trained),
             )
             self._write_training_file()
+            if self.args.report_to:
+                self.add_callback(NoteRuns(self._write_training_file))
         output = super().train(*args, **kwargs)
         if self._recorder is not None:
             self._recorder.summarise()
@@ -75,10 +87,26 @@ class RunMixin(_Base):  # type: ignore[misc]
             "token_weight": self._selection.weight.spec,
             "seed": self.args.seed,
             "system_prompt": system_prompt_of(self._template, tokenizer, dataset),
+            "base_model": getattr(self.model.config, "_name_or_path", None),
+            "hyperparameters": {
+                "num_processes": self.args.world_size,
+                **{name: getattr(self.args, name, None) for name in HYPERPARAMETERS},
+            },
+            "tracking": tracking_runs(self.callback_handler.callbacks, self.args.output_dir),
         }
         path = Path(self.args.output_dir) / TRAINING_FILE
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def note_dataset(self, names: Sequence[str] | None) -> None:
+        """Tell ``dft-factory card`` on which data sets of ``dataset_info.json`` we trained."""
+        path = Path(self.args.output_dir) / TRAINING_FILE
+        if self._selection is None or not self.is_world_process_zero() or not path.is_file():
+            return
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["dataset"] = list(names or [])
+        with self._writing():
             path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from dft_eval import flow, python_programs, sandbox
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request
 from dft_eval.errors import EvaluationError, UsageError
-from dft_eval.generation.run import CompletionCache
+from dft_eval.generation.resume import CompletionCache
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
 from dft_eval.models import open_subject
 from dft_eval.multipl_e.benchmark import MULTIPL_E

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from dft_eval.benchmark import Benchmark, Request, Rows, Subject
 from dft_eval.errors import UsageError
-from dft_eval.generation.run import Completion, CompletionCache, Failure, generate_each
+from dft_eval.generation.resume import CompletionCache, generate_each
+from dft_eval.generation.run import Completion, Failure
 from dft_eval.progress import Progress
 from dft_eval.results import (
     RESULTS_NAME,
@@ -30,7 +31,8 @@ from dft_eval.results import (
     read_results,
 )
 from dft_eval.statistics import mean_and_stderr
-from dft_eval.system_prompts import NONE, TRAINING_FILE, trained_with, training_record
+from dft_eval.system_prompts import NONE, trained_with
+from dft_eval.training_file import TRAINING_FILE, training_record
 
 GENERATION_NAME = "generation.json"
 FINGERPRINT = "server_fingerprint"
@@ -136,7 +138,7 @@ def training_of(model: str) -> Training | None:
         UsageError: the record cannot be read.
     """
     record = training_record(model)
-    if record is None:
+    if not record:
         return None
     # finetuning_type is <objective>[_<method>].
     objective = re.sub(r"_(full|lora|freeze|oft)$", "", str(record.get("finetuning_type") or ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from dft_eval.benchmark import PixelRange, Request, Subject
@@ -10,7 +11,7 @@ from dft_eval.errors import UsageError
 from dft_eval.generation.hf_prepare import ready_to_generate
 from dft_eval.generation.hf_text import HfTextBackend
 from dft_eval.generation.openai_http import Connection
-from dft_eval.generation.openai_server import ServerModel
+from dft_eval.generation.openai_server import OpenAIServer
 from dft_eval.generation.run import Backend
 from dft_eval.model_files import (
     DEFAULT_DTYPE,
@@ -83,6 +84,33 @@ class LocalModel:
         if self._loaded is None:
             self._loaded = load_model(self.files, self.dtype)
         return self._loaded
+
+
+class ServerModel:
+    """A server's model under evaluation; its weights cannot be fingerprinted."""
+
+    sha256 = None
+
+    def __init__(self, model: str, connection: Connection) -> None:
+        """Look the model up.
+
+        Raises:
+            UsageError, PrerequisiteError: as :class:`OpenAIServer`.
+        """
+        self._connection = connection
+        self._last = self.text = OpenAIServer(model, connection)
+
+    def vision(self, pixels: PixelRange) -> OpenAIServer:
+        """Completes prompts with pictures. vLLM alone is told the pixel range."""
+        extra = {}
+        if self.text.owner == "vllm":
+            extra = {"mm_processor_kwargs": asdict(pixels)}
+        self._last = OpenAIServer(self.text.model, self._connection, extra)
+        return self._last
+
+    def record(self) -> dict[str, Any]:
+        """How the backend that was asked for last was run."""
+        return self._last.record()
 
 
 def open_subject(request: Request) -> Subject:

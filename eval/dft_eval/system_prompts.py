@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
-from pathlib import Path
-from typing import Any
 
 from dft_eval.errors import UsageError
+from dft_eval.training_file import training_record
 
 NONE = "none"
 """No system message at all, not even the one that a chat template inserts by itself."""
@@ -18,9 +16,6 @@ WETHINK = (
     "answer MUST BE enclosed within <answer> </answer> tags."
 )
 """WeThink's, from inference.py of github.com/yangjie-cv/WeThink, whose README requires it."""
-
-TRAINING_FILE = "dft_training.json"
-"""What a training with dft-factory leaves in its output folder."""
 
 NAMES = {NONE: NONE, "wethink": WETHINK}
 
@@ -43,8 +38,8 @@ def parse_system_prompt(value: str | None) -> str | None:
     return value
 
 
-def training_record(model: str) -> dict[str, Any] | None:
-    """What a training with dft-factory recorded of a model; None where nothing is.
+def trained_with(model: str) -> str | None:
+    """The system prompt of a model's training examples; None where none is recorded.
 
     Args:
         model: as ``--model`` names it: a model or adapter folder, or a checkpoint in it.
@@ -52,23 +47,5 @@ def training_record(model: str) -> dict[str, Any] | None:
     Raises:
         UsageError: the record cannot be read.
     """
-    for folder in (Path(model), Path(model).parent):
-        path = folder / TRAINING_FILE
-        if path.is_file():
-            try:
-                record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                record["system_prompt"]  # in every version of the file
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UsageError(f"{path} cannot be read ({error}). Remove it.") from error
-            return record
-    return None
-
-
-def trained_with(model: str) -> str | None:
-    """The system prompt of a model's training examples; None where none is recorded.
-
-    Raises:
-        UsageError: as :func:`training_record`.
-    """
-    prompt = (training_record(model) or {}).get("system_prompt")
+    prompt = training_record(model).get("system_prompt")
     return None if prompt is None else str(prompt)

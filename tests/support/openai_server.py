@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ class FakeServer:
         most_stops: stop texts that it accepts.
         weights: what it answers the probes of its fingerprint with; they are not in ``posts`` and
             ``seen``, and meet no fault.
+        vocabulary: special tokens of its ``/tokenize`` (not in ``posts`` and ``seen``); it has none
+            where there are none.
         seen: bodies of the POSTs that were answered.
     """
 
@@ -38,12 +41,25 @@ class FakeServer:
     key: str | None = None
     completions: bool = True
     weights: str = "first"
+    vocabulary: dict[str, int] = field(default_factory=dict)
     seen: list[dict[str, Any]] = field(default_factory=list)
     posts: int = 0
     under_way: int = 0
     most_under_way: int = 0
     url: str = ""
     lock: Any = field(default_factory=threading.Lock)
+
+    def tokenize(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """As vLLM does; ChatML, one token a special token and a letter."""
+        if not self.vocabulary:
+            return 404, {"detail": "Not Found"}
+        text = body.get("prompt", "")
+        for message in body.get("messages", []):
+            text += f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
+        special = "|".join(map(re.escape, self.vocabulary))
+        words = re.findall(f"{special}|.", text, re.DOTALL)
+        tokens = [self.vocabulary.get(word, ord(word[0])) for word in words]
+        return 200, {"tokens": tokens, "token_strs": words, "count": len(tokens)}
 
     def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         stops = body.get("stop", [])
@@ -117,6 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.state
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         if not self._allowed():
+            return
+        if self.path == "/tokenize":
+            self._send(*state.tokenize(json.loads(raw)))
             return
         if (probe := json.loads(raw)).get("prompt") in PROBES:
             choice = {"text": state.weights, "finish_reason": "length"}

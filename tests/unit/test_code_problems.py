@@ -1,4 +1,4 @@
-"""From a completion to a program and its verdict, through the real sandbox."""
+"""Problems in HumanEval's format, and the verdicts of python-basics on programs that cheat."""
 
 from __future__ import annotations
 
@@ -9,53 +9,59 @@ from typing import Any
 
 import pytest
 
-from dft_eval.code_problems import (
-    ANSWER_BEGINS,
-    CHAT_STOP,
-    COMPLETION_STOP,
-    INSTRUCTION,
-    CodeProblem,
-    extract_program,
-    judge,
-    make_prompt,
-    preamble,
-    read_problems,
-)
+from dft_eval.benchmark import PromptStyle, Request
+from dft_eval.code_problems import CodeProblem, read_problems
 from dft_eval.errors import UsageError
-from dft_eval.generation.hf_text import render
-from dft_eval.generation.run import Completion, cut
-from dft_eval.python_programs import human_eval, python_basics
-from tests.conftest import Bench
+from dft_eval.generation.run import Completion
+from dft_eval.python_programs import PYTHON_BASICS, human_eval, python_basics
+from dft_eval.results import BenchmarkResult, ItemScore, read_items
 
 PROBLEM = CodeProblem(
     task_id="T/0",
     prompt="from typing import List\n\ndef one() -> int:\n    return 1\n\n\n"
     'def total(xs: List[int]) -> int:\n    """Sum."""\n',
     entry_point="total",
+    canonical_solution="    return sum(xs)\n",
     test="def check(candidate):\n    assert candidate([1, 2]) == 3\n",
 )
 
 
-def completion(text: str, finish_reason: str = "stop") -> Completion:
-    return Completion(id="T/0", prompt="", completion=text, finish_reason=finish_reason, n_tokens=1)
-
-
-def silent(done: int, total: int) -> None:
-    pass
-
-
-def test_the_preamble_is_what_stands_before_the_asked_function() -> None:
-    assert preamble(PROBLEM) == "from typing import List\n\ndef one() -> int:\n    return 1\n\n\n"
+def verdicts(
+    texts: list[str],
+    style: PromptStyle,
+    folder: Path,
+    problems: list[CodeProblem] | None = None,
+    finish_reason: str = "stop",
+) -> tuple[BenchmarkResult, list[ItemScore]]:
+    """What python-basics makes of one completion a problem, by its own entry."""
+    request = Request(model="m", out=folder, label="base", prompt_style=style)
+    if problems:
+        path = folder / "problems.jsonl"
+        path.write_text("".join(f"{each.model_dump_json()}\n" for each in problems))
+        request = Request(model="m", out=folder, label="base", prompt_style=style, data=path)
+    data = PYTHON_BASICS.load(PYTHON_BASICS, request)
+    score = PYTHON_BASICS.scorer(PYTHON_BASICS, request, data)
+    (part,) = PYTHON_BASICS.parts(PYTHON_BASICS, request, data)
+    rows = [
+        Completion(
+            id=prompt.id,
+            prompt=prompt.text,
+            completion=text,
+            finish_reason=finish_reason,
+            n_tokens=1,
+        )
+        for prompt, text in zip(part.prompts, texts, strict=True)
+    ]
+    result = score([rows])
+    return result, read_items(folder / result.items)
 
 
 @pytest.mark.parametrize(
     ("text", "style", "score"),
     [
         ("    return sum(xs)", "completion", 1.0),
-        ("\n    return sum(xs)\n", "completion", 1.0),
         ("    return max(xs)", "completion", 0.0),
         ("", "completion", 0.0),
-        ("def total(xs: List[int]) -> int:\n    return sum(xs) * one()", "chat", 1.0),
         ("def total(xs):\n    return sum(xs)\n```\nThis is wrong text", "chat", 1.0),
         ("```python\ndef total(xs):\n    return sum(xs)\n```", "chat", 1.0),
         ("def sum_up(xs):\n    return sum(xs)", "chat", 0.0),
@@ -64,62 +70,82 @@ def test_the_preamble_is_what_stands_before_the_asked_function() -> None:
         ("def total(xs):\n    raise SystemExit(0)", "chat", 0.0),
     ],
 )
-def test_verdicts(text: str, style: str, score: float) -> None:
-    (row,) = judge([PROBLEM], [completion(text)], style, sandboxed=True, progress=silent)
-    assert (row.id, row.score) == ("T/0", score)
+def test_verdicts(text: str, style: PromptStyle, score: float, tmp_path: Path) -> None:
+    result, (row,) = verdicts([text], style, tmp_path, [PROBLEM])
+    assert (row.id, row.score, result.score) == ("T/0", score, score)
     assert row.reason == "passed" or score == 0.0
 
 
-def test_a_cut_completion_says_so() -> None:
-    (row,) = judge(
-        [PROBLEM],
-        [completion("    return", "length")],
-        "completion",
-        sandboxed=True,
-        progress=silent,
-    )
+HOSTILE = {
+    "equal to everything": """
+class Liar(int):
+    def __eq__(self, other): return True
+    __hash__ = None
+def total(xs):
+    return Liar(7)
+""",
+    "the frame of the tests": """
+import os, sys
+def total(xs):
+    frame = sys._getframe()
+    while frame:
+        for names in (frame.f_locals, frame.f_globals):
+            for descriptor in [v for v in names.values() if type(v) is int]:
+                for secret in [v for v in names.values() if isinstance(v, (bytes, str))]:
+                    try:
+                        os.write(descriptor, secret.encode() if type(secret) is str else secret)
+                    except (OSError, OverflowError):
+                        pass
+        frame = frame.f_back
+    os._exit(0)
+""",
+    "no assertions": """
+import sys
+def total(xs):
+    frame = sys._getframe(1)
+    frame.f_globals["check"] = lambda candidate: None
+    raise SystemExit(0)
+""",
+    "a builtin replaced": """
+import builtins
+class Silent(Exception):
+    pass
+builtins.AssertionError = Silent
+class Answer:
+    def __ne__(self, other): return False
+    def __eq__(self, other): return self
+    def __bool__(self): return True
+def total(xs):
+    return Answer()
+""",
+    "the driver's own tools replaced": """
+import json, os, pickle
+def total(xs):
+    json.dumps = lambda *_, **__: "3"
+    return 7
+""",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_programs_that_cheat_their_tests_fail(name: str, tmp_path: Path) -> None:
+    _, (row,) = verdicts([HOSTILE[name]], "chat", tmp_path, [PROBLEM])
+    assert row.score == 0.0, row
+
+
+def test_a_cut_completion_says_so(tmp_path: Path) -> None:
+    _, (row,) = verdicts(["    return"], "completion", tmp_path, [PROBLEM], "length")
     assert row.score == 0.0
     assert "max_new_tokens" in row.reason
 
 
-def test_prompts_are_evalplus_own(text_bench: Bench) -> None:
-    """Held against EvalPlus' function on the same tokenizer."""
-    from evalplus.provider.utility import make_raw_chat_prompt
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
-    theirs = make_raw_chat_prompt(
-        PROBLEM.prompt, INSTRUCTION, ANSWER_BEGINS.removesuffix("\n```python\n"), tokenizer
-    )
-    assert render(tokenizer, make_prompt(PROBLEM, "chat")) == theirs
-    # Its codegen hands on the stripped prompt and a line's end.
-    raw = render(tokenizer, make_prompt(PROBLEM, "completion"))
-    assert raw == PROBLEM.prompt.strip() + "\n"
-
-
-def test_stop_texts_are_evalplus_own() -> None:
-    from evalplus.provider.utility import EOS, extra_eos_for_direct_completion
-
-    theirs = {s for s in EOS if s.startswith("\n")} | set(
-        extra_eos_for_direct_completion("humaneval")
-    )
-    assert theirs == set(COMPLETION_STOP) - {"\n```"}
-    assert cut("x\n```\n", CHAT_STOP) == ("x", True)
-
-
-def test_canonical_solutions_pass_in_both_styles() -> None:
-    """Through extraction and sandbox, every published solution is scored 1.0 (60 of 60)."""
+def test_canonical_solutions_pass(tmp_path: Path) -> None:
     problems = python_basics()
-    assert len(problems) == 60
-    for style in ("completion", "chat"):
-        texts = [
-            p.canonical_solution if style == "completion" else p.prompt + p.canonical_solution
-            for p in problems
-        ]
-        rows = judge(
-            problems, [completion(t) for t in texts], style, sandboxed=True, progress=silent
-        )
-        assert [row.id for row in rows if row.score != 1.0] == []
+    result, _ = verdicts([p.prompt + p.canonical_solution for p in problems], "chat", tmp_path)
+    assert (result.score, result.n_scored) == (1.0, 60)
+    few = problems[::12]
+    result, _ = verdicts([p.canonical_solution for p in few], "completion", tmp_path, few)
+    assert (result.score, result.n_scored) == (1.0, 5)
 
 
 def test_problem_files(tmp_path: Path) -> None:
@@ -139,11 +165,6 @@ def test_problem_files(tmp_path: Path) -> None:
     packed.write_bytes(b"not gzip")
     with pytest.raises(UsageError, match="cannot be read"):
         read_problems(packed)
-
-
-def test_extraction_keeps_the_prompt_whole() -> None:
-    program = extract_program(PROBLEM, "    return 0", "completion")
-    assert program.startswith(PROBLEM.prompt.rstrip())
 
 
 def test_the_published_humanevalplus_file_is_read(test_data: Path) -> None:

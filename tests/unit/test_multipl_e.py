@@ -15,7 +15,7 @@ from dft_eval.benchmark import Request
 from dft_eval.benchmarks import BENCHMARKS, evaluate
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
-from dft_eval.languages import LANGUAGES, Lack, toolchains
+from dft_eval.languages import LANGUAGES, MissingToolchain, toolchains
 from dft_eval.languages.answers import closing_brace, extract, function_name, preamble
 from dft_eval.languages.programs import from_completion, prompt_text, question, stop_texts
 from dft_eval.multipl_e import benchmark as multipl_e
@@ -332,9 +332,11 @@ def test_a_language_without_its_compiler_is_unscored_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_data(tmp_path / "d", {"js": [JS], "python": [PYTHON]})
-    lack = Lack(LANGUAGES["js"], "JavaScript: node not found", "apt-get install nodejs")
+    missing = MissingToolchain(
+        LANGUAGES["js"], "JavaScript: node not found", "apt-get install nodejs"
+    )
     monkeypatch.setattr(
-        toolchains, "lack", lambda language: lack if language.code == "js" else None
+        toolchains, "missing_toolchain", lambda language: missing if language.code == "js" else None
     )
     model = Known({"python/HumanEval_7": GOOD["python"], "js/One_1_double": GOOD["js"]})
     result = score(tmp_path / "out", folder, model)
@@ -350,8 +352,10 @@ def test_without_any_compiler_nothing_is_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_data(tmp_path / "d", {"js": [JS]})
-    lack = Lack(LANGUAGES["js"], "JavaScript: node not found", "apt-get install nodejs")
-    monkeypatch.setattr(toolchains, "lack", lambda language: lack)
+    missing = MissingToolchain(
+        LANGUAGES["js"], "JavaScript: node not found", "apt-get install nodejs"
+    )
+    monkeypatch.setattr(toolchains, "missing_toolchain", lambda language: missing)
     with pytest.raises(PrerequisiteError, match="apt-get install nodejs"):
         score(tmp_path / "out", folder, Known({}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.openai_http import Connection, check_base_url
-from dft_eval.generation.openai_server import OpenAIServer, answer_from
-from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, generate, generate_each
+from dft_eval.generation.openai_messages import answer_from
+from dft_eval.generation.openai_server import OpenAIServer
+from dft_eval.generation.resume import generate_each
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
+from tests.support.generate import generate
 from tests.support.openai_server import FakeServer, serve
 
 KEY = "sk-a-secret-of-the-test"
@@ -268,3 +272,45 @@ def test_no_server_and_no_route(tmp_path: Path) -> None:
         pytest.raises(UsageError, match="--prompt-style chat"),
     ):
         run(server, PROMPTS[:1], tmp_path)
+
+
+class BaseModel(FakeServer):
+    """Goes on after its turn unless told to stop there; special tokens are not in its text."""
+
+    def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, answer = super().reply(path, body)
+        message = answer["choices"][0]["message"]
+        turn, _, rest = message["content"].partition("<|im_end|>")
+        stops = self.vocabulary.get("<|im_end|>") in body.get("stop_token_ids", [])
+        message["content"] = turn if stops else turn + rest
+        return status, answer
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_base_model_behind_a_server_stops_at_the_templates_end_of_turn(
+    tells: bool, tmp_path: Path
+) -> None:
+    vocabulary = {"<|im_start|>": 1001, "<|im_end|>": 1002} if tells else {}
+    state = BaseModel(lambda _: "42<|im_end|>\nuser\nWhat", talks=False, vocabulary=vocabulary)
+    with serve(state) as server:
+        model = backend(server)
+        chats = [Prompt("c", "question", chat=True)]
+        plain = replace(DECODING, stop=())
+        (row,) = generate(chats, plain, tmp_path / "x.jsonl", backend=model, progress=silent)
+    if tells:
+        assert row.completion == "42"
+        assert server.seen[-1]["stop_token_ids"] == [1002]
+        assert model.record()["end_of_turn"].startswith("<|im_end|> (stop_token_ids")
+    else:
+        assert row.completion == "42\nuser\nWhat"
+        assert "stop_token_ids" not in server.seen[-1]
+        assert model.record()["end_of_turn"] == "the server's own"
+
+
+def test_a_template_that_ends_a_turn_in_plain_text_gives_no_stop_token(tmp_path: Path) -> None:
+    class Plain(FakeServer):
+        def tokenize(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            return 200, {"tokens": [120, 10], "token_strs": ["x", "\n"]}
+
+    with serve(Plain(answer, vocabulary={"unused": 1})) as server:
+        assert backend(server).end_of_turn is None

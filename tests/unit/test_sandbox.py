@@ -109,8 +109,8 @@ def test_without_namespaces_auto_takes_landlock(
 
 STAND_IN = """#!/bin/sh
 # What an engine does with `run`: skip the options, start the command behind the image.
-case $1 in --version) echo "Stand-in 1.0"; exit;; rm) exit;; esac
-while [ "$1" != an-image ]; do shift; done
+case $1 in --version) echo "Stand-in 1.0"; exit;; info|image|rm) exit;; esac
+while [ "$1" != localhost/dft-sandbox:empty ]; do shift; done
 shift
 cd "${0%/*}/work" && exec "$@"
 """
@@ -119,11 +119,12 @@ cd "${0%/*}/work" && exec "$@"
 def test_a_container_engine_is_spoken_to_over_the_standard_streams(
     open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No daemon runs where this is tested: a stand-in shows the protocol, not the protection."""
+    """A stand-in shows the protocol; `scripts/test_containers.sh` the protection."""
     (open_directory / "work").mkdir()
     executable(open_directory / "docker", STAND_IN)
     monkeypatch.setenv("PATH", f"{open_directory}:{os.environ['PATH']}")
-    monkeypatch.setenv("DFT_SANDBOX_IMAGE", "an-image")
+    backends._engine.cache_clear()
+    backends._image.cache_clear()
     with using(BACKENDS["docker"]):
         assert sandbox.describe() == "docker (Stand-in 1.0)"
         assert sandbox.check_program(ADD, ADD_TEST).verdict() == (1.0, "passed")
@@ -135,6 +136,21 @@ def test_a_container_engine_is_spoken_to_over_the_standard_streams(
         assert check_shell("true", TELL).score == 1.0
         with pytest.raises(PrerequisiteError, match="does not contain"):
             select("docker")
+    backends._engine.cache_clear()
+    backends._image.cache_clear()
+
+
+def test_a_client_without_its_daemon_is_no_engine(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(open_directory / "docker", "#!/bin/sh\necho 'Cannot connect' >&2; exit 1\n")
+    monkeypatch.setenv("PATH", str(open_directory))
+    backends._engine.cache_clear()
+    with pytest.raises(PrerequisiteError, match=r"`docker info` fails: Cannot connect\n.*podman"):
+        select("docker")
+    executable(open_directory / "podman", "#!/bin/sh\necho 'podman version 0'\n")
+    assert BACKENDS["docker"].describe() == "docker (podman version 0)"
+    backends._engine.cache_clear()
 
 
 def test_a_kernel_without_landlock_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +246,7 @@ def test_a_probe_that_escapes_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         return sandbox.check_program(solution, test, protections=weak, backend=backend)
 
     monkeypatch.setattr(probe, "check_program", leaky)
+    monkeypatch.setattr(backends, "_engine", lambda: "/bin/true")
     for name in BACKENDS:
         with pytest.raises(PrerequisiteError, match="does not contain"):
             select(name)
@@ -669,7 +686,7 @@ def test_output_that_fits_is_whole() -> None:
 
 
 def test_output_finds_what_is_wanted_across_chunks() -> None:
-    output = Output(keep=2, wanted=[b"abc", b"bcx"])
+    output = Output(keep=2, texts=[b"abc", b"bcx"])
     for chunk in (b"xxxa", b"b", b"cab", b"c"):
         output.take(chunk)
     assert (output.held(b"abc"), output.held(b"bcx")) == (True, False)

@@ -11,10 +11,10 @@ from types import ModuleType
 
 import pytest
 
-from dft_eval import code_problems, sandbox
-from dft_eval.code_problems import CodeProblem, judge
+from dft_eval import sandbox
 from dft_eval.generation.run import Completion
 from dft_eval.humaneval_plus import adapter
+from dft_eval.humaneval_plus.data import EvalPlusProblem
 from dft_eval.multipl_e import benchmark as multipl_e
 from dft_eval.sandbox import Limits
 from dft_eval.sandbox.cpus import judge_workers
@@ -43,20 +43,31 @@ def test_correct_programs_pass_on_one_core_whatever_the_machine_claims(
     """With a worker a claimed CPU each program gets 1/24 of the core and the wall time runs out."""
     monkeypatch.setattr(os, "cpu_count", lambda: 24)
     burn = BURN.format(seconds=0.7).replace("\n", "\n    ")
-    problem = CodeProblem(
-        task_id="t", prompt="def f():\n", entry_point="f", test="def check(c):\n    assert c() == 1"
+    problem = EvalPlusProblem(
+        task_id="t",
+        prompt="def f():\n",
+        entry_point="f",
+        canonical_solution="    return 1\n",
+        base_input=[[]],
+        plus_input=[],
+        atol=0.0,
     )
     answer = Completion(
         id="t", prompt="", completion=f"{burn}return 1\n", finish_reason="stop", n_tokens=1
     )
-    rows = judge(
-        [problem] * 24, [answer] * 24, "completion", sandboxed=True, progress=lambda *_: None
+    rows = adapter.score(
+        [problem] * 24,
+        [answer] * 24,
+        "completion",
+        samples=1,
+        plus=False,
+        sandboxed=True,
+        progress=lambda *_: None,
     )
-    assert [row.score for row in rows] == [1.0] * 24, rows
+    assert [base.score for base, _ in rows] == [1.0] * 24, rows
 
 
 POOLS: list[tuple[ModuleType, Callable[..., object]]] = [
-    (code_problems, partial(code_problems.judge, [], [], "completion")),
     (adapter, partial(adapter.score, [], [], "completion", samples=1, plus=True)),
     (multipl_e, partial(multipl_e.judge, [], [], "completion", "official")),
 ]

@@ -9,14 +9,19 @@ same walls are in ``test_sandbox.py``, programs of other languages in
 
 from __future__ import annotations
 
+import os
 import signal
+import site
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pytest
 
 from dft_eval import sandbox
-from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections
+from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections, host
 from tests.support.hostile import (
     DEFAULT_LIMITS,
     JUDGED_WRONG,
@@ -524,3 +529,32 @@ def test_leaves_its_mark_without_its_one_protection(attack: Attack, scene: Scene
 
 def test_every_protection_has_its_attack() -> None:
     assert {attack.protection for attack in ATTACKS} == {f.name for f in fields(Protections)}
+
+
+def test_landlock_contains_them_without_root() -> None:
+    """The same programs, launched by uid 65534, which can drop to no uid of its own."""
+    with landlock():
+        root = Path(__file__).parents[2]
+    paths = [str(root), str(root / "eval"), *site.getsitepackages()]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        done = subprocess.run(
+            [
+                *(host.interpreter().path, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+                *(str(Path(__file__).relative_to(root)), "-k", "test_landlock_contains_or"),
+            ],
+            cwd=root,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": folder,
+                "TMPDIR": folder,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTHONPATH": os.pathsep.join(paths),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            **host.user_options(),
+        )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert f"{len(ATTACKS)} passed" in done.stdout, done.stdout

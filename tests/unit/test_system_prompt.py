@@ -20,11 +20,11 @@ from dft_eval.generation.run import Decoding
 from dft_eval.results import Training, read_results
 from dft_eval.system_prompts import (
     NONE,
-    TRAINING_FILE,
     WETHINK,
     parse_system_prompt,
     trained_with,
 )
+from dft_eval.training_file import TRAINING_FILE
 from tests.conftest import Bench
 from tests.support.openai_server import FakeServer, serve
 from tests.support.vlm_tables import mathvision_row, write_table

@@ -76,10 +76,10 @@ def test_a_missing_tool_is_named_with_the_command_that_installs_it(
     code: str, mend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
-    found = toolchains.lack(LANGUAGES[code])
+    found = toolchains.missing_toolchain(LANGUAGES[code])
     assert found is not None
     assert found.what.startswith(f"{LANGUAGES[code].title}: {LANGUAGES[code].commands[0]}")
-    assert found.mend.startswith(mend)
+    assert found.fix.startswith(mend)
     reason = unusable(LANGUAGES[code])
     assert reason is not None
     assert f"Install it: `{mend}" in reason
@@ -87,7 +87,7 @@ def test_a_missing_tool_is_named_with_the_command_that_installs_it(
 
 def test_a_missing_file_is_a_missing_tool() -> None:
     language = replace(LANGUAGES["sh"], files=("/nowhere/*.so",))
-    found = toolchains.lack(language)
+    found = toolchains.missing_toolchain(language)
     assert found is not None
     assert "/nowhere/*.so not found" in found.what
 
@@ -132,10 +132,10 @@ def test_typescript_is_taken_from_the_path_and_from_closed_directories(
 def test_without_typescript_the_mend_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     need("js")
     monkeypatch.setattr(toolchains, "typescript", lambda: None)
-    found = toolchains.lack(LANGUAGES["ts"])
+    found = toolchains.missing_toolchain(LANGUAGES["ts"])
     assert found is not None
-    assert found.mend.startswith("npm install ")
-    assert found.mend.endswith("typescript@5.9")
+    assert found.fix.startswith("npm install ")
+    assert found.fix.endswith("typescript@5.9")
     with pytest.raises(LookupError, match="npm install"):
         toolchains.resolve(("node", "@typescript/lib/tsc.js"))
 

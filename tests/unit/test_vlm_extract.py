@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dft_eval.vlm.extract import boxed, final_answer, option_letters, stated_answer
+from dft_eval.vlm.extract import boxed, final_answer, stated_answer
+from dft_eval.vlm.option_letters import option_letters
 
 OPTIONS = {"A": "40°", "B": "65", "C": "x+1", "D": "No correct answer"}
 LONG = "Let us see. " * 3400

@@ -16,13 +16,14 @@ from dft_eval.benchmark import JudgeChoice, PixelRange, Request
 from dft_eval.benchmarks import evaluate
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.hf_cache import GROUPED
-from dft_eval.generation.run import Completion, Decoding, Prompt, generate
+from dft_eval.generation.run import Completion, Decoding, Prompt
 from dft_eval.model_files import find_model
 from dft_eval.models import LocalModel
 from dft_eval.results import read_items
 from dft_eval.vlm import hf_vision
 from dft_eval.vlm.hf_vision import HfVisionBackend, batches, complete_batch, prompt_tokens, render
 from tests.conftest import Bench
+from tests.support.generate import generate
 from tests.support.judge_server import judge_server
 from tests.support.vlm_tables import picture, write_real_mathvision
 

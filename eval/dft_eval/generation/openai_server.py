@@ -9,26 +9,26 @@ many servers ignore fields that they do not know: going on, it counts fewer prom
 the same messages with a new turn opened after them. Any other server gets the question alone, and
 what precedes the answer's first code block is dropped if the begun answer ends by opening one.
 ``record`` says which of the two it was.
+
+A base model's end of sequence is often another token than the one that ends a turn in its chat
+template, and a server stops at the first alone. Where it has vLLM's ``/tokenize``, the second is
+asked for and sent as ``stop_token_ids``; ``record`` says whether.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import mimetypes
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from dft_eval.benchmark import PixelRange
 from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
+from dft_eval.generation.chat import REPLY
 from dft_eval.generation.openai_http import Connection, RequestFailedError
-from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
+from dft_eval.generation.openai_messages import Way, content, read_answer
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
 from dft_eval.system_prompts import NONE
 
 PROBES = (
@@ -45,15 +45,6 @@ SAMPLER = ("top_k", "min_p", "repetition_penalty")
 generation_config.json (1.05 to 1.1 for Qwen2.5 instruct). OpenAI's own server refuses them."""
 UNREACHABLE_AFTER = 4
 """Requests in a row without any answer after which the rest is not tried."""
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How the server takes one kind of request."""
-
-    sends_stop: bool = True
-    sends_sampler: bool = True
-    continues: bool = False
 
 
 class OpenAIServer:
@@ -76,7 +67,7 @@ class OpenAIServer:
         self._connection = connection
         self._extra = extra or {}
         self._entry = self._look_up()
-        self._ways: dict[tuple[Any, ...], _Way] = {}
+        self._ways: dict[tuple[Any, ...], Way] = {}
         self._lock = Lock()
         self._unanswered = 0
 
@@ -100,7 +91,7 @@ class OpenAIServer:
                 for text in PROBES:
                     prompt = Prompt("probe", text, chat=chat)
                     # Fields of the sampler are neutral here, and some servers refuse them.
-                    path, body = self._body(prompt, decoding, _Way(sends_sampler=False))
+                    path, body = self._body(prompt, decoding, Way(sends_sampler=False))
                     choice = self._connection.post(path, body)["choices"][0]
                     answer = choice["message"]["content"] if chat else choice["text"]
                     digest.update(json.dumps(answer).encode())
@@ -111,6 +102,27 @@ class OpenAIServer:
             except (LookupError, TypeError):
                 continue
         return None
+
+    @cached_property
+    def end_of_turn(self) -> tuple[str, int] | None:
+        """Text and id of the token that ends a turn; None where the server does not tell."""
+        url = f"{self._connection.base_url.removesuffix('/v1')}/tokenize"
+        turns = [{"role": role, "content": REPLY} for role in ("user", "assistant")]
+        body = {"model": self.model, "return_token_strs": True}
+        try:
+            turn = self._connection.post(
+                url, {**body, "messages": turns, "add_generation_prompt": False}
+            )
+            texts = turn["token_strs"]
+            after = len(texts) - texts[::-1].index(REPLY)
+            text, token = str(texts[after]), int(turn["tokens"][after])
+            alone = self._connection.post(
+                url, {**body, "prompt": text, "add_special_tokens": False}
+            )
+        except (RequestFailedError, LookupError, TypeError, ValueError):
+            return None
+        # A special token is one token wherever it stands; a letter or a line's end tells nothing.
+        return (text, token) if alone.get("tokens") == [token] and len(text) > 2 else None
 
     @property
     def owner(self) -> str | None:
@@ -130,6 +142,13 @@ class OpenAIServer:
             rows["begun_answer"] = "continued by the server" if True in begun else "not sent"
         if any(key[-1] and not way.sends_stop for key, way in self._ways.items()):
             rows["stop_texts"] = "applied after the answer"
+        if any(key[0] for key in self._ways):
+            ends = {way.end_of_turn for key, way in self._ways.items() if key[0]} - {None}
+            rows["end_of_turn"] = (
+                f"{self.end_of_turn[0]} (stop_token_ids, by the server's /tokenize)"
+                if ends and self.end_of_turn
+                else "the server's own"
+            )
         if any(not way.sends_sampler for way in self._ways.values()):
             rows["refused_by_server"] = list(SAMPLER)
         return rows
@@ -155,9 +174,9 @@ class OpenAIServer:
             self._unanswered = self._unanswered + 1 if error.status is None else 0
             return Failure(prompt.id, f"No completion: {error}")
         self._unanswered = 0
-        return _read(answer, prompt, decoding, way)
+        return read_answer(answer, prompt, decoding, way)
 
-    def _body(self, prompt: Prompt, decoding: Decoding, way: _Way) -> tuple[str, dict[str, Any]]:
+    def _body(self, prompt: Prompt, decoding: Decoding, way: Way) -> tuple[str, dict[str, Any]]:
         """Path and body of the request for one completion."""
         body: dict[str, Any] = {
             "model": self.model,
@@ -174,7 +193,9 @@ class OpenAIServer:
             body["stop"] = list(decoding.stop)
         if not prompt.chat:
             return "/completions", {**body, "prompt": prompt.text}
-        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(prompt)}]
+        if way.end_of_turn is not None:
+            body["stop_token_ids"] = [way.end_of_turn]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content(prompt)}]
         if decoding.system_prompt not in (None, NONE):
             messages.insert(0, {"role": "system", "content": decoding.system_prompt})
         if way.continues:
@@ -198,7 +219,7 @@ class OpenAIServer:
             )
         return entries.get(self.model, {})
 
-    def _way(self, prompt: Prompt, decoding: Decoding) -> _Way:
+    def _way(self, prompt: Prompt, decoding: Decoding) -> Way:
         """How the server takes this kind of prompt, found out once, by real calls of one token."""
         key = (prompt.chat, bool(prompt.answer_begins), bool(prompt.images), decoding.stop)
         with self._lock:
@@ -206,7 +227,7 @@ class OpenAIServer:
                 self._ways[key] = self._find_way(prompt, decoding)
             return self._ways[key]
 
-    def _find_way(self, prompt: Prompt, decoding: Decoding) -> _Way:
+    def _find_way(self, prompt: Prompt, decoding: Decoding) -> Way:
         """The first way that the server accepts: all fields, else without those it may refuse.
 
         OpenAI's own takes four stop texts at most, and none of :data:`SAMPLER`.
@@ -216,8 +237,9 @@ class OpenAIServer:
         stop = bool(decoding.stop) and (continues or not prompt.answer_begins)
         default = Decoding()
         required = [f for f in SAMPLER if getattr(decoding, f) != getattr(default, f)]
+        end = self.end_of_turn if prompt.chat else None
         ways = [
-            _Way(sends_stop, sends_sampler, continues)
+            Way(sends_stop, end[1] if end else None, sends_sampler, continues)
             for sends_sampler in ((True,) if required else (True, False))
             for sends_stop in ((True, False) if stop else (False,))
         ]
@@ -232,14 +254,14 @@ class OpenAIServer:
                 return way
         raise _refusal(refusal) from None
 
-    def _try(self, prompt: Prompt, decoding: Decoding, way: _Way) -> dict[str, Any]:
+    def _try(self, prompt: Prompt, decoding: Decoding, way: Way) -> dict[str, Any]:
         path, body = self._body(prompt, decoding, way)
         return self._connection.post(path, {**body, "max_tokens": 1})
 
     def _continues(self, prompt: Prompt, system_prompt: str | None) -> bool:
         """Whether the server goes on from a begun answer (see the module's text)."""
         decoding = Decoding(max_new_tokens=1, system_prompt=system_prompt)
-        path, body = self._body(prompt, decoding, _Way(continues=True))
+        path, body = self._body(prompt, decoding, Way(continues=True))
         opened = {key: value for key, value in body.items() if key not in CONTINUE}
         try:
             counts = [
@@ -255,33 +277,6 @@ class OpenAIServer:
         return counts[0] < counts[1]
 
 
-class ServerModel:
-    """A server's model under evaluation; its weights cannot be fingerprinted."""
-
-    sha256 = None
-
-    def __init__(self, model: str, connection: Connection) -> None:
-        """Look the model up.
-
-        Raises:
-            UsageError, PrerequisiteError: as :class:`OpenAIServer`.
-        """
-        self._connection = connection
-        self._last = self.text = OpenAIServer(model, connection)
-
-    def vision(self, pixels: PixelRange) -> OpenAIServer:
-        """Completes prompts with pictures. vLLM alone is told the pixel range."""
-        extra = {}
-        if self.text.owner == "vllm":
-            extra = {"mm_processor_kwargs": asdict(pixels)}
-        self._last = OpenAIServer(self.text.model, self._connection, extra)
-        return self._last
-
-    def record(self) -> dict[str, Any]:
-        """How the backend that was asked for last was run."""
-        return self._last.record()
-
-
 def _refusal(error: RequestFailedError) -> EvaluationError:
     """What to tell the user of a request that failed before the run."""
     if error.status in (401, 403):
@@ -294,53 +289,3 @@ def _refusal(error: RequestFailedError) -> EvaluationError:
             "--prompt-style chat."
         )
     return UsageError(f"The server refuses the first request: {error}")
-
-
-def _content(prompt: Prompt) -> str | list[dict[str, Any]]:
-    if not prompt.images:
-        return prompt.text
-    pictures = [
-        {"type": "image_url", "image_url": {"url": _data_uri(Path(name))}} for name in prompt.images
-    ]
-    return [*pictures, {"type": "text", "text": prompt.text}]
-
-
-def _data_uri(path: Path) -> str:
-    kind = mimetypes.guess_type(path.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def answer_from(text: str, begins: str) -> str:
-    """What follows the begun answer, in an answer that the server made without it."""
-    if text.startswith(begins):
-        return text[len(begins) :]
-    opened = re.search(r"```[^\n`]*\n", text) if re.search(r"```[^\n`]*\n\Z", begins) else None
-    return text[opened.end() :] if opened else text
-
-
-def _read(
-    answer: dict[str, Any], prompt: Prompt, decoding: Decoding, way: _Way
-) -> Completion | Failure:
-    """The completion in a server's answer, held to the stop texts once more."""
-    try:
-        choice = answer["choices"][0]
-        text = choice["message"]["content"] if prompt.chat else choice["text"]
-        reason = choice["finish_reason"]
-        n_tokens = int(answer["usage"]["completion_tokens"])
-    except (KeyError, IndexError, TypeError, ValueError):
-        return Failure(prompt.id, f"No completion in the server's answer: {str(answer)[:300]}")
-    if reason not in ("stop", "length"):
-        return Failure(prompt.id, f"The server ended the completion for {reason!r}.")
-    text = text or ""
-    if way.continues:
-        text = text.removeprefix(prompt.answer_begins)  # some servers repeat it
-    elif prompt.answer_begins:
-        text = answer_from(text, prompt.answer_begins)
-    text, stopped = cut(text, decoding.stop)
-    return Completion(
-        id=prompt.id,
-        prompt=prompt.text + (prompt.answer_begins if way.continues else ""),
-        completion=text,
-        finish_reason="stop" if stopped else reason,
-        n_tokens=n_tokens,
-    )

@@ -1,4 +1,4 @@
-"""HumanEval and HumanEval+ as EvalPlus scores them, with its tests run in our sandbox.
+"""HumanEval, HumanEval+ and python-basics as EvalPlus scores, with tests run in our sandbox.
 
 Prompts, stop texts, sanitising and comparison follow EvalPlus 0.3.1 (``codegen``,
 ``provider.utility``, ``sanitize``, ``evaluate``); ``judge`` says where verdicts differ.
@@ -26,7 +26,6 @@ from dft_eval.benchmark import (
     missing_sandbox,
     size_notes,
 )
-from dft_eval.code_problems import ANSWER_BEGINS, INSTRUCTION
 from dft_eval.errors import PrerequisiteError
 from dft_eval.generation.run import Completion, Failure, Prompt, samples_of
 from dft_eval.generation.samples import combine
@@ -40,6 +39,14 @@ INSTALL = "uv pip install evalplus==0.3.1"
 DATA_FORMAT = "humaneval"
 MAX_NEW_TOKENS = 768
 """EvalPlus' own."""
+INSTRUCTION = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown "
+    "code block:"
+)
+ANSWER_BEGINS = (
+    "Below is a Python script with a self-contained function that solves the problem and passes "
+    "corresponding tests:\n```python\n"
+)
 END_TEXTS = (
     *("<|endoftext|>", "<|endofmask|>", "</s>"),
     *("\nif __name__", "\ndef main(", "\nprint("),
@@ -207,7 +214,7 @@ def _result(
         notes=[
             *size_notes(len(items), len(data.problems), benchmark.published),
             data.note(),
-            "EvalPlus' tests, run in our sandbox; HumanEval/32 and time limits mended",
+            "outputs compared outside the sandbox; HumanEval/32 and time limits unlike EvalPlus",
             f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
         ],
     )

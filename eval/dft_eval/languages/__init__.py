@@ -2,18 +2,23 @@
 
 from dft_eval.languages.judge import Program, judge, run_program, unusable
 from dft_eval.languages.recipes import HARNESSES, LANGUAGES, Harness, Language
-from dft_eval.languages.toolchains import Lack, lack, lacks, version
+from dft_eval.languages.toolchains import (
+    MissingToolchain,
+    missing_toolchain,
+    missing_toolchains,
+    version,
+)
 
 __all__ = [
     "HARNESSES",
     "LANGUAGES",
     "Harness",
-    "Lack",
     "Language",
+    "MissingToolchain",
     "Program",
     "judge",
-    "lack",
-    "lacks",
+    "missing_toolchain",
+    "missing_toolchains",
     "run_program",
     "unusable",
     "version",

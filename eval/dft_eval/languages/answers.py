@@ -52,8 +52,8 @@ def function_name(prompt: str, language: str) -> str:
     if language == "python":
         return str(re.findall(r"^def[ ]+(\w+)", prompt, re.MULTILINE)[-1])
     header = prompt.rstrip().splitlines()[-1]
-    found = re.search(r"([\w$]+)\s*\(", header)
-    return found.group(1) if found else header
+    match = re.search(r"([\w$]+)\s*\(", header)
+    return match.group(1) if match else header
 
 
 def preamble(prompt: str, language: str) -> str:
@@ -69,22 +69,22 @@ def preamble(prompt: str, language: str) -> str:
 
 def _without_main(code: str, language: str) -> str:
     pattern = _MAINS.get(language)
-    found = pattern.search(code) if pattern else None
-    if found is None:
+    match = pattern.search(code) if pattern else None
+    if match is None:
         return code
-    end = closing_brace(code, found.end() - 1)
-    return code[: found.start()] + ("" if end is None else code[end + 1 :])
+    end = closing_brace(code, match.end() - 1)
+    return code[: match.start()] + ("" if end is None else code[end + 1 :])
 
 
 def _open_class(code: str, before: str) -> tuple[str, str]:
     """``code`` up to the end of its class Problem, and from there; or in the prompt's own class."""
-    found = _CLASS.search(code)
-    if found is None:
+    match = _CLASS.search(code)
+    if match is None:
         return before + code, ""
     imports = "".join(
         f"{line}\n" for line in before.splitlines() if line.startswith(("import ", "using "))
     )
-    end = closing_brace(code, found.end() - 1)
+    end = closing_brace(code, match.end() - 1)
     return (imports + code[:end], code[end + 1 :]) if end is not None else (imports + code, "")
 
 

@@ -104,8 +104,8 @@ def _reason(done: Completed, commands: int) -> str:
     lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines()]
     lines = [line for line in lines if line]
     telling = next((line for line in lines if _TELLING.search(line)), None)
-    said = telling or (lines[-1] if lines else f"exit status {done.exit_code}")
-    return f"does not compile: {said[:300]}" if done.steps < commands - 1 else said[:300]
+    line = telling or (lines[-1] if lines else f"exit status {done.exit_code}")
+    return f"does not compile: {line[:300]}" if done.steps < commands - 1 else line[:300]
 
 
 @lru_cache(maxsize=16)
@@ -118,15 +118,15 @@ def _trial(code: str, sandboxed: bool) -> str | None:
 
 
 def unusable(language: Language, *, sandboxed: bool = True) -> str | None:
-    """Why programs of this language cannot be judged here, with the mend; ``None`` if they can.
+    """Why programs of this language cannot be judged here, with the fix; ``None`` if they can.
 
     Beside looking for the tools it tries them, once a process, with a program that must pass.
     """
-    found = toolchains.lack(language)
-    if found is not None:
-        return f"{found.what}. Install it: `{found.mend}`"
+    missing = toolchains.missing_toolchain(language)
+    if missing is not None:
+        return f"{missing.what}. Install it: `{missing.fix}`"
     reason = _trial(language.code, sandboxed)
     if reason is None:
         return None
-    mend = f"apt-get install --reinstall {' '.join(language.packages)}"
-    return f"{language.title}: a program that must pass does not: {reason}. Try `{mend}`"
+    fix = f"apt-get install --reinstall {' '.join(language.packages)}"
+    return f"{language.title}: a program that must pass does not: {reason}. Try `{fix}`"

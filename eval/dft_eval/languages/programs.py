@@ -99,8 +99,8 @@ def from_completion(problem: Problem, completion: str, harness: Harness) -> Prog
     if language == "python":
         code = _PYTHON_IMPORTS + code
     elif language == "cpp":
-        wanted = [f"#include<{name}>" for name in _CPP_HEADERS]
-        code = "".join(f"{w}\n" for w in wanted if w not in problem.prompt) + "\n" + code
+        headers = [f"#include<{name}>" for name in _CPP_HEADERS]
+        code = "".join(f"{line}\n" for line in headers if line not in problem.prompt) + "\n" + code
     elif language == "cs":
         code = "".join(f"using System.{name};\n" for name in _CS_USINGS) + "\n" + code
     closing = "?>" if language == "php" else ""
@@ -113,10 +113,10 @@ def from_answer(problem: Problem, answer: str, harness: Harness) -> Program:
     The answer's code holds the whole function, closed; the tests' own ``}`` for it goes. Code that
     does not define the function that was asked for is taken as a raw completion.
     """
-    found = extract(problem.prompt, problem.language.code, answer)
-    if found is None:
+    extracted = extract(problem.prompt, problem.language.code, answer)
+    if extracted is None:
         return from_completion(problem, _first_block(answer), harness)
-    code, rest = found
+    code, rest = extracted
     tests = problem.tests
     if problem.language.code in ("cpp", "java", "cs", "sh"):
         tests = re.sub(r"\A\s*\}", "", tests)

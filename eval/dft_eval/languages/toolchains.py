@@ -1,4 +1,4 @@
-"""Which compilers and interpreters this machine has, and how to get those that it lacks."""
+"""Which compilers and interpreters this machine has, and how to get the others."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _lock = Lock()
 
 
 @dataclass(frozen=True)
-class Lack:
-    """A language whose programs cannot be judged here, why, and the command that mends it."""
+class MissingToolchain:
+    """A language whose programs cannot be judged here, why, and the install command."""
 
     language: Language
     what: str
-    mend: str
+    fix: str
 
 
 def find_command(name: str) -> str | None:
@@ -82,31 +82,33 @@ def _staged(folder: Path) -> str:
     return str(stage)
 
 
-def lack(language: Language) -> Lack | None:
+def missing_toolchain(language: Language) -> MissingToolchain | None:
     """What keeps programs of this language from being judged here; ``None`` if nothing does."""
     absent = [name for name in language.commands if find_command(name) is None]
     absent += [pattern for pattern in language.files if not glob.glob(pattern)]
     if absent:
         places = ENVIRONMENT["PATH"].replace(":", ", ")
-        return Lack(
+        return MissingToolchain(
             language,
             f"{language.title}: {', '.join(absent)} not found (commands: looked for in {places})",
             f"apt-get install {' '.join(language.packages)}",
         )
     if language.code == "ts" and typescript() is None:
-        return Lack(language, "TypeScript: tsc not found", _typescript_mend())
+        return MissingToolchain(language, "TypeScript: tsc not found", _typescript_fix())
     return None
 
 
-def _typescript_mend() -> str:
+def _typescript_fix() -> str:
     if (_CHECKOUT / "scripts" / "toolchains.sh").is_file():
         return f"npm install --prefix {_CHECKOUT / '.toolchains'} {TYPESCRIPT_PACKAGE}"
     return f"npm install --global {TYPESCRIPT_PACKAGE}"
 
 
-def lacks() -> list[Lack]:
+def missing_toolchains() -> list[MissingToolchain]:
     """Of all languages."""
-    return [found for language in LANGUAGES.values() if (found := lack(language)) is not None]
+    return [
+        row for language in LANGUAGES.values() if (row := missing_toolchain(language)) is not None
+    ]
 
 
 def version(language: Language) -> str:
@@ -154,7 +156,7 @@ def resolve(command: tuple[str, ...]) -> list[str]:
         return list(command)
     folder = typescript()
     if folder is None:
-        raise LookupError(f"no TypeScript compiler: {_typescript_mend()}")
+        raise LookupError(f"no TypeScript compiler: {_typescript_fix()}")
     return [word.replace(TYPESCRIPT, folder) for word in command]
 
 

@@ -92,8 +92,8 @@ def judge(
 def _missing() -> list[Missing]:
     rows = missing_sandbox()
     rows += [
-        Missing(f"{each.what}; unscored without it", each.mend, blocks=False)
-        for each in languages.lacks()
+        Missing(f"{each.what}; unscored without it", each.fix, blocks=False)
+        for each in languages.missing_toolchains()
     ]
     return rows
 
@@ -102,7 +102,7 @@ def _harness(name: str | None) -> Harness:
     for known in HARNESSES:
         if name in (None, known):
             return known
-    raise UsageError(f"--harness {name!r}: choose of {', '.join(HARNESSES)}.")
+    raise UsageError(f"--harness {name!r}: choose from: {', '.join(HARNESSES)}.")
 
 
 def _load(benchmark: Benchmark, request: Request) -> Data:

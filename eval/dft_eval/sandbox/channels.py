@@ -39,12 +39,12 @@ class Search:
 class Output:
     """The first and the last half of ``keep`` bytes of a stream (all of it if ``None``).
 
-    ``wanted``: texts looked for in the whole stream, also in what is not kept.
+    ``texts``: texts looked for in the whole stream, also in what is not kept.
     """
 
-    def __init__(self, keep: int | None, wanted: Sequence[bytes] = ()) -> None:
+    def __init__(self, keep: int | None, texts: Sequence[bytes] = ()) -> None:
         self.total = 0
-        self._search = Search(wanted)
+        self._search = Search(texts)
         self._half = None if keep is None else keep // 2
         self._head = bytearray()
         self._tail = bytearray()
@@ -62,7 +62,7 @@ class Output:
         del self._tail[: max(0, len(self._tail) - self._half)]
 
     def held(self, text: bytes) -> bool:
-        """Whether the stream held this one of the texts wanted."""
+        """Whether the stream held this one of the texts texts."""
         return self._search.counts[text] > 0
 
     def text(self) -> str:

@@ -28,18 +28,18 @@ LANDLOCK_RULE_PATH_BENEATH = 1
 
 def set_limits(limits: dict[str, list[int]]) -> None:
     """Apply ``{"RLIMIT_X": [soft, hard]}``, never above what we are allowed ourselves."""
-    for name, wanted in limits.items():
+    for name, values in limits.items():
         which = getattr(resource, name)
         ceiling = resource.getrlimit(which)[1]
-        bounded = [v if ceiling == resource.RLIM_INFINITY else min(v, ceiling) for v in wanted]
+        bounded = [v if ceiling == resource.RLIM_INFINITY else min(v, ceiling) for v in values]
         resource.setrlimit(which, (bounded[0], bounded[1]))
 
 
 def confine(rules: dict[str, Any] | None) -> None:
-    """Without namespaces: what this process and all below it may open and call, for good.
+    """Without bubblewrap: what this process and all below it may open and call, for good.
 
-    ``{"ruleset": hex of struct landlock_ruleset_attr, "paths": [[path, rights], ...], "seccomp":
-    hex of the BPF program or None}``. OSError if the kernel refuses.
+    ``{"ruleset": hex of struct landlock_ruleset_attr or None, "paths": [[path, rights], ...],
+    "seccomp": hex of the BPF program or None}``. OSError if the kernel refuses.
     """
     if rules is None:
         return
@@ -55,20 +55,21 @@ def confine(rules: dict[str, Any] | None) -> None:
         return int(result)
 
     call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    attributes = bytes.fromhex(rules["ruleset"])
-    ruleset = call(
-        libc.syscall, LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0
-    )
-    for path, rights in rules["paths"]:
-        try:
-            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        rule = struct.pack("=Qi", rights, place)
-        call(libc.syscall, LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
-        os.close(place)
-    call(libc.syscall, LANDLOCK_RESTRICT_SELF, ruleset, 0)
-    os.close(ruleset)
+    if rules["ruleset"] is not None:
+        attributes = bytes.fromhex(rules["ruleset"])
+        ruleset = call(
+            libc.syscall, LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0
+        )
+        for path, rights in rules["paths"]:
+            try:
+                place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            rule = struct.pack("=Qi", rights, place)
+            call(libc.syscall, LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+            os.close(place)
+        call(libc.syscall, LANDLOCK_RESTRICT_SELF, ruleset, 0)
+        os.close(ruleset)
     if rules["seccomp"] is not None:
         program = bytes.fromhex(rules["seccomp"])
         held = ctypes.create_string_buffer(program)

@@ -1,10 +1,11 @@
-"""What a run may use, what holds it, and what came of it: three frozen records."""
+"""What a run may use, what holds it, and what came of it: frozen records."""
 
 from __future__ import annotations
 
 import math
 import signal as signals
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 MIB = 1024 * 1024
@@ -47,10 +48,10 @@ class Limits:
     open_files: int = 256
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"Limits.{field.name} is {value!r}: it must be finite and >= 0.")
+                raise ValueError(f"Limits.{each.name} is {value!r}: it must be finite and >= 0.")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,21 @@ ALL_PROTECTIONS = Protections()
 #: ``--unsafe-no-sandbox``: the caller prints the warning. Without a user namespace RLIMIT_NPROC
 #: would count everything that the user runs, hence no limit on processes.
 NO_SANDBOX = Protections(sandbox=False, processes=False)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What one run is given beside its program.
+
+    Attributes:
+        read_only: host paths shown at the same place, read-only (a toolchain outside ``/usr``).
+        variables: environment beside PATH, LANG, HOME and TMPDIR.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    protections: Protections = ALL_PROTECTIONS
+    read_only: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 from dft_eval.errors import PrerequisiteError
 from dft_eval.sandbox.backends import Sandbox, selected
 from dft_eval.sandbox.runner import check_program
@@ -26,7 +29,7 @@ def check() -> str:
 
 
 _PROBE = """
-import os, socket
+import hashlib, os, socket
 open('probe', 'w').write('x' * 1000)
 for place in ('/probe', '/usr/probe', '/dev/probe', '/dev/shm/../probe', '/var/tmp/probe'):
     try:
@@ -35,14 +38,16 @@ for place in ('/probe', '/usr/probe', '/dev/probe', '/dev/shm/../probe', '/var/t
         pass
     else:
         raise AssertionError(place + ' can be written')
-for place in ('/etc/passwd', '/etc/hostname'):
+for place, digest in HOST.items():
     try:
-        open(place).read()
+        seen = hashlib.sha256(open(place, 'rb').read()).hexdigest()
+        assert seen != digest, place + ' of the host can be read'
     except OSError:
         pass
-    else:
-        raise AssertionError(place + ' can be read')
 """
+_HOST_FILES = ("/etc/passwd", "/etc/hostname")
+"""An engine puts files of its own there into a container."""
+
 _PROBE_NAMESPACES = """
 assert os.getuid() == 65534 and os.getcwd() == '/work', (os.getuid(), os.getcwd())
 assert [line.split(':')[0].strip() for line in open('/proc/net/dev')][2:] == ['lo']
@@ -86,14 +91,20 @@ def prove(backend: Sandbox) -> None:
         PrerequisiteError: it does not; the message says what the machine refuses, and the fix.
     """
     name = backend.describe()
-    probe = _PROBE + (_PROBE_WITHOUT if backend.name == "landlock" else _PROBE_NAMESPACES)
+    host = {
+        path: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for path in _HOST_FILES
+        if Path(path).is_file()
+    }
+    probe = f"HOST = {host!r}\n{_PROBE}"
+    probe += _PROBE_WITHOUT if backend.name == "landlock" else _PROBE_NAMESPACES
     done = check_program(probe, "assert open('probe').read() == 'x' * 1000", backend=backend)
     if done.score == 1.0:
         return
-    said = (done.stderr.strip() or done.reason)[-1000:]
-    if backend.namespaces and not done.started and any(word in said for word in _NOT_PERMITTED):
+    message = (done.stderr.strip() or done.reason)[-1000:]
+    if backend.namespaces and not done.started and any(word in message for word in _NOT_PERMITTED):
         raise PrerequisiteError(
-            f"{name} may not create namespaces on this machine: {said}\n"
+            f"{name} may not create namespaces on this machine: {message}\n"
             "Permit user namespaces: `sysctl -w user.max_user_namespaces=10000` and, where it "
             "exists, `sysctl -w kernel.unprivileged_userns_clone=1` (Ubuntu from 23.10: "
             "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`); a Docker container needs "
@@ -101,7 +112,7 @@ def prove(backend: Sandbox) -> None:
             "--security-opt systempaths=unconfined`."
         )
     raise PrerequisiteError(
-        f"{name} does not run or does not contain a mild program: {said}\n"
+        f"{name} does not run or does not contain a mild program: {message}\n"
         "Score on another machine, or see `dft-factory eval --help` for --sandbox and "
         "--unsafe-no-sandbox."
     )

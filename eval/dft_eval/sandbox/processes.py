@@ -17,18 +17,18 @@ _END_SECONDS = 10.0
 
 def children(pid: int) -> list[int]:
     """Direct children of ``pid``; none if it is gone."""
-    found: list[int] = []
+    pids: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as stream:
-                found += [int(word) for word in stream.read().split()]
+                pids += [int(word) for word in stream.read().split()]
     except FileNotFoundError:
         if os.path.exists("/proc/thread-self/children"):
-            return found
+            return pids
         return _children_by_scan(pid)  # a kernel without CONFIG_PROC_CHILDREN
     except (ProcessLookupError, PermissionError):
         pass
-    return found
+    return pids
 
 
 def _children_by_scan(pid: int) -> list[int]:
@@ -47,10 +47,10 @@ def _stat(pid: int | str) -> list[str]:
 
 def descendants(pid: int) -> list[int]:
     """All processes below ``pid``, parents before their children."""
-    found = children(pid)
-    for each in found:  # the list grows while we walk it
-        found += children(each)
-    return found
+    pids = children(pid)
+    for each in pids:  # the list grows while we walk it
+        pids += children(each)
+    return pids
 
 
 def cpu_seconds(pids: list[int]) -> float:

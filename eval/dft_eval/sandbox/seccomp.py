@@ -91,10 +91,10 @@ def _refuse(error: int = errno.ENOSYS) -> bytes:
 
 
 def _allow_if_first_argument(values: Iterable[int], error: int) -> list[bytes]:
-    wanted = list(values)
+    allowed = list(values)
     tests = [
-        _instruction(_JUMP_EQUAL, value, if_true=len(wanted) - position)
-        for position, value in enumerate(wanted)
+        _instruction(_JUMP_EQUAL, value, if_true=len(allowed) - position)
+        for position, value in enumerate(allowed)
     ]
     load = _instruction(_LOAD, _FIRST_ARGUMENT_OFFSET)
     return [load, *tests, _refuse(error), _instruction(_RETURN, _ALLOW)]

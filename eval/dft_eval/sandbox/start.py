@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -13,7 +12,7 @@ from dft_eval.errors import PrerequisiteError
 from dft_eval.sandbox import host
 from dft_eval.sandbox.backends import Place, Sandbox
 from dft_eval.sandbox.command import bubblewrap_command, environment
-from dft_eval.sandbox.limits import Limits, Protections
+from dft_eval.sandbox.limits import RunConfig
 from dft_eval.sandbox.seccomp import refusal_filter
 
 
@@ -35,13 +34,7 @@ class Pipes:
 
 
 def spawn(
-    pipes: Pipes,
-    place: Place,
-    backend: Sandbox,
-    read_only: Sequence[str],
-    variables: Mapping[str, str],
-    limits: Limits,
-    protections: Protections,
+    pipes: Pipes, place: Place, backend: Sandbox, config: RunConfig
 ) -> subprocess.Popen[bytes]:
     """Start the launcher, inside bubblewrap where the backend is that, with nothing else inherited.
 
@@ -58,7 +51,7 @@ def spawn(
             executable, command = place.command[0], [*place.command, *command]
         elif backend.namespaces:
             executable = host.bubblewrap().path
-            program = refusal_filter() if protections.system_calls else None
+            program = refusal_filter() if config.protections.system_calls else None
             if program is not None:
                 filter_fd = os.memfd_create("seccomp")
                 os.write(filter_fd, program)
@@ -66,9 +59,9 @@ def spawn(
                 inherited.append(filter_fd)
             inherited.append(pipes.info)
             prefix = bubblewrap_command(
-                limits,
-                protections,
-                read_only=[*python.prefixes, *read_only],
+                config.limits,
+                config.protections,
+                read_only=[*python.prefixes, *config.read_only],
                 seccomp_fd=filter_fd,
                 info_fd=pipes.info,
             )
@@ -80,7 +73,9 @@ def spawn(
             stdout=pipes.stdout,
             stderr=pipes.stderr,
             cwd="/" if backend.namespaces or place.command else place.home,
-            env=None if place.command else environment(protections, place.home, variables),
+            env=None
+            if place.command
+            else environment(config.protections, place.home, config.variables),
             pass_fds=inherited,
             start_new_session=True,
             **({} if place.command else host.user_options(place.uid)),

@@ -13,12 +13,12 @@ from dft_eval.vlm.extract import (
     ambiguous,
     final_answer,
     normalised,
-    option_letters,
     readable,
     stated_answer,
     tails,
     value,
 )
+from dft_eval.vlm.option_letters import option_letters
 
 _SEVERAL = re.compile(r"[,;]|\b(?:or|and)\b")
 _WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\b")
