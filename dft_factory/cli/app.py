@@ -59,7 +59,7 @@ def _choice(option: str, value: str, choices: Sequence[Choice]) -> Choice:
     for choice in choices:
         if choice == value:
             return choice
-    raise UsageError(f"{option} {value!r} is unknown. Choose of {', '.join(choices)}.")
+    raise UsageError(f"{option} {value!r} is unknown. Choose from: {', '.join(choices)}.")
 
 
 def _judge_choice(name: str | None, model: str | None, base_url: str | None) -> JudgeChoice | None:
