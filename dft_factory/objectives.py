@@ -38,14 +38,14 @@ OBJECTIVES: dict[str, Objective] = {
     for objective in (
         Objective(
             name="dft",
-            summary="each labelled token's NLL times a stop-gradient weight, its own probability "
-            "unless dft_weight says otherwise",
+            summary="NLL of each labelled token times a stop-gradient weight: its probability, or "
+            "what dft_weight selects",
             source="On the Generalization of SFT (ICLR 2026), equation (9)",
             weighted=True,
         ),
         Objective(
             name="sft",
-            summary="plain NLL, normalised exactly as dft is, so that twins differ in the weight "
+            summary="plain NLL with dft's normalisation, so that a comparison measures the weight "
             "alone",
             source="On the Generalization of SFT (ICLR 2026), equation (1)",
             weighted=False,
@@ -56,7 +56,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 @dataclass(frozen=True)
 class Selection:
-    """What one YAML asks for: an objective, LLaMA-Factory's method, and the token weight."""
+    """What a YAML selects: an objective, LLaMA-Factory's method and the token weight."""
 
     objective: Objective
     method: str
@@ -70,7 +70,7 @@ class Selection:
 
 
 def finetuning_types() -> list[str]:
-    """Every ``finetuning_type`` that this package adds."""
+    """The ``finetuning_type`` values that this package adds."""
     names: list[str] = []
     for objective in OBJECTIVES:
         names.append(objective)
@@ -79,12 +79,12 @@ def finetuning_types() -> list[str]:
 
 
 def split_finetuning_type(value: object) -> tuple[Objective, str] | None:
-    """Objective and method that a ``finetuning_type`` names; None for LLaMA-Factory's own values.
+    """Objective and method of a ``finetuning_type``; None for LLaMA-Factory's own values.
 
     Objectives match by the longest registered name.
 
     Raises:
-        ConfigError: it is neither, naming the value, the choices and the nearest match.
+        ConfigError: unknown value; names the choices and the nearest match.
     """
     if isinstance(value, str):
         if value in METHODS:
@@ -98,16 +98,15 @@ def split_finetuning_type(value: object) -> tuple[Objective, str] | None:
     near = difflib.get_close_matches(str(value), choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
-        f"finetuning_type: {value!r} is unknown. Choose LLaMA-Factory's {', '.join(METHODS)}, or "
-        f"{', '.join(finetuning_types())}.{hint}"
+        f"finetuning_type: {value!r} is unknown. Choose from: {', '.join(choices)}.{hint}"
     )
 
 
 def select(finetuning_type: object, dft_weight: object = None) -> Selection | None:
-    """The selection that two YAML fields make; None where LLaMA-Factory's own value is asked for.
+    """The selection of two YAML fields; None for LLaMA-Factory's own ``finetuning_type`` values.
 
     Raises:
-        ConfigError: unknown values, or ``dft_weight`` where no weight applies.
+        ConfigError: unknown values, or ``dft_weight`` with an objective that has no weight.
     """
     split = split_finetuning_type(finetuning_type)
     weighted = [name for name, objective in OBJECTIVES.items() if objective.weighted]
@@ -124,7 +123,7 @@ def select(finetuning_type: object, dft_weight: object = None) -> Selection | No
 
 
 def selection_of(finetuning_args: Any) -> Selection | None:
-    """The selection that parsed LLaMA-Factory arguments carry; None for a stock run."""
+    """The selection in parsed LLaMA-Factory arguments; None for a stock run."""
     objective = getattr(finetuning_args, "dft_objective", None)
     if objective is None:
         return None

@@ -72,6 +72,26 @@ def _judge_choice(name: str | None, model: str | None, base_url: str | None) -> 
     return JudgeChoice(_choice("--judge", name, JUDGES), model, base_url)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        import dft_factory
+
+        typer.echo(f"dft-factory {dft_factory.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 def main() -> None:
     """Entry point: a user's mistake is one message and an exit status, never a traceback."""
     from dft_eval.errors import EvaluationError
@@ -99,22 +119,13 @@ def main() -> None:
 @app.command("doctor")
 def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
-    update_readme: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option(help="Write the patch table into this README and stop."),
-    ] = None,
 ) -> None:
-    """What is installed, what works here, and the command that mends the rest."""
-    if update_readme is not None:
-        from dft_factory.doctor.readme import update_readme as update
-
-        typer.echo("updated" if update(update_readme) else "current already")
-        return
+    """What is installed, what works here, and how to fix the rest."""
     import json
 
     from dft_factory.doctor import examine, exit_status, render_text, to_json
 
-    report = examine()
+    report = examine(lambda message: typer.echo(f"doctor: {message}", err=True))
     typer.echo(json.dumps(to_json(report), indent=2) if as_json else render_text(report))
     raise typer.Exit(exit_status(report))
 

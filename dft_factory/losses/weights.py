@@ -125,22 +125,22 @@ def weight_choices() -> list[str]:
 
 
 def parse_weight(spec: object) -> TokenWeight:
-    """The token weight that a ``dft_weight`` value names.
+    """The token weight of a ``dft_weight`` value.
 
     Raises:
-        ConfigError: naming the value, the choices and the nearest match.
+        ConfigError: unknown value; names the choices and the nearest match.
     """
     choices = ", ".join(weight_choices())
     if not isinstance(spec, str):
         raise ConfigError(
-            f"dft_weight: {spec!r} is a {type(spec).__name__}, not a name. Choose one of {choices}."
+            f"dft_weight: {spec!r} is a {type(spec).__name__}, not a name. Choose from: {choices}."
         )
     name, colon, text = spec.strip().partition(":")
     family = WEIGHTS.get(name)
     if family is None:
         near = difflib.get_close_matches(name, WEIGHTS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"dft_weight: {spec!r} is unknown. Choose one of {choices}.{hint}")
+        raise ConfigError(f"dft_weight: {spec!r} is unknown. Choose from: {choices}.{hint}")
     if family.argument is None:
         if colon:
             raise ConfigError(f"dft_weight: {spec!r}: {name!r} takes no value. Write {name!r}.")
@@ -149,7 +149,7 @@ def parse_weight(spec: object) -> TokenWeight:
     bounds = f"{lowest:g} or more" if math.isinf(highest) else f"from {lowest:g} to {highest:g}"
     if not text.strip():
         raise ConfigError(
-            f"dft_weight: {spec!r} lacks its value: write {name}:{letter} with {letter} a number "
+            f"dft_weight: {spec!r} needs a value: {name}:{letter}, where {letter} is a number "
             f"{bounds}, for example {name}:0.5."
         )
     try:

@@ -24,7 +24,7 @@ from tests.support.cli import Run, clean_environment, parseable, train
 from tests.support.llamafactory import has_argument
 
 UNKNOWN_TYPE = (
-    "finetuning_type: {0} is unknown. Choose LLaMA-Factory's full, lora, freeze, oft, or dft, "
+    "finetuning_type: {0} is unknown. Choose from: full, lora, freeze, oft, dft, "
     "dft_full, dft_lora, dft_freeze, dft_oft, sft, sft_full, sft_lora, sft_freeze, sft_oft."
 )
 WEIGHTS = "token, sequence, geometric_mean, power:A, floor:U, threshold:T"
@@ -56,15 +56,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "type, no text": ({"finetuning_type": 3}, UNKNOWN_TYPE.format("3")),
     "weight": (
         {"dft_weight": "tokens"},
-        f"dft_weight: 'tokens' is unknown. Choose one of {WEIGHTS}. Did you mean 'token'?",
+        f"dft_weight: 'tokens' is unknown. Choose from: {WEIGHTS}. Did you mean 'token'?",
     ),
     "weight, no text": (
         {"dft_weight": 0.5},
-        f"dft_weight: 0.5 is a float, not a name. Choose one of {WEIGHTS}.",
+        f"dft_weight: 0.5 is a float, not a name. Choose from: {WEIGHTS}.",
     ),
     "weight without value": (
         {"dft_weight": "power"},
-        "dft_weight: 'power' lacks its value: write power:A with A a number 0 or more, for example "
+        "dft_weight: 'power' needs a value: power:A, where A is a number 0 or more, for example "
         "power:0.5.",
     ),
     "weight out of range": (

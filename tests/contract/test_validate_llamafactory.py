@@ -210,7 +210,7 @@ def test_a_wrong_value_is_not_reported_as_missing(findings: Sequence[Finding]) -
 def test_the_selection_speaks_with_the_words_of_objectives(findings: Sequence[Finding]) -> None:
     (first, second) = _of(findings, "selection.yaml")
     assert first[:2] == ("error", "finetuning_type")
-    assert first[2].startswith("'dtf' is unknown. Choose LLaMA-Factory's full, lora, freeze, oft")
+    assert first[2].startswith("'dtf' is unknown. Choose from: full, lora, freeze, oft, dft, ")
     assert second == (
         "error",
         "dataset",

@@ -1,13 +1,7 @@
-"""The WeThink recipe under ZeRO-3 on two CPU processes: the gradients of one process.
-
-DeepSpeed compiles its shared-memory extension at the first start (about 100 s on an idle machine);
-it gets a folder of its own, so that a killed build can lock nobody else out. TORCH_EXTENSIONS_DIR,
-where it is set, names one in which it was compiled before.
-"""
+"""The WeThink recipe under ZeRO-3 on two CPU processes: the gradients of one process."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +35,11 @@ def recipe(name: str, bench: dict[str, str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs(
-    bench: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    bench: dict[str, str],
+    deepspeed_on_cpu: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[tuple[str, str], Run]:
     folder = tmp_path_factory.mktemp("runs")
-    built = os.environ.get("TORCH_EXTENSIONS_DIR")
-    extensions = built or str(tmp_path_factory.mktemp("extensions"))
-    environment = {
-        "CUDA_VISIBLE_DEVICES": "",
-        "DS_ACCELERATOR": "cpu",
-        "TORCH_EXTENSIONS_DIR": extensions,
-    }
     found = {}
     for objective in ("dft", "sft"):
         found["one", objective] = train(
@@ -60,7 +49,7 @@ def runs(
             recipe(f"qwen2_5_vl_zero3_{objective}", bench),
             folder / f"zero3-{objective}",
             ranks=2,
-            environment=environment,
+            environment=deepspeed_on_cpu,
             fresh=True,
         ).ok()
     return found

@@ -20,8 +20,11 @@ ATTACK = "</script><script>document.title='taken over'</script><b>bold</b>"
 N = 120
 
 
-def write_run(folder: Path, label: str) -> Path:
-    """dft wins q1 to q20 against sft, loses q21 to q26; q119 is unscored."""
+def write_run(folder: Path, label: str, seed: int | None = None) -> Path:
+    """dft wins q1 to q20 against sft, loses q21 to q26; q119 is unscored.
+
+    dft of seed 2 is right on nothing.
+    """
     from PIL import Image
 
     (folder / "pictures").mkdir(parents=True)
@@ -29,6 +32,7 @@ def write_run(folder: Path, label: str) -> Path:
     items, completions = [], []
     for n in range(N):
         right = {"base": n % 5 == 0, "sft": 20 < n < 70, "dft": 0 < n <= 20 or 26 < n < 70}[label]
+        right = right and (label, seed) != ("dft", 2)
         items.append(
             ItemScore(
                 id=f"q{n}",
@@ -62,7 +66,9 @@ def write_run(folder: Path, label: str) -> Path:
         **summarise(items),
     }
     head = {"schema_version": 1, "model": f"models/{label}", "model_sha256": None, "label": label}
-    (folder / "results.json").write_text(json.dumps({**head, "results": [row]}))
+    training = None if seed is None else {"objective": label, "seed": seed}
+    document = {**head, "training": training, "results": [row]}
+    (folder / "results.json").write_text(json.dumps(document))
     return folder
 
 
@@ -70,6 +76,15 @@ def write_run(folder: Path, label: str) -> Path:
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     runs = [write_run(folder / label, label) for label in LABELS]
+    return build_report(runs, folder / "out").html.as_uri()
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """base, and sft and dft of three training seeds."""
+    folder = tmp_path_factory.mktemp("seeded")
+    runs = [write_run(folder / "base", "base")]
+    runs += [write_run(folder / f"{label}{n}", label, n) for label in LABELS[1:] for n in range(3)]
     return build_report(runs, folder / "out").html.as_uri()
 
 
@@ -161,11 +176,46 @@ def test_hostile_completions_stay_text(page: Any) -> None:
     assert page.locator(".detail b").count() == 0
 
 
+def test_seeds_are_pooled_and_one_completion_of_each_outcome_is_shown(
+    browser: Any, seeded: str
+) -> None:
+    """q3: dft is right with seeds 0 and 1, sft with none: won. q22 is lost: sft 3 of 3, dft 0."""
+    opened = browser.new_page()
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.goto(seeded)
+    for outcome, n in (("won", 20), ("lost", 49)):
+        opened.select_option("[name=outcome]", outcome)
+        assert count(opened) == f"{n} of 120 items"
+    opened.select_option("[name=outcome]", "won")
+    row = opened.locator(".row", has_text="q3").first
+    assert [sign.strip() for sign in row.locator(".sign").all_inner_texts()] == ["✗", "0/3", "2/3"]
+    row.click()
+    detail = opened.locator(".detail")
+    assert detail.locator(".outcome").all_inner_texts() == [
+        "✗ wrong",
+        "0 of 3 seeds right",
+        "2 of 3 seeds right",
+    ]
+    dft = detail.locator(".answer").nth(2)
+    assert "seed 0 ✓, seed 1 ✓, seed 2 ✗" in dft.inner_text()
+    assert dft.locator("h5").all_inner_texts() == ["Seed 0: right", "Seed 2: wrong"]
+    assert dft.locator("ins").all_inner_texts() == ["9."]
+    assert "The answer to 3 is 4." in dft.locator("pre").nth(1).inner_text()
+    # A stroke a seed: sft, dft, and the three differences.
+    assert opened.locator(".track s").count() == 15
+    assert errors == []
+    opened.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_everything_within_its_width(browser: Any, report: str, scheme: str) -> None:
+@pytest.mark.parametrize("which", ["report", "seeded"])
+def test_a_phone_shows_everything_within_its_width(
+    browser: Any, scheme: str, which: str, request: pytest.FixtureRequest
+) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
     opened = context.new_page()
-    opened.goto(f"{report}#item/squares%20(chat)/q3")
+    opened.goto(f"{request.getfixturevalue(which)}#item/squares%20(chat)/q3")
     assert opened.evaluate("document.documentElement.scrollWidth") == 390
     background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")

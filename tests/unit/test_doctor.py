@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import types
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +16,17 @@ from typing import Any
 
 import pytest
 
+from dft_eval.benchmark import Missing
 from dft_factory.doctor import Report, examine, exit_status, render_text, to_json
+from dft_factory.doctor.benchmarks import benchmark_rows
+from dft_factory.doctor.environment import stale_autoload_warnings
 from dft_factory.doctor.report import (
     BROKEN,
     PREREQUISITE,
     Activation,
     BenchmarkRow,
     Gpu,
-    Lack,
+    MissingRequirement,
     Problem,
 )
 from dft_factory.patch.table import OTHER_TRAINERS, PATCHES, SUPPORTED_LLAMAFACTORY
@@ -104,7 +108,7 @@ def test_the_benchmarks_are_those_of_the_evaluation(here: dict[str, Any]) -> Non
 
     assert [row["name"] for row in here["benchmarks"]] == list(BENCHMARKS)
     for row in here["benchmarks"]:
-        assert all(lack["what"] and lack["mend"] for lack in row["missing"])
+        assert all(missing["name"] and missing["fix"] for missing in row["missing"])
         assert f"  {row['name']}: can" in here["text"]
 
 
@@ -125,7 +129,7 @@ def test_a_patch_that_does_not_fit_is_a_failure(tmp_path: Path) -> None:
     assert rows["arguments"]["state"] == "applied"
     assert (rows["loss"]["state"], rows["loss"]["detail"]) == ("failed", "RuntimeError: old")
     assert found["exit_status"] == BROKEN
-    assert found["problems"][0]["what"].startswith("the patch of LLaMA-Factory is broken")
+    assert found["problems"][0]["message"].startswith("the patch of LLaMA-Factory is broken")
 
 
 def test_an_unsupported_release_is_a_missing_prerequisite(tmp_path: Path) -> None:
@@ -133,9 +137,11 @@ def test_an_unsupported_release_is_a_missing_prerequisite(tmp_path: Path) -> Non
     found = look(PYTHONPATH=fake_llamafactory(tmp_path, "9.9.9", source))
     assert found["exit_status"] == PREREQUISITE
     (problem,) = found["problems"]
-    assert problem["what"].startswith("LLaMA-Factory 9.9.9 is not supported by this dft-factory: ")
-    assert "llamafactory.hparams.finetuning_args.FinetuningArguments" in problem["what"]
-    assert problem["mend"] == "Install a supported release: `pip install llamafactory==0.9.5`."
+    assert problem["message"].startswith(
+        "LLaMA-Factory 9.9.9 is not supported by this dft-factory: "
+    )
+    assert "llamafactory.hparams.finetuning_args.FinetuningArguments" in problem["message"]
+    assert problem["fix"] == "Install a supported release: `pip install llamafactory==0.9.5`."
     assert {row["state"] for row in found["patches"]} == {"unsupported"}
     installed = importlib.metadata.version("llamafactory")
     assert f"installed as {installed}, another copy comes first on the path" in found["text"]
@@ -145,7 +151,7 @@ def test_a_process_that_dies_while_looking_is_told(tmp_path: Path) -> None:
     source = "import os, sys; sys.stderr.write('out of luck'); sys.stderr.flush(); os._exit(7)\n"
     found = look(PYTHONPATH=altered_copy(tmp_path, {"hparams/__init__.py": lambda text: source}))
     assert found["exit_status"] == BROKEN
-    assert "died: exit status 7: out of luck" in found["problems"][0]["what"]
+    assert "died: exit status 7: out of luck" in found["problems"][0]["message"]
     assert {row["state"] for row in found["patches"]} == {"unknown"}
 
 
@@ -156,7 +162,7 @@ def test_an_interpreter_with_nothing_installed_gets_a_report_too() -> None:
         python=bare, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "eval")]), PYTHONHOME=""
     )
     wanted = {"torch is not installed", "LLaMA-Factory is not installed"}
-    assert {problem["what"] for problem in found["problems"]} >= wanted
+    assert {problem["message"] for problem in found["problems"]} >= wanted
     assert found["exit_status"] == PREREQUISITE
     assert found["gpus"] is None
     assert "GPU\n  unknown" in found["text"]
@@ -169,7 +175,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     patches = {patch.name: {"state": "applied", "detail": ""} for patch in PATCHES}
     seen = {"torch_error": None, "gpus": [], "active": True, "patches": patches}
     monkeypatch.setattr(examine_module, "_probe", lambda: (seen, ""))
-    monkeypatch.setattr(examine_module, "_benchmarks", lambda: ((), ()))
+    monkeypatch.setattr(examine_module, "benchmark_rows", lambda: ((), ()))
     monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD", raising=False)
     for variable in OTHER_TRAINERS:
         monkeypatch.delenv(variable, raising=False)
@@ -189,8 +195,8 @@ def test_an_entry_point_without_its_module_is_broken(quick: pytest.MonkeyPatch) 
     quick.setattr(importlib.metadata, "entry_points", lambda **_: (entry,))
     report = examine()
     assert report.activation == Activation("broken", "_no_such_module:go", None)
-    assert [problem.what for problem in report.problems] == [
-        "the entry point names _no_such_module:go, and there is no module _no_such_module"
+    assert [problem.message for problem in report.problems] == [
+        "the entry point is _no_such_module:go, and there is no module _no_such_module"
     ]
 
 
@@ -200,12 +206,12 @@ def test_an_activation_that_failed_says_why(quick: pytest.MonkeyPatch) -> None:
         "gpus": [],
         "active": False,
         "patches": {},
-        "said": ["dft-factory: not active (boom)"],
+        "messages": ["dft-factory: not active (boom)"],
     }
     quick.setattr(examine_module, "_probe", lambda: (seen, ""))
     report = examine()
     assert report.activation.state == "broken"
-    assert "dft-factory: not active (boom)" in report.problems[0].what
+    assert "dft-factory: not active (boom)" in report.problems[0].message
     assert exit_status(report) == BROKEN
 
 
@@ -213,7 +219,7 @@ def test_a_torch_that_cannot_be_imported_is_broken(quick: pytest.MonkeyPatch) ->
     seen = {"torch_error": "OSError: libcudart", "gpus": None, "active": False, "patches": {}}
     quick.setattr(examine_module, "_probe", lambda: (seen, ""))
     report = examine()
-    assert [problem.what for problem in report.problems] == [
+    assert [problem.message for problem in report.problems] == [
         "torch cannot be imported: OSError: libcudart"
     ]
     assert exit_status(report) == BROKEN
@@ -236,7 +242,7 @@ def torch_family(name: str, version: str, torch: str, quick: pytest.MonkeyPatch)
     report = examine()
     assert exit_status(report) == BROKEN
     (problem,) = report.problems
-    assert problem.what == (
+    assert problem.message == (
         f"{name} {version} does not fit torch {torch}, so LLaMA-Factory cannot be imported: {error}"
     )
     return problem
@@ -254,7 +260,7 @@ def test_a_torch_family_that_does_not_fit_is_fixed_around_the_users_torch(
     quick: pytest.MonkeyPatch, torch: str, torchaudio: str
 ) -> None:
     problem = torch_family("torchaudio", "2.11.0", torch, quick)
-    assert problem.mend == (
+    assert problem.fix == (
         f"`pip install 'torch=={torch}' torchvision '{torchaudio}'`, from the index that torch "
         "came from. Or the tested versions: `pip install 'dft-factory[tested]'`."
     )
@@ -266,7 +272,7 @@ def test_a_torchaudio_that_cannot_be_imported_is_the_only_problem(tmp_path: Path
     found = look(PYTHONPATH=str(tmp_path))
     assert {row["name"]: row["state"] for row in found["patches"]}["loss"] == "failed"
     (problem,) = found["problems"]
-    assert problem["what"].endswith("cannot be imported: RuntimeError: other CUDA version")
+    assert problem["message"].endswith("cannot be imported: RuntimeError: other CUDA version")
     assert found["exit_status"] == BROKEN
 
 
@@ -295,7 +301,7 @@ def test_a_command_of_another_environment_is_warned_of(
     other.write_text("#!/bin/sh\n")
     other.chmod(0o755)
     quick.setenv("PATH", str(tmp_path))
-    assert [w for w in examine().warnings if f"on PATH is {other}, of another" in w]
+    assert [w for w in examine().warnings if f"on PATH is {other}, in another" in w]
 
 
 def test_gpus_are_named(quick: pytest.MonkeyPatch) -> None:
@@ -311,38 +317,38 @@ def test_gpus_are_named(quick: pytest.MonkeyPatch) -> None:
 class _Benchmark:
     name: str
     summary: str
-    lacks: tuple[Lack, ...] | Exception
+    rows: tuple[Missing, ...] | Exception
 
-    def missing(self) -> list[Lack]:
-        if isinstance(self.lacks, Exception):
-            raise self.lacks
-        return list(self.lacks)
+    def missing(self) -> list[Missing]:
+        if isinstance(self.rows, Exception):
+            raise self.rows
+        return list(self.rows)
 
 
-def test_what_a_benchmark_lacks_is_shown_with_its_mend(
+def test_what_a_benchmark_misses_is_shown_with_its_fix(
     monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]
 ) -> None:
     module = types.ModuleType("dft_eval.benchmarks")
     module.__spec__ = importlib.machinery.ModuleSpec("dft_eval.benchmarks", None)
     rows = (
         _Benchmark("one", "runs", ()),
-        _Benchmark("two", "lacks", (Lack("a package", "`pip install it`"),)),
+        _Benchmark("two", "lacks", (Missing("a package", "`pip install it`"),)),
         _Benchmark("three", "raises", RuntimeError("odd")),
     )
     monkeypatch.setattr(module, "BENCHMARKS", {row.name: row for row in rows}, raising=False)
     monkeypatch.setitem(sys.modules, "dft_eval.benchmarks", module)
-    found, warnings = examine_module._benchmarks()
+    found, warnings = benchmark_rows()
     assert warnings == ()
     assert found == (
         BenchmarkRow("one", "runs", ()),
-        BenchmarkRow("two", "lacks", (Lack("a package", "`pip install it`"),)),
-        BenchmarkRow("three", "raises", (Lack("RuntimeError: odd", ""),)),
+        BenchmarkRow("two", "lacks", (MissingRequirement("a package", "`pip install it`"),)),
+        BenchmarkRow("three", "raises", (MissingRequirement("RuntimeError: odd", ""),)),
     )
     monkeypatch.setattr(examine_module, "_probe", lambda: ({}, ""))
     text = render_text(replace(examine(), benchmarks=found))
     assert (
         "Benchmarks\n  one: can run here (runs)\n  two: cannot run here (lacks)\n"
-        "    missing: a package\n    mend: `pip install it`\n  three: cannot run here (raises)\n"
+        "    missing: a package\n    fix: `pip install it`\n  three: cannot run here (raises)\n"
         "    missing: RuntimeError: odd\n"
     ) in text
 
@@ -360,15 +366,29 @@ def test_an_outdated_autoload_file_is_warned_of(tmp_path: Path) -> None:
     source = ROOT / "dft_factory" / "_autoload.py"
     installed = tmp_path / "_dft_factory_autoload.py"
     installed.write_bytes(source.read_bytes())
-    assert examine_module._stale_autoload(str(installed)) == []
+    assert stale_autoload_warnings(str(installed)) == []
     installed.write_text("def activate(): pass\n")
-    (warning,) = examine_module._stale_autoload(str(installed))
-    assert warning.startswith(f"{installed} is not that of this version of dft-factory. Reinstall")
-    assert len(examine_module._stale_autoload(str(tmp_path / "gone.py"))) == 1
+    (warning,) = stale_autoload_warnings(str(installed))
+    assert warning.startswith(f"{installed} is of another version of dft-factory. Reinstall")
+    assert len(stale_autoload_warnings(str(tmp_path / "gone.py"))) == 1
 
 
 def test_a_wheel_has_no_second_autoload_file_to_compare(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("dft_factory.__file__", str(tmp_path / "dft_factory" / "__init__.py"))
-    assert examine_module._stale_autoload(str(tmp_path / "_dft_factory_autoload.py")) == []
+    assert stale_autoload_warnings(str(tmp_path / "_dft_factory_autoload.py")) == []
+
+
+def test_the_benchmarks_are_checked_while_llamafactory_is_imported(
+    quick: pytest.MonkeyPatch,
+) -> None:
+    """The probe answers only after the benchmarks were asked for."""
+    asked = threading.Event()
+    quick.setattr(
+        examine_module, "_probe", lambda: ({}, "" if asked.wait(30) else "benchmarks came second")
+    )
+    quick.setattr(examine_module, "benchmark_rows", lambda: (asked.set(), ((), ()))[1])
+    lines: list[str] = []
+    assert not [problem for problem in examine(lines.append).problems if "died" in problem.message]
+    assert lines[0].startswith("importing torch")

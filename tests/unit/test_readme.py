@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from dft_factory.doctor.readme import (
+from dft_factory.errors import ConfigError
+from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
+from scripts.patch_table import (
     BEGIN,
     END,
     UPDATE,
     patch_table_markdown,
     update_readme,
 )
-from dft_factory.errors import ConfigError
-from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,19 +62,25 @@ def test_update_replaces_what_is_between_the_markers_alone(tmp_path: Path) -> No
 def test_update_refuses_a_file_without_one_place_for_the_table(tmp_path: Path, text: str) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(text)
-    with pytest.raises(ConfigError, match="once each and in this order"):
+    with pytest.raises(ConfigError, match="needs one line"):
         update_readme(readme)
     assert readme.read_text() == text
 
 
 def test_the_command_that_the_failing_test_names_works(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
-    command = [sys.executable, *UPDATE.split()[1:]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [sys.executable, *UPDATE.split()[1:-1]]
+    done = subprocess.run(
+        [*command, str(tmp_path / "README.md")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "")
     assert (tmp_path / "README.md").read_text() == f"{patch_table_markdown()}\n"
     missing = subprocess.run(
-        [*command[:-1], "NONE.md"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*command, "NONE.md"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert missing.returncode == 2
     assert missing.stderr.startswith("dft-factory: NONE.md: cannot be read")

@@ -81,7 +81,7 @@ def test_runs_of_one_label_are_one_row(runs: list[Path], tmp_path: Path) -> None
     assert "| 0: 40.0 %, 1: 45.0 %, 2: 50.0 % | 5.0 | " in text
     assert re.search(r"\| toy \(chat\) \| base \| 20\.0 %, [^|]*\| one run \|", text)
     assert "**Over 3 seeds, dft scores 20.0 points above sft on toy (95 % interval " in text
-    assert "The error over items (" in text.split("\n\n")[1]
+    assert text.split("\n\n")[2].startswith("The error over items (")
     (pair, *_) = compare_variants(read_variants(runs))
     (row,) = pair.comparisons
     assert row.result.effect is not None
@@ -191,10 +191,12 @@ def test_a_report_of_nothing_but_missing_runs(tmp_path: Path) -> None:
 
 
 def test_reference_and_pairs_say_what_is_compared(runs: list[Path], tmp_path: Path) -> None:
-    """Only these, and Holm's correction is for their number."""
+    """Only these, DFT first, and Holm's correction is for their number."""
     text = report(runs, tmp_path / "out", reference="sft")
-    assert "### base against sft" in text
-    assert "### dft against sft" in text
+    assert text.index("### dft against sft") < text.index("### base against sft")
+    assert text.startswith(
+        "# Comparison of runs\n\n**Over 3 seeds, dft scores 20.0 points above sft"
+    )
     assert "dft against base" not in text
     assert "| interval mostly from | against sft (points) | p | p, corrected |" in text
     (row,) = (line for line in text.splitlines() if line.startswith("| toy (chat) | dft | 65"))
@@ -204,7 +206,7 @@ def test_reference_and_pairs_say_what_is_compared(runs: list[Path], tmp_path: Pa
     assert "against sft" not in text
     both = report(runs, tmp_path / "out", reference="sft", pairs=[("dft", "base")])
     titles = [line for line in both.splitlines() if line.startswith("### ") and "against" in line]
-    assert titles == ["### base against sft", "### dft against sft", "### dft against base"]
+    assert titles == ["### dft against base", "### dft against sft", "### base against sft"]
 
 
 def test_an_unknown_label_is_refused_unless_runs_are_missing(

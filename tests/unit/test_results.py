@@ -92,6 +92,7 @@ def test_merging(tmp_path: Path) -> None:
         "base_model",
         "label",
         "results",
+        "training",
     }
 
 

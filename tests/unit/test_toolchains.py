@@ -17,7 +17,7 @@ from dft_factory.doctor import to_json
 from dft_factory.doctor.report import (
     Activation,
     BenchmarkRow,
-    Lack,
+    MissingRequirement,
     PatchRow,
     Report,
     ToolchainRow,
@@ -180,24 +180,26 @@ def report_of(benchmarks: tuple[BenchmarkRow, ...], languages: tuple[ToolchainRo
 
 
 def test_doctor_shows_languages_and_what_they_lack() -> None:
-    lack = Lack("C#: mcs not found", "apt-get install mono-mcs", blocks=False)
+    lack = MissingRequirement("C#: mcs not found", "apt-get install mono-mcs", blocks=False)
     report = report_of(
         (
             BenchmarkRow("part", "some languages", (lack,)),
-            BenchmarkRow("none", "no sandbox", (lack, Lack("a sandbox", "install it"))),
+            BenchmarkRow(
+                "none", "no sandbox", (lack, MissingRequirement("a sandbox", "install it"))
+            ),
         ),
         (ToolchainRow("C++", "g++ 12"), ToolchainRow("C#", None, lack)),
     )
     text = render_text(report)
     assert (
         "Languages of model-written programs\n  C++  g++ 12\n  C#   missing\n"
-        "    missing: C#: mcs not found\n    mend: apt-get install mono-mcs\n"
+        "    missing: C#: mcs not found\n    fix: apt-get install mono-mcs\n"
     ) in text
     assert "  part: can run here in part (some languages)\n" in text
     assert "  none: cannot run here (no sandbox)\n" in text
     assert json.loads(json.dumps(to_json(report)))["toolchains"][1]["missing"] == {
-        "what": "C#: mcs not found",
-        "mend": "apt-get install mono-mcs",
+        "name": "C#: mcs not found",
+        "fix": "apt-get install mono-mcs",
         "blocks": False,
     }
 
@@ -208,7 +210,7 @@ def test_doctor_asks_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert warnings == ()
     assert [row.language for row in rows] == [each.title for each in LANGUAGES.values()]
     assert [row.language for row in rows if row.missing is None] == ["Python"]
-    assert all(row.missing is None or row.missing.mend for row in rows)
+    assert all(row.missing is None or row.missing.fix for row in rows)
 
 
 def test_an_evaluation_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,8 @@ def _first(pair: Pair) -> tuple[str, ...]:
     rows = _rows(pair)
     if len(rows) > IN_FULL or not any(row.result.n_seeds > 1 for _, row in rows):
         return (_grouped(pair),)
-    return tuple(_over_seeds(row, name) for name, row in rows)
+    sentences = [sentence for name, row in rows for sentence in _over_seeds(row, name)]
+    return tuple(sentence for sentence in sentences if sentence)
 
 
 def _grouped(pair: Pair) -> str:
@@ -70,14 +71,14 @@ def _grouped(pair: Pair) -> str:
     return f"{pair.title}{over}: {'; '.join(words)}."
 
 
-def _over_seeds(row: Comparison, name: str) -> str:
-    """The difference over the seeds with its interval, and what makes that wide."""
+def _over_seeds(row: Comparison, name: str) -> tuple[str, ...]:
+    """The difference over the seeds with its interval; what makes that wide."""
     effect, kind = row.result.effect, outcome(row.result, row.adjusted)
     over = f"Over {plural(row.result.n_seeds, 'seed')}, "
     if effect is None:
-        return f"{row.second} against {row.first}: no item of {name} is scored in both."
+        return (f"{row.second} against {row.first}: no item of {name} is scored in both.",)
     if kind == "same":
-        return f"{over}{row.second} and {row.first} score the same on every item of {name}."
+        return (f"{over}{row.second} and {row.first} score the same on every item of {name}.",)
     size = points(abs(effect.difference)).removeprefix("+")
     side = "above" if effect.difference > 0 else "below"
     low, high = map(points, effect.interval)
@@ -85,7 +86,7 @@ def _over_seeds(row: Comparison, name: str) -> str:
         f"{over}{row.second} scores {size} points {side} {row.first} on {name} "
         f"(95 % interval {low} to {high}){_SEEDED[kind]}."
     )
-    return f"{text} {seeds_or_items(effect.estimate)}".rstrip()
+    return text, seeds_or_items(effect.estimate)
 
 
 _SEEDED = {

@@ -18,6 +18,7 @@ from dft_eval.report.browser import browser_data
 from dft_eval.report.collect import read_variants
 from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
+from dft_eval.report.pairs import objective
 from dft_eval.report.runs import Variant
 from dft_eval.report.view import MissingRun, View, build_view
 from dft_eval.results import atomic_write
@@ -108,15 +109,19 @@ def _chosen(
     *,
     incomplete: bool,
 ) -> list[tuple[str, str]] | None:
-    """The pairs that ``reference`` stands for and ``pairs``, each once; None for all.
+    """``pairs`` and those that ``reference`` stands for, DFT first, each once; None for all.
 
     Labels of runs that failed are left out where the report is ``incomplete``.
     """
     if reference is None and pairs is None:
         return None
     labels = [variant.label for variant in variants]
-    chosen = [(label, reference) for label in labels if label != reference] if reference else []
-    chosen = list(dict.fromkeys([*chosen, *(pairs or ())]))
+    others = sorted(
+        (label for label in labels if label != reference),
+        key=lambda label: objective(label) != "dft",
+    )
+    chosen = [*(pairs or ()), *((label, reference) for label in others if reference)]
+    chosen = list(dict.fromkeys(chosen))
     unknown = {label for pair in chosen for label in pair} - set(labels)
     if unknown and not incomplete:
         raise UsageError(
@@ -148,8 +153,8 @@ def build_report(
             every earlier one.
         out: folder, made if need be; may be a parent of the run folders.
         against_paper: with a section that sets the runs against the paper's figures.
-        reference: label that every other is compared with, and nothing else.
-        pairs: labels to compare, ("dft", "sft") for DFT against SFT. After those of ``reference``.
+        pairs: labels to compare, ("dft", "sft") for DFT against SFT, and nothing else.
+        reference: label that every other is compared with, after ``pairs``, and nothing else.
         missing: parts of an experiment without results; named before the scores.
 
     Raises:

@@ -6,6 +6,7 @@ weights. RECORD_GRADIENTS names the file that rank 0 writes. RECORD_HEAD_OUTPUTS
 receives the number of elements of every output of a module named ``lm_head``. RECORD_KILL is
 ``PATH_END:N``: the process kills itself (SIGKILL) when it opens such a file for the Nth time.
 RECORD_FSDP_ON_CPU lets torch load what FSDP saves on a CPU, tensors tagged ``cpu:0``.
+RECORD_ZERO_ON_CPU makes DeepSpeed wait for all parameters that it gathers.
 
 Under ZeRO every rank holds a part of each gradient, and the optimizer that steps knows flat buffers
 only. There the whole gradients are put together before the engine's step, in which all ranks take
@@ -22,6 +23,8 @@ def activate():
         torch.serialization.register_package(
             11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
         )
+    if os.environ.get("RECORD_ZERO_ON_CPU"):
+        _wait_for_gathered_parameters()
     if os.environ.get("RECORD_KILL"):
         _kill_at_open(*os.environ["RECORD_KILL"].rsplit(":", 1))
     outputs = os.environ.get("RECORD_HEAD_OUTPUTS")
@@ -60,6 +63,25 @@ def activate():
         torch.save(gradients, path)
 
     register_optimizer_step_pre_hook(record)
+
+
+def _wait_for_gathered_parameters():
+    """DeepSpeed 0.18.4 gathers many parameters at once and waits for the last of them only.
+
+    That is right on a GPU, where a stream keeps their order, and wrong with gloo, which has two
+    threads. ``docs/upstream/deepspeed-gloo-gather.md`` is the report.
+    """
+    import torch.distributed
+
+    gather = torch.distributed.all_gather_into_tensor
+
+    def gather_and_wait(*args, **kwargs):
+        work = gather(*args, **kwargs)
+        if work is not None:
+            work.wait()
+        return work
+
+    torch.distributed.all_gather_into_tensor = gather_and_wait
 
 
 def _record_under_deepspeed(path, engines):

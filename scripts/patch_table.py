@@ -1,4 +1,4 @@
-"""The patch table in README.md: ``python -m dft_factory.doctor.readme README.md`` renews it."""
+"""Write the patch table into README.md: ``python scripts/patch_table.py README.md``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dft_factory.errors import ConfigError, DftFactoryError
 from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY, Patch
 
 BEGIN, END = "<!-- patch-table -->", "<!-- /patch-table -->"
-UPDATE = "python -m dft_factory.doctor.readme README.md"
-"""The command that mends a README which is behind the table."""
+UPDATE = "python scripts/patch_table.py README.md"
+"""The command that updates the README."""
 
 _CODE = re.compile(r"[A-Za-z<][^\s,;()]*[_<>][^\s,;()]*(?<![.:])")
 
 
 def _cell(text: str) -> str:
-    """Prose for a table cell: words that Markdown or HTML would swallow become code."""
+    """Text of a table cell. Words that Markdown or HTML would swallow become code."""
     return _CODE.sub(lambda word: f"`{word[0]}`", text).replace("|", r"\|")
 
 
@@ -36,7 +36,7 @@ def _row(patch: Patch) -> str:
 
 
 def patch_table_markdown() -> str:
-    """The patch table as Markdown, between its two markers, without a newline at the end."""
+    """The patch table as Markdown, between its two markers."""
     return "\n".join(
         [
             BEGIN,
@@ -49,10 +49,10 @@ def patch_table_markdown() -> str:
 
 
 def update_readme(path: Path) -> bool:
-    """Put the current patch table between the markers of ``path``; True if that changed the file.
+    """Write the patch table between the markers of ``path``; True if the file changed.
 
     Raises:
-        ConfigError: the file cannot be read, or the two markers are not there once each.
+        ConfigError: the file cannot be read, or does not have one pair of markers.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -60,10 +60,7 @@ def update_readme(path: Path) -> bool:
         raise ConfigError(f"{path}: cannot be read: {error}.") from error
     begin, end = text.find(BEGIN), text.find(END)
     if text.count(BEGIN) != 1 or text.count(END) != 1 or end < begin:
-        raise ConfigError(
-            f"{path}: needs the lines {BEGIN} and {END}, once each and in this order, around the "
-            "place of the patch table."
-        )
+        raise ConfigError(f"{path}: needs one line {BEGIN} and, after it, one line {END}.")
     new = text[:begin] + patch_table_markdown() + text[end + len(END) :]
     if new == text:
         return False
@@ -81,7 +78,7 @@ def _main(arguments: list[str]) -> int:
     except DftFactoryError as error:
         sys.stderr.write(f"dft-factory: {error}\n")
         return 2
-    sys.stderr.write(f"{path}: {'the patch table is new' if changed else 'is current'}\n")
+    sys.stderr.write(f"{path}: {'updated' if changed else 'up to date'}\n")
     return 0
 
 
