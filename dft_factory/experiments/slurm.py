@@ -35,8 +35,8 @@ def wait_for_jobs(root: Path) -> None:
     if not jobs:
         return
     sys.stderr.write(
-        f"dft-factory: waiting for {len(jobs)} SLURM jobs of an earlier run of this experiment "
-        f"({', '.join(jobs)}). What they finish is not done again. To give them up: "
+        "dft-factory: waiting for SLURM jobs of an earlier run of this experiment: "
+        f"{', '.join(jobs)}. What they finish is not done again. To give them up: "
         f"scancel {' '.join(jobs)}\n"
     )
     while jobs:
