@@ -242,12 +242,16 @@ class _Planner:
                     )
                 )
         probes = self._probes(runs) if self.experiment.probe else []
-        for name in dict.fromkeys(each.name for each in self.experiment.evaluate):
-            scored = {
-                self._path(_inside(run.folder, name)): self._evaluate(run, name, base_model)
-                for run in runs
-            }
-            self._report(prefix, name, base_model, scored, probes if name is None else [])
+        names = dict.fromkeys(each.name for each in self.experiment.evaluate)
+        scored = {
+            (run, name): self._evaluate(run, name, base_model) for name in names for run in runs
+        }
+        for run in runs:
+            if run.label != BASE:
+                self._card(run, {name: scored[run, name] for name in names})
+        for name in names:
+            jobs = {self._path(_inside(run.folder, name)): scored[run, name] for run in runs}
+            self._report(prefix, name, base_model, jobs, probes if name is None else [])
 
     def _train_base(self, prefix: str, spec: TrainingSpec, path: str, after: Sequence[str]) -> _Run:
         values = {**self._recipe(spec.recipe), **spec.set, "model_name_or_path": path}
@@ -323,9 +327,16 @@ class _Planner:
             outdated=(f"{out}/generation.json", f"{out}/results.json"),
         )
         after = self._add(generated, [self._identities(words) for words in commands])
-        scoring = ("dft-factory", "score", out)
-        scored = Job("score", folder, (after,), (scoring,), (f"{out}/results.json",))
+        scoring = ["dft-factory", "score", out]
+        scoring += ["--track"] if self.experiment.report.track and run.label != BASE else []
+        scored = Job("score", folder, (after,), (tuple(scoring),), (f"{out}/results.json",))
         return self._add(scored, scoring)
+
+    def _card(self, run: _Run, scored: Mapping[str | None, str]) -> None:
+        """The model card beside the weights, with the scores of every evaluation."""
+        folders = [self._path(_inside(run.folder, name)) for name in scored]
+        words = ("dft-factory", "card", run.model, *folders)
+        self._add(Job("card", run.folder, tuple(scored.values()), (words,)), words)
 
     def _generate_words(self, each: Evaluation) -> tuple[list[str], list[str]]:
         words, after = list(each.benchmarks), []
@@ -333,7 +344,9 @@ class _Planner:
             text, more = self._fill(str(value))
             after += more
             text = catalog.resolve(text, self.here) if option == "data" else text
-            words += [f"--{option.replace('_', '-')}", text]
+            if value is not False:
+                words.append(f"--{option.replace('_', '-')}")
+                words += [] if value is True else [text]
         return words, after
 
     def _report(

@@ -15,6 +15,7 @@ VERSIONS: Mapping[Stage, int] = {
     "probe": 1,
     "generate": 1,
     "score": 1,
+    "card": 1,
     "report": 1,
 }
 """Raised by a change of this package that changes what the stage gives: its jobs run again."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from dft_factory.errors import ConfigError
 
 Scalar = bool | int | float | str
-Stage = Literal["prepare", "train", "probe", "generate", "score", "report"]
+Stage = Literal["prepare", "train", "probe", "generate", "score", "card", "report"]
 
 PLACEHOLDERS = ("out", "here", "seed")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
@@ -160,11 +160,13 @@ class Report(Part):
     Attributes:
         reference: the variant that the others are compared with first; default: the first.
         against_paper: with the paper's figures, by ``base_model``.
+        track: scores are logged to the run that the training reported to (``report_to``).
     """
 
     title: str | None = None
     reference: str | None = None
     against_paper: bool = False
+    track: bool = False
 
 
 class Resources(Part):

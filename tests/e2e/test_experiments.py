@@ -156,6 +156,9 @@ def test_killed_run_goes_on_where_it_was(finished: tuple[Bed, str, str]) -> None
     assert scores(bed) == {"base": 4, "sft": 4, "dft": 4}
     report = (bed.folder / "runs/report.md").read_text()
     assert all(label in report for label in ("base", "sft", "dft"))
+    card = (bed.folder / "runs/dft/model/README.md").read_text()
+    assert "finetuning_type: dft" in card
+    assert "| nq | exact_match | 0.0 % |" in card
 
 
 @pytest.mark.cli
@@ -167,12 +170,12 @@ def test_second_call_runs_nothing_and_a_change_runs_what_depends_on_it(
     assert (status, started(output)) == (0, set()), output
     status, output = bed.run("--dry-run", *CHANGE)
     assert status == 0
-    assert "4 jobs to run, 7 done already" in output
+    assert "5 jobs to run, 8 done already" in output
     weights = bed.folder / "runs/sft/model/model.safetensors"
     before = weights.stat().st_mtime_ns
     status, output = bed.run(*CHANGE)
     assert status == 0, output
-    assert started(output) == {"train dft", "generate dft", "score dft", "report own"}
+    assert started(output) == {"train dft", "generate dft", "score dft", "card dft", "report own"}
     assert weights.stat().st_mtime_ns == before
     log = [json.loads(row) for row in (bed.folder / "runs/dft/model/trainer_log.jsonl").open()]
     assert [row["current_steps"] for row in log if "loss" in row] == [1, 2, 3, 4]
@@ -185,7 +188,7 @@ def test_deleted_results_are_made_again(finished: tuple[Bed, str, str]) -> None:
     (bed.folder / "runs/sft/results.json").unlink()
     status, output = bed.run(*CHANGE)
     assert status == 0
-    assert started(output) == {"score sft", "report own"}
+    assert started(output) == {"score sft", "card sft", "report own"}
 
 
 @pytest.mark.cli
@@ -197,7 +200,9 @@ def test_failed_job_stops_its_dependants_alone_and_the_report_names_it(
     status, output = bed.run(*CHANGE, "--set", broken)
     assert status == 1
     assert "train broken: its log is runs/jobs/broken.train.log" in output
-    assert "Not run, since they need what failed: generate broken, score broken" in output
+    assert (
+        "Not run, since they need what failed: generate broken, score broken, card broken" in output
+    )
     report = (bed.folder / "runs/report.md").read_text()
     assert "train broken failed" in report
     assert all(f"| {label} " in report for label in ("base", "sft", "dft"))

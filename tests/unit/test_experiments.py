@@ -66,7 +66,7 @@ def test_ten_lines_become_every_job_in_order() -> None:
         "generate base",
         "score base",
         "report own",
-        *(f"{stage} {run}" for stage in ("train", "generate", "score") for run in runs),
+        *(f"{stage} {run}" for stage in ("train", "generate", "score", "card") for run in runs),
     }
     assert plan.jobs["train dft/seed1"].after == ("prepare data",)
     assert plan.jobs["generate dft/seed1"].after == ("train dft/seed1",)
@@ -121,12 +121,17 @@ def test_only_what_depends_on_a_change_gets_other_settings() -> None:
     more = plan_of(TEN_LINES, "train.seeds=[0,1,2,3]")
     assert changed(first, more) == {
         "report own",
-        *(f"{stage} {v}/seed3" for stage in ("train", "generate", "score") for v in ("sft", "dft")),
+        *(
+            f"{stage} {variant}/seed3"
+            for stage in ("train", "generate", "score", "card")
+            for variant in ("sft", "dft")
+        ),
     }
     limited = plan_of(TEN_LINES, "evaluate.0.limit=10")
     assert {name.partition(" ")[0] for name in changed(first, limited)} == {
         "generate",
         "score",
+        "card",
         "report",
     }
     data = plan_of(TEN_LINES, "train.data.limit=500")
@@ -287,6 +292,13 @@ def test_all_mistakes_of_a_file_come_together() -> None:
 def test_one_benchmark_scored_in_two_ways_needs_a_name() -> None:
     with pytest.raises(ConfigError, match="humaneval\\+ is there twice without a name"):
         plan_of(TEN_LINES + "  - {benchmarks: [humaneval+], temperature: 1}\n")
+
+
+def test_flags_of_an_evaluation_and_tracking() -> None:
+    plan = plan_of(TEN_LINES, "evaluate.0.fresh=true", "report.track=true", "train.seeds=[0]")
+    assert plan.jobs["generate dft/seed0"].commands[0][4:6] == ("--fresh", "--model")
+    assert plan.jobs["score dft/seed0"].commands[0][-1] == "--track"
+    assert "--track" not in plan.jobs["score base"].commands[0]
 
 
 def test_names_of_shipped_experiments_have_near_matches() -> None:
