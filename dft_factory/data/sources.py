@@ -76,8 +76,11 @@ def read_files(files: list[Path], option: str = "--source") -> Iterator[object]:
             raise ConfigError(f"{option}: {str(path)!r} cannot be read: {error}") from error
 
 
-def read_hub(source: str, split: str) -> Iterator[object]:
+def read_hub(source: str, split: str, config: str | None = None) -> Iterator[object]:
     """Records of a data set on the Hugging Face hub, from its local cache where it is there.
+
+    Args:
+        config: the configuration, for sets that have several.
 
     Raises:
         MissingDependencyError: no ``datasets`` package, or the hub cannot be reached.
@@ -91,7 +94,7 @@ def read_hub(source: str, split: str) -> Iterator[object]:
             "Install it with: pip install datasets"
         ) from error
     try:
-        rows = datasets.load_dataset(source, split=split)
+        rows = datasets.load_dataset(source, *filter(None, [config]), split=split)
     except Exception as error:  # The loader lets errors of many libraries through.
         unreachable = isinstance(error, ConnectionError)
         kind = MissingDependencyError if unreachable else ConfigError

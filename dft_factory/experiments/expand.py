@@ -147,14 +147,21 @@ class _Planner:
         out = self._path(name)
         words = ["dft-factory", "data", "prepare", str(data.prepare), "--source", source]
         words += ["--out", out]
-        for option in ("limit", "seed", "pictures", "exclude"):
-            value = getattr(data, option)
+        options: list[tuple[str, object]] = [
+            (option, getattr(data, option))
+            for option in ("limit", "seed", "pictures", "exclude", "sample")
+        ]
+        options += [("decontaminate", file) for file in data.decontaminate]
+        guards = []
+        for option, value in options:
             if value is not None:
                 text, more = self._fill(str(value), **seeds)
                 after += more
                 words += [f"--{option}", catalog.resolve(text, self.here)]
+                if option in ("exclude", "decontaminate"):
+                    guards.append(self._fingerprint(words[-1]))
         job = Job("prepare", name, tuple(after), (tuple(words),), makes=(out,), outdated=(out,))
-        return out, [self._add(job, [words, self._fingerprint(source)])]
+        return out, [self._add(job, [words, self._fingerprint(source), *guards])]
 
     def _recipe(self, name: str) -> dict[str, Any]:
         from dft_factory.validate.files import read
