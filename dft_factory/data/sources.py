@@ -93,14 +93,15 @@ def read_hub(source: str, split: str, config: str | None = None) -> Iterator[obj
             f"--source: {source!r} is no local file, and a hub id needs the package 'datasets'. "
             "Install it with: pip install datasets"
         ) from error
+    names = (source,) if config is None else (source, config)
     try:
-        rows = datasets.load_dataset(source, *filter(None, [config]), split=split)
+        rows = datasets.load_dataset(*names, split=split)
     except Exception as error:  # The loader lets errors of many libraries through.
         unreachable = isinstance(error, ConnectionError)
         kind = MissingDependencyError if unreachable else ConfigError
         raise kind(
             f"--source: {source!r} is no local file, and as a hub id "
-            f"datasets.load_dataset({source!r}, split={split!r}) failed with "
+            f"datasets.load_dataset({', '.join(map(repr, names))}, split={split!r}) failed with "
             f"{type(error).__name__}: {error}\n"
             "Download its files on a machine that reaches the hub, then give the folder or file: "
             f"--source PATH ({', '.join(SUFFIXES)})"

@@ -219,7 +219,7 @@ def test_every_kind_of_source(write: Any, tmp_path: Path) -> None:
         (AIME, True),
         (AIME.upper().replace("$", "").replace("M/N", "\\dfrac{m}{n}"), True),
         (f"Six cups stand on a tray. {AIME}", True),
-        # A shared closing sentence of 18 words in a problem of 39.
+        # A shared closing sentence, in a problem of 32 words.
         (OTHER_AIME, False),
         (AIME.replace("blue", "red").replace("relatively", "both"), False),
         # Shorter than an n-gram: equal as a whole, but for case and markup.
