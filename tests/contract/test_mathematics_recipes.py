@@ -66,7 +66,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def config_of(name: str, model: Path, data: Path) -> dict[str, Any]:
     config = dict(yaml.safe_load((RECIPES / f"{name}.yaml").read_text()))
-    config.pop("deepspeed", None)
+    for key in ("deepspeed", "output_dir"):
+        config.pop(key, None)
     return {
         **config,
         "model_name_or_path": str(model),
