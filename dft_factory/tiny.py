@@ -1,4 +1,4 @@
-"""Tiny checkpoints with the architecture and tokenizer layout of Qwen2.5-Coder and Qwen2.5-VL.
+"""Tiny checkpoints with the architecture and tokenizer layout of published model families.
 
 Made offline in seconds with random weights: to try a config from its first line to its last
 before spending a GPU on it, and to test. They know nothing; do not judge an objective by them.
@@ -6,62 +6,15 @@ before spending a GPU on it, and to test. They know nothing; do not judge an obj
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dft_factory.checkpoint_folder import new_checkpoint
 from dft_factory.errors import ConfigError
-
-KINDS = ("qwen2.5-coder", "qwen2.5-vl")
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-"""Qwen2.5's special tokens, by name; their ids follow the small vocabulary."""
-
-VOCABULARY = 512
-_CORPUS = (
-    "def add(a, b):\n    return a + b\n\nfor item in items:\n    print(item)\n",
-    "Write a Python function that returns the sum of a list of numbers.",
-    "How many circles are in the picture? There are three circles and one square.",
-    "<think> The triangle has a base of 4 and a height of 3. </think> <answer> 6 </answer>",
-    "user assistant system You are a helpful assistant.",
-)
-
-_TEXT_CHAT = (
-    "{%- if messages[0].role != 'system' %}"
-    "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
-_VISION_CHAT = (
-    "{%- if messages[0].role != 'system' %}"
-    "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
-    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}"
-    "{%- if message.content is string %}{{- message.content }}"
-    "{%- else %}{%- for part in message.content %}"
-    "{%- if part.type == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}"
-    "{%- elif part.type == 'video' %}{{- '<|vision_start|><|video_pad|><|vision_end|>' }}"
-    "{%- elif part.type == 'text' %}{{- part.text }}{%- endif %}"
-    "{%- endfor %}{%- endif %}{{- '<|im_end|>\\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
+from dft_factory.tiny_tokenizers import DEEPSEEK, LLAMA3, QWEN, QWEN_VL, Style, make_tokenizer
 
 
 @dataclass(frozen=True)
@@ -89,34 +42,6 @@ SIZES = {
 """``tiny`` for trying things out; ``small`` can learn an easy task in minutes on a CPU."""
 
 
-def _tokenizer(chat_template: str, corpus: Sequence[str]) -> Any:
-    """A byte-level BPE trained on a few lines, plus Qwen's special tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2TokenizerFast, __version__
-
-    # Qwen2.5-VL's processor takes no other class in transformers 4.
-    tokenizer_class = Qwen2TokenizerFast if __version__ < "5" else PreTrainedTokenizerFast
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator((*_CORPUS, *corpus), trainer)
-    bpe.add_special_tokens(list(SPECIAL_TOKENS))
-    return tokenizer_class(
-        tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
-        chat_template=chat_template,
-        model_max_length=32768,
-        padding_side="left",
-    )
-
-
 def _text_config(tokenizer: Any, tie_word_embeddings: bool, size: Size) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer) + (-len(tokenizer)) % 64,
@@ -128,7 +53,7 @@ def _text_config(tokenizer: Any, tie_word_embeddings: bool, size: Size) -> dict[
         "max_position_embeddings": 32768,
         "initializer_range": size.initializer_range,
         "tie_word_embeddings": tie_word_embeddings,
-        "bos_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        "bos_token_id": tokenizer.convert_tokens_to_ids(tokenizer.bos_token or "<|endoftext|>"),
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
@@ -147,9 +72,31 @@ def _rope(**sections: Any) -> dict[str, Any]:
 def _make_coder(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = _tokenizer(_TEXT_CHAT, corpus)
+    tokenizer = make_tokenizer(QWEN, corpus)
     config = Qwen2Config(**_text_config(tokenizer, tie_word_embeddings, size), **_rope())
     Qwen2ForCausalLM(config).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _make_llama(
+    style: Style, out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]
+) -> None:
+    """Llama 3 stretches its rotary embedding, DeepSeek's Llama does not."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    stretch = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    tokenizer = make_tokenizer(style, corpus)
+    config = LlamaConfig(
+        **_text_config(tokenizer, tie_word_embeddings, size),
+        **_rope(**(stretch if style is LLAMA3 else {})),
+    )
+    LlamaForCausalLM(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
@@ -162,7 +109,7 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
         Qwen2VLVideoProcessor,
     )
 
-    tokenizer = _tokenizer(_VISION_CHAT, corpus)
+    tokenizer = make_tokenizer(QWEN_VL, corpus)
     text = _text_config(tokenizer, tie_word_embeddings, size)
     head_dim = text["hidden_size"] // text["num_attention_heads"]
     config = Qwen2_5_VLConfig(
@@ -201,8 +148,17 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
         image_processor=Qwen2VLImageProcessor(size=dict(pixels)),
         video_processor=Qwen2VLVideoProcessor(size=dict(pixels)),
         tokenizer=tokenizer,
-        chat_template=_VISION_CHAT,
+        chat_template=QWEN_VL.chat,
     ).save_pretrained(out)
+
+
+_MAKERS: dict[str, Callable[[Path, bool, Size, Sequence[str]], None]] = {
+    "qwen2.5-coder": _make_coder,
+    "qwen2.5-vl": _make_vl,
+    "llama3": partial(_make_llama, LLAMA3),
+    "deepseek": partial(_make_llama, DEEPSEEK),
+}
+KINDS = tuple(_MAKERS)
 
 
 def make_tiny(
@@ -236,6 +192,5 @@ def make_tiny(
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            make = _make_coder if kind == KINDS[0] else _make_vl
-            make(folder, tie_word_embeddings, SIZES[size], corpus)
+            _MAKERS[kind](folder, tie_word_embeddings, SIZES[size], corpus)
     return out

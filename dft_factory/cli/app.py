@@ -469,7 +469,9 @@ def report_command(
 
 @data_app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="ultrafeedback, wethink, nq")],
+    name: Annotated[
+        str, typer.Argument(help="ultrafeedback, wethink, nq, numinamath, openr1_math, ...")
+    ],
     source: Annotated[str, typer.Option(help="Local file or folder, or a hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the data set and report.json.")],
     limit: Annotated[Optional[int], typer.Option(help="Sample N of the kept records.")] = None,  # noqa: UP045
@@ -484,17 +486,27 @@ def data_prepare(
             help="For nq: a file whose questions must not come in, such as NQ-open's dev set."
         ),
     ] = None,
+    sample: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="first|random", help="Which N records --limit keeps (random)."),
+    ] = None,
+    decontaminate: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="For mathematics: a file of evaluation problems that must not come in. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Make a LLaMA-Factory data set; report.json counts what was dropped, by reason."""
     from dft_factory.data.prepare import prepare
 
-    report = prepare(name, source, out, limit, seed, pictures, exclude)
+    report = prepare(name, source, out, limit, seed, pictures, exclude, sample, decontaminate or ())
     typer.echo(report.model_dump_json(indent=2))
 
 
 @app.command("tiny")
 def tiny_command(
-    kind: Annotated[str, typer.Argument(help="qwen2.5-coder or qwen2.5-vl")],
+    kind: Annotated[str, typer.Argument(help="qwen2.5-coder, qwen2.5-vl, llama3, deepseek")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     force: Annotated[

@@ -40,8 +40,9 @@ def write_kept(
     records: Iterable[object],
     convert: Callable[[object], Mapping[str, object] | Kept | Dropped],
     path: Path,
+    most: int | None = None,
 ) -> Written:
-    """Write the kept records as JSON lines."""
+    """Write the kept records as JSON lines; reads no further once there are ``most`` of them."""
     written = Written()
     position = 0
     with path.open("wb") as file:
@@ -57,6 +58,8 @@ def write_kept(
                 kept = kept.record
             written.offsets.append(position)
             position += file.write(line_of(kept))
+            if len(written.offsets) == most:
+                break
     return written
 
 

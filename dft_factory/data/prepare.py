@@ -6,9 +6,13 @@ import difflib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+from dft_factory.data.decontaminate import decontaminated, read_evaluation_problems
 from dft_factory.data.lines import pick, sample_order, write_kept
+from dft_factory.data.mathematics import GSM8K, MATH_PROBLEMS, NUMINAMATH, OPENR1_MATH
 from dft_factory.data.natural_questions import NATURAL_QUESTIONS
 from dft_factory.data.picture_set import Settings, prepare_pictures
 from dft_factory.data.records import Converter
@@ -17,6 +21,7 @@ from dft_factory.data.report import (
     DATASET_INFO_NAME,
     REPORT_NAME,
     OnceReport,
+    ProblemReport,
     Report,
     check_out,
     sha256_of,
@@ -31,6 +36,10 @@ CONVERTERS: dict[str, Converter] = {
     "ultrafeedback": ULTRAFEEDBACK,
     "wethink": WETHINK,
     "nq": NATURAL_QUESTIONS,
+    "numinamath": NUMINAMATH,
+    "openr1_math": OPENR1_MATH,
+    "gsm8k": GSM8K,
+    "math-problems": MATH_PROBLEMS,
 }
 """What ``data prepare`` can be asked for, by name."""
 
@@ -43,6 +52,8 @@ def prepare(
     seed: int = 0,
     pictures: Path | None = None,
     exclude: str | None = None,
+    sample: str | None = None,
+    decontaminate: Sequence[str] = (),
 ) -> Report:
     """Write ``out/<name>.jsonl``, ``out/dataset_info.json`` and ``out/report.json``.
 
@@ -50,7 +61,8 @@ def prepare(
     records are shuffled by ``random.Random(seed)`` and the first ``limit`` of them are written in
     that order. So the same source, limit and seed give the same bytes, a smaller limit gives the
     beginning of a larger one, and LLaMA-Factory's ``max_samples`` takes an unbiased part of the
-    file. A limit above the number of kept records keeps them all, shuffled.
+    file. A limit above the number of kept records keeps them all, shuffled. With
+    ``sample="first"`` the first ``limit`` kept records are written, in the order of the source.
 
     Records are streamed through a file beside ``out``; memory holds 8 bytes for each kept one
     and, with a limit, a list of their numbers. Each of the three files appears complete or not
@@ -69,6 +81,9 @@ def prepare(
             beside the source. Only for sets with pictures.
         exclude: a local file or folder of records that must not come in, such as the set that is
             evaluated on. Only for sets whose records have an identity, which are kept once.
+        sample: ``random`` (the default) or ``first``; only with a limit and without pictures.
+        decontaminate: local files or folders of evaluation problems that must not come in, by
+            n-gram (:mod:`dft_factory.data.decontaminate`). Only for sets of problems.
 
     Raises:
         ConfigError: a setting that cannot be honoured, a source that cannot be read or has no
@@ -80,21 +95,31 @@ def prepare(
         raise ConfigError(f"--limit: {limit} must be 1 or more. Leave it out to keep every record.")
     if seed < 0:  # random.Random(-1) is random.Random(1)
         raise ConfigError(f"--seed: {seed} must be 0 or more.")
+    chosen = _sample(sample, limit, converter, name)
     files = source_files(source)
+    problems = read_evaluation_problems(converter, name, decontaminate)
     excluded = read_excluded(converter, name, exclude)
     if converter.pictures_from is not None:
         settings = Settings(name, source, files, out, limit, seed, pictures)
         return prepare_pictures(converter, settings)
     if pictures is not None:
         raise ConfigError(f"--pictures: {str(pictures)!r}: {name!r} has no pictures. Leave it out.")
-    check_out(out, name, source, limit, seed, files, exclude=exclude)
-    records = read_hub(source, converter.split) if files is None else read_files(files)
+    check_out(
+        out, name, source, limit, seed, files,
+        exclude=exclude, sample=chosen, decontaminate=decontaminate,
+    )  # fmt: skip
+    if files is None:
+        config = converter.hub_config if source == converter.hub_id else None
+        records = read_hub(source, converter.split, config)
+    else:
+        records = read_files(files)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         data = scratch / f"{name}.jsonl"
-        written = write_kept(records, once(converter, excluded), data)
+        convert = decontaminated(once(converter, excluded), problems)
+        written = write_kept(records, convert, data, limit if chosen == "first" else None)
         kept = len(written.offsets)
         if not kept:
             counts = "".join(f"; {reason}: {n}" for reason, n in sorted(written.dropped.items()))
@@ -102,7 +127,7 @@ def prepare(
                 f"--source: {source!r} has no record to keep ({written.read} read{counts}). "
                 f"{name!r} expects records of the shape of {converter.hub_id}."
             )
-        if limit is not None:
+        if limit is not None and chosen == "random":
             pick(data, written.offsets, sample_order(kept, limit, seed)[:limit])
         report = Report(
             name=name,
@@ -114,11 +139,14 @@ def prepare(
             sampled=kept if limit is None else min(kept, limit),
             limit=limit,
             seed=seed,
+            sample=chosen,
             file_name=data.name,
             sha256=sha256_of(data),
         )
         if converter.identity is not None:
             report = OnceReport(**report.model_dump(), exclude=exclude)
+        elif converter.decontaminate:
+            report = ProblemReport(**report.model_dump(), decontaminate=list(decontaminate))
         write_json(scratch / DATASET_INFO_NAME, {name: {"file_name": data.name, **converter.entry}})
         write_json(scratch / REPORT_NAME, report.model_dump())
         out.mkdir(exist_ok=True)
@@ -135,3 +163,17 @@ def _converter(name: str) -> Converter:
     near = difflib.get_close_matches(name.lower(), CONVERTERS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(f"data set {name!r} is unknown. Choose one of {', '.join(CONVERTERS)}.{hint}")
+
+
+def _sample(
+    sample: str | None, limit: int | None, converter: Converter, name: str
+) -> Literal["random", "first"]:
+    if sample is None or sample == "random":
+        return "random"
+    if sample != "first":
+        raise ConfigError(f"--sample: {sample!r} is unknown. Choose from: first, random.")
+    if limit is None:
+        raise ConfigError("--sample: 'first' needs --limit. Without it every record is kept.")
+    if converter.pictures_from is not None:
+        raise ConfigError(f"--sample: {name!r} takes 'random' only. Leave it out.")
+    return "first"

@@ -90,14 +90,19 @@ class Converter:
         entry: the set's entry in ``dataset_info.json``, without its ``file_name``.
         hub_id: where the set is published, named in messages.
         split: the split that is read from the hub.
+        hub_config: the configuration of ``hub_id`` that is read, where it has several.
         pictures_from: where its pictures are published, None if it has none. With pictures the
             converted record's ``images`` are relative paths below the place that is searched.
         identity: of its records, None where repeated ones are kept.
+        decontaminate: whether its ``instruction`` is a problem that can be looked for in
+            evaluation sets.
     """
 
     convert: Callable[[object], Mapping[str, object] | Kept | Dropped]
     entry: Mapping[str, object]
     hub_id: str
     split: str = "train"
+    hub_config: str | None = None
     pictures_from: str | None = None
     identity: Identity | None = None
+    decontaminate: bool = False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -34,7 +36,9 @@ class Report(BaseModel):
     sampled: int
     limit: int | None
     seed: int
-    """Without a limit it changes nothing."""
+    """Of a random sample; else it changes nothing."""
+    sample: Literal["random", "first"] = "random"
+    """Which records ``limit`` keeps; with ``first`` nothing is read after the last of them."""
     file_name: str
     sha256: str
     """Of ``file_name``."""
@@ -65,8 +69,15 @@ class OnceReport(Report):
     """The file or folder whose records were left out."""
 
 
-_REPORTS: TypeAdapter[PictureReport | OnceReport | Report] = TypeAdapter(
-    PictureReport | OnceReport | Report
+class ProblemReport(Report):
+    """The same for a set of problems; ``dropped`` counts those in evaluation sets by file name."""
+
+    decontaminate: list[str]
+    """Files and folders of evaluation problems that were left out."""
+
+
+_REPORTS: TypeAdapter[PictureReport | OnceReport | ProblemReport | Report] = TypeAdapter(
+    PictureReport | OnceReport | ProblemReport | Report
 )
 
 
@@ -79,6 +90,8 @@ def check_out(
     files: list[Path] | None,
     pictures: str | None = None,
     exclude: str | None = None,
+    sample: str = "random",
+    decontaminate: Sequence[str] = (),
 ) -> None:
     """Refuse an ``out`` that holds anything but a data set made with these very settings.
 
@@ -105,11 +118,15 @@ def check_out(
     old: dict[str, object] = {"name": found.name, "source": found.source, "limit": found.limit}
     new: dict[str, object] = {"name": name, "source": source, "limit": limit}
     if limit is not None:
+        old["sample"], new["sample"] = found.sample, sample
+    if limit is not None and sample == "random":
         old["seed"], new["seed"] = found.seed, seed
     if isinstance(found, PictureReport):
         old["pictures"], new["pictures"] = found.pictures, pictures
     if isinstance(found, OnceReport):
         old["exclude"], new["exclude"] = found.exclude, exclude
+    if isinstance(found, ProblemReport):
+        old["decontaminate"], new["decontaminate"] = found.decontaminate, list(decontaminate)
     if old != new:
         changes = ", ".join(
             f"{key} {old[key]!r} there and {new[key]!r} now" for key in new if old[key] != new[key]

@@ -76,8 +76,11 @@ def read_files(files: list[Path], option: str = "--source") -> Iterator[object]:
             raise ConfigError(f"{option}: {str(path)!r} cannot be read: {error}") from error
 
 
-def read_hub(source: str, split: str) -> Iterator[object]:
+def read_hub(source: str, split: str, config: str | None = None) -> Iterator[object]:
     """Records of a data set on the Hugging Face hub, from its local cache where it is there.
+
+    Args:
+        config: the configuration, for sets that have several.
 
     Raises:
         MissingDependencyError: no ``datasets`` package, or the hub cannot be reached.
@@ -90,14 +93,15 @@ def read_hub(source: str, split: str) -> Iterator[object]:
             f"--source: {source!r} is no local file, and a hub id needs the package 'datasets'. "
             "Install it with: pip install datasets"
         ) from error
+    names = (source,) if config is None else (source, config)
     try:
-        rows = datasets.load_dataset(source, split=split)
+        rows = datasets.load_dataset(*names, split=split)
     except Exception as error:  # The loader lets errors of many libraries through.
         unreachable = isinstance(error, ConnectionError)
         kind = MissingDependencyError if unreachable else ConfigError
         raise kind(
             f"--source: {source!r} is no local file, and as a hub id "
-            f"datasets.load_dataset({source!r}, split={split!r}) failed with "
+            f"datasets.load_dataset({', '.join(map(repr, names))}, split={split!r}) failed with "
             f"{type(error).__name__}: {error}\n"
             "Download its files on a machine that reaches the hub, then give the folder or file: "
             f"--source PATH ({', '.join(SUFFIXES)})"

@@ -153,8 +153,10 @@ class _Planner:
             name = f"{name}/seed{seed}"
         out = self._path(name)
         words = ["dft-factory", "data", "prepare", str(data.prepare), "--out", out]
-        for option in ("source", "limit", "seed", "pictures", "exclude"):
-            value = getattr(data, option)
+        named = ("source", "limit", "seed", "pictures", "exclude", "sample")
+        options = [(option, getattr(data, option)) for option in named]
+        options += [("decontaminate", file) for file in data.decontaminate]
+        for option, value in options:
             if value is not None:
                 text, more = self._fill(str(value), **seeds)
                 after += more
@@ -380,7 +382,7 @@ class _Planner:
         self.reports[self._add(job, asdict(comparison))] = comparison
 
 
-_PATH_OPTIONS = ("--data", "--model", "--source", "--pictures", "--exclude")
+_PATH_OPTIONS = ("--data", "--model", "--source", "--pictures", "--exclude", "--decontaminate")
 _PATHS = ("model_name_or_path", "dataset_dir", "deepspeed")
 
 

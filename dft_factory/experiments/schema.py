@@ -43,6 +43,8 @@ class DataSpec(Part):
     seed: int | None = Field(default=None, ge=0)
     pictures: str | None = None
     exclude: str | None = None
+    sample: str | None = None
+    decontaminate: list[str] = Field(default_factory=list)
     folder: str | None = None
     dataset: str | None = None
 
@@ -54,8 +56,8 @@ class DataSpec(Part):
             raise ValueError(
                 f"prepare: {self.prepare} needs 'source': a file, a folder or a hub id"
             )
-        options = ("source", "limit", "seed", "pictures", "exclude")
-        useless = [name for name in options if getattr(self, name) is not None]
+        options = ("source", "limit", "seed", "pictures", "exclude", "sample", "decontaminate")
+        useless = [name for name in options if getattr(self, name) not in (None, [])]
         if self.folder is not None and useless:
             raise ValueError(f"folder: {', '.join(useless)} only go with 'prepare'")
         return self

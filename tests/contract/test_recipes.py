@@ -23,9 +23,15 @@ from tests.support.drawn import tiny_wethink
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 FILES = sorted(p for p in CONFIGS.rglob("*") if p.suffix in (".yaml", ".yml", ".json"))
-RECIPES = [p for p in FILES if p.suffix == ".yaml" and CONFIGS / "experiments" not in p.parents]
+OTHERS = {CONFIGS / "experiments", CONFIGS / "accelerate"}
+RECIPES = [p for p in FILES if p.suffix == ".yaml" and not OTHERS & set(p.parents)]
 SFT = [p for p in RECIPES if re.search(r"_sft\b", p.stem)]
 
+BATCHES = {"wethink": 64, "ultrafeedback": 16, "nq": 16, "tiny": 8, "mathematics": 256}
+MATHEMATICS = (
+    *("qwen2_5_math_1_5b", "qwen2_5_math_7b"),
+    *("llama3_2_3b", "llama3_1_8b", "deepseek_math_7b"),
+)
 EVALUATION_PIXELS = (1280 * 28 * 28, 16384 * 28 * 28)
 """VLMEvalKit's Qwen2.5-VL."""
 
@@ -86,6 +92,9 @@ def test_the_recipes_of_the_paper_are_there() -> None:
         "ultrafeedback/smollm2",
         "nq/qwen2_5_3b",
         "nq/smollm2",
+        *(f"mathematics/{model}{lora}" for model in MATHEMATICS for lora in ("", "_lora")),
+        "mathematics/qwen2_5_math_1_5b_openr1",
+        "mathematics/smollm2",
         "tiny/qwen2_5_vl",
         "tiny/qwen2_5_vl_zero3",
     ):  # fmt: skip
@@ -120,8 +129,7 @@ def test_header(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in RECIPES if p.parent.name in ("wethink", "ultrafeedback", "nq", "tiny")],
-    ids=name_of,
+    "path", [p for p in RECIPES if p.parent.name in BATCHES], ids=name_of
 )  # fmt: skip
 def test_batch_and_memory(path: Path) -> None:
     """The header's product is the recipe's, and the same in all recipes of one experiment."""
@@ -133,17 +141,28 @@ def test_batch_and_memory(path: Path) -> None:
     assert accumulated == config["gradient_accumulation_steps"]
     ranks = re.search(r"accumulated x (\d+) (?:GPU|process)", text)
     assert total == device * accumulated * (int(ranks[1]) if ranks else 1)
-    assert total == {"wethink": 64, "ultrafeedback": 16, "nq": 16, "tiny": 8}[path.parent.name]
+    small_mathematics = name_of(path).startswith("mathematics/smollm2")
+    assert total == (32 if small_mathematics else BATCHES[path.parent.name])
     assert re.search(r"Expected (GPU )?memory: about [\d.]+ GB.*(estimated|measured)", text)
 
 
-def paper_settings(path: Path) -> dict[str, float]:
-    shared = {"num_train_epochs": 1.0, "learning_rate": 5e-5}
-    return shared | ({"warmup_ratio": 0.05} if path.parent.name == "ultrafeedback" else {})
+def paper_settings(path: Path) -> dict[str, float | str]:
+    shared: dict[str, float | str] = {"num_train_epochs": 1.0, "learning_rate": 5e-5}
+    if path.parent.name == "ultrafeedback":
+        shared |= {"warmup_ratio": 0.05}
+    if path.parent.name == "mathematics":
+        shared |= {"warmup_ratio": 0.1, "lr_scheduler_type": "cosine", "optim": "adamw_torch"}
+        shared |= {"adam_beta1": 0.9, "adam_beta2": 0.95, "weight_decay": 0.01}
+        shared |= {} if "smollm2" in path.stem else {"cutoff_len": 2048}
+        shared |= {"num_train_epochs": 3.0} if "openr1" in path.stem else {}
+        shared |= {"learning_rate": 2e-5} if "llama3_1_8b" in path.stem else {}
+    return shared
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in RECIPES if p.parent.name in ("wethink", "ultrafeedback")], ids=name_of
+    "path",
+    [p for p in RECIPES if p.parent.name in ("wethink", "ultrafeedback", "mathematics")],
+    ids=name_of,
 )
 def test_settings_of_the_paper(path: Path) -> None:
     config = values(path)

@@ -324,6 +324,7 @@ def test_folder_and_report(tmp_path: Path) -> None:
         "sampled": 3,
         "limit": None,
         "seed": 0,
+        "sample": "random",
         "file_name": "ultrafeedback.jsonl",
         "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
     }
@@ -447,6 +448,22 @@ def test_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "asked"), [("openai/gsm8k", ("main",)), ("me/gsm8k-cleaned", ())]
+)
+def test_configuration_of_a_hub_id(
+    source: str, asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GSM8K's own has two; somebody else's is read as it is."""
+
+    def load(name: str, *config: str, split: str) -> list[Json]:
+        assert (name, config, split) == (source, asked, "train")
+        return [{"question": "q", "answer": "a\n#### 1"}]
+
+    fake_datasets(monkeypatch, load)
+    assert prepare("gsm8k", source, tmp_path / "out").kept == 1
+
+
+@pytest.mark.parametrize(
     ("error", "kind"),
     [
         (ConnectionError("no route"), MissingDependencyError),
@@ -512,11 +529,10 @@ def test_folder_without_data(tmp_path: Path) -> None:
 
 
 def test_unknown_name_names_the_choices_and_a_near_match(tmp_path: Path) -> None:
-    assert list(CONVERTERS) == ["ultrafeedback", "wethink", "nq"]
     with pytest.raises(ConfigError) as caught:
         prepare("UltraFeedbak", "x.jsonl", tmp_path / "out")
     assert str(caught.value) == (
-        "data set 'UltraFeedbak' is unknown. Choose one of ultrafeedback, wethink, nq. "
+        f"data set 'UltraFeedbak' is unknown. Choose one of {', '.join(CONVERTERS)}. "
         "Did you mean 'ultrafeedback'?"
     )
 

@@ -169,6 +169,22 @@ def test_moved_files_change_nothing(tmp_path: Path) -> None:
     assert changed(here, there) == set()
 
 
+def test_sample_and_evaluation_sets_reach_data_prepare(tmp_path: Path) -> None:
+    """A changed evaluation set makes the training set anew."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text('{"problem": "p"}\n')
+    guards = "train.data.decontaminate=[one.jsonl, two.jsonl]"
+    data = "train.data={prepare: numinamath, source: AI-MO/NuminaMath-CoT, limit: 9, sample: first}"
+    first = plan_of(TEN_LINES, data, guards)
+    words = first.jobs["prepare data"].commands[0]
+    assert words[-6:] == (
+        *("--sample", "first"),
+        *("--decontaminate", "one.jsonl", "--decontaminate", "two.jsonl"),
+    )
+    (tmp_path / "two.jsonl").write_text('{"problem": "q"}\n')
+    assert "prepare data" in changed(first, plan_of(TEN_LINES, data, guards))
+
+
 def test_what_jobs_make_does_not_count_as_a_change(tmp_path: Path) -> None:
     """Else a second call would train again, since the data set is there now."""
     first = plan_of(TEN_LINES)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dft_factory.errors import ConfigError
-from dft_factory.tiny import KINDS, SPECIAL_TOKENS, make_tiny
+from dft_factory.tiny import KINDS, make_tiny
+from dft_factory.tiny_tokenizers import DEEPSEEK_TOKENS, LLAMA3_TOKENS, SPECIAL_TOKENS
 from tests.conftest import Bench
 
 
@@ -23,6 +24,27 @@ def test_text(text_bench: Bench) -> None:
     assert tokenizer.encode("<|im_end|>") == [tokenizer.eos_token_id]
     assert model.config.vocab_size >= len(tokenizer)
     assert all(len(tokenizer.encode(token)) == 1 for token in SPECIAL_TOKENS)
+
+
+@pytest.mark.parametrize(("kind", "eos"), [("llama3", "<|end_of_text|>"), ("deepseek", None)])
+def test_llama(kind: str, eos: str | None, tmp_path: Path) -> None:
+    """Each special token is one id, a text starts with bos, and the chat template has it once."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    path = make_tiny(kind, tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    assert isinstance(model, LlamaForCausalLM)
+    tokens = LLAMA3_TOKENS if kind == "llama3" else DEEPSEEK_TOKENS
+    ids = [tokenizer.encode(token, add_special_tokens=False) for token in tokens]
+    assert [len(each) for each in ids] == [1] * len(tokens)
+    assert tokenizer.encode("def f(x)")[0] == tokenizer.bos_token_id == ids[0][0]
+    assert tokenizer.decode(tokenizer.encode("é≠ x")) == f"{tokens[0]}é≠ x"
+    assert tokenizer.eos_token == (eos or tokens[1])
+    chat = [{"role": "user", "content": "1 + 1?"}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text.count(tokens[0]) == 1
+    assert model(tokenizer(text, return_tensors="pt")["input_ids"]).logits.isfinite().all()
 
 
 def test_vision(vl_bench: Bench) -> None:
