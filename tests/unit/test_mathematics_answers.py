@@ -1,0 +1,195 @@
+"""Equal answers in two harnesses: pairs judged by hand, published verdicts, hostile answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.mathematics_verdicts import golds
+from dft_eval.mathematics import qwen_text
+from dft_eval.mathematics.verdicts import (
+    HARNESSES,
+    TOO_LARGE,
+    TOO_SLOW,
+    Harness,
+    Question,
+    Verdict,
+    judge_all,
+)
+
+PAIRS = Path(__file__).parents[1] / "data" / "mathematics_answers.jsonl"
+ROWS: list[dict[str, Any]] = [json.loads(line) for line in PAIRS.open(encoding="utf-8")]
+KINDS = sorted({row["kind"] for row in ROWS})
+Judged = dict[Harness, list[Verdict]]
+
+
+@pytest.fixture(scope="module")
+def judged() -> Judged:
+    questions = [Question(row["completion"], row["gold"]) for row in ROWS]
+    return {harness: judge_all(harness, questions) for harness in HARNESSES}
+
+
+def test_there_are_two_hundred_pairs_and_every_error_is_explained() -> None:
+    assert len({(row["gold"], row["completion"]) for row in ROWS}) == len(ROWS) >= 200
+    for row in ROWS:
+        errs = {row["math_verify"], row["qwen"]} != {row["right"]}
+        assert errs == bool(row.get("note")), row
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_pairs(kind: str, harness: Harness, judged: Judged) -> None:
+    """``right`` was written by hand before either harness ran; ``qwen`` is the pipeline's own."""
+    field = harness.replace("-", "_")
+    wrong = [
+        (row["gold"], row["completion"], verdict)
+        for row, verdict in zip(ROWS, judged[harness], strict=True)
+        if row["kind"] == kind and verdict.correct != row[field]
+    ]
+    assert not wrong
+
+
+def test_no_answer_is_told_from_a_wrong_one(judged: Judged) -> None:
+    silent = ("", "I do not know.", "\\boxed{}")
+    for harness in HARNESSES:
+        answers = {
+            row["completion"]: verdict.answer
+            for row, verdict in zip(ROWS, judged[harness], strict=True)
+        }
+        assert [answers[text] for text in silent] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("\\dfrac12", "\\frac{1}{2}"),
+        ("3/4", "\\frac{3}{4}"),
+        ("\\sqrt3", "\\sqrt{3}"),
+        ("a+b", "+b"),
+        ("20 \\text{ m}", "20"),
+        ("5 m s", "5"),
+        ("m", "m"),
+        ("025", "25"),
+        ("twenty five", "25"),
+        ("two hundred five thousand", "205000"),
+        ("3.00", "3"),
+        (".5", "0.5"),
+        ("x=7", "7"),
+        ("30^\\circ", "30"),
+        ("\\frac{1}{2", "\\frac{1}{2"),
+        ("\\frac1", "\\frac1"),
+        ("2j", "2i"),
+    ],
+)
+def test_normalisation_of_the_qwen_rules(text: str, normalised: str) -> None:
+    """Values of the pipeline itself, quirks included."""
+    assert qwen_text.normalise(text, keep_units=False) == normalised
+
+
+def test_minerva_keeps_its_letters() -> None:
+    assert qwen_text.normalise("a+b", keep_units=True) == "a+b"
+
+
+def box(text: str) -> str:
+    return f"\\boxed{{{text}}}"
+
+
+HOSTILE = {
+    "tower": box("10^{10^{10^{10}}}"),
+    "factorial": box("99999999999!!"),
+    "long number": box("9" * 100_000),
+    "long text": "x + " * 25_000,
+    "many texts": box("\\text{" * 16_000),
+    "deep": box("\\sqrt{" * 2_000 + "1" + "}" * 2_000),
+    "deep brackets": box("(" * 900 + "1" + ")" * 900),
+    "many boxes": "\\boxed{" * 5_000,
+}
+
+
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_hostile_answers_are_wrong_and_the_next_ones_are_judged(harness: Harness) -> None:
+    questions = [Question(text, "7") for text in HOSTILE.values()]
+    verdicts = judge_all(harness, [*questions, Question(box("7"), "7")])
+    assert [verdict.correct for verdict in verdicts] == [False] * len(HOSTILE) + [True]
+    assert any(each.problem.startswith((TOO_SLOW, TOO_LARGE)) for each in verdicts)
+
+
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_nothing_in_an_answer_is_evaluated(harness: Harness, tmp_path: Path) -> None:
+    target = tmp_path / "written"
+    texts = [
+        f"open('{target}','w')",
+        f"__import__('os').mknod('{target}')",
+        f"{{__import__('os').mknod('{target}')}}",
+        f"({target!s}).write_text('x')",
+        f"1 if open('{target}','w') else 2",
+    ]
+    questions = [Question(wrap(text), "5") for text in texts for wrap in (box, str)]
+    assert {verdict.correct for verdict in judge_all(harness, questions)} == {False}
+    assert not target.exists()
+
+
+def workers_of_this_process() -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if (
+                int(parent) == os.getpid()
+                and b"formula_worker" in (folder / "cmdline").read_bytes()
+            ):
+                found.append(int(folder.name))
+    return found
+
+
+def test_ten_kills_of_the_worker_change_no_verdict(judged: Judged) -> None:
+    rows = [row for row in ROWS if row["kind"] == "number"]
+    kills = 0
+
+    def kill(done: int, all: int) -> None:
+        nonlocal kills
+        if kills < 10:
+            for process in workers_of_this_process():
+                os.kill(process, signal.SIGKILL)
+                kills += 1
+
+    questions = [Question(row["completion"], row["gold"]) for row in rows]
+    verdicts = judge_all("qwen", questions, workers=1, progress=kill)
+    assert kills >= 10
+    assert [verdict.correct for verdict in verdicts] == [row["qwen"] for row in rows]
+
+
+def test_a_question_that_always_ends_the_worker_is_unscored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (verdict,) = judge_all("qwen", [Question(box("7"), "7")])
+    assert verdict.correct is None
+    assert "status 3" in verdict.problem
+
+
+def _agreement(harness: Harness, data: Path, sets: Sequence[str]) -> dict[str, tuple[int, int]]:
+    cases = list(golds(data, sets))
+    verdicts = judge_all(harness, [case.question for case in cases])
+    counts: dict[str, tuple[int, int]] = {}
+    for case, verdict in zip(cases, verdicts, strict=True):
+        agree, all = counts.get(case.kind, (0, 0))
+        counts[case.kind] = (agree + (verdict.correct == case.correct), all + 1)
+    return counts
+
+
+def test_golds_of_the_smaller_sets_are_right_however_written(test_data: Path) -> None:
+    """All sets: ``benchmarks/mathematics_verdicts.py``."""
+    counts = _agreement("math-verify", test_data / "mathematics", ("minerva", "aime24", "amc23"))
+    assert {kind: agree for kind, (agree, _) in counts.items()} == {
+        kind: all for kind, (_, all) in counts.items()
+    }
+    assert counts["minerva, as written"][1] >= 58
