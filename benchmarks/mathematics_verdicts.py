@@ -39,19 +39,19 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def published(data: Path) -> Iterator[Case]:
+def published(data: Path, harness: Harness) -> Iterator[Case]:
     """6,793 generations with their published verdicts, against the golds that these used."""
     for row in rows(data / "generations_qwen14b.jsonl"):
         minerva = row["benchmark"].startswith("minerva")
-        question = Question(row["completion"], row["answer"], minerva)
+        question = Question(harness, row["completion"], row["answer"], minerva)
         yield Case(f"Qwen2.5-14B-Instruct {row['benchmark']}", question, row["correct"])
     for row in rows(data / "generations_gsm8k_openai.jsonl"):
         for model in row["models"].values():
-            question = Question(model["completion"], row["answer"])
+            question = Question(harness, model["completion"], row["answer"])
             yield Case("OpenAI gsm8k", question, model["correct"])
 
 
-def golds(data: Path, sets: Sequence[str] = SETS) -> Iterator[Case]:
+def golds(data: Path, harness: Harness, sets: Sequence[str] = SETS) -> Iterator[Case]:
     """Golds in boxes: as printed, as a model writes them, and lists in another order."""
     for name in sets:
         for row in rows(data / f"{name}.jsonl"):
@@ -65,8 +65,8 @@ def golds(data: Path, sets: Sequence[str] = SETS) -> Iterator[Case]:
                 spellings["first part alone"] = parts[0]
             for kind, text in spellings.items():
                 completion = f"The answer is $\\boxed{{{text}}}$."
-                right = kind != "first part alone"
-                yield Case(f"{name}, {kind}", Question(completion, gold, minerva), right)
+                question = Question(harness, completion, gold, minerva)
+                yield Case(f"{name}, {kind}", question, kind != "first part alone")
 
 
 def as_written(gold: str) -> str:
@@ -95,7 +95,7 @@ def split(gold: str) -> list[str]:
 def report(harness: Harness, cases: Sequence[Case], show: int) -> None:
     """Print how many agree, by kind, and the disagreements."""
     began = time.monotonic()
-    verdicts = judge_all(harness, [case.question for case in cases])
+    verdicts = judge_all([case.question for case in cases])
     seconds = time.monotonic() - began
     agree: Counter[str] = Counter()
     for case, verdict in zip(cases, verdicts, strict=True):
@@ -123,7 +123,7 @@ def main() -> None:
     for harness in arguments.harness or HARNESSES:
         for name, cases in (("published", published), ("golds", golds)):
             if arguments.only in (None, name):
-                report(harness, list(cases(arguments.data)), arguments.show)
+                report(harness, list(cases(arguments.data, harness)), arguments.show)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,11 @@ Judged = dict[Harness, list[Verdict]]
 
 @pytest.fixture(scope="module")
 def judged() -> Judged:
-    questions = [Question(row["completion"], row["gold"]) for row in ROWS]
-    return {harness: judge_all(harness, questions) for harness in HARNESSES}
+    questions = [
+        Question(harness, row["completion"], row["gold"]) for harness in HARNESSES for row in ROWS
+    ]
+    verdicts = iter(judge_all(questions))
+    return {harness: [next(verdicts) for _ in ROWS] for harness in HARNESSES}
 
 
 def test_there_are_two_hundred_pairs_and_every_error_is_explained() -> None:
@@ -115,14 +117,13 @@ HOSTILE = {
 
 @pytest.mark.parametrize("harness", HARNESSES)
 def test_hostile_answers_are_wrong_and_the_next_ones_are_judged(harness: Harness) -> None:
-    questions = [Question(text, "7") for text in HOSTILE.values()]
-    verdicts = judge_all(harness, [*questions, Question(box("7"), "7")])
+    texts = [*HOSTILE.values(), box("7")]
+    verdicts = judge_all([Question(harness, text, "7") for text in texts])
     assert [verdict.correct for verdict in verdicts] == [False] * len(HOSTILE) + [True]
     assert any(each.problem.startswith((TOO_SLOW, TOO_LARGE)) for each in verdicts)
 
 
-@pytest.mark.parametrize("harness", HARNESSES)
-def test_nothing_in_an_answer_is_evaluated(harness: Harness, tmp_path: Path) -> None:
+def test_nothing_in_an_answer_is_evaluated(tmp_path: Path) -> None:
     target = tmp_path / "written"
     texts = [
         f"open('{target}','w')",
@@ -131,8 +132,13 @@ def test_nothing_in_an_answer_is_evaluated(harness: Harness, tmp_path: Path) -> 
         f"({target!s}).write_text('x')",
         f"1 if open('{target}','w') else 2",
     ]
-    questions = [Question(wrap(text), "5") for text in texts for wrap in (box, str)]
-    assert {verdict.correct for verdict in judge_all(harness, questions)} == {False}
+    questions = [
+        Question(harness, wrap(text), "5")
+        for harness in HARNESSES
+        for text in texts
+        for wrap in (box, str)
+    ]
+    assert {verdict.correct for verdict in judge_all(questions)} == {False}
     assert not target.exists()
 
 
@@ -160,8 +166,8 @@ def test_ten_kills_of_the_worker_change_no_verdict(judged: Judged) -> None:
                 os.kill(process, signal.SIGKILL)
                 kills += 1
 
-    questions = [Question(row["completion"], row["gold"]) for row in rows]
-    verdicts = judge_all("qwen", questions, workers=1, progress=kill)
+    questions = [Question("qwen", row["completion"], row["gold"]) for row in rows]
+    verdicts = judge_all(questions, workers=1, progress=kill)
     assert kills >= 10
     assert [verdict.correct for verdict in verdicts] == [row["qwen"] for row in rows]
 
@@ -171,25 +177,19 @@ def test_a_question_that_always_ends_the_worker_is_unscored(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (verdict,) = judge_all("qwen", [Question(box("7"), "7")])
+    (verdict,) = judge_all([Question("qwen", box("7"), "7")])
     assert verdict.correct is None
     assert "status 3" in verdict.problem
 
 
-def _agreement(harness: Harness, data: Path, sets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    cases = list(golds(data, sets))
-    verdicts = judge_all(harness, [case.question for case in cases])
-    counts: dict[str, tuple[int, int]] = {}
-    for case, verdict in zip(cases, verdicts, strict=True):
-        agree, all = counts.get(case.kind, (0, 0))
-        counts[case.kind] = (agree + (verdict.correct == case.correct), all + 1)
-    return counts
-
-
 def test_golds_of_the_smaller_sets_are_right_however_written(test_data: Path) -> None:
-    """All sets: ``benchmarks/mathematics_verdicts.py``."""
-    counts = _agreement("math-verify", test_data / "mathematics", ("minerva", "aime24", "amc23"))
-    assert {kind: agree for kind, (agree, _) in counts.items()} == {
-        kind: all for kind, (_, all) in counts.items()
-    }
-    assert counts["minerva, as written"][1] >= 58
+    """All sets, and both harnesses: ``benchmarks/mathematics_verdicts.py``."""
+    cases = list(golds(test_data / "mathematics", "math-verify", ("minerva", "aime24", "amc23")))
+    verdicts = judge_all([case.question for case in cases])
+    wrong = [
+        (case, verdict)
+        for case, verdict in zip(cases, verdicts, strict=True)
+        if verdict.correct != case.correct
+    ]
+    assert not wrong
+    assert sum(case.kind == "minerva, as written" for case in cases) >= 58

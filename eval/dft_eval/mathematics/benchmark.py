@@ -23,7 +23,7 @@ from dft_eval.benchmark import (
     size_notes,
 )
 from dft_eval.errors import PrerequisiteError
-from dft_eval.generation.run import Completion, Prompt, samples_of
+from dft_eval.generation.run import Completion, Failure, Prompt, samples_of
 from dft_eval.mathematics.data import Problem, ProblemSet, from_repository, read_data
 from dft_eval.mathematics.prompts import family_of, raw_prompt, user_turn
 from dft_eval.mathematics.scoring import Row, breakdown, score_problems
@@ -91,7 +91,7 @@ def _score(benchmark: Benchmark, request: Request, data: ProblemSet, rows: Rows)
     problems = data.problems[: request.limit]
     samples, chosen = part.decoding.samples, _harness(request)
     metric = "accuracy" if part.decoding.temperature == 0 else f"avg@{samples}"
-    judged = {name: _judged(benchmark, request, name, problems, rows[0]) for name in HARNESSES}
+    judged = _judged(benchmark, request, [each.answer for each in problems], rows[0])
     items, passes = score_problems(problems, judged[chosen], samples)
     notes = [
         *size_notes(len(problems), len(data.problems), benchmark.published),
@@ -127,25 +127,25 @@ def _score(benchmark: Benchmark, request: Request, data: ProblemSet, rows: Rows)
 def _judged(
     benchmark: Benchmark,
     request: Request,
-    harness: Harness,
-    problems: Sequence[Problem],
-    rows: Sequence[object],
-) -> list[Row]:
-    """Every completion with its verdict; a failure has none."""
-    samples = len(rows) // max(1, len(problems))
-    golds = [problem.answer for problem in problems for _ in range(samples)]
-    pairs = list(zip(rows, golds, strict=True))
+    answers: Sequence[str],
+    rows: Sequence[Completion | Failure],
+) -> dict[Harness, list[Row]]:
+    """Every completion with its verdict under each harness; a failure has none."""
+    samples = len(rows) // max(1, len(answers))
+    golds = [answer for answer in answers for _ in range(samples)]
+    keep_units = benchmark.name in KEEP_UNITS
     questions = [
-        Question(row.completion, gold, benchmark.name in KEEP_UNITS)
-        for row, gold in pairs
+        Question(harness, row.completion, gold, keep_units)
+        for harness in HARNESSES
+        for row, gold in zip(rows, golds, strict=True)
         if isinstance(row, Completion)
     ]
-    who = f"{request.label} {benchmark.name}: answers compared by {harness}"
-    with Progress(who) as progress:
-        verdicts = iter(
-            judge_all(harness, questions, workers=request.judge_workers, progress=progress)
-        )
-    return [(row, next(verdicts) if isinstance(row, Completion) else None) for row, _ in pairs]  # type: ignore[misc]
+    with Progress(f"{request.label} {benchmark.name}: answers compared") as progress:
+        verdicts = iter(judge_all(questions, workers=request.judge_workers, progress=progress))
+    return {
+        harness: [(row, next(verdicts) if isinstance(row, Completion) else None) for row in rows]
+        for harness in HARNESSES
+    }
 
 
 def _bound_notes(rows: Sequence[Row]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from queue import SimpleQueue
 from typing import Literal, get_args
 
@@ -25,8 +25,9 @@ TOO_LARGE = "too large to read"
 
 @dataclass(frozen=True)
 class Question:
-    """A completion and the right answer; ``keep_units`` as in :mod:`.qwen_text`."""
+    """A completion and the right answer under one harness; ``keep_units``: :mod:`.qwen_text`."""
 
+    harness: Harness
     completion: str
     gold: str
     keep_units: bool = False
@@ -48,7 +49,6 @@ class Verdict:
 
 
 def judge_all(
-    harness: Harness,
     questions: Sequence[Question],
     *,
     workers: int | None = None,
@@ -70,7 +70,7 @@ def judge_all(
     def verdict(question: Question) -> Verdict:
         worker = idle.get()
         try:
-            return _judge(worker, harness, question)
+            return _judge(worker, question)
         finally:
             idle.put(worker)
 
@@ -87,16 +87,10 @@ def judge_all(
     return [verdicts[question] for question in questions]
 
 
-def _judge(worker: Worker, harness: Harness, question: Question) -> Verdict:
-    asked = {
-        "harness": harness,
-        "completion": question.completion,
-        "gold": question.gold,
-        "keep_units": question.keep_units,
-    }
+def _judge(worker: Worker, question: Question) -> Verdict:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            reply = worker.ask(asked)
+            reply = worker.ask(asdict(question))
         except WorkerEndedError as error:
             if error.signal_name == "SIGPROF":
                 return Verdict(False, None, TOO_SLOW)
