@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -94,9 +95,9 @@ def split(gold: str) -> list[str]:
 
 def report(harness: Harness, cases: Sequence[Case], show: int) -> None:
     """Print how many agree, by kind, and the disagreements."""
-    began = time.monotonic()
+    began, before = time.monotonic(), _processor_seconds()
     verdicts = judge_all([case.question for case in cases])
-    seconds = time.monotonic() - began
+    seconds, busy = time.monotonic() - began, _processor_seconds() - before
     agree: Counter[str] = Counter()
     for case, verdict in zip(cases, verdicts, strict=True):
         agree[case.kind] += verdict.correct == case.correct
@@ -109,7 +110,16 @@ def report(harness: Harness, cases: Sequence[Case], show: int) -> None:
             )
     for kind, count in Counter(case.kind for case in cases).items():
         print(f"{harness}: {kind}: {agree[kind]} of {count}")
-    print(f"{harness}: {sum(agree.values())} of {len(cases)} in {seconds:.0f} s")
+    print(
+        f"{harness}: {sum(agree.values())} of {len(cases)} in {seconds:.0f} s, {busy:.0f} s of "
+        f"processor time, {1000 * busy / len(cases):.1f} s a thousand"
+    )
+
+
+def _processor_seconds() -> float:
+    """Of the workers that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:

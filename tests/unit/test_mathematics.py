@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from dft_eval.benchmark import Request
 from dft_eval.benchmarks import BENCHMARKS, check, evaluate
 from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generation.chat import stop_tokens
 from dft_eval.generation.run import Completion, Decoding
 from dft_eval.mathematics.benchmark import MATHEMATICS
 from dft_eval.mathematics.data import PUBLISHED, from_repository, read_data
@@ -116,6 +118,23 @@ def test_the_prompts_of_each_family_are_those_of_the_paper(tmp_path: Path) -> No
         assert raw_prompt("1+1?", request(tmp_path, base_model=base_model)) == prompt
     with pytest.raises(UsageError, match="Known: qwen, llama, deepseek"):
         raw_prompt("1+1?", request(tmp_path))
+
+
+def test_a_stop_text_that_is_a_special_token_ends_a_raw_completion() -> None:
+    """Decoded text holds no special token, so the text alone would never be met."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+    words = {"<|endoftext|>": 0, "a": 1, "<|im_end|>": 2, "unk": 3}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token="unk")), eos_token="<|endoftext|>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    model = SimpleNamespace(generation_config=GenerationConfig(eos_token_id=0))
+    stop = ("<|im_end|>", "a", "absent")
+    assert stop_tokens(model, tokenizer, chat=False) == {0}
+    assert stop_tokens(model, tokenizer, chat=False, stop=stop) == {0, 2}
 
 
 # ---------------------------------------------------------------- scores
