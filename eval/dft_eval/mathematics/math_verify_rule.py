@@ -94,7 +94,7 @@ def _verified(answer: list[Any], gold: str) -> bool:
 
 
 def _parsed(text: str) -> list[Any]:
-    from math_verify import parse  # type: ignore[import-untyped]
+    from math_verify import parse
 
     # Its own time limits need signals that the worker uses for the whole question.
     parsed: list[Any] = parse(text, parsing_timeout=None)
