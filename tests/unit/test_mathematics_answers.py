@@ -152,20 +152,21 @@ def workers_of_this_process() -> list[int]:
     return found
 
 
-def test_ten_kills_of_the_worker_change_no_verdict(judged: Judged) -> None:
+def test_kills_of_the_worker_change_no_verdict() -> None:
+    """Two, since both may meet one question, which has three attempts."""
     rows = [row for row in ROWS if row["kind"] == "number"]
     kills = 0
 
     def kill(done: int, all: int) -> None:
         nonlocal kills
-        if kills < 10:
+        if kills < 2:
             for process in workers_of_this_process():
                 os.kill(process, signal.SIGKILL)
                 kills += 1
 
     questions = [Question("qwen", row["completion"], row["gold"]) for row in rows]
     verdicts = judge_all(questions, workers=1, progress=kill)
-    assert kills >= 10
+    assert kills == 2
     assert [verdict.correct for verdict in verdicts] == [row["qwen"] for row in rows]
 
 
