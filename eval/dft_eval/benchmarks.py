@@ -14,6 +14,7 @@ from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.resume import CompletionCache
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
+from dft_eval.mathematics.benchmark import MATHEMATICS
 from dft_eval.models import open_subject
 from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.natural_questions.benchmark import NATURAL_QUESTIONS
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         MATHVISION,
         WEMATH,
         NATURAL_QUESTIONS,
+        *MATHEMATICS,
     )
 }
 

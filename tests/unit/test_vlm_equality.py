@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dft_eval.vlm.equality import Equality, arithmetic
 from dft_eval.vlm.options import DECLINED, infer_option
-from dft_eval.vlm.worker import Worker, WorkerEndedError
+from dft_eval.worker import Worker, WorkerEndedError
 
 
 @pytest.fixture(scope="module")

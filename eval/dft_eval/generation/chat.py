@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -22,9 +23,11 @@ def decode_text(tokenizer: Any, ids: list[int]) -> str:
     return str(text)
 
 
-def stop_tokens(model: Any, renderer: Any, *, chat: bool) -> set[int]:
-    """Tokens that end a completion: the model's and the tokenizer's end of sequence, and in a chat
-    the end of turn of the template.
+def stop_tokens(model: Any, renderer: Any, *, chat: bool, stop: Sequence[str] = ()) -> set[int]:
+    """Tokens that end a completion: the model's and the tokenizer's end of sequence, stop texts
+    that are one token of their own, and in a chat the end of turn of the template.
+
+    Special tokens are not in the decoded text, where other stop texts are looked for.
 
     A base model's end of sequence is often another token (Qwen2.5: ``<|endoftext|>``, where the
     template ends turns in ``<|im_end|>``).
@@ -32,6 +35,8 @@ def stop_tokens(model: Any, renderer: Any, *, chat: bool) -> set[int]:
     ends = model.generation_config.eos_token_id
     tokenizer = getattr(renderer, "tokenizer", renderer)
     tokens = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+    added = tokenizer.get_added_vocab()
+    tokens.update(added[text] for text in stop if text in added)
     if chat:
         turns = [{"role": "user", "content": REPLY}, {"role": "assistant", "content": REPLY}]
         after = renderer.apply_chat_template(turns, tokenize=False).rpartition(REPLY)[2].strip()

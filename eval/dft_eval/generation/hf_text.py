@@ -85,7 +85,9 @@ def complete_batch(
         tokenizer(text, add_special_tokens=not prompt.chat)["input_ids"]
         for prompt, text in zip(prompts, texts, strict=True)
     ]
-    ends = [stop_tokens(model, tokenizer, chat=prompt.chat) for prompt in prompts]
+    ends = [
+        stop_tokens(model, tokenizer, chat=prompt.chat, stop=decoding.stop) for prompt in prompts
+    ]
     # A stop text of n bytes lies within the last n tokens; some more, since decoders may treat the
     # first token of a text in a way of its own.
     reach = max((len(text.encode()) for text in decoding.stop), default=0) + 4

@@ -22,7 +22,11 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def combine(
-    ids: Sequence[str], verdicts: Sequence[ItemScore], samples: int
+    ids: Sequence[str],
+    verdicts: Sequence[ItemScore],
+    samples: int,
+    *,
+    ks: Sequence[int] = KS,
 ) -> tuple[list[ItemScore], dict[str, float | None]]:
     """One item a problem, whose score is its pass@1, and the mean pass@k over scored problems.
 
@@ -30,6 +34,7 @@ def combine(
 
     Args:
         verdicts: ``samples`` of each problem, one after the other.
+        ks: for which pass@k is told, where there are that many samples.
     """
     items: list[ItemScore] = []
     passed: list[int] = []
@@ -45,7 +50,7 @@ def combine(
         reason = rows[0].reason if samples == 1 else f"{correct} of {samples} samples passed"
         items.append(ItemScore(id=id, score=pass_at_k(samples, correct, 1), reason=reason))
     means: dict[str, float | None] = {}
-    for k in (k for k in KS if k <= samples):
+    for k in (k for k in ks if k <= samples):
         estimates = [pass_at_k(samples, correct, k) for correct in passed]
         means[f"pass@{k}"] = math.fsum(estimates) / len(estimates) if estimates else None
     return items, means

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from dft_eval.vlm import quantities
-from dft_eval.vlm.worker import Worker, WorkerEndedError
+from dft_eval.worker import Worker, WorkerEndedError
 
 TOLERANCE = 1e-6
 LONGEST = 2000
@@ -76,7 +76,7 @@ class Equality:
     """Compares answers; holds the worker that reads formulas."""
 
     def __init__(self) -> None:
-        self._worker = Worker("dft_eval.vlm.equality_worker")
+        self._worker = Worker("dft_eval.formula_worker")
         self._printed: dict[str, str | None] = {}
 
     def __enter__(self) -> Equality:

@@ -3,8 +3,9 @@ it at a question that takes more than :data:`CPU_SECONDS` of processor time, wha
 
 Questions: ``{"latex": text}`` -> ``{"text": str or null}``, the formula as latex2sympy2_extended
 prints it; ``{"gold": text, "answer": text, "sentence": bool}`` -> ``{"equal": bool}`` by
-math-verify, which looks for the answer itself where it is a ``sentence``. Where the bounds ended
-it, ``{"error": name}`` instead.
+math-verify, which looks for the answer itself where it is a ``sentence``; ``{"harness": name,
+"gold": text, "completion": text, ...}`` -> what :func:`dft_eval.mathematics.rules.judge` returns.
+Where the bounds ended it, ``{"error": name}`` instead.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from typing import Any
 
 CPU_SECONDS = 5.0
-MEMORY_BYTES = 4 << 30
+MEMORY_BYTES = 2 << 30
 
 
 def latex(text: str) -> str | None:
@@ -46,6 +47,10 @@ def verify(gold: str, answer: str, sentence: bool) -> bool:
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """Answer one question."""
     try:
+        if "harness" in question:
+            from dft_eval.mathematics.rules import judge
+
+            return judge(**question)
         if "latex" in question:
             return {"text": latex(question["latex"])}
         return {"equal": verify(**question)}

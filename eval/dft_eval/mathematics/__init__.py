@@ -1,0 +1,1 @@
+"""Mathematics benchmarks with a short final answer, and two rules for when answers are equal."""
