@@ -116,7 +116,7 @@ def make_editable_environment(folder: Path) -> Environment:
     """Installed from a copy of the source tree, which may be broken."""
     source = folder / "source"
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("dft_factory", "eval"):
+    for name in ("dft_factory", "eval", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
