@@ -1,4 +1,4 @@
-"""Errors that a user can meet. Each message names the value, the choices and the mend."""
+"""Errors that a user can meet. Each message names the value, the choices and the fix."""
 
 
 class DftFactoryError(Exception):

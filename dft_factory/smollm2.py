@@ -37,7 +37,7 @@ def find_gguf() -> Path:
     )
 
 
-def _mend(loaded: Any, gguf: Path) -> Any:
+def _repaired(loaded: Any, gguf: Path) -> Any:
     """SmolLM2's tokenizer with the vocabulary of the GGUF file.
 
     transformers 5.5 takes the file's tokenizer for a Code Llama one: it puts a start token before
@@ -112,7 +112,7 @@ def _convert(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    tokenizer = _mend(AutoTokenizer.from_pretrained(**where), gguf)
+    tokenizer = _repaired(AutoTokenizer.from_pretrained(**where), gguf)
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
 
     end = tokenizer.eos_token_id

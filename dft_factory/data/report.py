@@ -98,7 +98,7 @@ def check_out(
     Raises:
         ConfigError: naming what differs.
     """
-    mend = "Give another --out, or remove that folder first."
+    fix = "Give another --out, or remove that folder first."
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out: {str(out)!r} is a file, not a folder. Give another --out.")
     if any(path.resolve().parent == out.resolve() for path in files or ()):
@@ -109,11 +109,11 @@ def check_out(
         found = _REPORTS.validate_json((out / REPORT_NAME).read_bytes())
     except FileNotFoundError:
         raise ConfigError(
-            f"--out: {str(out)!r} is not empty and has no {REPORT_NAME}. {mend}"
+            f"--out: {str(out)!r} is not empty and has no {REPORT_NAME}. {fix}"
         ) from None
     except (OSError, ValidationError) as error:
         raise ConfigError(
-            f"--out: {str(out / REPORT_NAME)!r} is not the report of a prepared data set. {mend}"
+            f"--out: {str(out / REPORT_NAME)!r} is not the report of a prepared data set. {fix}"
         ) from error
     old: dict[str, object] = {"name": found.name, "source": found.source, "limit": found.limit}
     new: dict[str, object] = {"name": name, "source": source, "limit": limit}
@@ -131,7 +131,7 @@ def check_out(
         changes = ", ".join(
             f"{key} {old[key]!r} there and {new[key]!r} now" for key in new if old[key] != new[key]
         )
-        raise ConfigError(f"--out: {str(out)!r} was made with other settings: {changes}. {mend}")
+        raise ConfigError(f"--out: {str(out)!r} was made with other settings: {changes}. {fix}")
 
 
 def sha256_of(path: Path) -> str:

@@ -121,7 +121,7 @@ def _read_lines(lines: IO[bytes] | gzip.GzipFile) -> Iterator[object]:
 
 def _read_list(path: Path, option: str) -> Iterator[object]:
     """The elements of a JSON list one by one; memory holds one of them, at most 64 MiB of text."""
-    mend = "If it has one record a line, rename it to .jsonl"
+    fix = "If it has one record a line, rename it to .jsonl"
     with path.open(encoding="utf-8-sig") as file:
         text = JsonText(file)
         count = 0
@@ -155,7 +155,7 @@ def _read_list(path: Path, option: str) -> Iterator[object]:
             # Its line and column would be those of the part that is held.
             said = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise ConfigError(
-                f"{option}: {str(path)!r} is not valid JSON: {said} (record {count}). {mend}"
+                f"{option}: {str(path)!r} is not valid JSON: {said} (record {count}). {fix}"
             ) from error
 
 

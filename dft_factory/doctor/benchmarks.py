@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from dft_factory.doctor.report import BenchmarkRow, MissingRequirement, Version
-
-
-class _Missing(Protocol):
-    @property
-    def what(self) -> str: ...
-    @property
-    def mend(self) -> str: ...
-    @property
-    def blocks(self) -> bool: ...
+from dft_eval.requirements import MissingRequirement
+from dft_factory.doctor.report import BenchmarkRow, Version
 
 
 class _Benchmark(Protocol):
@@ -24,7 +16,7 @@ class _Benchmark(Protocol):
     def name(self) -> str: ...
     @property
     def summary(self) -> str: ...
-    def missing(self) -> Iterable[_Missing]: ...
+    def missing(self) -> Iterable[MissingRequirement]: ...
 
 
 def sandbox_rows() -> tuple[Version, ...]:
@@ -57,9 +49,7 @@ def benchmark_rows() -> tuple[tuple[BenchmarkRow, ...], tuple[str, ...]]:
 
 def _benchmark_row(benchmark: _Benchmark) -> BenchmarkRow:
     try:
-        missing: Sequence[MissingRequirement] = [
-            MissingRequirement(row.what, row.mend, row.blocks) for row in benchmark.missing()
-        ]
+        missing = list(benchmark.missing())
     except Exception as error:  # it cannot run either
         missing = [MissingRequirement(f"{type(error).__name__}: {error}", "")]
     return BenchmarkRow(benchmark.name, benchmark.summary, tuple(missing))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dft_eval.requirements import MissingRequirement
+
 BROKEN, PREREQUISITE = 1, 3
 """Exit status of a problem: something here is broken, or something must be installed first."""
 
@@ -60,20 +62,6 @@ class PatchRow:
     test: str
     state: str
     detail: str
-
-
-@dataclass(frozen=True)
-class MissingRequirement:
-    """Something that a benchmark or a language needs and this machine does not have.
-
-    Attributes:
-        fix: the command that installs it.
-        blocks: whether the benchmark cannot run at all without it.
-    """
-
-    name: str
-    fix: str
-    blocks: bool = True
 
 
 @dataclass(frozen=True)

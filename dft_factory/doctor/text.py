@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dft_factory.doctor.report import MissingRequirement, Report, exit_status
+from dft_eval.requirements import MissingRequirement
+from dft_factory.doctor.report import Report, exit_status
 
 CPU_ONLY = "none: CPU only, bf16 needs use_cpu: true"
 

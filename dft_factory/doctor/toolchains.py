@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dft_factory.doctor.report import MissingRequirement, ToolchainRow
+from dft_eval.requirements import MissingRequirement
+from dft_factory.doctor.report import ToolchainRow
 
 
 def look_for_toolchains() -> tuple[tuple[ToolchainRow, ...], tuple[str, ...]]:

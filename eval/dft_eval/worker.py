@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from types import TracebackType
 from typing import IO, Any, Self
 
 from dft_eval.errors import EvaluationError
@@ -40,12 +39,7 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def ask(self, question: Any) -> Any:

@@ -15,11 +15,16 @@ from tests.conftest import NOT_RUN
 from tests.support.hostile import MARK, Scene
 
 
+def need_landlock() -> None:
+    """Skip the calling test on a kernel without Landlock."""
+    if abi() == 0:
+        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
+
+
 @contextmanager
 def landlock() -> Iterator[None]:
     """Programs run under Landlock; the calling test is skipped on a kernel without it."""
-    if abi() == 0:
-        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
+    need_landlock()
     with using(BACKENDS["landlock"]):
         yield
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dft_eval.benchmark import Missing
+from dft_eval.requirements import MissingRequirement
 from dft_factory.doctor import Report, examine, exit_status, render_text, to_json
 from dft_factory.doctor.benchmarks import benchmark_rows
 from dft_factory.doctor.environment import stale_autoload_warnings
@@ -26,7 +26,6 @@ from dft_factory.doctor.report import (
     Activation,
     BenchmarkRow,
     Gpu,
-    MissingRequirement,
     Problem,
 )
 from dft_factory.patch.table import OTHER_TRAINERS, PATCHES, SUPPORTED_LLAMAFACTORY
@@ -317,9 +316,9 @@ def test_gpus_are_named(quick: pytest.MonkeyPatch) -> None:
 class _Benchmark:
     name: str
     summary: str
-    rows: tuple[Missing, ...] | Exception
+    rows: tuple[MissingRequirement, ...] | Exception
 
-    def missing(self) -> list[Missing]:
+    def missing(self) -> list[MissingRequirement]:
         if isinstance(self.rows, Exception):
             raise self.rows
         return list(self.rows)
@@ -332,7 +331,7 @@ def test_what_a_benchmark_misses_is_shown_with_its_fix(
     module.__spec__ = importlib.machinery.ModuleSpec("dft_eval.benchmarks", None)
     rows = (
         _Benchmark("one", "runs", ()),
-        _Benchmark("two", "lacks", (Missing("a package", "`pip install it`"),)),
+        _Benchmark("two", "needs it", (MissingRequirement("a package", "`pip install it`"),)),
         _Benchmark("three", "raises", RuntimeError("odd")),
     )
     monkeypatch.setattr(module, "BENCHMARKS", {row.name: row for row in rows}, raising=False)
@@ -341,13 +340,13 @@ def test_what_a_benchmark_misses_is_shown_with_its_fix(
     assert warnings == ()
     assert found == (
         BenchmarkRow("one", "runs", ()),
-        BenchmarkRow("two", "lacks", (MissingRequirement("a package", "`pip install it`"),)),
+        BenchmarkRow("two", "needs it", (MissingRequirement("a package", "`pip install it`"),)),
         BenchmarkRow("three", "raises", (MissingRequirement("RuntimeError: odd", ""),)),
     )
     monkeypatch.setattr(examine_module, "_probe", lambda: ({}, ""))
     text = render_text(replace(examine(), benchmarks=found))
     assert (
-        "Benchmarks\n  one: can run here (runs)\n  two: cannot run here (lacks)\n"
+        "Benchmarks\n  one: can run here (runs)\n  two: cannot run here (needs it)\n"
         "    missing: a package\n    fix: `pip install it`\n  three: cannot run here (raises)\n"
         "    missing: RuntimeError: odd\n"
     ) in text

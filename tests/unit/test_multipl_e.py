@@ -396,4 +396,4 @@ def test_it_is_in_the_table_and_says_what_it_lacks(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
     missing = MULTIPL_E.missing()
     assert len([row for row in missing if not row.blocks]) == len(LANGUAGES) - 1
-    assert all("unscored without it" in row.what and row.mend for row in missing if not row.blocks)
+    assert all("unscored without it" in row.name and row.fix for row in missing if not row.blocks)

@@ -35,14 +35,13 @@ from dft_eval.sandbox import (
 )
 from dft_eval.sandbox.backends import BACKENDS, UNCONFINED, Sandbox, select, using
 from dft_eval.sandbox.channels import Output, Report
-from dft_eval.sandbox.landlock import abi
 from dft_eval.sandbox.seccomp import (
     _REFUSED,
     _REFUSED_WITHOUT_NAMESPACES,
     SIGNALS,
     refusal_filter,
 )
-from tests.conftest import NOT_RUN
+from tests.support.landlock import need_landlock
 
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 ADD = "def add(a, b):\n    return a + b\n"
@@ -99,8 +98,7 @@ def test_without_namespaces_auto_takes_landlock(
     said = "bwrap: No permissions to create new namespace"
     path = executable(open_directory / "bwrap", f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
     monkeypatch.setattr(host, "bubblewrap", lambda: host.Bubblewrap(str(path), "0.9.2", "system"))
-    if abi() == 0:
-        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
+    need_landlock()
     assert sandbox.check().startswith("landlock (ABI ")
     assert sandbox.check_program(ADD, ADD_TEST).score == 1.0
     with pytest.raises(PrerequisiteError, match=r"user.max_user_namespaces"):

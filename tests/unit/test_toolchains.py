@@ -12,12 +12,12 @@ import pytest
 
 from dft_eval.errors import PrerequisiteError
 from dft_eval.languages import LANGUAGES, Program, judge, toolchains, unusable, version
+from dft_eval.requirements import MissingRequirement
 from dft_eval.sandbox import host
 from dft_factory.doctor import to_json
 from dft_factory.doctor.report import (
     Activation,
     BenchmarkRow,
-    MissingRequirement,
     PatchRow,
     Report,
     ToolchainRow,
@@ -62,7 +62,7 @@ def test_the_trial_program_can_fail(code: str, right: str, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "mend"),
+    ("code", "fix"),
     [
         ("cpp", "apt-get install g++"),
         ("java", "apt-get install default-jdk-headless libjavatuples-java"),
@@ -73,16 +73,16 @@ def test_the_trial_program_can_fail(code: str, right: str, wrong: str) -> None:
     ],
 )
 def test_a_missing_tool_is_named_with_the_command_that_installs_it(
-    code: str, mend: str, monkeypatch: pytest.MonkeyPatch
+    code: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
     found = toolchains.missing_toolchain(LANGUAGES[code])
     assert found is not None
     assert found.what.startswith(f"{LANGUAGES[code].title}: {LANGUAGES[code].commands[0]}")
-    assert found.fix.startswith(mend)
+    assert found.fix.startswith(fix)
     reason = unusable(LANGUAGES[code])
     assert reason is not None
-    assert f"Install it: `{mend}" in reason
+    assert f"Install it: `{fix}" in reason
 
 
 def test_a_missing_file_is_a_missing_tool() -> None:

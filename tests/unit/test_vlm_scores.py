@@ -299,7 +299,7 @@ def test_a_package_that_is_missing_is_named(
     with pytest.raises(PrerequisiteError, match="ms-vlmeval"):
         run(MATHVISION, tmp_path, rows, ["8"], judge=JudgeChoice("openai", "m"))
     (row,) = MATHVISION.missing()
-    assert "ms-vlmeval" in row.what
+    assert "ms-vlmeval" in row.name
     assert not row.blocks
 
 

@@ -16,7 +16,6 @@ from functools import partial
 from dft_eval import sandbox
 from dft_eval.benchmark import (
     Benchmark,
-    Missing,
     Part,
     PromptStyle,
     Request,
@@ -33,6 +32,7 @@ from dft_eval.humaneval_plus.data import EvalPlusData, EvalPlusProblem, download
 from dft_eval.humaneval_plus.judge import Tests, judge, make_tests
 from dft_eval.humaneval_plus.sanitize import sanitize
 from dft_eval.progress import Progress
+from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
 
 INSTALL = "uv pip install evalplus==0.3.1"
@@ -55,11 +55,11 @@ COMPLETION_STOP = (*END_TEXTS, "\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\n
 CHAT_STOP = (*END_TEXTS, "\n```\n")
 
 
-def missing() -> list[Missing]:
+def missing() -> list[MissingRequirement]:
     """EvalPlus and the sandbox, where they are not there."""
     rows = missing_sandbox()
     if not is_installed("evalplus"):
-        rows.append(Missing("the Python package evalplus (data, sanitiser)", INSTALL))
+        rows.append(MissingRequirement("the Python package evalplus (data, sanitiser)", INSTALL))
     return rows
 
 

@@ -166,7 +166,7 @@ def download() -> Path:
     target = cache_directory() / f"HumanEvalPlus-{VERSION}.jsonl"
     if target.is_file() and _md5(target) == MD5:
         return target
-    mend = (
+    fix = (
         "Give the file with --data: HumanEvalPlus.jsonl.gz of "
         f"https://github.com/evalplus/humanevalplus_release/releases/tag/{VERSION}."
     )
@@ -185,10 +185,10 @@ def download() -> Path:
                 make_cache(url, str(fresh))
         except Exception as error:  # whatever its download raises
             raise PrerequisiteError(
-                f"HumanEval+ did not come from {url} ({type(error).__name__}: {error}). {mend}"
+                f"HumanEval+ did not come from {url} ({type(error).__name__}: {error}). {fix}"
             ) from error
         if (found := _md5(fresh)) != MD5:
-            raise PrerequisiteError(f"{url} gave a file of md5 {found} instead of {MD5}. {mend}")
+            raise PrerequisiteError(f"{url} gave a file of md5 {found} instead of {MD5}. {fix}")
         os.replace(fresh, target)
     return target
 

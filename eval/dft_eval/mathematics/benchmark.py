@@ -13,7 +13,6 @@ from importlib.metadata import version
 
 from dft_eval.benchmark import (
     Benchmark,
-    Missing,
     Part,
     PromptStyle,
     Request,
@@ -36,6 +35,7 @@ from dft_eval.mathematics.verdicts import (
     judge_all,
 )
 from dft_eval.progress import Progress
+from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, summarise
 
 MAX_NEW_TOKENS = 4096
@@ -44,10 +44,10 @@ KEEP_UNITS = frozenset({"minerva"})
 INSTALL = "uv pip install 'dft-factory[eval]'"
 
 
-def _missing() -> list[Missing]:
+def _missing() -> list[MissingRequirement]:
     if is_installed("math-verify"):
         return []
-    return [Missing("math-verify", INSTALL)]
+    return [MissingRequirement("math-verify", INSTALL)]
 
 
 def _harness(request: Request) -> Harness:
@@ -81,7 +81,7 @@ def _scorer(
     benchmark: Benchmark, request: Request, data: ProblemSet
 ) -> Callable[[Rows], BenchmarkResult]:
     if missing := _missing():
-        raise PrerequisiteError(f"{missing[0].what} is not installed: {missing[0].mend}")
+        raise PrerequisiteError(f"{missing[0].name} is not installed: {missing[0].fix}")
     return partial(_score, benchmark, request, data)
 
 

@@ -173,7 +173,7 @@ def _words_to_number(text: str) -> str:
 
 
 def _braced_fractions(text: str) -> str:
-    r"""``\frac12`` becomes ``\frac{1}{2}``; all stay as they are if one lacks a denominator."""
+    r"""``\frac12`` becomes ``\frac{1}{2}``; unchanged if any has no denominator."""
     if re.search(r"\\frac(?!\{).?(?=\\frac|$)", text):
         return text
     braced = re.sub(r"\\frac([^{])(?!\{)(.)", r"\\frac{\1}{\2}", text)

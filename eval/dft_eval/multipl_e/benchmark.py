@@ -17,7 +17,6 @@ from functools import partial
 from dft_eval import languages, sandbox
 from dft_eval.benchmark import (
     Benchmark,
-    Missing,
     Part,
     PromptStyle,
     Request,
@@ -40,6 +39,7 @@ from dft_eval.languages.programs import (
 )
 from dft_eval.multipl_e.data import from_hub, read_folder
 from dft_eval.progress import Progress
+from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.statistics import mean_and_stderr
 
@@ -89,10 +89,10 @@ def judge(
     return rows
 
 
-def _missing() -> list[Missing]:
+def _missing() -> list[MissingRequirement]:
     rows = missing_sandbox()
     rows += [
-        Missing(f"{each.what}; unscored without it", each.fix, blocks=False)
+        MissingRequirement(f"{each.what}; unscored without it", each.fix, blocks=False)
         for each in languages.missing_toolchains()
     ]
     return rows

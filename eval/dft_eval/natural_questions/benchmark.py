@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
-from dft_eval.benchmark import Benchmark, Missing, Part, Request, Rows, finish, size_notes
+from dft_eval.benchmark import Benchmark, Part, Request, Rows, finish, size_notes
 from dft_eval.errors import UsageError
 from dft_eval.generation.run import Completion, Failure, Prompt
 from dft_eval.natural_questions.data import Question, QuestionSet, from_hub, read_data
@@ -23,6 +23,7 @@ from dft_eval.natural_questions.prompts import (
     completion_prompt,
 )
 from dft_eval.natural_questions.rules import Verdict, judge
+from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.statistics import mean_and_stderr
 
@@ -75,7 +76,7 @@ def breakdown(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
     }
 
 
-def missing() -> list[Missing]:
+def missing() -> list[MissingRequirement]:
     """Nothing: it needs no package of its own."""
     return []
 

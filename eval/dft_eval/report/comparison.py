@@ -51,7 +51,7 @@ class PairedComparison:
         n_seeds: pairs of runs, one a training seed.
         n_paired: items scored in both, of any seed.
         n_clusters: independent draws among them.
-        only_first, only_second: items that the other's file lacks, of all seeds.
+        only_first, only_second: items present in that file alone, over all seeds.
         unscored: items in both files, without a score in at least one, of all seeds.
         effect: ``None`` without a pair.
     """

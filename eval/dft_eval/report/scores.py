@@ -168,7 +168,7 @@ def doubts(variants: Sequence[Variant]) -> tuple[str, ...]:
 
 
 def missing_seeds(variants: Sequence[Variant]) -> tuple[str, ...]:
-    """Seeds that one variant or benchmark has and another lacks."""
+    """Seeds missing from some variants or benchmarks."""
     seeded = [variant for variant in variants if variant.seeded]
     wanted = sorted({seed for variant in seeded for seed in variant.seeds if seed is not None})
 

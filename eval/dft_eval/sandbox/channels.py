@@ -7,7 +7,6 @@ import os
 import selectors
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Protocol
 
 _CHUNK = 64 * 1024
@@ -124,12 +123,7 @@ class Channels:
     def __enter__(self) -> Channels:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close_theirs()
         for descriptor in (*self._writing, *self._reading):
             os.close(descriptor)

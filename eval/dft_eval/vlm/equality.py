@@ -12,7 +12,6 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
 from typing import Any
 
 from dft_eval.vlm import quantities
@@ -82,12 +81,7 @@ class Equality:
     def __enter__(self) -> Equality:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._worker.close()
 
     def vlmevalkit(self, answer: str, gold: str) -> Verdict:

@@ -104,7 +104,7 @@ class OpenAIJudge:
         """Make one real call.
 
         Raises:
-            PrerequisiteError: the judge does not work, with the mend.
+            PrerequisiteError: the judge does not work, with the fix.
         """
         try:
             said = "" if self._request("hello", 0.0) else "it answers 'hello' without a text."

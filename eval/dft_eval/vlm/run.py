@@ -11,7 +11,6 @@ from typing import Any
 
 from dft_eval.benchmark import (
     Benchmark,
-    Missing,
     Part,
     PixelRange,
     Request,
@@ -21,6 +20,7 @@ from dft_eval.benchmark import (
 )
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.run import Completion, Failure, Prompt
+from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.vlm import rules
 from dft_eval.vlm.equality import Equality
@@ -81,10 +81,10 @@ class Task:
     cluster_name: str | None = None
 
 
-def missing() -> list[Missing]:
+def missing() -> list[MissingRequirement]:
     """The packages that are not installed; without each of them some way remains."""
     return [
-        Missing(
+        MissingRequirement(
             f"the Python package {package} ({why})",
             "uv pip install 'dft-factory[vl]'",
             blocks=False,

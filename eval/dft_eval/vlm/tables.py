@@ -163,7 +163,7 @@ def fetch(published: Published) -> Path:
     target = folder / f"{published.name}.published.tsv" if path.exists() else path
     if target.is_file() and _md5(target) == published.md5:
         return target
-    mend = f"Download it and give its folder: --data FOLDER (with {published.name}.tsv)."
+    fix = f"Download it and give its folder: --data FOLDER (with {published.name}.tsv)."
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{published.name}.")
@@ -175,12 +175,12 @@ def fetch(published: Published) -> Path:
                 while chunk := response.read(1 << 20):
                     stream.write(chunk)
             if _md5(Path(temporary)) != published.md5:
-                raise PrerequisiteError(f"{published.url} is not the published file. {mend}")
+                raise PrerequisiteError(f"{published.url} is not the published file. {fix}")
             os.replace(temporary, target)
         finally:
             Path(temporary).unlink(missing_ok=True)
     except OSError as error:
-        raise PrerequisiteError(f"{published.url} could not be had: {error}. {mend}") from error
+        raise PrerequisiteError(f"{published.url} could not be had: {error}. {fix}") from error
     return target
 
 
