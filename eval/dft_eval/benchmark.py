@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, get_args
 from dft_eval import sandbox
 from dft_eval.errors import EvaluationError
 from dft_eval.generation.run import Backend, Completion, Decoding, Failure, Prompt
+from dft_eval.own_tasks.task import TaskFile
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
 from dft_eval.sandbox.backends import SandboxName
@@ -142,6 +143,8 @@ class Benchmark:
         data_format: benchmarks with the same one can be given one ``--data`` together.
         harnesses: whose recipes can be chosen by ``--harness``, the default first.
         runs_programs: that the model wrote: needs a sandbox.
+        system_prompt: of chats unless ``--system-prompt`` is given.
+        task: the file of a user's own task.
         data: type of what ``load`` returns; pydantic writes it for ``dft-factory score``.
         load: reads the data and refuses what could not be asked.
         parts: the prompts.
@@ -164,6 +167,8 @@ class Benchmark:
     data_format: str | None = None
     harnesses: tuple[str, ...] = ()
     runs_programs: bool = False
+    system_prompt: str | None = None
+    task: TaskFile | None = None
 
 
 def is_installed(package: str) -> bool:

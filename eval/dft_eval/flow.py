@@ -21,6 +21,7 @@ from dft_eval.benchmark import Benchmark, Request, Rows, Subject
 from dft_eval.errors import UsageError
 from dft_eval.generation.resume import CompletionCache, generate_each
 from dft_eval.generation.run import Completion, Failure
+from dft_eval.own_tasks.task import TaskFile
 from dft_eval.progress import Progress
 from dft_eval.results import (
     RESULTS_NAME,
@@ -45,6 +46,7 @@ class Run(BaseModel):
     Attributes:
         record: how the model was run (backend, dtype, ...), for the result's ``decoding``.
         failures: ids of prompts without a completion, and why.
+        task: the user's own task; None for a benchmark of the table.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,6 +57,7 @@ class Run(BaseModel):
     record: dict[str, Any]
     notes: list[str]
     failures: dict[str, str]
+    task: TaskFile | None = None
 
 
 class Generation(BaseModel):
@@ -159,6 +162,8 @@ def as_trained(benchmark: Benchmark, request: Request) -> tuple[Request, list[st
     if request.own_max_new_tokens:
         decoding = replace(decoding, max_new_tokens=benchmark.max_new_tokens)
     style = request.prompt_style or benchmark.default_style
+    if style == "chat" and decoding.system_prompt is None:
+        decoding = replace(decoding, system_prompt=benchmark.system_prompt)
     if style == "chat" and request.backend == "hf" and decoding.system_prompt is None:
         decoding = replace(decoding, system_prompt=trained_with(request.model))
         if decoding.system_prompt is not None:
@@ -201,6 +206,7 @@ def generate(
         record={**(former[0].record if former else {}), **subject.record()},
         notes=notes,
         failures=failures,
+        task=benchmark.task,
     )
     dumped = json.dumps(TypeAdapter(benchmark.data).dump_python(data), ensure_ascii=False)
     atomic_write(_data_path(request.out, run), dumped)

@@ -1,0 +1,235 @@
+"""From completions to grades, one function a metric."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from dft_eval import sandbox
+from dft_eval.benchmark import Request
+from dft_eval.generation.run import Completion
+from dft_eval.mathematics import verdicts
+from dft_eval.natural_questions import rules
+from dft_eval.own_tasks.items import LETTERS, Item
+from dft_eval.own_tasks.numbers import last_number
+from dft_eval.own_tasks.task import Metric, Task
+from dft_eval.progress import Progress
+from dft_eval.vlm.equality import Equality
+from dft_eval.vlm.judge import OpenAIJudge
+from dft_eval.vlm.option_letters import option_letters
+from dft_eval.vlm.rules import by_rules
+from dft_eval.worker import Worker, WorkerEndedError
+
+LONGEST_FOR_JUDGE = 16_000
+"""Characters of an answer that the judge is shown: the last ones, where the result stands."""
+REPLY_FORMAT = "\n\nReply with one word: CORRECT or INCORRECT."
+_REPLY = re.compile(r"\b(CORRECT|INCORRECT)\b", re.IGNORECASE)
+_CODE_BLOCK = re.compile(r"^[ \t]*```[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What is said of one completion.
+
+    Attributes:
+        correct: None where it could not be told.
+        reason: as the items file shows it.
+        answer: what votes in a majority; None where there is no answer.
+    """
+
+    correct: bool | None
+    reason: str
+    answer: str | None = None
+
+
+Answers = Sequence[tuple[Item, Completion]]
+"""Items with their completions, cut down to the extracted answer."""
+
+
+@dataclass(frozen=True)
+class Grading:
+    """What metrics need beside the answers."""
+
+    task: Task
+    request: Request
+    judge: OpenAIJudge | None = None
+
+    def progress(self, doing: str) -> Progress:
+        """A progress bar of this task."""
+        return Progress(f"{self.request.label} {self.task.name}: {doing}")
+
+
+def grade(answers: Answers, grading: Grading) -> list[Grade]:
+    """A grade of every completion, in their order."""
+    pattern = grading.task.extract
+    metric = _METRICS[grading.task.metric]
+    if pattern is None:
+        return metric(answers, grading)
+    texts = extract_all(pattern, [completion.completion for _, completion in answers], grading)
+    read = [
+        (item, completion.model_copy(update={"completion": text}))
+        for (item, completion), text in zip(answers, texts, strict=True)
+        if isinstance(text, str)
+    ]
+    grades = iter(metric(read, grading))
+    return [next(grades) if isinstance(text, str) else text for text in texts]
+
+
+def extract_all(pattern: str, texts: Sequence[str], grading: Grading) -> list[str | Grade]:
+    """What the pattern finds in each text, or a grade: wrong for nothing, None for no end."""
+    found: list[str | Grade] = []
+    with Worker("dft_eval.own_tasks.extract_worker") as worker, grading.progress("extract") as bar:
+        for text in texts:
+            try:
+                reply = worker.ask({"pattern": pattern, "text": text})
+            except WorkerEndedError as error:
+                slow = error.signal_name == "SIGPROF"
+                reply = {"error": "it takes too long on this text" if slow else str(error)}
+            if "error" in reply:
+                found.append(Grade(None, f"extract {pattern!r}: {reply['error']}"))
+            elif reply["answer"] is None:
+                found.append(Grade(False, f"no answer: extract {pattern!r} matches nothing"))
+            else:
+                found.append(reply["answer"])
+            bar(len(found), len(texts))
+    return found
+
+
+def _shown(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= 120 else f"{text[:117]}...")
+
+
+def _compared(correct: bool, said: str, item: Item, answer: str | None) -> Grade:
+    right = " or ".join(map(_shown, item.answers))
+    return Grade(correct, f"{said}, right is {right}", answer)
+
+
+def _by_text(
+    is_right: Callable[[str, Sequence[str]], bool], answers: Answers, _: Grading
+) -> list[Grade]:
+    return [
+        _compared(
+            is_right(row.completion, item.answers),
+            f"answer {_shown(row.completion)}",
+            item,
+            rules.normalised(row.completion) or None,
+        )
+        for item, row in answers
+    ]
+
+
+def _numeric(answers: Answers, grading: Grading) -> list[Grade]:
+    grades = []
+    for item, row in answers:
+        number = last_number(row.completion)
+        if number is None:
+            grades.append(_compared(False, f"no number in {_shown(row.completion)}", item, None))
+            continue
+        rights = [last_number(answer) for answer in item.answers]
+        correct = any(
+            right is not None and abs(number - right) <= grading.task.tolerance for right in rights
+        )
+        grades.append(_compared(correct, f"answer {number}", item, str(number)))
+    return grades
+
+
+def _math(answers: Answers, grading: Grading) -> list[Grade]:
+    """By math-verify; an extracted answer is what a box would hold."""
+    boxed = grading.task.extract is not None
+    questions = [
+        verdicts.Question(
+            "math-verify", f"\\boxed{{{row.completion}}}" if boxed else row.completion, gold
+        )
+        for item, row in answers
+        for gold in item.answers
+    ]
+    with grading.progress("answers compared") as bar:
+        workers = grading.request.judge_workers
+        judged = iter(verdicts.judge_all(questions, workers=workers, progress=bar))
+    grades = []
+    for item, _ in answers:
+        each = [next(judged) for _ in item.answers]
+        best = next((one for one in each if one.correct), None)
+        best = best or next((one for one in each if one.correct is None), each[0])
+        if best.correct is None:
+            grades.append(Grade(None, best.problem))
+            continue
+        said = "no answer" if best.answer is None else f"answer {_shown(best.answer)}"
+        grades.append(_compared(best.correct, best.problem or said, item, best.answer))
+    return grades
+
+
+def _choice(answers: Answers, grading: Grading) -> list[Grade]:
+    grades = []
+    with Equality() as equality, grading.progress("answers compared") as bar:
+        for item, row in answers:
+            options = dict(zip(LETTERS, item.choices, strict=False))
+            score = by_rules(row, item.answers[0], options, equality)
+            letters = option_letters(row.completion, options)
+            vote = "".join(sorted(letters)) or None
+            grades.append(Grade(score.score == 1.0, score.reason, vote))
+            bar(len(grades), len(answers))
+    return grades
+
+
+def _tests(answers: Answers, grading: Grading) -> list[Grade]:
+    protections = sandbox.ALL_PROTECTIONS if grading.request.sandboxed else sandbox.NO_SANDBOX
+
+    def run(pair: tuple[Item, Completion]) -> Grade:
+        item, row = pair
+        program = program_of(item, row, grading)
+        done = sandbox.check_program(program, item.tests, protections=protections)
+        return Grade(None if done.score is None else done.score == 1.0, done.reason)
+
+    grades: list[Grade] = []
+    workers = sandbox.judge_workers(grading.request.judge_workers)
+    with ThreadPoolExecutor(workers) as pool, grading.progress("programs run") as bar:
+        for each in pool.map(run, answers):
+            grades.append(each)
+            bar(len(grades), len(answers))
+    return grades
+
+
+def program_of(item: Item, row: Completion, grading: Grading) -> str:
+    """The longest code block of a chat's answer; a raw completion goes on from its prompt."""
+    if grading.task.extract is not None:
+        return row.completion
+    if grading.request.prompt_style == "completion":
+        return item.prompt + row.completion
+    return max(_CODE_BLOCK.findall(row.completion), key=len, default=row.completion)
+
+
+def _judge(answers: Answers, grading: Grading) -> list[Grade]:
+    assert grading.judge is not None
+    prompts = []
+    for item, row in answers:
+        assert item.judge_prompt is not None
+        before, after = item.judge_prompt
+        shown = row.completion[-LONGEST_FOR_JUDGE:]
+        prompts.append(f"{before}{shown}{after}{REPLY_FORMAT}")
+    grading.judge.announce(prompts)
+    with grading.progress("judge asked") as bar:
+        replies = grading.judge.ask(prompts, lambda text: bool(_REPLY.search(text)), bar)
+    grades = []
+    for reply in replies:
+        if reply.text is None:
+            grades.append(Grade(None, reply.reason))
+        else:
+            correct = _REPLY.findall(reply.text)[-1].upper() == "CORRECT"
+            grades.append(Grade(correct, f"judge said {reply.text[-60:]!r}"))
+    return grades
+
+
+_METRICS: dict[Metric, Callable[[Answers, Grading], list[Grade]]] = {
+    "exact_match": partial(_by_text, rules.exact_match),
+    "contains": partial(_by_text, rules.contains),
+    "numeric": _numeric,
+    "math": _math,
+    "choice": _choice,
+    "pass@1": _tests,
+    "judge": _judge,
+}
