@@ -151,7 +151,11 @@ def validate_command(
 def eval_command(
     context: typer.Context,
     benchmarks: Annotated[
-        list[str], typer.Argument(help="humaneval, mathvision, ... (dft-factory doctor lists them)")
+        list[str],
+        typer.Argument(
+            help="humaneval, mathvision, ... (dft-factory doctor lists them), or the path of your "
+            "own task file (docs/own-tasks.md)"
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="Hub id, model folder, LoRA adapter folder, or a server's model.")
@@ -218,7 +222,8 @@ def eval_command(
     judge: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="For mathverse and mathvision: openai (a server) or rules (math-verify)."
+            help="For mathverse and mathvision: openai (a server) or rules (math-verify); openai "
+            "for own tasks with metric judge."
         ),
     ] = None,
     judge_model: Annotated[

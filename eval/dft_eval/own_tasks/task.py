@@ -25,6 +25,8 @@ from dft_eval.own_tasks.template import template_fields
 SUFFIXES = (".yaml", ".yml")
 Metric = Literal["exact_match", "contains", "numeric", "math", "choice", "pass@1", "judge"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+PromptStyle = Literal["completion", "chat"]
+PROMPT_STYLES: tuple[PromptStyle, ...] = get_args(PromptStyle)
 COMPLETION = "completion"
 """In ``judge_prompt``: the completion to judge."""
 WHOLE = "-"
@@ -89,7 +91,7 @@ class Task(_Part):
     extract: str | None = None
     cluster: str | None = None
     max_new_tokens: int = Field(default=512, ge=1)
-    prompt_style: Literal["completion", "chat"] = "chat"
+    prompt_style: PromptStyle = "chat"
     system_prompt: str | None = None
     stop: tuple[str, ...] = ()
     judge: JudgeSpec | None = None
@@ -213,6 +215,11 @@ def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
             yield key, f"unknown key. Choose from: {', '.join(model.model_fields)}."
         elif row["type"] == "missing":
             yield key, "is missing."
+        elif row["type"] == "literal_error":
+            choices = METRICS if key == "metric" else PROMPT_STYLES
+            yield key, f"{row['input']!r} is unknown. Choose from: {', '.join(choices)}."
+        elif row["type"] == "string_pattern_mismatch":
+            yield key, f"{row['input']!r}: use letters, digits and . _ + - only."
         else:
             value = "" if key == WHOLE else f"{row['input']!r}: "
             yield key, f"{value}{row['msg'].removeprefix('Value error, ')}."
