@@ -29,12 +29,12 @@ NUMERIC = {"data": "rows.jsonl", "prompt": "{question}", "metric": "numeric", "a
 ROWS = [{"question": "1 + 1", "answer": 2}, {"question": "2 + 2", "answer": [4, "4.0"]}]
 
 
-def write_task(folder: Path, rows: list[Any], *, name: str = "task", **fields: Any) -> Path:
+def write_task(folder: Path, rows: list[Any], *, stem: str = "task", **fields: Any) -> Path:
     """A task file with its data; a field of None is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     values = {key: value for key, value in {**NUMERIC, **fields}.items() if value is not None}
-    path = folder / f"{name}.yaml"
+    path = folder / f"{stem}.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML
     return path
 
@@ -46,23 +46,31 @@ def items_of(folder: Path, rows: list[Any], data: Path | None = None, **fields: 
 def run(
     path: Path, answer: Callable[[str], str], *, out: str = "out", **changes: Any
 ) -> tuple[BenchmarkResult, list[ItemScore], FakeServer]:
-    """The result of the real command's way; items may be left unscored."""
+    """A result by a server of its own."""
+    with serve(FakeServer(answer, talks=False)) as server:
+        return *run_on(server, path, out=out, **changes), server
+
+
+def run_on(
+    server: FakeServer, path: Path, *, out: str = "out", **changes: Any
+) -> tuple[BenchmarkResult, list[ItemScore]]:
+    """The result as ``dft-factory eval`` makes it; items may be left unscored."""
     request = Request(
         model="tiny",
         out=path.parent / out,
         label="base",
         backend="openai",
+        base_url=server.url,
         own_max_new_tokens=True,
         **changes,
     )
-    with serve(FakeServer(answer, talks=False)) as server:
-        try:
-            evaluate([str(path)], replace(request, base_url=server.url))
-        except EvaluationError as error:
-            if not str(error).startswith("Items without a score"):
-                raise
+    try:
+        evaluate([str(path)], request)
+    except EvaluationError as error:
+        if not str(error).startswith("Items without a score"):
+            raise
     (result,) = read_results(request.out).results
-    return result, read_items(request.out / result.items), server
+    return result, read_items(request.out / result.items)
 
 
 # ---------------------------------------------------------------- the file
@@ -92,11 +100,23 @@ def run(
         ({"extract": "a"}, "extract", "0 groups; put the answer in one pair of parentheses"),
         ({"extract": "(a)(b)"}, "extract", "2 groups"),
         ({"max_new_tokens": 0}, "max_new_tokens", "0: Input should be greater than or equal to 1"),
-        ({"prompt_style": "raw"}, "prompt_style", "'raw' is unknown. Choose from: completion, chat"),
-        ({"prompt_style": "completion", "system_prompt": "x"}, "-", "'system_prompt' has no effect"),
+        (
+            {"prompt_style": "raw"},
+            "prompt_style",
+            "'raw' is unknown. Choose from: completion, chat",
+        ),
+        (
+            {"prompt_style": "completion", "system_prompt": "x"},
+            "-",
+            "'system_prompt' has no effect",
+        ),
         ({"stop": [""]}, "stop", "an empty text ends every completion"),
         ({"judge": {"model": "m"}}, "-", "'judge' has no effect with metric numeric"),
-        ({"metric": "judge", "judge": {"url": "u"}}, "judge.url", "unknown key. Choose from: model"),
+        (
+            {"metric": "judge", "judge": {"url": "u"}},
+            "judge.url",
+            "unknown key. Choose from: model",
+        ),
         ({"metric": "judge", "judge_prompt": "{a}"}, "judge_prompt", "must hold {completion} once"),
         ({"metric": "judge", "answer": None}, "-", "needs 'answer', or a 'judge_prompt'"),
         ({"cluster": ["a"]}, "cluster", "Input should be a valid string"),
@@ -112,7 +132,7 @@ def test_every_field_has_its_error(
         read_task(write_task(tmp_path, ROWS, **fields))
     (problem,) = [each for each in caught.value.problems if each[0] == key]
     assert says in problem[1]
-    assert str(caught.value).startswith(f"{tmp_path}/task.yaml: ")
+    assert str(caught.value).startswith(f"{tmp_path}/task.yaml: {key}: ")
 
 
 def test_the_cases_above_cover_every_field() -> None:
@@ -149,7 +169,7 @@ def test_names_must_tell_tasks_apart(tmp_path: Path) -> None:
     second = write_task(tmp_path / "b", ROWS)
     with pytest.raises(UsageError, match="Two task files are named 'task'"):
         check([str(first), str(second)], Request(model="m", out=tmp_path, label="base"))
-    taken = write_task(tmp_path / "c", ROWS, name="gsm8k")
+    taken = write_task(tmp_path / "c", ROWS, stem="gsm8k")
     with pytest.raises(UsageError, match="'gsm8k' is the name of a benchmark of this package"):
         get_benchmark(str(taken))
     with pytest.raises(UsageError, match=r"'nope' is unknown.*or give the path of a task file"):
@@ -163,13 +183,25 @@ def test_names_must_tell_tasks_apart(tmp_path: Path) -> None:
     ("row", "fields", "says"),
     [
         ([1], {}, "a list, not an object with fields"),
-        ({"questoin": "x", "answer": 1}, {}, "no field 'question'. Choose from: questoin, answer. "),
+        (
+            {"questoin": "x", "answer": 1},
+            {},
+            "no field 'question'. Choose from: questoin, answer. ",
+        ),
         ({"questions": "x", "answer": 1}, {}, "Did you mean 'questions'?"),
         ({"question": None, "answer": 1}, {}, "the field 'question' is null"),
-        ({"question": ["x"], "answer": 1}, {}, """the field 'question' is ["x"]; a text or a num"""),
+        (
+            {"question": ["x"], "answer": 1},
+            {},
+            """the field 'question' is ["x"]; a text or a num""",
+        ),
         ({"question": "x", "answer": True}, {}, "the field 'answer' is true; a text or a number"),
         ({"question": "x", "answer": []}, {}, "the field 'answer' holds no answer"),
-        ({"question": "x", "answer": " "}, {"metric": "math"}, "the field 'answer' holds no answer"),
+        (
+            {"question": "x", "answer": " "},
+            {"metric": "math"},
+            "the field 'answer' holds no answer",
+        ),
         ({"question": "x", "answer": "two"}, {}, "the field 'answer' is 'two', no number"),
         ({"question": "x", "answer": 1}, {"id": "key"}, "no field 'key'"),
         ({"question": "x", "answer": 1}, {"cluster": "group"}, "no field 'group'"),
@@ -216,7 +248,7 @@ def test_a_row_that_cannot_be_asked_or_scored_is_named(
     good = {"question": "x", "answer": "A", "c": ["A", "2"], "t": "f()", "rubric": "r"}
     good |= {"key": 1, "group": 1}
     rows = [{**good, "answer": 1} if fields.get("metric") != "choice" else good, row]
-    with pytest.raises(UsageError, match="rows.jsonl, line 2: ") as caught:
+    with pytest.raises(UsageError, match=r"rows\.jsonl, line 2: ") as caught:
         items_of(tmp_path, rows, **fields)
     assert says in str(caught.value)
 
@@ -235,7 +267,7 @@ def test_data_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_rows_become_items(tmp_path: Path) -> None:
-    """Numbers as text, braces, blank lines in the count, gzip; a choice by letter, text or place."""
+    """Numbers, braces, blank lines in the count, gzip; a choice by letter, text or place."""
     data = tmp_path / "rows.jsonl.gz"
     data.write_bytes(gzip.compress(b'{"n": 1, "m": 2.5, "a": 3}\n\n{"n": "{x}", "m": 0, "a": 4}\n'))
     made = items_of(tmp_path, [], data, prompt="{{{n}}} + {m}", answer="a").items
@@ -260,11 +292,12 @@ def test_a_hub_data_set_is_loaded_by_its_split(
     (tmp_path / "owner/name/test.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in ROWS[:1]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    data = items_of(tmp_path, [], data=None, **{"data": "owner/name", "split": "test"})
+    path = write_task(tmp_path, [], data="owner/name", split="test")
+    data = load_items(read_task(path))
     assert [item.prompt for item in data.items] == ["1 + 1"]
     assert data.source.startswith("data: owner/name, test, sha256 ")
-    with pytest.raises(PrerequisiteError, match="other/name .test. cannot be loaded"):
-        items_of(tmp_path, [], **{"data": "other/name", "split": "test"})
+    with pytest.raises(PrerequisiteError, match=r"owner/gone .* cannot be loaded"):
+        load_items(read_task(write_task(tmp_path, [], data="owner/gone", split="test")))
 
 
 # ---------------------------------------------------------------- metrics
@@ -280,7 +313,7 @@ def test_a_hub_data_set_is_loaded_by_its_split(
         ("10{,}000", 10000),
         ("1, 2, 3.", 3),
         ("it is 3/4.", Fraction(3, 4)),
-        ("1/0", 1),
+        ("1/0", 0),
         ("2.5e-3 m", Fraction("0.0025")),
         (".5", Fraction(1, 2)),
         ("24cm", 24),
@@ -345,7 +378,9 @@ def test_programs_run_in_the_sandbox_with_their_tests(tmp_path: Path) -> None:
         "leaves": leaves,
         "prose": "I cannot.",
     }
-    rows = [{"question": name, "tests": ["assert f(1) == 2", "assert f(2) == 3"]} for name in answers]
+    rows = [
+        {"question": name, "tests": ["assert f(1) == 2", "assert f(2) == 3"]} for name in answers
+    ]
     path = write_task(tmp_path, rows, **TESTS)
     result, items, _ = run(path, lambda prompt: answers[prompt])
     assert dict(zip(answers, (item.score for item in items), strict=True)) == {
@@ -398,7 +433,9 @@ def test_a_judge_model_grades(tmp_path: Path) -> None:
 
 def test_a_judge_that_is_not_named_is_asked_for(tmp_path: Path) -> None:
     path = write_task(tmp_path, ROWS, metric="judge")
-    with pytest.raises(UsageError, match=r"give --judge openai --judge-model NAME .* in task\.yaml"):
+    with pytest.raises(
+        UsageError, match=r"give --judge openai --judge-model NAME .* in task\.yaml"
+    ):
         run(path, str)
     with pytest.raises(UsageError, match="--judge has no effect on task"):
         check(
@@ -424,23 +461,27 @@ def test_samples_clusters_limit_and_what_is_recorded(tmp_path: Path) -> None:
     assert result.decoding["max_new_tokens"] == 9
     assert server.seen[-1]["messages"][0] == {"role": "system", "content": "Count."}
     assert "partial: 4 of 5" in result.notes
-    assert [bool(re.search("sha256 [0-9a-f]{64}$", note)) for note in result.notes[-2:]] == [True] * 2
+    assert [bool(re.search("sha256 [0-9a-f]{64}$", note)) for note in result.notes[-2:]] == [
+        True
+    ] * 2
     assert result.notes[-2].startswith("task: task.yaml")
     assert result.notes[-1].startswith("data: rows.jsonl")
 
 
 def test_a_changed_answer_asks_the_model_nothing_new_and_is_recorded(tmp_path: Path) -> None:
     path = write_task(tmp_path, ROWS)
-    first, _, _ = run(path, lambda _: "2")
-    write_task(tmp_path, [ROWS[0], {**ROWS[1], "answer": 2}])
-    second, _, server = run(path, lambda _: "2")
+    with serve(FakeServer(lambda _: "2", talks=False)) as server:
+        first, _ = run_on(server, path)
+        asked = len(server.seen)
+        write_task(tmp_path, [ROWS[0], {**ROWS[1], "answer": 2}])
+        second, _ = run_on(server, path)
+        assert len(server.seen) == asked
+        write_task(tmp_path, ROWS, prompt="{question} = ")
+        third, _ = run_on(server, path)
+        assert len(server.seen) == asked + 2
     assert (first.score, second.score) == (0.5, 1.0)
-    assert server.seen == []
-    assert first.notes[-2] == second.notes[-2]
-    assert first.notes[-1] != second.notes[-1]
-    write_task(tmp_path, ROWS, prompt="{question} = ")
-    _, _, server = run(path, lambda _: "2")
-    assert len(server.seen) == 2
+    assert first.notes[-2] == second.notes[-2] != third.notes[-2]
+    assert third.notes[-1] == first.notes[-1] != second.notes[-1]
 
 
 def test_what_was_generated_is_scored_without_the_task_file(tmp_path: Path) -> None:
