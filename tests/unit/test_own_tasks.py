@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 
 from dft_eval.benchmark import JudgeChoice, Request
 from dft_eval.benchmarks import check, evaluate, get_benchmark, score
-from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
+from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.run import Decoding
 from dft_eval.own_tasks.items import TaskData, load_items
 from dft_eval.own_tasks.numbers import last_number
@@ -71,6 +70,11 @@ def run_on(
             raise
     (result,) = read_results(request.out).results
     return result, read_items(request.out / result.items)
+
+
+def asked(server: FakeServer) -> list[dict[str, Any]]:
+    """The requests for completions, without those that try the server out."""
+    return [body for body in server.seen if body["max_tokens"] > 1]
 
 
 # ---------------------------------------------------------------- the file
@@ -132,7 +136,7 @@ def test_every_field_has_its_error(
         read_task(write_task(tmp_path, ROWS, **fields))
     (problem,) = [each for each in caught.value.problems if each[0] == key]
     assert says in problem[1]
-    assert str(caught.value).startswith(f"{tmp_path}/task.yaml: {key}: ")
+    assert f"{tmp_path}/task.yaml: {key}: " in str(caught.value)
 
 
 def test_the_cases_above_cover_every_field() -> None:
@@ -291,13 +295,10 @@ def test_a_hub_data_set_is_loaded_by_its_split(
     (tmp_path / "owner/name").mkdir(parents=True)
     (tmp_path / "owner/name/test.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in ROWS[:1]))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     path = write_task(tmp_path, [], data="owner/name", split="test")
     data = load_items(read_task(path))
     assert [item.prompt for item in data.items] == ["1 + 1"]
     assert data.source.startswith("data: owner/name, test, sha256 ")
-    with pytest.raises(PrerequisiteError, match=r"owner/gone .* cannot be loaded"):
-        load_items(read_task(write_task(tmp_path, [], data="owner/gone", split="test")))
 
 
 # ---------------------------------------------------------------- metrics
@@ -472,13 +473,12 @@ def test_a_changed_answer_asks_the_model_nothing_new_and_is_recorded(tmp_path: P
     path = write_task(tmp_path, ROWS)
     with serve(FakeServer(lambda _: "2", talks=False)) as server:
         first, _ = run_on(server, path)
-        asked = len(server.seen)
         write_task(tmp_path, [ROWS[0], {**ROWS[1], "answer": 2}])
         second, _ = run_on(server, path)
-        assert len(server.seen) == asked
+        assert len(asked(server)) == 2
         write_task(tmp_path, ROWS, prompt="{question} = ")
         third, _ = run_on(server, path)
-        assert len(server.seen) == asked + 2
+        assert len(asked(server)) == 4
     assert (first.score, second.score) == (0.5, 1.0)
     assert first.notes[-2] == second.notes[-2] != third.notes[-2]
     assert third.notes[-1] == first.notes[-1] != second.notes[-1]
