@@ -98,6 +98,8 @@ def asked(server: FakeServer) -> list[dict[str, Any]]:
         ({"choices": "c"}, "-", "'choices' has no effect with metric numeric"),
         ({"metric": "choice"}, "-", "metric choice needs 'choices'"),
         ({"metric": "pass@1"}, "-", "needs 'tests', the name of a field of the data; 'answer' has"),
+        ({"entry_point": "e", "solution": None}, "-", "'entry_point' and 'solution' go together"),
+        ({"solution": "s"}, "-", "'solution' has no effect with metric numeric"),
         ({"metric": "math", "tolerance": 1}, "-", "'tolerance' has no effect with metric math"),
         ({"tolerance": -1}, "tolerance", "-1: Input should be greater than or equal to 0"),
         ({"extract": "("}, "extract", "'(': it is no regular expression: missing )"),
@@ -394,6 +396,44 @@ def test_programs_run_in_the_sandbox_with_their_tests(tmp_path: Path) -> None:
     }
     assert result.metric == "pass@1"
     assert result.sandbox not in (None, "none")
+
+
+FORGER = """
+import sys
+class Equal:
+    def __eq__(self, other):
+        return True
+def f(x):
+    return Equal()
+"""
+
+
+def test_with_a_solution_outputs_are_compared_outside(tmp_path: Path) -> None:
+    """The same forger passes where tests run beside it. HumanEval has a find_zero of its own, with
+    a tolerance of 1e-4 and any zero right."""
+    right = "def find_zero(x):\n    return [float(x), 0.1 + 0.2]\n"
+    answers = {
+        "right": right,
+        "near": right.replace("0.1 + 0.2", "0.3"),
+        "wrong": right.replace("0.2", "0.20001"),
+        "forger": FORGER.replace("def f", "def find_zero"),
+    }
+    tests = "def check(candidate):\n    assert candidate(1)[0] == 1\n    candidate(2)"
+    rows = [
+        {"question": name, "tests": tests, "name": "find_zero", "right": right} for name in answers
+    ]
+    path = write_task(tmp_path, rows, **TESTS, entry_point="name", solution="right")
+    result, items, _ = run(path, answers.__getitem__)
+    assert [item.score for item in items] == [1.0, 1.0, 0.0, 0.0]
+    assert "outputs compared outside the sandbox" in result.notes
+    rows[1]["right"] = answers["wrong"]
+    path = write_task(tmp_path, rows, **TESTS, entry_point="name", solution="right")
+    with pytest.raises(UsageError, match=r"task\.yaml: 2: canonical_solution fails its tests"):
+        run(path, answers.__getitem__, out="other")
+    path = write_task(tmp_path, [{"question": "forger", "tests": "assert f(1) == 2"}], **TESTS)
+    result, items, _ = run(path, lambda _: FORGER, out="beside")
+    assert [item.score for item in items] == [1.0]
+    assert "tests run in the program's process; one that searches for them can pass" in result.notes
 
 
 def test_a_raw_completion_goes_on_from_its_prompt(tmp_path: Path) -> None:

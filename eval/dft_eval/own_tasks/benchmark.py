@@ -24,8 +24,10 @@ from dft_eval.generation.run import Completion, Failure, Prompt, samples_of
 from dft_eval.generation.samples import KS, combine
 from dft_eval.mathematics.scoring import majority
 from dft_eval.mathematics.verdicts import Verdict
+from dft_eval.own_tasks.grading import Grade, Grading
 from dft_eval.own_tasks.items import TaskData, load_items
-from dft_eval.own_tasks.metrics import Grade, Grading, grade
+from dft_eval.own_tasks.metrics import grade
+from dft_eval.own_tasks.programs import problems_of
 from dft_eval.own_tasks.task import Metric, TaskFile
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
@@ -99,11 +101,14 @@ def _scorer(
         sandbox.check()
     elif missing := [each for each in benchmark.missing() if task.metric != "pass@1"]:
         raise PrerequisiteError(f"{missing[0].name} is not installed: {missing[0].fix}")
-    judge = None
+    grading, items = Grading(task, request), data.items[: request.limit]
     if task.metric == "judge":
-        n_items = len(data.items[: request.limit]) * request.decoding.samples
-        judge = _open_judge(task_file, request, n_items)
-    return partial(_score, task_file, benchmark, request, data, Grading(task, request, judge))
+        judge = _open_judge(task_file, request, len(items) * request.decoding.samples)
+        grading = replace(grading, judge=judge)
+    if task.solution is not None:
+        problems = problems_of(items, task_file.file, request)
+        grading = replace(grading, problems=problems)
+    return partial(_score, task_file, benchmark, request, data, grading)
 
 
 def _open_judge(task_file: TaskFile, request: Request, n_items: int) -> OpenAIJudge:
@@ -172,8 +177,15 @@ def _score(
             *size_notes(len(items), len(data.items), len(data.items)),
             f"task: {task_file.file}, sha256 {task_file.sha256}",
             data.source,
+            *([_program_note(grading)] if is_code else []),
         ],
     )
+
+
+def _program_note(grading: Grading) -> str:
+    if grading.problems:
+        return "outputs compared outside the sandbox"
+    return "tests run in the program's process; one that searches for them can pass"
 
 
 def _item(row: Completion | Failure, graded: Grade | None) -> ItemScore:

@@ -35,6 +35,8 @@ class Item:
     answers: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     tests: str = ""
+    entry_point: str = ""
+    solution: str = ""
     cluster: str | None = None
     judge_prompt: tuple[str, str] | None = None
 
@@ -133,6 +135,8 @@ def make_item(task: Task, row: Any, number: int) -> Item:
         answers=answers,
         choices=choices,
         tests=tests,
+        entry_point="" if task.entry_point is None else _text(row, task.entry_point),
+        solution="" if task.solution is None else _text(row, task.solution),
         cluster=None if task.cluster is None else _text(row, task.cluster),
         judge_prompt=judging,
     )

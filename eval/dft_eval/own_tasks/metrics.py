@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
-from dft_eval import sandbox
-from dft_eval.benchmark import Request
-from dft_eval.generation.run import Completion
 from dft_eval.mathematics import verdicts
 from dft_eval.natural_questions import rules
+from dft_eval.own_tasks.grading import Answers, Grade, Grading
 from dft_eval.own_tasks.items import LETTERS, Item
 from dft_eval.own_tasks.numbers import last_number
-from dft_eval.own_tasks.task import Metric, Task
-from dft_eval.progress import Progress
+from dft_eval.own_tasks.programs import grade_programs
+from dft_eval.own_tasks.task import Metric
 from dft_eval.vlm.equality import Equality
-from dft_eval.vlm.judge import OpenAIJudge
 from dft_eval.vlm.option_letters import option_letters
 from dft_eval.vlm.rules import by_rules
 from dft_eval.worker import Worker, WorkerEndedError
@@ -27,39 +22,6 @@ LONGEST_FOR_JUDGE = 16_000
 """Characters of an answer that the judge is shown: the last ones, where the result stands."""
 REPLY_FORMAT = "\n\nReply with one word: CORRECT or INCORRECT."
 _REPLY = re.compile(r"\b(CORRECT|INCORRECT)\b", re.IGNORECASE)
-_CODE_BLOCK = re.compile(r"^[ \t]*```[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Grade:
-    """What is said of one completion.
-
-    Attributes:
-        correct: None where it could not be told.
-        reason: as the items file shows it.
-        answer: what votes in a majority; None where there is no answer.
-    """
-
-    correct: bool | None
-    reason: str
-    answer: str | None = None
-
-
-Answers = Sequence[tuple[Item, Completion]]
-"""Items with their completions, cut down to the extracted answer."""
-
-
-@dataclass(frozen=True)
-class Grading:
-    """What metrics need beside the answers."""
-
-    task: Task
-    request: Request
-    judge: OpenAIJudge | None = None
-
-    def progress(self, doing: str) -> Progress:
-        """A progress bar of this task."""
-        return Progress(f"{self.request.label} {self.task.name}: {doing}")
 
 
 def grade(answers: Answers, grading: Grading) -> list[Grade]:
@@ -176,33 +138,6 @@ def _choice(answers: Answers, grading: Grading) -> list[Grade]:
     return grades
 
 
-def _tests(answers: Answers, grading: Grading) -> list[Grade]:
-    protections = sandbox.ALL_PROTECTIONS if grading.request.sandboxed else sandbox.NO_SANDBOX
-
-    def run(pair: tuple[Item, Completion]) -> Grade:
-        item, row = pair
-        program = program_of(item, row, grading)
-        done = sandbox.check_program(program, item.tests, protections=protections)
-        return Grade(None if done.score is None else done.score == 1.0, done.reason)
-
-    grades: list[Grade] = []
-    workers = sandbox.judge_workers(grading.request.judge_workers)
-    with ThreadPoolExecutor(workers) as pool, grading.progress("programs run") as bar:
-        for each in pool.map(run, answers):
-            grades.append(each)
-            bar(len(grades), len(answers))
-    return grades
-
-
-def program_of(item: Item, row: Completion, grading: Grading) -> str:
-    """The longest code block of a chat's answer; a raw completion goes on from its prompt."""
-    if grading.task.extract is not None:
-        return row.completion
-    if grading.request.prompt_style == "completion":
-        return item.prompt + row.completion
-    return max(_CODE_BLOCK.findall(row.completion), key=len, default=row.completion)
-
-
 def _judge(answers: Answers, grading: Grading) -> list[Grade]:
     assert grading.judge is not None
     prompts = []
@@ -230,6 +165,6 @@ _METRICS: dict[Metric, Callable[[Answers, Grading], list[Grade]]] = {
     "numeric": _numeric,
     "math": _math,
     "choice": _choice,
-    "pass@1": _tests,
+    "pass@1": grade_programs,
     "judge": _judge,
 }

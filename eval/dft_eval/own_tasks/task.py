@@ -41,6 +41,8 @@ _ONLY: dict[str, tuple[Metric, ...]] = {
     "answer": tuple(metric for metric in METRICS if metric != "pass@1"),
     "choices": ("choice",),
     "tests": ("pass@1",),
+    "entry_point": ("pass@1",),
+    "solution": ("pass@1",),
     "tolerance": ("numeric",),
     "judge": ("judge",),
     "judge_prompt": ("judge",),
@@ -60,7 +62,8 @@ class JudgeSpec(_Part):
 
 
 class Task(_Part):
-    """What the file says; ``id``, ``answer``, ``choices``, ``tests`` and ``cluster`` name fields.
+    """What the file says. ``id``, ``answer``, ``choices``, ``tests``, ``entry_point``, ``solution``
+    and ``cluster`` name fields of the data.
 
     Attributes:
         data: JSONL file (``.gz`` too) beside the task file, or with ``split`` a data set's hub id.
@@ -68,7 +71,9 @@ class Task(_Part):
         prompt: template of a row's fields.
         answer: a text, a number, or a list of accepted ones.
         choices: list of texts; in the prompt it becomes lines ``A. ...``.
-        tests: Python code that runs after the program and raises where it is wrong.
+        tests: Python code that runs after the program and raises where it is wrong. With
+            ``entry_point``, a function's name, and ``solution``, a right program, it defines
+            ``check(candidate)``, and outputs are compared outside the sandbox.
         tolerance: absolute difference up to which numbers are equal.
         extract: regular expression with one group; its last match in the completion is the answer.
         cluster: items with the same value are versions of one problem.
@@ -87,6 +92,8 @@ class Task(_Part):
     answer: str | None = None
     choices: str | None = None
     tests: str | None = None
+    entry_point: str | None = None
+    solution: str | None = None
     tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     extract: str | None = None
     cluster: str | None = None
@@ -137,6 +144,8 @@ class Task(_Part):
                 said.append(
                     f"metric {self.metric} needs '{field}', the name of a field of the data"
                 )
+        if (self.entry_point is None) != (self.solution is None):
+            said.append("'entry_point' and 'solution' go together: give both or none")
         if self.metric == "judge" and self.answer is None and self.judge_prompt is None:
             said.append("metric judge needs 'answer', or a 'judge_prompt' that does without")
         for field, metrics in _ONLY.items():
