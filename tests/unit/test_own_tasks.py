@@ -19,7 +19,7 @@ from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.run import Decoding
 from dft_eval.own_tasks.items import TaskData, load_items
 from dft_eval.own_tasks.numbers import last_number
-from dft_eval.own_tasks.task import InvalidTaskError, Task, read_task
+from dft_eval.own_tasks.task import METRICS, InvalidTaskError, Task, read_task
 from dft_eval.results import BenchmarkResult, ItemScore, read_items, read_results
 from tests.support.judge_server import Answer, judge_server
 from tests.support.openai_server import FakeServer, serve
@@ -426,7 +426,7 @@ def test_with_a_solution_outputs_are_compared_outside(tmp_path: Path) -> None:
     result, items, _ = run(path, answers.__getitem__)
     assert [item.score for item in items] == [1.0, 1.0, 0.0, 0.0]
     assert "outputs compared outside the sandbox" in result.notes
-    rows[1]["right"] = answers["wrong"]
+    rows[1]["right"] = "def find_zero(x):\n    return [0]"
     path = write_task(tmp_path, rows, **TESTS, entry_point="name", solution="right")
     with pytest.raises(UsageError, match=r"task\.yaml: 2: canonical_solution fails its tests"):
         run(path, answers.__getitem__, out="other")
@@ -532,3 +532,12 @@ def test_what_was_generated_is_scored_without_the_task_file(tmp_path: Path) -> N
     (tmp_path / "elsewhere/results.json").unlink()
     assert score(tmp_path / "elsewhere").results == [whole]
     assert read_items(tmp_path / "elsewhere" / whole.items) == items
+
+
+# ---------------------------------------------------------------- documentation
+
+
+def test_the_documentation_names_every_field_and_metric() -> None:
+    text = (Path(__file__).parents[2] / "docs/own-tasks.md").read_text(encoding="utf-8")
+    names = [*Task.model_fields, *METRICS]
+    assert [name for name in names if not re.search(rf"^\|.*`{name}`", text, re.MULTILINE)] == []
