@@ -136,7 +136,7 @@ def doctor_command(
 
 @app.command("validate")
 def validate_command(
-    configs: Annotated[list[Path], typer.Argument(help="Recipes: LLaMA-Factory YAML.")],
+    configs: Annotated[list[Path], typer.Argument(help="Recipes, experiments, task files.")],
 ) -> None:
     """Every error of every recipe together, before a GPU is rented."""
     from dft_factory.validate import exit_status, render_text, validate_files

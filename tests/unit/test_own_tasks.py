@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from dft_eval.generation.run import Decoding
 from dft_eval.own_tasks.items import TaskData, load_items
 from dft_eval.own_tasks.numbers import last_number
 from dft_eval.own_tasks.task import METRICS, InvalidTaskError, Task, read_task
+from dft_eval.report import build_report
 from dft_eval.results import BenchmarkResult, ItemScore, read_items, read_results
 from tests.support.judge_server import Answer, judge_server
 from tests.support.openai_server import FakeServer, serve
@@ -51,13 +53,13 @@ def run(
 
 
 def run_on(
-    server: FakeServer, path: Path, *, out: str = "out", **changes: Any
+    server: FakeServer, path: Path, *, out: str = "out", label: str = "base", **changes: Any
 ) -> tuple[BenchmarkResult, list[ItemScore]]:
     """The result as ``dft-factory eval`` makes it; items may be left unscored."""
     request = Request(
         model="tiny",
         out=path.parent / out,
-        label="base",
+        label=label,
         backend="openai",
         base_url=server.url,
         own_max_new_tokens=True,
@@ -300,7 +302,7 @@ def test_a_hub_data_set_is_loaded_by_its_split(
     path = write_task(tmp_path, [], data="owner/name", split="test")
     data = load_items(read_task(path))
     assert [item.prompt for item in data.items] == ["1 + 1"]
-    assert data.source.startswith("data: owner/name, test, sha256 ")
+    assert data.source == "owner/name, test"
 
 
 # ---------------------------------------------------------------- metrics
@@ -502,11 +504,10 @@ def test_samples_clusters_limit_and_what_is_recorded(tmp_path: Path) -> None:
     assert result.decoding["max_new_tokens"] == 9
     assert server.seen[-1]["messages"][0] == {"role": "system", "content": "Count."}
     assert "partial: 4 of 5" in result.notes
-    assert [bool(re.search("sha256 [0-9a-f]{64}$", note)) for note in result.notes[-2:]] == [
-        True
-    ] * 2
-    assert result.notes[-2].startswith("task: task.yaml")
-    assert result.notes[-1].startswith("data: rows.jsonl")
+    assert "own task: task.yaml on rows.jsonl" in result.notes
+    data = (tmp_path / "rows.jsonl").read_bytes()
+    assert result.decoding["data_sha256"] == hashlib.sha256(data).hexdigest()
+    assert result.decoding["task_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_changed_answer_asks_the_model_nothing_new_and_is_recorded(tmp_path: Path) -> None:
@@ -520,8 +521,26 @@ def test_a_changed_answer_asks_the_model_nothing_new_and_is_recorded(tmp_path: P
         third, _ = run_on(server, path)
         assert len(asked(server)) == 4
     assert (first.score, second.score) == (0.5, 1.0)
-    assert first.notes[-2] == second.notes[-2] != third.notes[-2]
-    assert third.notes[-1] == first.notes[-1] != second.notes[-1]
+    tasks, data = (
+        [row.decoding[key] for row in (first, second, third)]
+        for key in ("task_sha256", "data_sha256")
+    )
+    assert tasks[0] == tasks[1] != tasks[2]
+    assert data[0] == data[2] != data[1]
+
+
+def test_a_report_compares_own_tasks_and_says_where_their_data_differ(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}", "answer": n} for n in range(8)]
+    path = write_task(tmp_path, rows)
+    run(path, lambda prompt: prompt, out="dft", label="dft")
+    write_task(tmp_path, [*rows[:-1], {"question": "7", "answer": 8}])
+    run(path, lambda prompt: "3", out="sft", label="sft")
+    folders = [tmp_path / "sft", tmp_path / "dft"]
+    text = build_report(folders, tmp_path / "report").markdown.read_text(encoding="utf-8")
+    assert re.search(r"^\| dft \| 100.0 %", text, re.MULTILINE)
+    assert "+87.5" in text
+    assert re.search(r"^\| task \(chat\): data\\_sha256 \|", text, re.MULTILINE)
+    assert not re.search(r"^\| task \(chat\): task\\_sha256 \|", text, re.MULTILINE)
 
 
 def test_what_was_generated_is_scored_without_the_task_file(tmp_path: Path) -> None:

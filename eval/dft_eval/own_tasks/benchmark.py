@@ -169,14 +169,17 @@ def _score(
         metric=_metric(task.metric, part.decoding.temperature, samples),
         style=style,
         harness=f"dft-factory {version('dft-factory')}, {task.metric}: {_RULES[task.metric]}",
-        decoding=part.decoding.record(),
+        decoding={
+            **part.decoding.record(),
+            "task_sha256": task_file.sha256,
+            "data_sha256": data.sha256,
+        },
         breakdown=breakdown,
         judge=None if grading.judge is None else grading.judge.described,
         cluster=task.cluster or ("problem" if samples > 1 else None),
         notes=[
             *size_notes(len(items), len(data.items), len(data.items)),
-            f"task: {task_file.file}, sha256 {task_file.sha256}",
-            data.source,
+            f"own task: {task_file.file} on {data.source}",
             *([_program_note(grading)] if is_code else []),
         ],
     )

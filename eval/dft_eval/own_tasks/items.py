@@ -43,10 +43,11 @@ class Item:
 
 @dataclass(frozen=True)
 class TaskData:
-    """All items of a task, before ``--limit``; ``source`` says which data it is."""
+    """All items of a task, before ``--limit``, with name and hash of the data."""
 
     items: list[Item]
     source: str
+    sha256: str
 
 
 def load_items(task_file: TaskFile, data: Path | None = None) -> TaskData:
@@ -81,7 +82,7 @@ def load_items(task_file: TaskFile, data: Path | None = None) -> TaskData:
         items[item.id] = item
     if not items:
         raise UsageError(f"{where} holds no rows.")
-    return TaskData(list(items.values()), f"data: {source}, sha256 {sha256}")
+    return TaskData(list(items.values()), source, sha256)
 
 
 def data_path(task_file: TaskFile) -> Path | None:
