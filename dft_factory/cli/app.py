@@ -248,6 +248,14 @@ def eval_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="For multipl-e: whose recipes, official or qwen."),
     ] = None,
+    shard: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="K/N",
+            help="For generate: the K-th of N parts, on any machine, into one --out; score puts "
+            "them together.",
+        ),
+    ] = None,
     sandbox: SandboxOption = "auto",
     judge_workers: JudgeWorkers = None,
     fresh: Annotated[
@@ -279,6 +287,7 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.errors import UsageError
     from dft_eval.generation.run import Decoding
+    from dft_eval.generation.shard import parse_shard
     from dft_eval.model_files import DTYPES
     from dft_eval.sandbox import SANDBOXES
     from dft_eval.system_prompts import parse_system_prompt
@@ -291,6 +300,12 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
         raise UsageError("--track is for dft-factory score: generate makes no scores.")
     if track:
         tracking_runs(values["model"])  # refused before anything is generated
+    values["shard"] = parse_shard(values["shard"])
+    if values["shard"] is not None and scored:
+        raise UsageError(
+            f"--shard {values['shard']} is for dft-factory generate; dft-factory score puts the "
+            "shards together."
+        )
     if unsafe and not scored:
         raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
     for name, choices in (

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, get_args
 from dft_eval import sandbox
 from dft_eval.errors import EvaluationError
 from dft_eval.generation.run import Backend, Completion, Decoding, Failure, Prompt
+from dft_eval.generation.shard import Shard
 from dft_eval.own_tasks.task import TaskFile
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
@@ -68,6 +69,7 @@ class Request:
         harness: whose recipes a benchmark follows that knows several; None for its default.
         sandbox: what holds the model's programs; ``auto`` for the first that works here.
         judge_workers: programs run at once, at most; None for as many as this machine can.
+        shard: the part of each benchmark to generate; None for all of it.
     """
 
     model: str
@@ -91,6 +93,7 @@ class Request:
     sandbox: SandboxName = "auto"
     judge_workers: int | None = None
     fresh: bool = False
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True)

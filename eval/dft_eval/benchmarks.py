@@ -13,8 +13,10 @@ from dft_eval import flow, python_programs, sandbox
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.resume import CompletionCache
+from dft_eval.generation.shard import FOLDER as SHARDS
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
 from dft_eval.mathematics.benchmark import MATHEMATICS
+from dft_eval.merge_shards import merge_shards
 from dft_eval.models import open_subject
 from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.natural_questions.benchmark import NATURAL_QUESTIONS
@@ -107,6 +109,13 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
     if scored:
         pairs = zip(chosen, asked, data, strict=True)
         scorers = [benchmark.scorer(benchmark, own, rows) for benchmark, own, rows in pairs]
+    if request.shard is not None:
+        request = replace(request, out=request.shard.folder(request.out))
+    elif (request.out / SHARDS).is_dir():
+        raise UsageError(
+            f"{request.out} holds shards, which `dft-factory score {request.out}` puts together. "
+            "Use another --out, or give --shard K/N."
+        )
     subject = open_subject(request)
     generation = flow.begin(request, subject)
     cache = CompletionCache(request.out, fresh=request.fresh)
@@ -141,11 +150,10 @@ def score(
         UsageError, PrerequisiteError: before anything is scored.
         EvaluationError: some items could not be scored.
     """
+    if (folder / SHARDS).is_dir():
+        merge_shards(folder, _benchmark_of)
     generation = flow.read_generation(folder)
-    chosen = [
-        get_benchmark(run.benchmark) if run.task is None else own_benchmark(run.task)
-        for run in generation.runs
-    ]
+    chosen = [_benchmark_of(run) for run in generation.runs]
     here: dict[str, Any] = {"out": folder, "sandboxed": sandboxed, "sandbox": sandbox_name}
     here.update(judge_workers=judge_workers, fresh=fresh)
     held_by = None
@@ -162,6 +170,10 @@ def score(
     written = merge_results(folder, generation.header(), results)
     _refuse_unscored(results)
     return written
+
+
+def _benchmark_of(run: flow.Run) -> Benchmark:
+    return get_benchmark(run.benchmark) if run.task is None else own_benchmark(run.task)
 
 
 def _select_sandbox(chosen: Sequence[Benchmark], request: Request) -> sandbox.Sandbox | None:

@@ -183,12 +183,14 @@ def generate(
 ) -> Run:
     """Complete the benchmark's prompts and write everything that :func:`score` needs."""
     request, notes = as_trained(benchmark, request)
+    shard = request.shard
     failures: dict[str, str] = {}
     for part in benchmark.parts(benchmark, request, data):
         backend = subject.text if part.pixels is None else subject.vision(part.pixels)
+        prompts = shard.select(part.prompts, part.decoding.samples) if shard else part.prompts
         with Progress(f"{request.label} {part.stem}: completions") as progress:
             rows = generate_each(
-                part.prompts,
+                prompts,
                 part.decoding,
                 request.out / f"{part.stem}.completions.jsonl",
                 backend=backend,
@@ -209,7 +211,7 @@ def generate(
         task=benchmark.task,
     )
     dumped = json.dumps(TypeAdapter(benchmark.data).dump_python(data), ensure_ascii=False)
-    atomic_write(_data_path(request.out, run), dumped)
+    atomic_write(data_path(request.out, run), dumped)
     generation.runs = [run for run in generation.runs if run not in former] + [run]
     dumped = json.dumps(generation.model_dump(mode="json"), indent=2)
     atomic_write(request.out / GENERATION_NAME, f"{dumped}\n")
@@ -218,11 +220,12 @@ def generate(
 
 def read_data(benchmark: Benchmark, folder: Path, run: Run) -> Any:
     """The data that :func:`generate` asked from."""
-    text = _data_path(folder, run).read_text(encoding="utf-8")
+    text = data_path(folder, run).read_text(encoding="utf-8")
     return TypeAdapter(benchmark.data).validate_python(json.loads(text))
 
 
-def _data_path(folder: Path, run: Run) -> Path:
+def data_path(folder: Path, run: Run) -> Path:
+    """Where :func:`generate` wrote it."""
     return folder / f"{run.benchmark}.{run.prompt_style}.data.json"
 
 
