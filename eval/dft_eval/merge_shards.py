@@ -17,8 +17,10 @@ from dft_eval.generation.shard import FOLDER, Shard
 from dft_eval.results import atomic_write
 
 _NAME = re.compile(r"(\d+)-of-(\d+)")
-_OF_THE_MACHINE = ("out", "shard", "fresh", "model", "data", "base_url", "judge", "judge_workers")
-_OF_THE_MACHINE += ("sandboxed", "sandbox")
+_OF_THE_MACHINE = (
+    *("out", "shard", "fresh", "model", "data", "base_url"),
+    *("judge", "judge_workers", "sandboxed", "sandbox"),
+)
 """Fields of a request in which shards may differ: places, and what only scoring uses."""
 _PICTURES = re.compile(r'"[^"]*/(?=pictures/[^"/]*")')
 
