@@ -137,7 +137,7 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        published: number of items of the published set.
+        published: number of items of the published set; 0 for a user's own task.
         default_style: prompt style unless ``--prompt-style`` is given.
         max_new_tokens: of a completion unless ``--max-new-tokens`` is given.
         missing: what keeps it from running here, each with the command that mends it.

@@ -35,16 +35,20 @@ def merge_shards(folder: Path, find: Callable[[Run], Benchmark]) -> None:
         UsageError: a shard is missing or unfinished, or was generated with other settings.
     """
     shards = _shards(folder)
-    made = {shard: flow.read_generation(shard.folder(folder)) for shard in shards}
-    _refuse_other_models(folder, made)
-    first = made[shards[0]]
-    keys = dict.fromkeys(_key(run) for each in made.values() for run in each.runs)
+    generations = {shard: flow.read_generation(shard.folder(folder)) for shard in shards}
+    _refuse_other_models(folder, generations)
+    first = generations[shards[0]]
+    keys = dict.fromkeys(
+        _key(run) for generation in generations.values() for run in generation.runs
+    )
     runs = []
     for key in keys:
-        named = {shard: run for shard in shards for run in made[shard].runs if _key(run) == key}
+        named = {
+            shard: run for shard in shards for run in generations[shard].runs if _key(run) == key
+        }
         if len(named) < len(shards):
-            lacking = [shard for shard in shards if shard not in named]
-            raise UsageError(_missing(folder, lacking, f" of {key[0]} ({key[1]})"))
+            unfinished = [shard for shard in shards if shard not in named]
+            raise UsageError(_unfinished(folder, unfinished, f" of {key[0]} ({key[1]})"))
         runs.append(_merge_run(folder, find(named[shards[0]]), named))
     merged = first.model_copy(update={"runs": runs})
     atomic_write(folder / flow.GENERATION_NAME, f"{merged.model_dump_json(indent=2)}\n")
@@ -57,33 +61,34 @@ def _shards(folder: Path) -> list[Shard]:
         UsageError: one is missing or unfinished, or there are those of several partitions.
     """
     names = [_NAME.fullmatch(path.name) for path in (folder / FOLDER).iterdir()]
-    there = {Shard(int(name[1]), int(name[2])) for name in names if name}
-    totals = sorted({shard.total for shard in there})
+    present = {Shard(int(name[1]), int(name[2])) for name in names if name}
+    totals = sorted({shard.total for shard in present})
     if len(totals) != 1:
         raise UsageError(
             f"{folder / FOLDER} holds parts of {' and of '.join(map(str, totals)) or 'nothing'}: "
             "delete those that do not count."
         )
     shards = [Shard(number, totals[0]) for number in range(1, totals[0] + 1)]
-    done = [(shard.folder(folder) / flow.GENERATION_NAME).is_file() for shard in shards]
-    lacking = [shard for shard, is_done in zip(shards, done, strict=True) if not is_done]
-    if lacking:
-        raise UsageError(_missing(folder, lacking))
+    unfinished = [
+        shard for shard in shards if not (shard.folder(folder) / flow.GENERATION_NAME).is_file()
+    ]
+    if unfinished:
+        raise UsageError(_unfinished(folder, unfinished))
     return shards
 
 
-def _missing(folder: Path, shards: Sequence[Shard], what: str = "") -> str:
+def _unfinished(folder: Path, shards: Sequence[Shard], what: str = "") -> str:
     return (
         f"{folder}: not finished: shard {', '.join(map(str, shards))}{what}. Run its `dft-factory "
         f"generate ... --shard {shards[0]} --out {folder}` (again): what it completed is kept."
     )
 
 
-def _refuse_other_models(folder: Path, made: Mapping[Shard, Generation]) -> None:
-    generations = {f"shard {shard}": each for shard, each in made.items()}
+def _refuse_other_models(folder: Path, generations: Mapping[Shard, Generation]) -> None:
+    headers = {f"shard {shard}": header for shard, header in generations.items()}
     if (folder / flow.GENERATION_NAME).is_file():
-        generations[flow.GENERATION_NAME] = flow.read_generation(folder)
-    models = {name: (each.model_sha256 or each.model) for name, each in generations.items()}
+        headers[flow.GENERATION_NAME] = flow.read_generation(folder)
+    models = {name: header.model_sha256 or header.model for name, header in headers.items()}
     if len(set(models.values())) > 1:
         listed = ", ".join(f"{name} is of {model}" for name, model in models.items())
         raise UsageError(f"{folder} holds several models: {listed}. Use an --out for each.")
@@ -112,11 +117,11 @@ def _merge_run(folder: Path, benchmark: Benchmark, runs: Mapping[Shard, Run]) ->
         lines: dict[str, str] = {}
         for shard in runs:
             path = shard.folder(folder) / name
-            found = {Completion.model_validate_json(line).id: line for line in _lines(path)}
+            completed = {Completion.model_validate_json(line).id: line for line in _lines(path)}
             own = shard.select(part.prompts, part.decoding.samples)
-            if any(prompt.id not in found and prompt.id not in failures for prompt in own):
-                raise UsageError(_missing(folder, [shard], f" of {part.stem}"))
-            lines |= {prompt.id: found[prompt.id] for prompt in own if prompt.id in found}
+            if any(prompt.id not in completed and prompt.id not in failures for prompt in own):
+                raise UsageError(_unfinished(folder, [shard], f" of {part.stem}"))
+            lines |= {prompt.id: completed[prompt.id] for prompt in own if prompt.id in completed}
         rows = (lines[prompt.id] for prompt in part.prompts if prompt.id in lines)
         atomic_write(folder / name, "".join(f"{line}\n" for line in rows))
     merged = first.model_copy(

@@ -19,6 +19,7 @@ from dft_eval.benchmarks import check, evaluate, get_benchmark, score
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.run import Decoding
 from dft_eval.own_tasks.items import TaskData, load_items
+from dft_eval.own_tasks.metrics import verdict_of
 from dft_eval.own_tasks.numbers import last_number
 from dft_eval.own_tasks.task import METRICS, InvalidTaskError, Task, read_task
 from dft_eval.report import build_report
@@ -339,7 +340,7 @@ CAPITALS = ["Paris", "Rome", "Oslo"]
     ("fields", "answer", "completions"),
     [
         ({}, [2, "2.50"], {"It is 2": 1, "2.5": 1, "2.51": 0, "12": 0, "two": 0}),
-        ({"tolerance": 0.01}, 2.5, {"2.51": 1, "2.52": 0}),
+        ({"tolerance": 0.3}, 2.5, {"2.8": 1, "2.81": 0}),
         ({"extract": r"#### *(\S+)"}, 2, {"#### 1 #### 2 or 3": 1, "2": 0, "#### x": 0}),
         ({"metric": "exact_match"}, ["New York"], {"new york.": 1, "in New York": 0, "": 0}),
         ({"metric": "contains"}, "New York", {"in New  York!": 1, "New Yorker": 0}),
@@ -472,6 +473,22 @@ def test_a_judge_model_grades(tmp_path: Path) -> None:
     assert "replies without sense" in items[2].reason
     assert result.judge is not None
     assert result.judge.startswith("openai: grader at http://127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("CORRECT", True),
+        ("**Incorrect**.", False),
+        ("It agrees: CORRECT.", True),
+        ("CORRECT would be Oslo, so INCORRECT", False),
+        ("This is not correct.", None),
+        ("not CORRECT", None),
+        ("", None),
+    ],
+)
+def test_what_a_judges_reply_says(reply: str, verdict: bool | None) -> None:
+    assert verdict_of(reply) is verdict
 
 
 def test_a_judge_that_is_not_named_is_asked_for(tmp_path: Path) -> None:

@@ -99,9 +99,9 @@ def _read(path: Path, task_file: TaskFile) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(
-            f"{task_file.file}: data: {path} cannot be read: {said}. Give a JSONL file beside "
+            f"{task_file.file}: data: {path} cannot be read: {reason}. Give a JSONL file beside "
             "the task file, or a data set of the hub with 'split'."
         ) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import partial
 
 from dft_eval.mathematics import verdicts
@@ -14,14 +15,12 @@ from dft_eval.own_tasks.numbers import last_number
 from dft_eval.own_tasks.programs import grade_programs
 from dft_eval.own_tasks.task import Metric
 from dft_eval.vlm.equality import Equality
+from dft_eval.vlm.openai_scoring import LONGEST_FOR_JUDGE
 from dft_eval.vlm.option_letters import option_letters
 from dft_eval.vlm.rules import by_rules
 from dft_eval.worker import Worker, WorkerEndedError
 
-LONGEST_FOR_JUDGE = 16_000
-"""Characters of an answer that the judge is shown: the last ones, where the result stands."""
 REPLY_FORMAT = "\n\nReply with one word: CORRECT or INCORRECT."
-_REPLY = re.compile(r"\b(CORRECT|INCORRECT)\b", re.IGNORECASE)
 
 
 def grade(answers: Answers, grading: Grading) -> list[Grade]:
@@ -30,19 +29,20 @@ def grade(answers: Answers, grading: Grading) -> list[Grade]:
     metric = _METRICS[grading.task.metric]
     if pattern is None:
         return metric(answers, grading)
-    texts = extract_all(pattern, [completion.completion for _, completion in answers], grading)
-    read = [
-        (item, completion.model_copy(update={"completion": text}))
-        for (item, completion), text in zip(answers, texts, strict=True)
+    extracted = extract_all(pattern, [row.completion for _, row in answers], grading)
+    cut = [
+        (item, row.model_copy(update={"completion": text}))
+        for (item, row), text in zip(answers, extracted, strict=True)
         if isinstance(text, str)
     ]
-    grades = iter(metric(read, grading))
-    return [next(grades) if isinstance(text, str) else text for text in texts]
+    grades = iter(metric(cut, grading))
+    return [next(grades) if isinstance(text, str) else text for text in extracted]
 
 
 def extract_all(pattern: str, texts: Sequence[str], grading: Grading) -> list[str | Grade]:
-    """What the pattern finds in each text, or a grade: wrong for nothing, None for no end."""
-    found: list[str | Grade] = []
+    """What the pattern matches in each text; a wrong grade for no match, an unscored one where the
+    search did not end."""
+    answers: list[str | Grade] = []
     with Worker("dft_eval.own_tasks.extract_worker") as worker, grading.progress("extract") as bar:
         for text in texts:
             try:
@@ -51,13 +51,13 @@ def extract_all(pattern: str, texts: Sequence[str], grading: Grading) -> list[st
                 slow = error.signal_name == "SIGPROF"
                 reply = {"error": "it takes too long on this text" if slow else str(error)}
             if "error" in reply:
-                found.append(Grade(None, f"extract {pattern!r}: {reply['error']}"))
+                answers.append(Grade(None, f"extract {pattern!r}: {reply['error']}"))
             elif reply["answer"] is None:
-                found.append(Grade(False, f"no answer: extract {pattern!r} matches nothing"))
+                answers.append(Grade(False, f"no answer: extract {pattern!r} matches nothing"))
             else:
-                found.append(reply["answer"])
-            bar(len(found), len(texts))
-    return found
+                answers.append(reply["answer"])
+            bar(len(answers), len(texts))
+    return answers
 
 
 def _shown(text: str) -> str:
@@ -65,9 +65,9 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 120 else f"{text[:117]}...")
 
 
-def _compared(correct: bool, said: str, item: Item, answer: str | None) -> Grade:
+def _compared(correct: bool, shown: str, item: Item, answer: str | None) -> Grade:
     right = " or ".join(map(_shown, item.answers))
-    return Grade(correct, f"{said}, right is {right}", answer)
+    return Grade(correct, f"{shown}, right is {right}", answer)
 
 
 def _by_text(
@@ -85,6 +85,7 @@ def _by_text(
 
 
 def _numeric(answers: Answers, grading: Grading) -> list[Grade]:
+    tolerance = Fraction(str(grading.task.tolerance))
     grades = []
     for item, row in answers:
         number = last_number(row.completion)
@@ -92,9 +93,7 @@ def _numeric(answers: Answers, grading: Grading) -> list[Grade]:
             grades.append(_compared(False, f"no number in {_shown(row.completion)}", item, None))
             continue
         rights = [last_number(answer) for answer in item.answers]
-        correct = any(
-            right is not None and abs(number - right) <= grading.task.tolerance for right in rights
-        )
+        correct = any(right is not None and abs(number - right) <= tolerance for right in rights)
         grades.append(_compared(correct, f"answer {number}", item, str(number)))
     return grades
 
@@ -114,14 +113,14 @@ def _math(answers: Answers, grading: Grading) -> list[Grade]:
         judged = iter(verdicts.judge_all(questions, workers=workers, progress=bar))
     grades = []
     for item, _ in answers:
-        each = [next(judged) for _ in item.answers]
-        best = next((one for one in each if one.correct), None)
-        best = best or next((one for one in each if one.correct is None), each[0])
+        row = [next(judged) for _ in item.answers]
+        right = [verdict for verdict in row if verdict.correct]
+        best = (right or [verdict for verdict in row if verdict.correct is None] or row)[0]
         if best.correct is None:
             grades.append(Grade(None, best.problem))
             continue
-        said = "no answer" if best.answer is None else f"answer {_shown(best.answer)}"
-        grades.append(_compared(best.correct, best.problem or said, item, best.answer))
+        answer = "no answer" if best.answer is None else f"answer {_shown(best.answer)}"
+        grades.append(_compared(best.correct, best.problem or answer, item, best.answer))
     return grades
 
 
@@ -148,15 +147,24 @@ def _judge(answers: Answers, grading: Grading) -> list[Grade]:
         prompts.append(f"{before}{shown}{after}{REPLY_FORMAT}")
     grading.judge.announce(prompts)
     with grading.progress("judge asked") as bar:
-        replies = grading.judge.ask(prompts, lambda text: bool(_REPLY.search(text)), bar)
+        replies = grading.judge.ask(prompts, lambda text: verdict_of(text) is not None, bar)
     grades = []
     for reply in replies:
         if reply.text is None:
             grades.append(Grade(None, reply.reason))
         else:
-            correct = _REPLY.findall(reply.text)[-1].upper() == "CORRECT"
+            correct = verdict_of(reply.text)
             grades.append(Grade(correct, f"judge said {reply.text[-60:]!r}"))
     return grades
+
+
+def verdict_of(reply: str) -> bool | None:
+    """What a judge says: the word that it was asked for, or that word in capitals at the end."""
+    words = re.findall(r"\w+", reply)
+    if not words or "not" in map(str.lower, words[-2:-1]):
+        return None
+    last = words[0].upper() if len(words) == 1 else words[-1]
+    return {"CORRECT": True, "INCORRECT": False}.get(last)
 
 
 _METRICS: dict[Metric, Callable[[Answers, Grading], list[Grade]]] = {

@@ -54,8 +54,8 @@ def grade_programs(answers: Answers, grading: Grading) -> list[Grade]:
             problems = [
                 grading.problems[id] for id in dict.fromkeys(item.id for item, _ in answers)
             ]
-            made = pool.map(lambda each: make_tests(each, "base", sandboxed=sandboxed), problems)
-            tests = dict(zip((each.task_id for each in problems), made, strict=True))
+            runs = pool.map(lambda row: make_tests(row, "base", sandboxed=sandboxed), problems)
+            tests = dict(zip((row.task_id for row in problems), runs, strict=True))
 
         def run(answer: tuple[Item, Completion]) -> Grade:
             item, row = answer

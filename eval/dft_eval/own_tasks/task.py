@@ -138,24 +138,26 @@ class Task(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Task:
-        said = []
+        problems = []
         for field in _NEEDS.get(self.metric, ("answer",)):
             if getattr(self, field) is None:
-                said.append(
+                problems.append(
                     f"metric {self.metric} needs '{field}', the name of a field of the data"
                 )
         if (self.entry_point is None) != (self.solution is None):
-            said.append("'entry_point' and 'solution' go together: give both or none")
+            problems.append("'entry_point' and 'solution' go together: give both or none")
         if self.metric == "judge" and self.answer is None and self.judge_prompt is None:
-            said.append("metric judge needs 'answer', or a 'judge_prompt' that does without")
+            problems.append("metric judge needs 'answer', or a 'judge_prompt' that does without")
         for field, metrics in _ONLY.items():
             default = Task.model_fields[field].default
             if getattr(self, field) != default and self.metric not in metrics:
-                said.append(f"'{field}' has no effect with metric {self.metric}: leave it out")
+                problems.append(f"'{field}' has no effect with metric {self.metric}: leave it out")
         if self.system_prompt is not None and self.prompt_style == "completion":
-            said.append("'system_prompt' has no effect with prompt_style completion: leave it out")
-        if said:
-            raise ValueError("; ".join(said))
+            problems.append(
+                "'system_prompt' has no effect with prompt_style completion: leave it out"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 
@@ -205,8 +207,8 @@ def read_task(path: Path) -> TaskFile:
         content = path.read_bytes()
         values = yaml.load(content.decode("utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise InvalidTaskError(path, [(WHOLE, f"cannot be read as YAML: {said}.")]) from error
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise InvalidTaskError(path, [(WHOLE, f"cannot be read as YAML: {reason}.")]) from error
     if not isinstance(values, dict):
         raise InvalidTaskError(path, [(WHOLE, "holds no keys and values.")])
     try:
