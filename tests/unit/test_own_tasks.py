@@ -18,6 +18,8 @@ from dft_eval.benchmark import JudgeChoice, Request
 from dft_eval.benchmarks import check, evaluate, get_benchmark, score
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.run import Decoding
+from dft_eval.mathematics.prompts import INSTRUCTION
+from dft_eval.natural_questions.prompts import INSTRUCTION as NQ_INSTRUCTION
 from dft_eval.own_tasks.items import TaskData, load_items
 from dft_eval.own_tasks.metrics import verdict_of
 from dft_eval.own_tasks.numbers import last_number
@@ -544,6 +546,58 @@ def test_a_changed_answer_asks_the_model_nothing_new_and_is_recorded(tmp_path: P
     )
     assert tasks[0] == tasks[1] != tasks[2]
     assert data[0] == data[2] != data[1]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "file", "fields"),
+    [
+        (
+            "gsm8k",
+            "mathematics/gsm8k_test.jsonl",
+            {"prompt": f"{{problem}}\n{INSTRUCTION.replace('{}', '{{}}')}", "metric": "math"},
+        ),
+        (
+            "nq",
+            "natural_questions/nq_open_dev.jsonl",
+            {"prompt": f"{NQ_INSTRUCTION}\n\n{{question}}?", "metric": "exact_match"},
+        ),
+    ],
+)
+def test_a_benchmark_as_a_task_has_the_same_prompts_and_scores(
+    tmp_path: Path, test_data: Path, benchmark: str, file: str, fields: dict[str, str]
+) -> None:
+    """Every second answer is right, some in other words."""
+    data = test_data / file
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").split("\n")[:24]]
+    answers = [
+        row["answer"] if isinstance(row["answer"], str) else row["answer"][0] for row in rows
+    ]
+    path = write_task(tmp_path, rows, **fields)
+    asked: dict[str, str] = {}
+
+    def answer(prompt: str) -> str:
+        place = next(
+            i for i, row in enumerate(rows) if (row.get("problem") or row["question"]) in prompt
+        )
+        asked.setdefault(prompt, f"{answers[place]}." if place % 2 else f"{answers[place - 1]} x")
+        return asked[prompt]
+
+    with serve(FakeServer(answer, talks=False)) as server:
+        result, items = run_on(server, path)
+        request = Request(
+            model="tiny",
+            out=tmp_path / "built-in",
+            label="base",
+            data=tmp_path / "rows.jsonl",
+            backend="openai",
+            base_url=server.url,
+            own_max_new_tokens=True,
+        )
+        (built_in,) = evaluate([benchmark], request).results
+    assert len(asked) == len(rows)
+    others = read_items(tmp_path / "built-in" / built_in.items)
+    assert [item.score for item in items] == [item.score for item in others]
+    assert 0 < (result.score or 0) < 1
 
 
 def test_a_report_compares_own_tasks_and_says_where_their_data_differ(tmp_path: Path) -> None:
