@@ -136,7 +136,7 @@ def doctor_command(
 
 @app.command("validate")
 def validate_command(
-    configs: Annotated[list[Path], typer.Argument(help="Recipes: LLaMA-Factory YAML.")],
+    configs: Annotated[list[Path], typer.Argument(help="Recipes, experiments, task files.")],
 ) -> None:
     """Every error of every recipe together, before a GPU is rented."""
     from dft_factory.validate import exit_status, render_text, validate_files
@@ -151,7 +151,11 @@ def validate_command(
 def eval_command(
     context: typer.Context,
     benchmarks: Annotated[
-        list[str], typer.Argument(help="humaneval, mathvision, ... (dft-factory doctor lists them)")
+        list[str],
+        typer.Argument(
+            help="humaneval, mathvision, ... (dft-factory doctor lists them), or the path of your "
+            "own task file (docs/own-tasks.md)"
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="Hub id, model folder, LoRA adapter folder, or a server's model.")
@@ -218,7 +222,8 @@ def eval_command(
     judge: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="For mathverse and mathvision: openai (a server) or rules (math-verify)."
+            help="For mathverse and mathvision: openai (a server) or rules (math-verify); openai "
+            "for own tasks with metric judge."
         ),
     ] = None,
     judge_model: Annotated[
@@ -242,6 +247,14 @@ def eval_command(
     harness: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="For multipl-e: whose recipes, official or qwen."),
+    ] = None,
+    shard: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="K/N",
+            help="For generate: the K-th of N parts, on any machine, into one --out; score puts "
+            "them together.",
+        ),
     ] = None,
     sandbox: SandboxOption = "auto",
     judge_workers: JudgeWorkers = None,
@@ -274,6 +287,7 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.errors import UsageError
     from dft_eval.generation.run import Decoding
+    from dft_eval.generation.shard import parse_shard
     from dft_eval.model_files import DTYPES
     from dft_eval.sandbox import SANDBOXES
     from dft_eval.system_prompts import parse_system_prompt
@@ -286,6 +300,12 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
         raise UsageError("--track is for dft-factory score: generate makes no scores.")
     if track:
         tracking_runs(values["model"])  # refused before anything is generated
+    values["shard"] = parse_shard(values["shard"])
+    if values["shard"] is not None and scored:
+        raise UsageError(
+            f"--shard {values['shard']} is for dft-factory generate; dft-factory score puts the "
+            "shards together."
+        )
     if unsafe and not scored:
         raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
     for name, choices in (

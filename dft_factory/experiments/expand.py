@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
@@ -12,6 +13,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from dft_eval.errors import UsageError
+from dft_eval.own_tasks.items import data_path
+from dft_eval.own_tasks.task import is_task_path, read_task
 from dft_factory.errors import ConfigError
 from dft_factory.experiments import catalog
 from dft_factory.experiments.plan import BASE, PLAN_NAME, VERSIONS, Comparison, Job, Plan
@@ -89,11 +93,16 @@ class _Planner:
         return place if made else _fingerprint(path) or place
 
     def _identities(self, words: Sequence[str]) -> list[str]:
-        """A command with its files and folders by contents."""
-        return [
-            self._identity(word) if option in _PATH_OPTIONS or Path(word).is_file() else word
-            for option, word in zip(["", *words], words, strict=False)
-        ]
+        """A command with its files and folders, and the data of task files, by contents."""
+        identities = []
+        for option, word in zip(["", *words], words, strict=False):
+            is_path = option in _PATH_OPTIONS or Path(word).is_file()
+            identities.append(self._identity(word) if is_path else word)
+            if is_path and is_task_path(word):
+                with contextlib.suppress(UsageError):  # reported by check_evaluations
+                    data = data_path(read_task(Path(word)))
+                    identities += [] if data is None else [self._identity(str(data))]
+        return identities
 
     def _add(self, job: Job, decides: Any) -> str:
         """Add a job; ``decides`` is all that its result depends on beside the jobs before it."""
@@ -340,8 +349,11 @@ class _Planner:
         words = ("dft-factory", "card", run.model, *folders)
         self._add(Job("card", run.folder, tuple(scored.values()), (words,)), words)
 
+    def _benchmark(self, name: str) -> str:
+        return catalog.resolve(name, self.here) if is_task_path(name) else name
+
     def _generate_words(self, each: Evaluation) -> tuple[list[str], list[str]]:
-        words, after = list(each.benchmarks), []
+        words, after = [self._benchmark(name) for name in each.benchmarks], []
         for option, value in each.options.items():
             text, more = self._fill(str(value))
             after += more

@@ -140,6 +140,8 @@ class Training(Part):
 class Evaluation(BaseModel):
     """Benchmarks with the options of ``dft-factory eval``, hyphens written as underscores.
 
+    A benchmark is a name, or the path of a task file: beside the experiment file, or shipped.
+
     Attributes:
         name: of the evaluation's folder and report; none: the run's folder itself. Needed where
             one benchmark is scored in two ways (greedy and sampled).

@@ -50,13 +50,16 @@ def expand(file: Path) -> Expanded:
 
 
 def check_evaluations(file: Path, plan: Plan) -> list[Finding]:
-    """Findings of the options of every evaluation."""
+    """Findings of the options of every evaluation, and of the task files that it names."""
     from dft_factory.cli.app import check_evaluation
+    from dft_factory.validate.tasks import check_task, is_task
 
     findings = []
     for job in plan.jobs.values():
         for words in job.commands:
             if words[:2] == ("dft-factory", "generate"):
+                for path in filter(is_task, map(Path, words)):
+                    findings += check_task(path)
                 try:
                     check_evaluation(words[2:])
                 except EvaluationError as error:

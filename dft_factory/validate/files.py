@@ -44,7 +44,8 @@ _ACCELERATE = frozenset(
 KINDS = (
     "a LLaMA-Factory recipe for training (do_train, output_dir, ...), export (export_dir) or "
     "inference (model_name_or_path), a DeepSpeed configuration (zero_optimization, ...), an "
-    "accelerate configuration (distributed_type, ...) or an experiment (train, evaluate)"
+    "accelerate configuration (distributed_type, ...), an experiment (train, evaluate) or a task "
+    "of dft-factory eval (data, prompt, metric)"
 )
 
 

@@ -35,12 +35,16 @@ def validate_files(paths: Sequence[Path]) -> list[Finding]:
         UpstreamContractError: LLaMA-Factory cannot be imported.
     """
     from dft_factory.validate.experiments import Expanded, expand
+    from dft_factory.validate.tasks import check_task, is_task
 
     paths = list(dict.fromkeys(paths))
     findings: dict[Path, list[Finding]] = {path: [] for path in paths}
     configs: list[Config] = []
     experiments: list[Expanded] = []
     for path in paths:
+        if is_task(path):
+            findings[path] += check_task(path)
+            continue
         config, problems = read(path)
         findings[path] += problems
         if config is None:

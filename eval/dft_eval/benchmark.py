@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, get_args
 from dft_eval import sandbox
 from dft_eval.errors import EvaluationError
 from dft_eval.generation.run import Backend, Completion, Decoding, Failure, Prompt
+from dft_eval.generation.shard import Shard
+from dft_eval.own_tasks.task import TaskFile
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
 from dft_eval.sandbox.backends import SandboxName
@@ -67,6 +69,7 @@ class Request:
         harness: whose recipes a benchmark follows that knows several; None for its default.
         sandbox: what holds the model's programs; ``auto`` for the first that works here.
         judge_workers: programs run at once, at most; None for as many as this machine can.
+        shard: the part of each benchmark to generate; None for all of it.
     """
 
     model: str
@@ -90,6 +93,7 @@ class Request:
     sandbox: SandboxName = "auto"
     judge_workers: int | None = None
     fresh: bool = False
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        published: number of items of the published set.
+        published: number of items of the published set; 0 for a user's own task.
         default_style: prompt style unless ``--prompt-style`` is given.
         max_new_tokens: of a completion unless ``--max-new-tokens`` is given.
         missing: what keeps it from running here, each with the command that mends it.
@@ -142,6 +146,8 @@ class Benchmark:
         data_format: benchmarks with the same one can be given one ``--data`` together.
         harnesses: whose recipes can be chosen by ``--harness``, the default first.
         runs_programs: that the model wrote: needs a sandbox.
+        system_prompt: of chats unless ``--system-prompt`` is given.
+        task: the file of a user's own task.
         data: type of what ``load`` returns; pydantic writes it for ``dft-factory score``.
         load: reads the data and refuses what could not be asked.
         parts: the prompts.
@@ -164,6 +170,8 @@ class Benchmark:
     data_format: str | None = None
     harnesses: tuple[str, ...] = ()
     runs_programs: bool = False
+    system_prompt: str | None = None
+    task: TaskFile | None = None
 
 
 def is_installed(package: str) -> bool:

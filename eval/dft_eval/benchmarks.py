@@ -13,11 +13,15 @@ from dft_eval import flow, python_programs, sandbox
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.resume import CompletionCache
+from dft_eval.generation.shard import FOLDER as SHARDS
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
 from dft_eval.mathematics.benchmark import MATHEMATICS
+from dft_eval.merge_shards import merge_shards
 from dft_eval.models import open_subject
 from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.natural_questions.benchmark import NATURAL_QUESTIONS
+from dft_eval.own_tasks.benchmark import declare
+from dft_eval.own_tasks.task import TaskFile, is_task_path, read_task
 from dft_eval.results import BenchmarkResult, ResultFile, merge_results
 from dft_eval.sandbox.backends import SandboxName
 from dft_eval.vlm.mathverse import MATHVERSE
@@ -52,16 +56,36 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """Look a benchmark up.
+    """Look a benchmark up, or read the user's own task from its file.
 
     Raises:
         UsageError: naming the value, the choices and the nearest match.
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
+    if is_task_path(name):
+        return own_benchmark(read_task(Path(name)))
     near = difflib.get_close_matches(name, BENCHMARKS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"Benchmark {name!r} is unknown. Choose of {', '.join(BENCHMARKS)}.{hint}")
+    raise UsageError(
+        f"Benchmark {name!r} is unknown. Choose from: {', '.join(BENCHMARKS)}, or give the path of "
+        f"a task file (.yaml).{hint}"
+    )
+
+
+def own_benchmark(task_file: TaskFile) -> Benchmark:
+    """The benchmark of a user's own task.
+
+    Raises:
+        UsageError: its name is that of a benchmark of the table.
+    """
+    name = task_file.task.name
+    if name in BENCHMARKS:
+        raise UsageError(
+            f"{task_file.folder / task_file.file}: name: {name!r} is the name of a benchmark of "
+            "this package. Choose another."
+        )
+    return declare(task_file)
 
 
 def evaluate(names: list[str], request: Request, *, scored: bool = True) -> ResultFile:
@@ -85,6 +109,13 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
     if scored:
         pairs = zip(chosen, asked, data, strict=True)
         scorers = [benchmark.scorer(benchmark, own, rows) for benchmark, own, rows in pairs]
+    if request.shard is not None:
+        request = replace(request, out=request.shard.folder(request.out))
+    elif (request.out / SHARDS).is_dir():
+        raise UsageError(
+            f"{request.out} holds shards, which `dft-factory score {request.out}` puts together. "
+            "Use another --out, or give --shard K/N."
+        )
     subject = open_subject(request)
     generation = flow.begin(request, subject)
     cache = CompletionCache(request.out, fresh=request.fresh)
@@ -119,8 +150,10 @@ def score(
         UsageError, PrerequisiteError: before anything is scored.
         EvaluationError: some items could not be scored.
     """
+    if (folder / SHARDS).is_dir():
+        merge_shards(folder, _benchmark_of)
     generation = flow.read_generation(folder)
-    chosen = [get_benchmark(run.benchmark) for run in generation.runs]
+    chosen = [_benchmark_of(run) for run in generation.runs]
     here: dict[str, Any] = {"out": folder, "sandboxed": sandboxed, "sandbox": sandbox_name}
     here.update(judge_workers=judge_workers, fresh=fresh)
     held_by = None
@@ -137,6 +170,10 @@ def score(
     written = merge_results(folder, generation.header(), results)
     _refuse_unscored(results)
     return written
+
+
+def _benchmark_of(run: flow.Run) -> Benchmark:
+    return get_benchmark(run.benchmark) if run.task is None else own_benchmark(run.task)
 
 
 def _select_sandbox(chosen: Sequence[Benchmark], request: Request) -> sandbox.Sandbox | None:
@@ -184,6 +221,14 @@ def _refuse_unscored(results: Sequence[BenchmarkResult]) -> None:
         )
 
 
+def _refuse_same_names(chosen: Sequence[Benchmark]) -> None:
+    """Results go by name."""
+    names = [benchmark.name for benchmark in chosen]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"Two task files are named {name!r}: set 'name' in one of them.")
+
+
 def check(names: Sequence[str], request: Request) -> list[Benchmark]:
     """The benchmarks of these names.
 
@@ -191,6 +236,7 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
         UsageError: an unknown name, or an option that one of them does not take.
     """
     chosen = [get_benchmark(name) for name in dict.fromkeys(names)]
+    _refuse_same_names(chosen)
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
     if request.judge_workers is not None and request.judge_workers < 1:

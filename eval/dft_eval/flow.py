@@ -21,6 +21,7 @@ from dft_eval.benchmark import Benchmark, Request, Rows, Subject
 from dft_eval.errors import UsageError
 from dft_eval.generation.resume import CompletionCache, generate_each
 from dft_eval.generation.run import Completion, Failure
+from dft_eval.own_tasks.task import TaskFile
 from dft_eval.progress import Progress
 from dft_eval.results import (
     RESULTS_NAME,
@@ -45,6 +46,7 @@ class Run(BaseModel):
     Attributes:
         record: how the model was run (backend, dtype, ...), for the result's ``decoding``.
         failures: ids of prompts without a completion, and why.
+        task: the user's own task; None for a benchmark of the table.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,6 +57,7 @@ class Run(BaseModel):
     record: dict[str, Any]
     notes: list[str]
     failures: dict[str, str]
+    task: TaskFile | None = None
 
 
 class Generation(BaseModel):
@@ -159,6 +162,8 @@ def as_trained(benchmark: Benchmark, request: Request) -> tuple[Request, list[st
     if request.own_max_new_tokens:
         decoding = replace(decoding, max_new_tokens=benchmark.max_new_tokens)
     style = request.prompt_style or benchmark.default_style
+    if style == "chat" and decoding.system_prompt is None:
+        decoding = replace(decoding, system_prompt=benchmark.system_prompt)
     if style == "chat" and request.backend == "hf" and decoding.system_prompt is None:
         decoding = replace(decoding, system_prompt=trained_with(request.model))
         if decoding.system_prompt is not None:
@@ -178,12 +183,14 @@ def generate(
 ) -> Run:
     """Complete the benchmark's prompts and write everything that :func:`score` needs."""
     request, notes = as_trained(benchmark, request)
+    shard = request.shard
     failures: dict[str, str] = {}
     for part in benchmark.parts(benchmark, request, data):
         backend = subject.text if part.pixels is None else subject.vision(part.pixels)
+        prompts = shard.select(part.prompts, part.decoding.samples) if shard else part.prompts
         with Progress(f"{request.label} {part.stem}: completions") as progress:
             rows = generate_each(
-                part.prompts,
+                prompts,
                 part.decoding,
                 request.out / f"{part.stem}.completions.jsonl",
                 backend=backend,
@@ -201,9 +208,10 @@ def generate(
         record={**(former[0].record if former else {}), **subject.record()},
         notes=notes,
         failures=failures,
+        task=benchmark.task,
     )
     dumped = json.dumps(TypeAdapter(benchmark.data).dump_python(data), ensure_ascii=False)
-    atomic_write(_data_path(request.out, run), dumped)
+    atomic_write(data_path(request.out, run), dumped)
     generation.runs = [run for run in generation.runs if run not in former] + [run]
     dumped = json.dumps(generation.model_dump(mode="json"), indent=2)
     atomic_write(request.out / GENERATION_NAME, f"{dumped}\n")
@@ -212,11 +220,12 @@ def generate(
 
 def read_data(benchmark: Benchmark, folder: Path, run: Run) -> Any:
     """The data that :func:`generate` asked from."""
-    text = _data_path(folder, run).read_text(encoding="utf-8")
+    text = data_path(folder, run).read_text(encoding="utf-8")
     return TypeAdapter(benchmark.data).validate_python(json.loads(text))
 
 
-def _data_path(folder: Path, run: Run) -> Path:
+def data_path(folder: Path, run: Run) -> Path:
+    """Where :func:`generate` wrote it."""
     return folder / f"{run.benchmark}.{run.prompt_style}.data.json"
 
 

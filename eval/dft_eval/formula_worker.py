@@ -1,24 +1,19 @@
-"""Worker: reads formulas that a model wrote. Bounded in memory, writes no file, and the kernel ends
-it at a question that takes more than :data:`CPU_SECONDS` of processor time, whatever code it is in.
+"""Worker: reads formulas that a model wrote, within the bounds of :func:`dft_eval.worker.serve`.
 
 Questions: ``{"latex": text}`` -> ``{"text": str or null}``, the formula as latex2sympy2_extended
 prints it; ``{"gold": text, "answer": text, "sentence": bool}`` -> ``{"equal": bool}`` by
 math-verify, which looks for the answer itself where it is a ``sentence``; ``{"harness": name,
 "gold": text, "completion": text, ...}`` -> what :func:`dft_eval.mathematics.rules.judge` returns.
-Where the bounds ended it, ``{"error": name}`` instead.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import resource
-import signal
-import sys
 from typing import Any
 
+from dft_eval.worker import serve
+
 CPU_SECONDS = 5.0
-MEMORY_BYTES = 2 << 30
 
 
 def latex(text: str) -> str | None:
@@ -46,34 +41,17 @@ def verify(gold: str, answer: str, sentence: bool) -> bool:
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """Answer one question."""
-    try:
-        if "harness" in question:
-            from dft_eval.mathematics.rules import judge
+    if "harness" in question:
+        from dft_eval.mathematics.rules import judge
 
-            return judge(**question)
-        if "latex" in question:
-            return {"text": latex(question["latex"])}
-        return {"equal": verify(**question)}
-    except (MemoryError, RecursionError) as error:
-        return {"error": type(error).__name__}
-
-
-def main() -> None:
-    """Answer questions until there are no more."""
-    logging.disable(logging.CRITICAL)
-    latex("1")
-    verify("1", "1", False)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-        reply = answer(json.loads(line))
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-        sys.stdout.write(json.dumps(reply) + "\n")
-        sys.stdout.flush()
+        return judge(**question)
+    if "latex" in question:
+        return {"text": latex(question["latex"])}
+    return {"equal": verify(**question)}
 
 
 if __name__ == "__main__":
-    main()
+    logging.disable(logging.CRITICAL)
+    latex("1")
+    verify("1", "1", False)
+    serve(answer, cpu_seconds=CPU_SECONDS)

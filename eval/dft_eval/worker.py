@@ -7,17 +7,44 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import IO, Any, Self
 
 from dft_eval.errors import EvaluationError
 
 WALL_SECONDS = 600.0
 """Without an answer for so long, a worker is taken to hang."""
+
+
+MEMORY_BYTES = 2 << 30
+
+
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], *, cpu_seconds: float) -> None:
+    """In the worker: answer questions until there are no more.
+
+    Memory is bounded, no file can be written, and the kernel ends the process (SIGPROF) at a
+    question that takes more than ``cpu_seconds`` of processor time, whatever code it is in. Where
+    memory or stack ran out, the answer is ``{"error": name}``.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        try:
+            reply = answer(json.loads(line))
+        except (MemoryError, RecursionError) as error:
+            reply = {"error": type(error).__name__}
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        sys.stdout.write(json.dumps(reply) + "\n")
+        sys.stdout.flush()
 
 
 class WorkerEndedError(EvaluationError):

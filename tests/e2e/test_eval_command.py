@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from dft_eval.results import read_results
 from tests.conftest import Bench
 from tests.support.cli import clean_environment, executable
 
@@ -59,7 +61,7 @@ def test_score_and_compare(text_bench: Bench, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (("humanevil", "--model", "M"), 2, "'humanevil' is unknown. Choose of humaneval"),
+        (("humanevil", "--model", "M"), 2, "'humanevil' is unknown. Choose from: humaneval"),
         (("humaneval", "--model", "/no/such"), 2, "there is no such folder"),
         (("humaneval", "--model", "M", "--limit", "0"), 2, "--limit 0"),
         (("humaneval", "--model", "M", "--prompt-style", "raw"), 2, "completion, chat"),
@@ -94,3 +96,25 @@ def test_generate_and_score_are_commands(text_bench: Bench, tmp_path: Path) -> N
     refused = dft_factory("generate", *model, "--out", str(tmp_path / "x"), "--unsafe-no-sandbox")
     assert refused.returncode == 2
     assert "--unsafe-no-sandbox is for dft-factory score" in refused.stderr
+
+
+def test_the_example_of_own_tasks(
+    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files and commands, from an empty directory, with a tiny model for SmolLM2."""
+    text = (Path(__file__).parents[2] / "docs/own-tasks.md").read_text(encoding="utf-8")
+    for name in ("arithmetic.yaml", "problems.jsonl"):
+        block = re.search(rf"`{name}`[^\n]*:\n\n```\w*\n(.*?)```", text, re.DOTALL)
+        assert block is not None
+        (tmp_path / name).write_text(block[1])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smollm2").symlink_to(text_bench.model)
+    commands = re.findall(r"^dft-factory (.+)$", text, re.MULTILINE)
+    assert [line.split()[0] for line in commands] == ["validate", "smollm2", "eval", "report"]
+    for line in commands:
+        if not line.startswith("smollm2"):
+            done = dft_factory(*line.split())
+            assert done.returncode == 0, done.stderr
+    (row,) = read_results(tmp_path / "runs/base").results
+    assert (row.benchmark, row.n_total, row.n_scored) == ("arithmetic", 3, 3)
+    assert "arithmetic" in (tmp_path / "report/report.md").read_text(encoding="utf-8")

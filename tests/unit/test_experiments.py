@@ -13,6 +13,7 @@ from dft_factory.experiments import catalog
 from dft_factory.experiments.expand import make_plan
 from dft_factory.experiments.plan import Plan, read_plan
 from dft_factory.experiments.schema import load
+from dft_factory.validate.experiments import check_evaluations
 
 RECIPE = """
 model_name_or_path: Qwen/Qwen2.5-Coder-3B
@@ -315,6 +316,37 @@ def test_flags_of_an_evaluation_and_tracking() -> None:
     assert plan.jobs["generate dft/seed0"].commands[0][4:6] == ("--fresh", "--model")
     assert plan.jobs["score dft/seed0"].commands[0][-1] == "--track"
     assert "--track" not in plan.jobs["score base"].commands[0]
+
+
+def test_a_task_file_beside_the_experiment_is_evaluated_by_its_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path as the job sees it; task and data decide what generation gives."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    task, data = folder / "task.yaml", folder / "rows.jsonl"
+    task.write_text("{data: rows.jsonl, prompt: '{q}', metric: numeric, answer: a}")
+    data.write_text('{"q": "?", "a": 1}\n')
+    (folder / "own.yaml").write_text(TEN_LINES.replace("multipl-e", "task.yaml"))
+
+    def plan() -> Plan:
+        return make_plan(load(folder / "own.yaml", "own"))
+
+    first = plan()
+    words = first.jobs["generate base"].commands[0]
+    assert words[:4] == ("dft-factory", "generate", "humaneval+", str(task))
+    assert check_evaluations(folder / "own.yaml", first) == []
+    data.write_text('{"q": "?", "a": 2}\n')
+    second = plan()
+    assert {name.split()[0] for name in changed(first, second)} == {
+        *("generate", "score", "card", "report"),
+    }
+    data.write_text('{"q": "?", "a": "x"}\n')
+    (finding,) = check_evaluations(folder / "own.yaml", second)
+    assert "line 1: the field 'a' is 'x', no number" in str(finding)
+    task.write_text("{data: rows.jsonl, prompt: '{q}', metric: bleu}")
+    findings = "\n".join(map(str, check_evaluations(folder / "own.yaml", plan())))
+    assert "'bleu' is unknown" in findings
 
 
 def test_names_of_shipped_experiments_have_near_matches() -> None:

@@ -130,6 +130,25 @@ def test_a_key_that_is_no_name(tmp_path: Path) -> None:
     assert config.values == {"do_train": True}
 
 
+def test_task_files_are_checked_with_their_data(tmp_path: Path) -> None:
+    task = tmp_path / "task.yaml"
+    task.write_text("{prompt: '{q} ${x', metric: numeric, answer: a, data: rows.jsonl}")
+    (finding,) = validate_files([task])
+    assert (finding.severity, finding.key) == ("error", "prompt")
+    task.write_text("{prompt: '{q}', metric: numeric, answer: a, data: rows.jsonl}")
+    (finding,) = validate_files([task])
+    assert (finding.severity, finding.key) == ("warning", "data")
+    (tmp_path / "rows.jsonl").write_text('{"q": 1, "a": 1}\n{"q": 1}\n')
+    (finding,) = validate_files([task])
+    assert (finding.severity, finding.key) == ("error", "data")
+    assert "line 2: there is no field 'a'. Choose from: q." in finding.message
+    (tmp_path / "rows.jsonl").write_text('{"q": 1, "a": 1}\n')
+    assert validate_files([task]) == []
+    task.write_text(f"name: gsm8k\n{task.read_text()[1:-1].replace(', ', chr(10))}")
+    (finding,) = validate_files([task])
+    assert "'gsm8k' is the name of a benchmark" in finding.message
+
+
 def test_json(tmp_path: Path) -> None:
     config, findings = _read(tmp_path, '{"zero_optimization": {"stage": 2, "stage": 3}}', "ds.json")
     assert config is not None

@@ -32,8 +32,8 @@ REFERENCE_SECONDS = 300.0
 RELATIVE_TOLERANCE = 1e-7
 ENFORCED_TOLERANCE = 1e-6
 """Absolute, for floats of problems that name none."""
-SPECIAL = "find_zero"
-"""HumanEval/32: any zero of the polynomial is right."""
+SPECIAL = "HumanEval/32"
+"""Its find_zero: any zero of the polynomial is right."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def judge(
         if place >= len(done.outputs):
             return 0.0, f"{where}: {done.ended}"
         output = done.outputs[place]
-        if problem.entry_point == SPECIAL:
+        if problem.task_id == SPECIAL:
             right = _is_zero(arguments, output, tolerance)
         else:
             if tolerance == 0 and wanted.floats:

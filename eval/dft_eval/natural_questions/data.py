@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.errors import UsageError
+from dft_eval.hub import load_split
 
 HUB_ID = "google-research-datasets/nq_open"
 SPLIT = "validation"
@@ -81,17 +82,11 @@ def from_hub() -> QuestionSet:
     Raises:
         PrerequisiteError: out of reach.
     """
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(HUB_ID, split=SPLIT)
-    except Exception as error:  # of any of the libraries below it
-        said = " ".join(str(error).split())[:300]
-        raise PrerequisiteError(
-            f"{HUB_ID} cannot be loaded: {type(error).__name__}: {said}\n"
-            "Give the file by --data FILE (NQ-open.dev.jsonl of "
-            "github.com/google-research-datasets/natural-questions, nq_open/)."
-        ) from error
+    fix = (
+        "Give the file by --data FILE (NQ-open.dev.jsonl of "
+        "github.com/google-research-datasets/natural-questions, nq_open/)."
+    )
+    rows = load_split(HUB_ID, SPLIT, fix)
     named = ((f"{HUB_ID}, row {number}", row) for number, row in enumerate(rows))
     return QuestionSet(_questions(named, HUB_ID), f"data: {HUB_ID}, {SPLIT}")
 

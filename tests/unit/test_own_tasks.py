@@ -1,0 +1,633 @@
+"""Own tasks: the file's errors, the rows' errors, every metric, and what they share with others."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_eval.benchmark import JudgeChoice, Request
+from dft_eval.benchmarks import check, evaluate, get_benchmark, score
+from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.generation.run import Decoding
+from dft_eval.mathematics.prompts import INSTRUCTION
+from dft_eval.natural_questions.prompts import INSTRUCTION as NQ_INSTRUCTION
+from dft_eval.own_tasks.items import TaskData, load_items
+from dft_eval.own_tasks.metrics import verdict_of
+from dft_eval.own_tasks.numbers import last_number
+from dft_eval.own_tasks.task import METRICS, InvalidTaskError, Task, read_task
+from dft_eval.report import build_report
+from dft_eval.results import BenchmarkResult, ItemScore, read_items, read_results
+from tests.support.judge_server import Answer, judge_server
+from tests.support.openai_server import FakeServer, serve
+
+NUMERIC = {"data": "rows.jsonl", "prompt": "{question}", "metric": "numeric", "answer": "answer"}
+ROWS = [{"question": "1 + 1", "answer": 2}, {"question": "2 + 2", "answer": [4, "4.0"]}]
+
+
+def write_task(folder: Path, rows: list[Any], *, stem: str = "task", **fields: Any) -> Path:
+    """A task file with its data; a field of None is left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    values = {key: value for key, value in {**NUMERIC, **fields}.items() if value is not None}
+    path = folder / f"{stem}.yaml"
+    path.write_text(json.dumps(values))  # JSON is YAML
+    return path
+
+
+def items_of(folder: Path, rows: list[Any], data: Path | None = None, **fields: Any) -> TaskData:
+    return load_items(read_task(write_task(folder, rows, **fields)), data)
+
+
+def run(
+    path: Path, answer: Callable[[str], str], *, out: str = "out", **changes: Any
+) -> tuple[BenchmarkResult, list[ItemScore], FakeServer]:
+    """A result by a server of its own."""
+    with serve(FakeServer(answer, talks=False)) as server:
+        return *run_on(server, path, out=out, **changes), server
+
+
+def run_on(
+    server: FakeServer, path: Path, *, out: str = "out", label: str = "base", **changes: Any
+) -> tuple[BenchmarkResult, list[ItemScore]]:
+    """The result as ``dft-factory eval`` makes it; items may be left unscored."""
+    request = Request(
+        model="tiny",
+        out=path.parent / out,
+        label=label,
+        backend="openai",
+        base_url=server.url,
+        own_max_new_tokens=True,
+        **changes,
+    )
+    try:
+        evaluate([str(path)], request)
+    except EvaluationError as error:
+        if not str(error).startswith("Items without a score"):
+            raise
+    (result,) = read_results(request.out).results
+    return result, read_items(request.out / result.items)
+
+
+def asked(server: FakeServer) -> list[dict[str, Any]]:
+    """The requests for completions, without those that try the server out."""
+    return [body for body in server.seen if body["max_tokens"] > 1]
+
+
+# ---------------------------------------------------------------- the file
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "says"),
+    [
+        ({"name": "a b"}, "name", "'a b': use letters"),
+        ({"data": None}, "data", "is missing"),
+        ({"split": 1}, "split", "1: Input should be a valid string"),
+        ({"prompt": None}, "prompt", "is missing"),
+        ({"prompt": "no field"}, "prompt", "names no field in braces"),
+        ({"prompt": "{a.b}"}, "prompt", "{a.b}: write a field's name in braces"),
+        ({"prompt": "{a:3}"}, "prompt", "{a:3}: write a field's name"),
+        ({"prompt": "{a!r}"}, "prompt", "{a!r}: write a field's name"),
+        ({"prompt": "{question"}, "prompt", "write a field's name in braces, and {{ or }}"),
+        ({"metric": "bleu"}, "metric", "'bleu' is unknown. Choose from: exact_match, contains"),
+        ({"answer": None}, "-", "metric numeric needs 'answer'"),
+        ({"tests": "t"}, "-", "'tests' has no effect with metric numeric"),
+        ({"choices": "c"}, "-", "'choices' has no effect with metric numeric"),
+        ({"metric": "choice"}, "-", "metric choice needs 'choices'"),
+        ({"metric": "pass@1"}, "-", "needs 'tests', the name of a field of the data; 'answer' has"),
+        ({"entry_point": "e", "solution": None}, "-", "'entry_point' and 'solution' go together"),
+        ({"solution": "s"}, "-", "'solution' has no effect with metric numeric"),
+        ({"metric": "math", "tolerance": 1}, "-", "'tolerance' has no effect with metric math"),
+        ({"tolerance": -1}, "tolerance", "-1: Input should be greater than or equal to 0"),
+        ({"extract": "("}, "extract", "'(': it is no regular expression: missing )"),
+        ({"extract": "a"}, "extract", "0 groups; put the answer in one pair of parentheses"),
+        ({"extract": "(a)(b)"}, "extract", "2 groups"),
+        ({"max_new_tokens": 0}, "max_new_tokens", "0: Input should be greater than or equal to 1"),
+        (
+            {"prompt_style": "raw"},
+            "prompt_style",
+            "'raw' is unknown. Choose from: completion, chat",
+        ),
+        (
+            {"prompt_style": "completion", "system_prompt": "x"},
+            "-",
+            "'system_prompt' has no effect",
+        ),
+        ({"stop": [""]}, "stop", "an empty text ends every completion"),
+        ({"judge": {"model": "m"}}, "-", "'judge' has no effect with metric numeric"),
+        (
+            {"metric": "judge", "judge": {"url": "u"}},
+            "judge.url",
+            "unknown key. Choose from: model",
+        ),
+        ({"metric": "judge", "judge_prompt": "{a}"}, "judge_prompt", "must hold {completion} once"),
+        ({"metric": "judge", "answer": None}, "-", "needs 'answer', or a 'judge_prompt'"),
+        ({"cluster": ["a"]}, "cluster", "Input should be a valid string"),
+        ({"id": 3}, "id", "Input should be a valid string"),
+        ({"description": []}, "description", "Input should be a valid string"),
+        ({"shots": 5}, "shots", "unknown key. Choose from: name, description, data"),
+    ],
+)
+def test_every_field_has_its_error(
+    tmp_path: Path, fields: dict[str, Any], key: str, says: str
+) -> None:
+    with pytest.raises(InvalidTaskError) as caught:
+        read_task(write_task(tmp_path, ROWS, **fields))
+    (problem,) = [each for each in caught.value.problems if each[0] == key]
+    assert says in problem[1]
+    assert f"{tmp_path}/task.yaml: {key}: " in str(caught.value)
+
+
+def test_the_cases_above_cover_every_field() -> None:
+    source = Path(__file__).read_text().partition("def test_every_field_has_its_error")[0]
+    assert [field for field in Task.model_fields if f'"{field}":' not in source] == []
+
+
+def test_all_problems_of_a_file_are_told_together(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTaskError) as caught:
+        read_task(write_task(tmp_path, ROWS, prompt="x", metric="y", extract="z"))
+    assert [key for key, _ in caught.value.problems] == ["prompt", "metric", "extract"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "No such file"),
+        ("a: [", "cannot be read as YAML"),
+        ("- a", "holds no keys and values"),
+        ("prompt: a\nprompt: b", "the key 'prompt' is there twice"),
+        (b"\xff", "cannot be read as YAML"),
+    ],
+)
+def test_an_unreadable_file(tmp_path: Path, text: Any, says: str) -> None:
+    path = tmp_path / "task.yaml"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=says):
+        get_benchmark(str(path))
+
+
+def test_names_must_tell_tasks_apart(tmp_path: Path) -> None:
+    first = write_task(tmp_path / "a", ROWS)
+    second = write_task(tmp_path / "b", ROWS)
+    with pytest.raises(UsageError, match="Two task files are named 'task'"):
+        check([str(first), str(second)], Request(model="m", out=tmp_path, label="base"))
+    taken = write_task(tmp_path / "c", ROWS, stem="gsm8k")
+    with pytest.raises(UsageError, match="'gsm8k' is the name of a benchmark of this package"):
+        get_benchmark(str(taken))
+    with pytest.raises(UsageError, match=r"'nope' is unknown.*or give the path of a task file"):
+        get_benchmark("nope")
+
+
+# ---------------------------------------------------------------- the rows
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "says"),
+    [
+        ([1], {}, "a list, not an object with fields"),
+        (
+            {"questoin": "x", "answer": 1},
+            {},
+            "no field 'question'. Choose from: questoin, answer. ",
+        ),
+        ({"questions": "x", "answer": 1}, {}, "Did you mean 'questions'?"),
+        ({"question": None, "answer": 1}, {}, "the field 'question' is null"),
+        (
+            {"question": ["x"], "answer": 1},
+            {},
+            """the field 'question' is ["x"]; a text or a num""",
+        ),
+        ({"question": "x", "answer": True}, {}, "the field 'answer' is true; a text or a number"),
+        ({"question": "x", "answer": []}, {}, "the field 'answer' holds no answer"),
+        (
+            {"question": "x", "answer": " "},
+            {"metric": "math"},
+            "the field 'answer' holds no answer",
+        ),
+        ({"question": "x", "answer": "two"}, {}, "the field 'answer' is 'two', no number"),
+        ({"question": "x", "answer": 1}, {"id": "key"}, "no field 'key'"),
+        ({"question": "x", "answer": 1}, {"cluster": "group"}, "no field 'group'"),
+        (
+            {"question": "x", "answer": "E", "c": ["p", "q"]},
+            {"metric": "choice", "choices": "c"},
+            "the field 'answer' is 'E'. Give a letter of AB, the text of a choice, or its place",
+        ),
+        (
+            {"question": "x", "answer": 2, "c": ["p", "q"]},
+            {"metric": "choice", "choices": "c"},
+            "the field 'answer' is 2. Give a letter of AB",
+        ),
+        (
+            {"question": "x", "answer": "A", "c": ["p"]},
+            {"metric": "choice", "choices": "c"},
+            "the field 'c' is no list of 2 to 26 texts",
+        ),
+        (
+            {"question": "x", "answer": "A", "c": ["p", "p"]},
+            {"metric": "choice", "choices": "c"},
+            "the field 'c' holds an empty text, or one twice",
+        ),
+        (
+            {"question": "x", "t": "assert f("},
+            {"metric": "pass@1", "answer": None, "tests": "t"},
+            "was never closed",
+        ),
+        (
+            {"question": "x", "t": "# none"},
+            {"metric": "pass@1", "answer": None, "tests": "t"},
+            "the field 't' holds no test",
+        ),
+        (
+            {"question": "x", "answer": "y"},
+            {"metric": "judge", "judge_prompt": "{rubric} {completion}"},
+            "no field 'rubric'",
+        ),
+    ],
+)
+def test_a_row_that_cannot_be_asked_or_scored_is_named(
+    tmp_path: Path, row: Any, fields: dict[str, Any], says: str
+) -> None:
+    good = {"question": "x", "answer": "A", "c": ["A", "2"], "t": "f()", "rubric": "r"}
+    good |= {"key": 1, "group": 1}
+    rows = [{**good, "answer": 1} if fields.get("metric") != "choice" else good, row]
+    with pytest.raises(UsageError, match=r"rows\.jsonl, line 2: ") as caught:
+        items_of(tmp_path, rows, **fields)
+    assert says in str(caught.value)
+
+
+def test_data_that_cannot_be_read(tmp_path: Path) -> None:
+    path = write_task(tmp_path, [])
+    with pytest.raises(UsageError, match=r"rows\.jsonl holds no rows"):
+        load_items(read_task(path))
+    (tmp_path / "rows.jsonl").write_text('{"question": 1, "answer": 1}\n\n{')
+    with pytest.raises(UsageError, match=r"rows\.jsonl, line 3: no JSON"):
+        load_items(read_task(path))
+    with pytest.raises(UsageError, match=r"line 2: the id '7' is there twice"):
+        items_of(tmp_path, [{"question": "x", "answer": 1, "n": 7}] * 2, id="n")
+    with pytest.raises(UsageError, match=r"data: .*gone\.jsonl cannot be read: No such file"):
+        items_of(tmp_path, ROWS, data=tmp_path / "gone.jsonl")
+
+
+def test_rows_become_items(tmp_path: Path) -> None:
+    """Numbers, braces, blank lines in the count, gzip; a choice by letter, text or place."""
+    data = tmp_path / "rows.jsonl.gz"
+    data.write_bytes(gzip.compress(b'{"n": 1, "m": 2.5, "a": 3}\n\n{"n": "{x}", "m": 0, "a": 4}\n'))
+    made = items_of(tmp_path, [], data, prompt="{{{n}}} + {m}", answer="a").items
+    assert [(item.id, item.prompt, item.answers) for item in made] == [
+        ("1", "{1} + 2.5", ("3",)),
+        ("3", "{{x}} + 0", ("4",)),
+    ]
+    rows = [{"q": "?", "a": a, "c": ["B", "x", 7]} for a in ("B", "x", 2, "C", "7")]
+    made = items_of(
+        tmp_path, rows, prompt="{q}\n{c}", metric="choice", answer="a", choices="c"
+    ).items
+    assert [item.answers for item in made] == [("A",), ("B",), ("C",), ("C",), ("C",)]
+    assert made[0].prompt == "?\nA. B\nB. x\nC. 7"
+
+
+def test_a_hub_data_set_is_loaded_by_its_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``datasets`` takes a folder ``owner/name`` of the working directory for that hub id."""
+    pytest.importorskip("datasets")
+    (tmp_path / "owner/name").mkdir(parents=True)
+    (tmp_path / "owner/name/test.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in ROWS[:1]))
+    monkeypatch.chdir(tmp_path)
+    path = write_task(tmp_path, [], data="owner/name", split="test")
+    data = load_items(read_task(path))
+    assert [item.prompt for item in data.items] == ["1 + 1"]
+    assert data.source == "owner/name, test"
+
+
+# ---------------------------------------------------------------- metrics
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so 1,234.50 dollars.", Fraction("1234.5")),
+        ("x = -3", -3),
+        ("3-5", 5),
+        ("−2", -2),
+        ("10{,}000", 10000),
+        ("1, 2, 3.", 3),
+        ("it is 3/4.", Fraction(3, 4)),
+        ("1/0", 0),
+        ("2.5e-3 m", Fraction("0.0025")),
+        (".5", Fraction(1, 2)),
+        ("24cm", 24),
+        ("room B12", None),
+        ("none", None),
+        ("9" * 401, None),
+    ],
+)
+def test_the_last_number(text: str, number: Fraction | None) -> None:
+    assert last_number(text) == number
+
+
+CHOICES = {"metric": "choice", "choices": "options"}
+CAPITALS = ["Paris", "Rome", "Oslo"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer", "completions"),
+    [
+        ({}, [2, "2.50"], {"It is 2": 1, "2.5": 1, "2.51": 0, "12": 0, "two": 0}),
+        ({"tolerance": 0.3}, 2.5, {"2.8": 1, "2.81": 0}),
+        ({"extract": r"#### *(\S+)"}, 2, {"#### 1 #### 2 or 3": 1, "2": 0, "#### x": 0}),
+        ({"metric": "exact_match"}, ["New York"], {"new york.": 1, "in New York": 0, "": 0}),
+        ({"metric": "contains"}, "New York", {"in New  York!": 1, "New Yorker": 0}),
+        ({"metric": "math"}, [r"\frac12", "3"], {r"\boxed{0.5}": 1, r"\boxed{3}": 1, "4": 0}),
+        ({"metric": "math", "extract": "A: (.*)"}, "x^2", {"3 A: $x\\cdot x$": 1, "x^2": 0}),
+        (CHOICES, "B", {"B": 1, "The answer is (B).": 1, "Rome": 1, "A": 0, "Oslo": 0, "": 0}),
+    ],
+)
+def test_metrics_by_rules(
+    tmp_path: Path, fields: dict[str, Any], answer: Any, completions: dict[str, int]
+) -> None:
+    rows = [{"question": text, "answer": answer, "options": CAPITALS} for text in completions]
+    result, items, _ = run(write_task(tmp_path, rows, **fields), lambda prompt: prompt)
+    assert {text: item.score for text, item in zip(completions, items, strict=True)} == completions
+    assert result.score == sum(completions.values()) / len(completions)
+    assert (result.n_total, result.n_scored, result.benchmark) == (len(rows), len(rows), "task")
+
+
+def test_a_pattern_without_end_leaves_its_item_unscored(tmp_path: Path) -> None:
+    """(a+)+b backtracks for ever on a's alone; the items around it are scored."""
+    rows = [{"question": text, "answer": "aab"} for text in ("aab", "a" * 60, "no")]
+    path = write_task(tmp_path, rows, metric="exact_match", extract="((?:a+)+b)")
+    result, items, _ = run(path, lambda prompt: prompt)
+    assert [item.score for item in items] == [1.0, None, 0.0]
+    assert "it takes too long on this text" in items[1].reason
+    assert "matches nothing" in items[2].reason
+    assert (result.n_total, result.n_scored, result.score) == (3, 2, 0.5)
+
+
+TESTS = {"metric": "pass@1", "answer": None, "tests": "tests"}
+
+
+def test_programs_run_in_the_sandbox_with_their_tests(tmp_path: Path) -> None:
+    right, wrong = "def f(x):\n    return x + 1\n", "def f(x):\n    return x\n"
+    leaves = "import os\nos._exit(0)\n"
+    answers = {
+        "block": f"Here:\n```python\n{right}```\nTry it:\n```\nf(1)\n```",
+        "bare": right,
+        "cut": f"```\n{right}",
+        "wrong": f"```python\n{wrong}```",
+        "leaves": leaves,
+        "prose": "I cannot.",
+    }
+    rows = [
+        {"question": name, "tests": ["assert f(1) == 2", "assert f(2) == 3"]} for name in answers
+    ]
+    path = write_task(tmp_path, rows, **TESTS)
+    result, items, _ = run(path, lambda prompt: answers[prompt])
+    assert dict(zip(answers, (item.score for item in items), strict=True)) == {
+        "block": 1.0,
+        "bare": 1.0,
+        "cut": 1.0,
+        "wrong": 0.0,
+        "leaves": 0.0,
+        "prose": 0.0,
+    }
+    assert result.metric == "pass@1"
+    assert result.sandbox not in (None, "none")
+
+
+FORGER = """
+import sys
+class Equal:
+    def __eq__(self, other):
+        return True
+def f(x):
+    return Equal()
+"""
+
+
+def test_with_a_solution_outputs_are_compared_outside(tmp_path: Path) -> None:
+    """The same forger passes where tests run beside it. HumanEval has a find_zero of its own, with
+    a tolerance of 1e-4 and any zero right."""
+    right = "def find_zero(x):\n    return [float(x), 0.1 + 0.2]\n"
+    answers = {
+        "right": right,
+        "near": right.replace("0.1 + 0.2", "0.3"),
+        "wrong": right.replace("0.2", "0.20001"),
+        "forger": FORGER.replace("def f", "def find_zero"),
+    }
+    tests = "def check(candidate):\n    assert candidate(1)[0] == 1\n    candidate(2)"
+    rows = [
+        {"question": name, "tests": tests, "name": "find_zero", "right": right} for name in answers
+    ]
+    path = write_task(tmp_path, rows, **TESTS, entry_point="name", solution="right")
+    result, items, _ = run(path, answers.__getitem__)
+    assert [item.score for item in items] == [1.0, 1.0, 0.0, 0.0]
+    assert "outputs compared outside the sandbox" in result.notes
+    rows[1]["right"] = "def find_zero(x):\n    return [0]"
+    path = write_task(tmp_path, rows, **TESTS, entry_point="name", solution="right")
+    with pytest.raises(UsageError, match=r"task\.yaml: 2: canonical_solution fails its tests"):
+        run(path, answers.__getitem__, out="other")
+    path = write_task(tmp_path, [{"question": "forger", "tests": "assert f(1) == 2"}], **TESTS)
+    result, items, _ = run(path, lambda _: FORGER, out="beside")
+    assert [item.score for item in items] == [1.0]
+    assert "tests run in the program's process; one that searches for them can pass" in result.notes
+
+
+def test_a_raw_completion_goes_on_from_its_prompt(tmp_path: Path) -> None:
+    rows = [{"question": "def f(x):\n", "tests": "assert f(1) == 2"}]
+    path = write_task(tmp_path, rows, **TESTS, prompt_style="completion", stop=["\n\n"])
+    result, _, server = run(path, lambda _: "    return x + 1\n\nf(")
+    assert result.score == 1.0
+    assert server.seen[-1]["stop"] == ["\n\n"]
+
+
+def test_a_judge_model_grades(tmp_path: Path) -> None:
+    rows = [{"question": f"q{n}", "answer": "Oslo", "rubric": "city {x}"} for n in range(4)]
+    path = write_task(tmp_path, rows, metric="judge")
+    says = {"right": "CORRECT", "false": "This is INCORRECT.", "mute": "I do not know", "down": ""}
+    answers = dict(zip(("q0", "q1", "q2", "q3"), says, strict=True))
+
+    def behave(prompt: str, _: int) -> Answer:
+        word = next((word for word in says if f"\n{word}\n" in prompt), "")
+        return Answer(says.get(word, "hi"), status=400 if word == "down" else 200)
+
+    with judge_server(behave) as judge:
+        choice = JudgeChoice("openai", "grader", judge.url)
+        result, items, _ = run(path, answers.__getitem__, judge=choice)
+        shown = next(prompt for prompt in judge.judged if "q0" in prompt)
+        spec = {"model": "grader", "base_url": judge.url}
+        own = "{rubric}: {{}} {completion} {question}"
+        path = write_task(
+            tmp_path, rows[:1], metric="judge", answer=None, judge=spec, judge_prompt=own
+        )
+        run(path, answers.__getitem__, out="own")
+        assert "city {x}: {} right q0\n\nReply with one word" in judge.judged[-1]
+    assert [item.score for item in items] == [1.0, 0.0, None, None]
+    assert "[Right answer]\nOslo\n\n[Answer to grade]\nright\n" in shown
+    assert "replies without sense" in items[2].reason
+    assert result.judge is not None
+    assert result.judge.startswith("openai: grader at http://127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("CORRECT", True),
+        ("**Incorrect**.", False),
+        ("It agrees: CORRECT.", True),
+        ("CORRECT would be Oslo, so INCORRECT", False),
+        ("This is not correct.", None),
+        ("not CORRECT", None),
+        ("", None),
+    ],
+)
+def test_what_a_judges_reply_says(reply: str, verdict: bool | None) -> None:
+    assert verdict_of(reply) is verdict
+
+
+def test_a_judge_that_is_not_named_is_asked_for(tmp_path: Path) -> None:
+    path = write_task(tmp_path, ROWS, metric="judge")
+    with pytest.raises(
+        UsageError, match=r"give --judge openai --judge-model NAME .* in task\.yaml"
+    ):
+        run(path, str)
+    with pytest.raises(UsageError, match="--judge has no effect on task"):
+        check(
+            [str(write_task(tmp_path, ROWS))],
+            Request(model="m", out=tmp_path, label="b", judge=JudgeChoice("rules")),
+        )
+
+
+# ---------------------------------------------------------------- what all benchmarks share
+
+
+def test_samples_clusters_limit_and_what_is_recorded(tmp_path: Path) -> None:
+    """Two samples of an item are asked for; they agree here, since the server says the same."""
+    rows = [{"question": f"{n}", "answer": n % 2, "template": n // 2} for n in range(5)]
+    path = write_task(tmp_path, rows, cluster="template", max_new_tokens=9, system_prompt="Count.")
+    result, items, server = run(
+        path, lambda prompt: prompt, limit=4, decoding=Decoding(samples=2, temperature=0.5)
+    )
+    assert (result.metric, result.score) == ("avg@2", 0.5)
+    assert result.breakdown == {"pass@2": 0.5, "maj@2": 0.5}
+    assert [item.cluster for item in items] == ["0", "0", "1", "1"]
+    assert result.cluster == "template"
+    assert result.decoding["max_new_tokens"] == 9
+    assert server.seen[-1]["messages"][0] == {"role": "system", "content": "Count."}
+    assert "partial: 4 of 5" in result.notes
+    assert "own task: task.yaml on rows.jsonl" in result.notes
+    data = (tmp_path / "rows.jsonl").read_bytes()
+    assert result.decoding["data_sha256"] == hashlib.sha256(data).hexdigest()
+    assert result.decoding["task_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_changed_answer_asks_the_model_nothing_new_and_is_recorded(tmp_path: Path) -> None:
+    path = write_task(tmp_path, ROWS)
+    with serve(FakeServer(lambda _: "2", talks=False)) as server:
+        first, _ = run_on(server, path)
+        write_task(tmp_path, [ROWS[0], {**ROWS[1], "answer": 2}])
+        second, _ = run_on(server, path)
+        assert len(asked(server)) == 2
+        write_task(tmp_path, ROWS, prompt="{question} = ")
+        third, _ = run_on(server, path)
+        assert len(asked(server)) == 4
+    assert (first.score, second.score) == (0.5, 1.0)
+    tasks, data = (
+        [row.decoding[key] for row in (first, second, third)]
+        for key in ("task_sha256", "data_sha256")
+    )
+    assert tasks[0] == tasks[1] != tasks[2]
+    assert data[0] == data[2] != data[1]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "file", "fields"),
+    [
+        (
+            "gsm8k",
+            "mathematics/gsm8k_test.jsonl",
+            {"prompt": f"{{problem}}\n{INSTRUCTION.replace('{}', '{{}}')}", "metric": "math"},
+        ),
+        (
+            "nq",
+            "natural_questions/nq_open_dev.jsonl",
+            {"prompt": f"{NQ_INSTRUCTION}\n\n{{question}}?", "metric": "exact_match"},
+        ),
+    ],
+)
+def test_a_benchmark_as_a_task_has_the_same_prompts_and_scores(
+    tmp_path: Path, test_data: Path, benchmark: str, file: str, fields: dict[str, str]
+) -> None:
+    """Every second answer is right, some in other words."""
+    data = test_data / file
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").split("\n")[:24]]
+    answers = [
+        row["answer"] if isinstance(row["answer"], str) else row["answer"][0] for row in rows
+    ]
+    path = write_task(tmp_path, rows, **fields)
+    asked: dict[str, str] = {}
+
+    def answer(prompt: str) -> str:
+        place = next(
+            i for i, row in enumerate(rows) if (row.get("problem") or row["question"]) in prompt
+        )
+        asked.setdefault(prompt, f"{answers[place]}." if place % 2 else f"{answers[place - 1]} x")
+        return asked[prompt]
+
+    with serve(FakeServer(answer, talks=False)) as server:
+        result, items = run_on(server, path)
+        request = Request(
+            model="tiny",
+            out=tmp_path / "built-in",
+            label="base",
+            data=tmp_path / "rows.jsonl",
+            backend="openai",
+            base_url=server.url,
+            own_max_new_tokens=True,
+        )
+        (built_in,) = evaluate([benchmark], request).results
+    assert len(asked) == len(rows)
+    others = read_items(tmp_path / "built-in" / built_in.items)
+    assert [item.score for item in items] == [item.score for item in others]
+    assert 0 < (result.score or 0) < 1
+
+
+def test_a_report_compares_own_tasks_and_says_where_their_data_differ(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}", "answer": n} for n in range(8)]
+    path = write_task(tmp_path, rows)
+    run(path, lambda prompt: prompt, out="dft", label="dft")
+    write_task(tmp_path, [*rows[:-1], {"question": "7", "answer": 8}])
+    run(path, lambda prompt: "3", out="sft", label="sft")
+    folders = [tmp_path / "sft", tmp_path / "dft"]
+    text = build_report(folders, tmp_path / "report").markdown.read_text(encoding="utf-8")
+    assert re.search(r"^\| dft \| 100.0 %", text, re.MULTILINE)
+    assert "+87.5" in text
+    assert re.search(r"^\| task \(chat\): data\\_sha256 \|", text, re.MULTILINE)
+    assert not re.search(r"^\| task \(chat\): task\\_sha256 \|", text, re.MULTILINE)
+
+
+def test_what_was_generated_is_scored_without_the_task_file(tmp_path: Path) -> None:
+    path = write_task(tmp_path / "task", ROWS, extract="(.)", cluster="question", stop=["x"])
+    whole, items, _ = run(path, lambda _: "2")
+    shutil.move(path.parent / "out", tmp_path / "elsewhere")
+    shutil.rmtree(path.parent)
+    (tmp_path / "elsewhere/results.json").unlink()
+    assert score(tmp_path / "elsewhere").results == [whole]
+    assert read_items(tmp_path / "elsewhere" / whole.items) == items
+
+
+# ---------------------------------------------------------------- documentation
+
+
+def test_the_documentation_names_every_field_and_metric() -> None:
+    text = (Path(__file__).parents[2] / "docs/own-tasks.md").read_text(encoding="utf-8")
+    names = [*Task.model_fields, *METRICS]
+    assert [name for name in names if not re.search(rf"^\|.*`{name}`", text, re.MULTILINE)] == []
