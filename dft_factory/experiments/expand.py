@@ -13,7 +13,7 @@ from string import Template
 from typing import Any
 
 from dft_factory.errors import ConfigError
-from dft_factory.experiments import catalog
+from dft_factory.experiments import catalog, grouping
 from dft_factory.experiments.plan import BASE, PLAN_NAME, VERSIONS, Comparison, Job, Plan
 from dft_factory.experiments.schema import (
     DataSpec,
@@ -251,9 +251,13 @@ class _Planner:
         for run in runs:
             if run.label != BASE:
                 self._card(run, {name: scored[run, name] for name in names})
-        for name in names:
-            jobs = {self._path(_inside(run.folder, name)): scored[run, name] for run in runs}
-            self._report(prefix, name, base_model, jobs, probes if name is None else [])
+        for group in grouping.reports(self.experiment.evaluate):
+            jobs = {
+                self._path(_inside(run.folder, name)): scored[run, name]
+                for run in runs
+                for name in group
+            }
+            self._report(prefix, group[0], base_model, jobs, probes if None in group else [])
 
     def _train_base(self, prefix: str, spec: TrainingSpec, path: str, after: Sequence[str]) -> _Run:
         values = {**self._recipe(spec.recipe), **spec.set, "model_name_or_path": path}

@@ -141,8 +141,9 @@ class Evaluation(BaseModel):
     """Benchmarks with the options of ``dft-factory eval``, hyphens written as underscores.
 
     Attributes:
-        name: of the evaluation's folder and report; none: the run's folder itself. Needed where
-            one benchmark is scored in two ways (greedy and sampled).
+        name: of the evaluation's folder; none: the run's folder itself. Needed where one benchmark
+            is scored in two ways. Decodings of the same items (greedy and sampled) share a report,
+            any other named evaluation has its own.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

@@ -397,8 +397,9 @@ def test_another_system_prompt_is_said(tmp_path: Path) -> None:
         write_run(tmp_path / "b", "b", scores, decoding={**greedy, "system_prompt": "Think."}),
     ]
     text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
-    assert "toy (chat): not like for like, system_prompt None and 'Think.'." in text.replace(
-        "\\_", "_"
+    assert (
+        "toy (chat, greedy): not like for like, system_prompt None and 'Think.'."
+        in text.replace("\\_", "_")
     )
 
 

@@ -172,14 +172,16 @@ def test_what_is_no_seed_of_one_variant_is_refused(tmp_path: Path) -> None:
     first = write_seed(tmp_path / "a", "dft", 0, range(9))
     twice = write_seed(tmp_path / "b", "dft", 0, range(9))
     none = write_seed(tmp_path / "c", "dft", None, range(9))
-    sampled = write_seed(tmp_path / "d", "dft", 1, range(9), decoding={"temperature": 1.0})
+    longer = write_seed(tmp_path / "d", "dft", 1, range(9), decoding={"max_new_tokens": 9})
     own_seed = write_seed(tmp_path / "e", "dft", 2, range(9), seed=2)
-    with pytest.raises(UsageError, match=r"a and .*b are labelled 'dft', seed 0: give"):
+    with pytest.raises(
+        UsageError, match=r"a and .*b are labelled 'dft', seed 0 and hold toy \(chat\): "
+    ):
         read_variants([first, twice])
     with pytest.raises(UsageError, match=r"a and .*c are labelled 'dft': give"):
         read_variants([first, none])
-    with pytest.raises(UsageError, match=r"differ in more than .* toy: temperature None and 1\.0"):
-        read_variants([first, sampled])
+    with pytest.raises(UsageError, match=r"differ in more than .* toy: max_new_tokens None and 9"):
+        read_variants([first, longer])
     assert read_variants([first, own_seed])[0].seeds == (0, 2)
 
 

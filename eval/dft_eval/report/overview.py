@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dft_eval.report.comparison import outcome, seeds_or_items
 from dft_eval.report.formats import percent, plural, points
 from dft_eval.report.pairs import Comparison, Pair
-from dft_eval.report.runs import Evaluation, Pooled, Variant, benchmarks, key_name
+from dft_eval.report.runs import Evaluation, Pooled, Variant, benchmarks, key_name, short_names
 from dft_eval.report.scores import Bar, Chart, Table
 
 REASONS = 8
@@ -38,8 +38,8 @@ def headline(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, .
 def _rows(pair: Pair) -> list[tuple[str, Comparison]]:
     """Comparisons by a short name; the parts of a score have their place in the charts."""
     rows = [row for row in pair.comparisons if row.name == key_name(row.key)]
-    styles = Counter(row.key[0] for row in rows)
-    return [(row.name if styles[row.key[0]] > 1 else row.key[0], row) for row in rows]
+    names = short_names([row.key for row in rows])
+    return [(names[row.key], row) for row in rows]
 
 
 def _first(pair: Pair) -> tuple[str, ...]:

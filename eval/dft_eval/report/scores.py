@@ -70,7 +70,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Summary:
-    """Variants by benchmarks. ``benchmarks`` holds name, metric and prompt style of each column."""
+    """Variants by benchmarks. ``benchmarks`` holds name, metric, and style with decoding, of each."""
 
     benchmarks: tuple[tuple[str, str, str], ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
@@ -200,14 +200,16 @@ def summary(variants: Sequence[Variant]) -> Summary:
                 cells.append(Cell("not run"))
                 continue
             notes = dict.fromkeys(
-                f"{key[0]}: {note}"
+                f"{key.benchmark}: {note}"
                 for each in pooled.evaluations
                 for note in [*each.row.notes, *_own_notes(each)]
             )
             marks = tuple(numbers.setdefault(note, len(numbers) + 1) for note in notes)
             cells.append(Cell(score_text(pooled), marks))
         rows.append((variant.label, tuple(cells)))
-    columns = tuple((key[0], _metrics(variants, key), key[1]) for key in keys)
+    columns = tuple(
+        (key.benchmark, _metrics(variants, key), ", ".join(filter(None, key[1:]))) for key in keys
+    )
     return Summary(columns, tuple(rows), tuple(numbers))
 
 

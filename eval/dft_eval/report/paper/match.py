@@ -50,7 +50,7 @@ class Match:
 
     @property
     def name(self) -> str:
-        """The column and our prompt style."""
+        """The column, our prompt style and decoding."""
         return f"{self.column.title} ({self.style})"
 
     @property
@@ -72,15 +72,16 @@ def match(variant: Variant, paper: Paper) -> tuple[list[Match], list[Unmatched]]
     """Every score of a variant with its counterparts, or with the reason why it has none."""
     matches: list[Match] = []
     unmatched: list[Unmatched] = []
-    by_style: dict[tuple[int, str], tuple[Place, dict[str, Pooled]]] = {}
+    by_way: dict[tuple[int, str, str], tuple[Place, dict[str, Pooled]]] = {}
     for key, pooled in variant.evaluations.items():
-        place = _place(variant, key[0], paper)
+        place = _place(variant, key.benchmark, paper)
         if isinstance(place, str):
             unmatched.append(Unmatched(variant, key_name(key), place))
         else:
-            group = by_style.setdefault((place.table.number, key[1]), (place, {}))
-            group[1][key[0]] = pooled
-    for (_, style), (place, found) in by_style.items():
+            way = (place.table.number, key.style, key.decoding)
+            by_way.setdefault(way, (place, {}))[1][key.benchmark] = pooled
+    for (_, *way), (place, found) in by_way.items():
+        style = ", ".join(filter(None, way))
         for column in place.how.columns:
             if column.items.keys().isdisjoint(found):
                 continue
