@@ -70,7 +70,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Summary:
-    """Variants by benchmarks. ``benchmarks`` holds name, metric, and style with decoding, of each."""
+    """Variants by benchmarks: name, metric, and prompt style with decoding of each."""
 
     benchmarks: tuple[tuple[str, str, str], ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]

@@ -80,8 +80,8 @@ def match(variant: Variant, paper: Paper) -> tuple[list[Match], list[Unmatched]]
         else:
             way = (place.table.number, key.style, key.decoding)
             by_way.setdefault(way, (place, {}))[1][key.benchmark] = pooled
-    for (_, *way), (place, found) in by_way.items():
-        style = ", ".join(filter(None, way))
+    for (_, *names), (place, found) in by_way.items():
+        style = ", ".join(name for name in map(str, names) if name)
         for column in place.how.columns:
             if column.items.keys().isdisjoint(found):
                 continue
