@@ -87,6 +87,8 @@ class Training(BaseModel):
 
     Attributes:
         objective: ``dft`` or ``sft``, or another that dft-factory trains.
+        method: ``full``, ``lora``, ``freeze`` or ``oft``.
+        dataset: names of the training data sets.
         weight: token weight of the objective, ``token`` or ``floor:0.1``.
         seed: of the training; runs that differ in it alone are one row of a report.
         variant: name of the recipe in an experiment.
@@ -95,6 +97,8 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     objective: str | None = None
+    method: str | None = None
+    dataset: tuple[str, ...] = ()
     weight: str | None = None
     seed: int | None = None
     variant: str | None = None

@@ -15,7 +15,9 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from dft_eval.benchmarks import BENCHMARKS
+from dft_eval.generation.run import Decoding
 from dft_eval.languages import LANGUAGES
+from dft_eval.mathematics.benchmark import _harness_name
 from dft_eval.report import build_report
 from dft_eval.report.paper.match import label_of
 from dft_eval.report.paper.section import NOTHING
@@ -30,15 +32,10 @@ PAPER = load_paper()
 CODER = "Qwen/Qwen2.5-Coder-3B"
 MATH = {"math500": 500, "minerva": 272, "olympiadbench": 675, "aime24": 30, "amc23": 40}
 MATH_FIELDS = {
-    "metric": "accuracy",
+    "metric": "avg@16",
     "prompt_style": "chat",
-    "harness": "rules of Qwen2.5-Math",
-    "decoding": {
-        "strategy": "sampling",
-        "samples": 16,
-        "temperature": 1.0,
-        "max_new_tokens": 4096,
-    },
+    "harness": _harness_name("qwen"),
+    "decoding": Decoding(samples=16, temperature=1.0, max_new_tokens=4096).record(),
 }
 VISION_FIELDS = {
     "metric": "accuracy",
@@ -128,14 +125,14 @@ def cells(measured: str) -> list[tuple[Any, Column, Decimal]]:
 
 
 def test_every_model_of_a_table_has_its_three_rows() -> None:
-    """5 models of 6 figures, 3 of 11, 1 of 6 and 2 of 6, thrice each."""
+    """5 models of 6 figures, 3 of 11, 1 of 6, 1 of 6 and 2 of 6, thrice each."""
     for table in PAPER.tables:
         labels = [(row.model, row.label) for row in table.rows]
         models = dict.fromkeys(row.model for row in table.rows)
         assert labels == [(model, one) for model in models for one in ("base", "sft", "dft")]
     counts = [sum(len(row.values) for row in table.rows) for table in PAPER.tables]
-    assert counts == [90, 99, 18, 36]
-    assert [table.number for table in PAPER.tables] == [1, 3, 4, 9]
+    assert counts == [90, 99, 18, 18, 36]
+    assert [table.number for table in PAPER.tables] == [1, 3, 4, 8, 9]
 
 
 @pytest.mark.parametrize(
@@ -569,6 +566,29 @@ def test_the_average_of_mathematics_and_the_lora_table(tmp_path: Path) -> None:
     assert "| 9 | +16.98 | +3.9 ± 1.4 | −13.1 | +1.2 to +6.6 | no |" in change
     assert "Table 9, mathematics with LoRA" in text
     assert "speaks of LoRA" not in text
+
+
+@pytest.mark.parametrize(
+    ("training", "table"),
+    [
+        (None, "1 | 38.13 %"),
+        ({"method": "full", "dataset": ["numinamath"]}, "1 | 38.13 %"),
+        ({"method": "full", "dataset": ["openr1_math"]}, "8 | 48.91 %"),
+        ({"method": "lora", "dataset": ["numinamath"]}, "9 | 40.78 %"),
+        ({"method": "lora", "dataset": ["under_another_name"]}, "9 | 40.78 %"),
+    ],
+)
+def test_method_and_data_of_the_training_choose_the_table(
+    tmp_path: Path, training: dict[str, Any] | None, table: str
+) -> None:
+    run = write_run(
+        tmp_path / "a", "dft", {"amc23": first_right(20, 40, "")}, model="m",
+        base_model="Qwen/Qwen2.5-Math-1.5B", **MATH_FIELDS,
+    )  # fmt: skip
+    document = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**document, "training": training}))
+    (line,) = lines(section([run], tmp_path / "out"), "dft", "AMC23 (chat, temperature 1)")
+    assert line.startswith(f"dft | AMC23 (chat, temperature 1) | {table} | 50.0 ")
 
 
 def test_an_average_needs_all_its_benchmarks(tmp_path: Path) -> None:

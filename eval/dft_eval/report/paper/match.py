@@ -193,6 +193,12 @@ def _place(variant: Variant, benchmark: str, paper: Paper) -> Place | str:
         ]  # fmt: skip
         return "; ".join([*reasons, *([model] if isinstance(model, str) else [])])
     objective, adapter = label
+    training = variant.runs[0].results.training
+    if training is not None and objective != "base":
+        adapter = adapter or training.method == "lora"
+        # Without a table of its own, the data may be that of the table under another name.
+        trained_on = [table for table in tables if table.dataset in training.dataset]
+        tables = [table for table in trained_on if table.adapters == adapter] or tables
     having = [table for table in tables if table.adapters == adapter]
     if not having:
         return "the paper has figures by LoRA on mathematics alone"
