@@ -287,7 +287,7 @@ class _Planner:
         if reference is None and not train.grid:
             return ()
         reference = reference or next(iter(train.variants))
-        variants = [BASE, *train.variants] if self.experiment.base else list(train.variants)
+        variants = [*train.variants, BASE] if self.experiment.base else list(train.variants)
         return tuple(
             (_label(variant, axes), _label(reference, axes))
             for axes in self._grid()

@@ -96,9 +96,8 @@ def test_what_greedy_decoding_leaves_of_a_difference(runs: list[Path], tmp_path:
         "**On toy dft scores 45.0 points above base at temperature 1 (60.0 % against 15.0 %, 95 % "
         "interval of the difference " in text
     )
-    assert "under greedy decoding +5.0 (" in text
-    assert "are left, which cannot be told apart from no difference. That much" in text
-    assert "removes it: +40.0 points, 95 % interval +" in text
+    assert "left under greedy decoding is +5.0 points (" in text
+    assert "and cannot be told apart from chance. Sampling alone accounts for +40.0 points" in text
     assert "| toy (chat) | base | 50.0 %, 29.9 to 70.1 % | 15.0 %, " in text
     (row,) = re.findall(r"\| toy \(chat\) \| dft \|.* minus|\| toy \(chat\) \| dft \| 55.*", text)
     assert "| +5.0 (" in row  # 12 of 20 sampled, 11 greedily
@@ -114,8 +113,8 @@ def test_a_difference_that_greedy_decoding_keeps(tmp_path: Path) -> None:
     (gain,) = gains(pair, variants)
     assert gain.lost is not None
     assert gain.lost.estimate.mean == 0
-    assert "under greedy decoding +50.0 (" in sentence(gain)
-    assert "How much of it is due to sampling cannot be told (0.0 points, " in sentence(gain)
+    assert "left under greedy decoding is +50.0 points (" in sentence(gain)
+    assert "How much sampling alone accounts for cannot be told: 0.0 points " in sentence(gain)
 
 
 def test_one_decoding_has_no_such_section(runs: list[Path], tmp_path: Path) -> None:
@@ -183,9 +182,17 @@ def test_a_collapse_is_named(tmp_path: Path, answers: str | None, sign: str) -> 
         texts = {f"q{n}": answers if answers and run is dft else f"text {n}" for n in range(20)}
         write_completions(run / "toy.completions.jsonl", texts)
     text = build_report([base, dft], tmp_path / "out").markdown.read_text(encoding="utf-8")
-    assert "dft has collapsed on toy: it scores 50.0 points below base, and " in text
+    assert "dft has collapsed on toy: it scores 50.0 points below base; " in text
     assert sign in text
     # The same look without the loss is none.
     write_items(dft / "b0.items.jsonl", [ItemScore(id=f"q{n}", score=n < 12) for n in range(20)])
     text = build_report([base, dft], tmp_path / "again").markdown.read_text(encoding="utf-8")
     assert "collapsed" not in text
+
+
+def test_a_note_on_several_benchmarks_is_one_footnote(tmp_path: Path) -> None:
+    scores = {"toy": items(3), "other": items(4)}
+    run = write_run(tmp_path / "a", "dft", scores, notes=["the sandbox has limits"])
+    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert text.count("the sandbox has limits") == 1
+    assert "toy, other: the sandbox has limits" in text

@@ -116,7 +116,7 @@ def test_seeds_that_one_variant_lacks_are_named(runs: list[Path], tmp_path: Path
 
     lone = report([runs[1], *runs[4:]], tmp_path / "lone")
     assert "sft: no results of seeds 1, 2." in lone
-    assert "**dft against sft: " in lone
+    assert "**dft and sft cannot be told apart on toy: " in lone
     assert "Seeds that both have: 0 (sft has 0; dft has 0, 1, 2)." in lone
 
     apart = report([*runs[1:3], runs[6]], tmp_path / "apart")

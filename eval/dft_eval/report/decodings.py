@@ -150,7 +150,7 @@ def sentence(gain: Gain) -> str:
     text = (
         f"On {gain.name}{over} {second} scores {size} points {side} {first} at {decoding} "
         f"({percent(sampled.mean_second)} against {percent(sampled.mean_first)}, 95 % interval of "
-        f"the difference {_span(sampled.interval)}); under greedy decoding {_left(gain, greedy)}"
+        f"the difference {_span(sampled.interval)}); {_left(gain, greedy)}"
     )
     return f"{text}. {_reading(gain, sampled)}".rstrip()
 
@@ -161,9 +161,11 @@ def _numbers(effect: Effect) -> str:
 
 def _left(gain: Gain, greedy: Effect) -> str:
     kind = outcome(gain.greedy.result, gain.greedy.adjusted)
-    numbers = f"{points(greedy.difference)} ({_span(greedy.interval)})"
-    told = "" if kind in ("higher", "lower") else ", which cannot be told apart from no difference"
-    return f"{numbers} are left{told}"
+    told = "" if kind in ("higher", "lower") else " and cannot be told apart from chance"
+    return (
+        f"the difference that is left under greedy decoding is {points(greedy.difference)} points "
+        f"({_span(greedy.interval)}){told}"
+    )
 
 
 def _reading(gain: Gain, sampled: Effect) -> str:
@@ -172,12 +174,12 @@ def _reading(gain: Gain, sampled: Effect) -> str:
         return ""
     low, high = (2 * end for end in gain.lost.interval)
     mean = 2 * gain.lost.estimate.mean
-    span = f"{points(mean)} points, 95 % interval {_span((low, high))}"
+    span = f"{points(mean)} points (95 % interval {_span((low, high))})"
     if low <= 0 <= high:
-        return f"How much of it is due to sampling cannot be told ({span})."
+        return f"How much sampling alone accounts for cannot be told: {span}."
     if mean * sampled.difference < 0:
-        return f"Greedy decoding makes the difference larger, not smaller ({span})."
-    return f"That much of it is due to sampling, and greedy decoding removes it: {span}."
+        return f"Greedy decoding makes the difference larger, not smaller: {span}."
+    return f"Sampling alone accounts for {span}."
 
 
 def sentences(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, ...]:

@@ -158,6 +158,6 @@ def _collapse(base: Variant, tuned: Variant, key: Key, name: str) -> str:
         return ""
     lost = points(-effect.difference).removeprefix("+")
     return (
-        f"{tuned.label} has collapsed on {name}: it scores {lost} points below {base.label}, and "
-        f"{' and '.join(signs)}."
+        f"{tuned.label} has collapsed on {name}: it scores {lost} points below {base.label}; "
+        f"{'; '.join(signs)}."
     )

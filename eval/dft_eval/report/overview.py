@@ -45,7 +45,7 @@ def _first(pair: Pair, variants: Sequence[Variant]) -> tuple[str, ...]:
     told = {row.key for gain in both for row in (gain.sampled, gain.greedy)}
     alone = [(name, row) for name, row in rows if row.key not in told]
     if not rows or len(both) + len(alone) > IN_FULL:
-        return (_grouped(pair), *filter(None, map(sentence, both)))
+        return (_grouped(pair),)
     sentences = [*map(sentence, both)]
     sentences += [text for name, row in alone for text in _in_full(row, name)]
     keys = short_names(benchmarks(variants))

@@ -210,9 +210,12 @@ def missing_seeds(variants: Sequence[Variant]) -> tuple[str, ...]:
 
 
 def summary(variants: Sequence[Variant]) -> Summary:
-    """The scores of all variants; notes of their results, and of the report, as footnotes."""
+    """The scores of all variants; notes of their results, and of the report, as footnotes.
+
+    A note on several benchmarks is one footnote.
+    """
     keys = benchmarks(variants)
-    numbers: dict[str, int] = {}
+    about: dict[str, dict[str, None]] = {}
     rows = []
     for variant in variants:
         cells = []
@@ -222,17 +225,18 @@ def summary(variants: Sequence[Variant]) -> Summary:
                 cells.append(Cell("not run"))
                 continue
             notes = dict.fromkeys(
-                f"{key.benchmark}: {note}"
-                for each in pooled.evaluations
-                for note in [*each.row.notes, *_own_notes(each)]
+                note for each in pooled.evaluations for note in [*each.row.notes, *_own_notes(each)]
             )
-            marks = tuple(numbers.setdefault(note, len(numbers) + 1) for note in notes)
-            cells.append(Cell(score_text(pooled), marks))
+            for note in notes:
+                about.setdefault(note, {})[key.benchmark] = None
+            numbers = {note: number for number, note in enumerate(about, start=1)}
+            cells.append(Cell(score_text(pooled), tuple(numbers[note] for note in notes)))
         rows.append((variant.label, tuple(cells)))
     columns = tuple(
         (key.benchmark, _metrics(variants, key), ", ".join(filter(None, key[1:]))) for key in keys
     )
-    return Summary(columns, tuple(rows), tuple(numbers))
+    footnotes = tuple(f"{', '.join(names)}: {note}" for note, names in about.items())
+    return Summary(columns, tuple(rows), footnotes)
 
 
 def _metrics(variants: Sequence[Variant], key: Key) -> str:
