@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from dft_eval.errors import UsageError
 from dft_eval.report import build_report
@@ -16,6 +17,7 @@ from dft_eval.report.decodings import gains, sentence
 from dft_eval.report.pairs import compare_variants
 from dft_eval.report.samples import curve
 from dft_eval.results import ItemScore, write_items
+from dft_factory.cli.app import app
 from tests.unit.test_report import write_completions, write_run
 
 GREEDY = {"strategy": "greedy"}
@@ -96,10 +98,10 @@ def test_what_greedy_decoding_leaves_of_a_difference(runs: list[Path], tmp_path:
         "**On toy dft scores 45.0 points above base at temperature 1 (60.0 % against 15.0 %, 95 % "
         "interval of the difference " in text
     )
-    assert "left under greedy decoding is +5.0 points (" in text
-    assert "and cannot be told apart from chance. Sampling alone accounts for +40.0 points" in text
+    assert "under greedy decoding the difference is +5.0 points (95 % interval " in text
+    assert "apart from chance. Sampling alone accounts for +40.0 points (95 % interval +" in text
     assert "| toy (chat) | base | 50.0 %, 29.9 to 70.1 % | 15.0 %, " in text
-    (row,) = re.findall(r"\| toy \(chat\) \| dft \|.* minus|\| toy \(chat\) \| dft \| 55.*", text)
+    (row,) = re.findall(r"\| toy \(chat\) \| dft \| 55\.0 %.*", text)
     assert "| +5.0 (" in row  # 12 of 20 sampled, 11 greedily
 
 
@@ -113,7 +115,7 @@ def test_a_difference_that_greedy_decoding_keeps(tmp_path: Path) -> None:
     (gain,) = gains(pair, variants)
     assert gain.lost is not None
     assert gain.lost.estimate.mean == 0
-    assert "left under greedy decoding is +50.0 points (" in sentence(gain)
+    assert "under greedy decoding the difference is +50.0 points (" in sentence(gain)
     assert "How much sampling alone accounts for cannot be told: 0.0 points " in sentence(gain)
 
 
@@ -196,3 +198,14 @@ def test_a_note_on_several_benchmarks_is_one_footnote(tmp_path: Path) -> None:
     text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
     assert text.count("the sandbox has limits") == 1
     assert "toy, other: the sandbox has limits" in text
+
+
+def test_reference_of_the_command_line(runs: list[Path], tmp_path: Path) -> None:
+    words = ["report", *map(str, runs), "--out", str(tmp_path / "out"), "--reference"]
+    assert CliRunner().invoke(app, [*words, "dft"]).exit_code == 0
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "### base against dft" in text
+    assert "### dft against base" not in text
+    unknown = CliRunner().invoke(app, [*words, "dtf"])
+    assert isinstance(unknown.exception, UsageError)
+    assert "No run is labelled 'dtf'. The labels are: 'base', 'dft'." in str(unknown.exception)

@@ -135,37 +135,40 @@ def sentence(gain: Gain) -> str:
     sampled, greedy = gain.sampled.result.effect, gain.greedy.result.effect
     if sampled is None or greedy is None:
         return ""
-    over = f", over {gain.sampled.result.n_seeds} seeds," if gain.sampled.result.n_seeds > 1 else ""
+    seeds = gain.sampled.result.n_seeds
+    on = f"On {gain.name} over {seeds} seeds" if seeds > 1 else f"On {gain.name}"
     first, second = gain.sampled.first, gain.sampled.second
     decoding = gain.sampled.key.decoding
-    kind = outcome(gain.sampled.result, gain.sampled.adjusted)
-    if kind not in ("higher", "lower"):
-        start = (
-            f"On {gain.name}{over} {second} and {first} cannot be told apart at {decoding} "
-            f"({_numbers(sampled)})"
-        )
-        return f"{start}, and under greedy decoding the difference is {_numbers(greedy)}."
+    kind = _kind(gain.sampled)
+    under = f"under greedy decoding the difference is {_numbers(greedy)}{_TOLD[_kind(gain.greedy)]}"
+    if kind in ("open", "same"):
+        apart = f"cannot be told apart at {decoding}: {_numbers(sampled)}"
+        return f"{on} {second} and {first} {apart}; {under}."
     size = points(abs(sampled.difference)).removeprefix("+")
-    side = "above" if kind == "higher" else "below"
-    text = (
-        f"On {gain.name}{over} {second} scores {size} points {side} {first} at {decoding} "
-        f"({percent(sampled.mean_second)} against {percent(sampled.mean_first)}, 95 % interval of "
-        f"the difference {_span(sampled.interval)}); {_left(gain, greedy)}"
-    )
-    return f"{text}. {_reading(gain, sampled)}".rstrip()
+    side = "above" if sampled.difference > 0 else "below"
+    scores = f"{percent(sampled.mean_second)} against {percent(sampled.mean_first)}"
+    return (
+        f"{on} {second} scores {size} points {side} {first} at {decoding} ({scores}, 95 % interval "
+        f"of the difference {_span(sampled.interval)}){_TOLD[kind]}; {under}. "
+        f"{_reading(gain, sampled)}"
+    ).rstrip()
+
+
+_TOLD = {
+    "higher": "",
+    "lower": "",
+    "weak": ", which does not hold after the correction for all comparisons here",
+    "open": ", which cannot be told apart from chance",
+    "same": ", the same score on every item",
+}
+
+
+def _kind(comparison: Comparison) -> str:
+    return outcome(comparison.result, comparison.adjusted)
 
 
 def _numbers(effect: Effect) -> str:
-    return f"{points(effect.difference)} points, 95 % interval {_span(effect.interval)}"
-
-
-def _left(gain: Gain, greedy: Effect) -> str:
-    kind = outcome(gain.greedy.result, gain.greedy.adjusted)
-    told = "" if kind in ("higher", "lower") else " and cannot be told apart from chance"
-    return (
-        f"the difference that is left under greedy decoding is {points(greedy.difference)} points "
-        f"({_span(greedy.interval)}){told}"
-    )
+    return f"{points(effect.difference)} points (95 % interval {_span(effect.interval)})"
 
 
 def _reading(gain: Gain, sampled: Effect) -> str:
