@@ -199,9 +199,10 @@ def pass_at_k(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
             panel.set_xscale("log", base=2)
             panel.set_xticks(ticks, [str(k) for k in ticks])
             panel.xaxis.set_minor_locator(NullLocator())
-            panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+            panel.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
             panel.set_xlabel("samples k")
-            panel.set_title(_legend_text(f"pass@k, {key_name(key)}"), loc="left", fontsize=10.5)
+            panel.set_ylabel("pass@k")
+            panel.set_title(_legend_text(key_name(key)), loc="left", fontsize=10.5)
         for panel in panels[len(found) :]:
             panel.set_axis_off()
         _legend(figure, list(drawn.items()))

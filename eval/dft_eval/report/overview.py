@@ -13,6 +13,7 @@ from dft_eval.report.lengths import collapses
 from dft_eval.report.pairs import Comparison, Pair
 from dft_eval.report.runs import Variant, benchmarks, key_name, short_names
 from dft_eval.report.scores import Bar, Chart, Table
+from dft_eval.results import ItemScore
 
 REASONS = 8
 """Rows of the table of failure reasons; the rest are summed."""
@@ -28,8 +29,13 @@ def headline(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, .
         return (f"One run, {variants[0].label}: there is nothing to compare it with.",)
     if not pairs:
         return ("No two runs are compared.",)
-    first = _first(pairs[0], variants)
-    return (*first, *collapses(variants), *map(_grouped, pairs[1:]))
+    names = short_names(benchmarks(variants))
+    return (
+        *_first(pairs[0], variants),
+        *collapses(variants),
+        *entropies(variants, names),
+        *map(_grouped, pairs[1:]),
+    )
 
 
 def _rows(pair: Pair) -> list[tuple[str, Comparison]]:
@@ -48,8 +54,7 @@ def _first(pair: Pair, variants: Sequence[Variant]) -> tuple[str, ...]:
         return (_grouped(pair),)
     sentences = [*map(sentence, both)]
     sentences += [text for name, row in alone for text in _in_full(row, name)]
-    keys = short_names(benchmarks(variants))
-    return tuple(filter(None, [*sentences, *entropies(variants, keys)]))
+    return tuple(filter(None, sentences))
 
 
 def _grouped(pair: Pair) -> str:
@@ -153,6 +158,14 @@ def _failure(reason: str) -> str:
     return (text if len(text) <= 60 else f"{text[:59]}…") or "no reason recorded"
 
 
+def _outcome(item: ItemScore, samples: int) -> str:
+    if item.score is None:
+        return f"unscored: {_failure(item.reason)}"
+    if samples == 1:
+        return _failure(item.reason)
+    return "some samples right, not all" if item.score > 0 else "no sample right"
+
+
 def failures(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
     """Why items are not right, by benchmark: counts over all seeds, the most frequent first."""
     tables = []
@@ -164,9 +177,7 @@ def failures(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
                 labels.append(f"{variant.label} ({n} seeds)" if n > 1 else variant.label)
                 counts.append(
                     Counter(
-                        _failure(item.reason)
-                        if item.score is not None
-                        else f"unscored: {_failure(item.reason)}"
+                        _outcome(item, evaluation.samples)
                         for evaluation in pooled.evaluations
                         for item in evaluation.items.values()
                         if item.score is None or item.score < 1
