@@ -21,6 +21,7 @@ from dft_eval.statistics import mean_and_stderr
 
 SCHEMA_VERSION = 1
 RESULTS_NAME = "results.json"
+GREEDY = "greedy"
 
 
 class ItemScore(BaseModel):
@@ -80,6 +81,19 @@ class BenchmarkResult(BaseModel):
     mean_entropy: float | None = None
     notes: list[str] = Field(default_factory=list)
     sandbox: str | None = None
+
+    @property
+    def decoding_name(self) -> str:
+        """``greedy`` or ``temperature 0.7, top-p 0.95``; empty where it is not recorded."""
+        strategy, temperature = self.decoding.get("strategy"), self.decoding.get("temperature")
+        if strategy == GREEDY or not isinstance(temperature, int | float):
+            return str(strategy or "")
+        limits = [
+            f"{name.replace('_', '-')} {self.decoding[name]}"
+            for name, neutral in (("top_p", 1), ("top_k", -1), ("min_p", 0))
+            if self.decoding.get(name, neutral) != neutral
+        ]
+        return ", ".join([f"temperature {temperature:g}", *limits])
 
 
 class Training(BaseModel):

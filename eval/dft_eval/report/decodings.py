@@ -14,7 +14,6 @@ from dft_eval.report.formats import percent, points
 from dft_eval.report.lengths import look
 from dft_eval.report.pairs import Comparison, Pair, compare_pooled
 from dft_eval.report.runs import (
-    GREEDY,
     Evaluation,
     Key,
     Pooled,
@@ -26,6 +25,7 @@ from dft_eval.report.runs import (
     short_names,
 )
 from dft_eval.report.scores import Table, score_text
+from dft_eval.results import GREEDY
 from dft_eval.seed_statistics import PairedDifference, Scored, paired_difference
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from dft_eval.report.files import CURVES, Points
 from dft_eval.report.formats import one_line
-from dft_eval.report.runs import GREEDY, Variant, key_name
+from dft_eval.report.runs import Variant, key_name
 from dft_eval.report.samples import curves
+from dft_eval.results import GREEDY
 
 # Okabe and Ito (2008), without the yellow: safe for colour-blind readers, dark enough on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")

@@ -20,9 +20,6 @@ MODELS_OWN = ("server_fingerprint",)
 """Entries of ``decoding`` that tell models apart, not ways of decoding."""
 
 
-GREEDY = "greedy"
-
-
 class Key(NamedTuple):
     """A benchmark, its prompt style and decoding: scores that differ in one are never compared.
 
@@ -53,7 +50,7 @@ class Evaluation:
 
     @property
     def key(self) -> Key:
-        return Key(self.row.benchmark, self.row.prompt_style, decoding_name(self.row.decoding))
+        return Key(self.row.benchmark, self.row.prompt_style, self.row.decoding_name)
 
     @property
     def samples(self) -> int:
@@ -218,21 +215,6 @@ def paired_seeds(first: Mapping[Seed, T], second: Mapping[Seed, T]) -> list[tupl
         return [(first[seed], second[seed]) for seed in common]
     pairs = [(a, b) for a in first.values() for b in second.values()]
     return pairs if 1 in (len(first), len(second)) else []
-
-
-def decoding_name(decoding: Mapping[str, object]) -> str:
-    """``greedy`` or ``temperature 0.7, top-p 0.95``; empty where it is not recorded."""
-    if decoding.get("strategy") == GREEDY:
-        return GREEDY
-    limits = [
-        f"{name.replace('_', '-')} {decoding[name]}"
-        for name, neutral in (("top_p", 1), ("top_k", -1), ("min_p", 0))
-        if decoding.get(name, neutral) != neutral
-    ]
-    temperature = decoding.get("temperature")
-    if not isinstance(temperature, int | float):
-        return str(decoding.get("strategy") or "")
-    return ", ".join([f"temperature {temperature:g}", *limits])
 
 
 def benchmarks(variants: Sequence[Variant]) -> tuple[Key, ...]:
