@@ -14,6 +14,8 @@ from dft_eval.errors import UsageError
 from dft_eval.report import build_report
 from dft_eval.report.collect import read_variants
 from dft_eval.report.decodings import gains, sentence
+from dft_eval.report.lengths import collapses
+from dft_eval.report.overview import headline
 from dft_eval.report.pairs import compare_variants
 from dft_eval.report.samples import curve
 from dft_eval.results import ItemScore, write_items
@@ -119,6 +121,19 @@ def test_a_difference_that_greedy_decoding_keeps(tmp_path: Path) -> None:
     assert "How much sampling alone accounts for cannot be told: 0.0 points " in sentence(gain)
 
 
+def test_of_several_temperatures_the_highest_comes_first(runs: list[Path], tmp_path: Path) -> None:
+    cool = {**SAMPLED, "temperature": 0.5}
+    for label, right in (("base", 12), ("dft", 13)):
+        scores = {"toy": items(right)}
+        runs.append(write_run(tmp_path / "cool" / label, label, scores, sha=None, decoding=cool))
+    variants = read_variants(runs)
+    opening = " ".join(headline(compare_variants(variants), variants))
+    assert "at temperature 1 (" in opening
+    assert "temperature 0.5" not in opening
+    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "cannot be told apart at temperature 0.5: +5.0 points" in text
+
+
 def test_one_decoding_has_no_such_section(runs: list[Path], tmp_path: Path) -> None:
     text = build_report(runs[::2], tmp_path / "out").markdown.read_text(encoding="utf-8")
     assert "Greedy and sampled" not in text
@@ -186,10 +201,12 @@ def test_a_collapse_is_named(tmp_path: Path, answers: str | None, sign: str) -> 
     text = build_report([base, dft], tmp_path / "out").markdown.read_text(encoding="utf-8")
     assert "dft has collapsed on toy: it scores 50.0 points below base; " in text
     assert sign in text
-    # The same look without the loss is none.
+    # Neither the same look without the loss is one, nor the loss without the look.
     write_items(dft / "b0.items.jsonl", [ItemScore(id=f"q{n}", score=n < 12) for n in range(20)])
-    text = build_report([base, dft], tmp_path / "again").markdown.read_text(encoding="utf-8")
-    assert "collapsed" not in text
+    assert collapses(read_variants([base, dft])) == ()
+    worse = write_run(tmp_path / "c", "dft", {"toy": items(2)}, mean_tokens=40)
+    write_completions(worse / "toy.completions.jsonl", {f"q{n}": f"{n}" for n in range(20)})
+    assert collapses(read_variants([base, worse])) == ()
 
 
 def test_a_note_on_several_benchmarks_is_one_footnote(tmp_path: Path) -> None:

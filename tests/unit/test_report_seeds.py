@@ -147,6 +147,9 @@ def test_a_folder_named_by_its_seed_is_enough(tmp_path: Path) -> None:
     runs = [write_seed(tmp_path / f"seed{n}", "dft", None, range(9 + n)) for n in (3, 12)]
     (variant,) = read_variants(runs)
     assert variant.seeds == (3, 12)
+    sampled = {"strategy": "sampling", "temperature": 1.0}
+    write_seed(runs[0] / "sampled", "dft", None, range(9), decoding=sampled)
+    assert read_variants([*runs, runs[0] / "sampled"])[0].seeds == (3, 12)
 
 
 def test_a_benchmark_that_one_seed_lacks_is_named(runs: list[Path], tmp_path: Path) -> None:

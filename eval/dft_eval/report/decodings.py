@@ -77,11 +77,13 @@ class Gain:
     """What one model gains on another when sampled and when decoded greedily.
 
     Attributes:
+        temperature: of the sampling.
         lost: sampled minus greedy, over the items that all four evaluations have scored; half of
             it, so that it lies within [-1, 1]. None without such an item.
     """
 
     name: str
+    temperature: float
     sampled: Comparison
     greedy: Comparison
     lost: PairedDifference | None
@@ -101,7 +103,9 @@ def gains(pair: Pair, variants: Sequence[Variant]) -> list[Gain]:
         name = short_names([key._replace(decoding="") for key in rows])[
             greedy._replace(decoding="")
         ]
-        found.append(Gain(name, rows[sampled], rows[greedy], paired_difference(changes)))
+        temperature = float(first[sampled].row.decoding.get("temperature") or 0)
+        lost = paired_difference(changes)
+        found.append(Gain(name, temperature, rows[sampled], rows[greedy], lost))
     return found
 
 
