@@ -20,10 +20,10 @@ def reports(evaluations: Sequence[Evaluation]) -> list[list[str | None]]:
     (other data, prompts, limits) has a report of its own.
     """
     groups: list[list[str | None]] = []
-    for name in dict.fromkeys(each.name for each in evaluations):
-        own = [each for each in evaluations if each.name == name]
+    for name in dict.fromkeys(entry.name for entry in evaluations):
+        own = [entry for entry in evaluations if entry.name == name]
         for group in groups:
-            if _are_decodings(own, [each for each in evaluations if each.name in group]):
+            if _are_decodings(own, [entry for entry in evaluations if entry.name in group]):
                 group.append(name)
                 break
         else:
@@ -41,11 +41,11 @@ def _are_decodings(own: Sequence[Evaluation], others: Sequence[Evaluation]) -> b
 
 def _by_items(evaluations: Iterable[Evaluation]) -> dict[tuple[Any, ...], set[str]]:
     """Decodings by benchmark and the options that say what is asked."""
-    found: dict[tuple[Any, ...], set[str]] = {}
-    for each in evaluations:
-        asked = sorted((key, str(value)) for key, value in each.options.items() if key not in FREE)
-        decoding = [each.options.get(name, neutral) for name, neutral in DECODING.items()]
+    by_items: dict[tuple[Any, ...], set[str]] = {}
+    for entry in evaluations:
+        asked = sorted((key, str(value)) for key, value in entry.options.items() if key not in FREE)
+        decoding = [entry.options.get(name, neutral) for name, neutral in DECODING.items()]
         text = str([float(value) if isinstance(value, int) else value for value in decoding])
-        for benchmark in each.benchmarks:
-            found.setdefault((benchmark, *asked), set()).add(text)
-    return found
+        for benchmark in entry.benchmarks:
+            by_items.setdefault((benchmark, *asked), set()).add(text)
+    return by_items

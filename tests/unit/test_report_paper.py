@@ -214,6 +214,8 @@ def test_figures_agree_with_the_papers_prose() -> None:
     assert gain(4, "Qwen2.5-VL-3B", "MathVerse Overall", "base", "dft") == "3.71"
     assert gain(4, "Qwen2.5-VL-3B", "MathVerse Overall", "base", "sft") == "1.83"
     assert gain(4, "Qwen2.5-VL-3B", "WeMath", "base", "sft") == "19.23"
+    assert gain(8, "Qwen2.5-Math-1.5B", average, "base", "sft") == "13.24"
+    assert gain(8, "Qwen2.5-Math-1.5B", average, "sft", "dft") == "9.03"
     assert gain(9, "LLaMA-3.2-3B", average, "base", "dft") == "3.44"
 
 

@@ -94,7 +94,7 @@ def gains(pair: Pair, variants: Sequence[Variant]) -> list[Gain]:
     by_label = {variant.label: variant for variant in variants}
     first, second = (by_label[label].evaluations for label in (pair.first, pair.second))
     rows = {row.key: row for row in pair.comparisons if row.name == key_name(row.key)}
-    found = []
+    of_pair = []
     for greedy, sampled in sampled_keys(list(rows)):
         seeds = paired_seeds(
             _both(first[greedy], first[sampled]), _both(second[greedy], second[sampled])
@@ -105,15 +105,15 @@ def gains(pair: Pair, variants: Sequence[Variant]) -> list[Gain]:
         ]
         temperature = float(first[sampled].row.decoding.get("temperature") or 0)
         lost = paired_difference(changes)
-        found.append(Gain(name, temperature, rows[sampled], rows[greedy], lost))
-    return found
+        of_pair.append(Gain(name, temperature, rows[sampled], rows[greedy], lost))
+    return of_pair
 
 
 def _both(greedy: Pooled, sampled: Pooled) -> dict[Seed, tuple[Evaluation, Evaluation]]:
     """Greedy and sampled, of the training seeds that have both."""
     return {
-        seed: (each, sampled.by_seed[seed])
-        for seed, each in greedy.by_seed.items()
+        seed: (evaluation, sampled.by_seed[seed])
+        for seed, evaluation in greedy.by_seed.items()
         if seed in sampled.by_seed
     }
 
@@ -123,8 +123,8 @@ def _lost(
 ) -> list[Scored]:
     """By item, half of how much more the second gains on the first sampled than greedily."""
     a, b, c, d = four = [
-        {id: unit.score for id, unit in each.units.items() if unit.score is not None}
-        for each in (*first, *second)
+        {id: unit.score for id, unit in evaluation.units.items() if unit.score is not None}
+        for evaluation in (*first, *second)
     ]
     units = first[0].units
     return [
@@ -191,8 +191,8 @@ def _reading(gain: Gain, sampled: Effect) -> str:
 
 def sentences(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, ...]:
     """Those of every pair."""
-    found = [sentence(gain) for pair in pairs for gain in gains(pair, variants)]
-    return tuple(filter(None, found))
+    texts = (sentence(gain) for pair in pairs for gain in gains(pair, variants))
+    return tuple(filter(None, texts))
 
 
 def entropies(variants: Sequence[Variant], keys: Mapping[Key, str]) -> tuple[str, ...]:

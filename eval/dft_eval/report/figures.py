@@ -177,15 +177,15 @@ def pass_at_k(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator, PercentFormatter
 
-    found = curves(variants)
+    by_benchmark = curves(variants)
     with style.context(["default", _STYLE, _DARK if dark else {}]):
-        columns = min(3, len(found))
-        rows = math.ceil(len(found) / columns)
+        columns = min(3, len(by_benchmark))
+        rows = math.ceil(len(by_benchmark) / columns)
         figure = Figure(figsize=(max(6.0, 4.4 * columns), 3.6 * rows), layout="constrained")
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         drawn: dict[str, dict[str, Any]] = {}
-        for panel, (key, each) in zip(panels, found.items(), strict=False):
-            for index, (variant, curve) in enumerate(zip(variants, each, strict=True)):
+        for panel, (key, of_runs) in zip(panels, by_benchmark.items(), strict=False):
+            for index, (variant, curve) in enumerate(zip(variants, of_runs, strict=True)):
                 look = {**_look(index, dark=dark), "linestyle": "-"}
                 greedy = variant.evaluations.get(key._replace(decoding=GREEDY))
                 if curve and greedy is not None and greedy.score is not None:
@@ -196,7 +196,7 @@ def pass_at_k(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
                     low, high = [p.low for p in curve], [p.high for p in curve]
                     panel.fill_between(ks, low, high, color=look["color"], alpha=0.15, linewidth=0)
                     panel.plot(ks, [point.mean for point in curve], markersize=4.5, **look)
-            ticks = sorted({point.k for curve in each for point in curve})
+            ticks = sorted({point.k for curve in of_runs for point in curve})
             panel.set_xscale("log", base=2)
             panel.set_xticks(ticks, [str(k) for k in ticks])
             panel.xaxis.set_minor_locator(NullLocator())
@@ -204,7 +204,7 @@ def pass_at_k(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
             panel.set_xlabel("samples k")
             panel.set_ylabel("pass@k")
             panel.set_title(_legend_text(key_name(key)), loc="left", fontsize=10.5)
-        for panel in panels[len(found) :]:
+        for panel in panels[len(by_benchmark) :]:
             panel.set_axis_off()
         _legend(figure, list(drawn.items()))
         return _png(figure)

@@ -46,7 +46,7 @@ class Look:
 
 def look(pooled: Pooled) -> Look:
     """Means over seeds."""
-    columns = zip(*(astuple(_of_seed(each)) for each in pooled.evaluations), strict=True)
+    columns = zip(*(astuple(_of_evaluation(row)) for row in pooled.evaluations), strict=True)
     return Look(*map(_mean, columns))
 
 
@@ -55,25 +55,25 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def _of_seed(evaluation: Evaluation) -> Look:
+def _of_evaluation(evaluation: Evaluation) -> Look:
     """From results.json, else from the completions."""
-    row = evaluation.row
+    result = evaluation.row
     completions = [
-        each for id, each in (evaluation.completions or {}).items() if id in evaluation.items
+        row for id, row in (evaluation.completions or {}).items() if id in evaluation.items
     ]
-    texts = Counter(each.completion.strip() for each in completions)
-    total = row.n_completions or row.n_total
-    truncated = row.n_truncated / total if row.n_truncated is not None else None
-    empty = row.n_empty / total if row.n_empty is not None else None
-    tokens = row.mean_tokens
+    texts = Counter(row.completion.strip() for row in completions)
+    total = result.n_completions or result.n_total
+    truncated = result.n_truncated / total if result.n_truncated is not None else None
+    empty = result.n_empty / total if result.n_empty is not None else None
+    tokens = result.mean_tokens
     if truncated is None:
-        truncated = _mean([each.finish_reason == "length" for each in completions])
+        truncated = _mean([row.finish_reason == "length" for row in completions])
     if empty is None:
-        empty = _mean([not each.completion.strip() for each in completions])
+        empty = _mean([not row.completion.strip() for row in completions])
     if tokens is None:
-        tokens = _mean([each.n_tokens for each in completions])
-    repeated = _mean([texts[each.completion.strip()] > 1 for each in completions])
-    return Look(truncated, empty, repeated, tokens, row.mean_entropy)
+        tokens = _mean([row.n_tokens for row in completions])
+    repeated = _mean([texts[row.completion.strip()] > 1 for row in completions])
+    return Look(truncated, empty, repeated, tokens, result.mean_entropy)
 
 
 def lengths(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]:
@@ -81,15 +81,15 @@ def lengths(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]
     rows, warnings = [], []
     for key in benchmarks(variants):
         by_run = {
-            each.label: look(each.evaluations[key]) for each in variants if key in each.evaluations
+            run.label: look(run.evaluations[key]) for run in variants if key in run.evaluations
         }
-        for label, each in by_run.items():
-            if each != Look(None, None, None, None, None):
-                texts = (_share(part) for part in (each.truncated, each.empty, each.repeated))
-                numbers = (_number(each.tokens, ",.0f"), _number(each.entropy, ".2f"))
+        for label, own in by_run.items():
+            if own != Look(None, None, None, None, None):
+                texts = (_share(part) for part in (own.truncated, own.empty, own.repeated))
+                numbers = (_number(own.tokens, ",.0f"), _number(own.entropy, ".2f"))
                 rows.append((key_name(key), label, *texts, *numbers))
         for what, name in (("cut at the token limit", "truncated"), ("empty", "empty")):
-            shares = {label: getattr(each, name) for label, each in by_run.items()}
+            shares = {label: getattr(own, name) for label, own in by_run.items()}
             shares = {label: share for label, share in shares.items() if share is not None}
             if shares and max(shares.values()) - min(shares.values()) >= SHARE_GAP:
                 listed = ", ".join(
@@ -99,7 +99,7 @@ def lengths(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]
                     f"{key_name(key)}: completions {what}: {listed}. Scores differ for that reason "
                     "too."
                 )
-        counts = {label: each.tokens for label, each in by_run.items() if each.tokens}
+        counts = {label: own.tokens for label, own in by_run.items() if own.tokens}
         if counts and max(counts.values()) >= TOKENS_RATIO * min(counts.values()):
             listed = ", ".join(f"{label} {count:,.0f}" for label, count in counts.items())
             warnings.append(f"{key_name(key)}: mean tokens of a completion: {listed}.")
@@ -123,7 +123,7 @@ def collapses(variants: Sequence[Variant]) -> tuple[str, ...]:
     It scores far below the base (:data:`COLLAPSE_POINTS`, by the paired test), and its completions
     are of one text for many items, or much shorter.
     """
-    base = next((each for each in variants if each.label == "base"), None)
+    base = next((run for run in variants if run.label == "base"), None)
     if base is None:
         return ()
     names = short_names(benchmarks(variants))

@@ -48,9 +48,9 @@ def _rows(pair: Pair) -> list[tuple[str, Comparison]]:
 def _first(pair: Pair, variants: Sequence[Variant]) -> tuple[str, ...]:
     """A sentence for each benchmark, where they are few: greedy and at its highest temperature."""
     rows, of_decodings = _rows(pair), gains(pair, variants)
-    told = {row.key for gain in of_decodings for row in (gain.sampled, gain.greedy)}
+    covered = {row.key for gain in of_decodings for row in (gain.sampled, gain.greedy)}
     hottest = {gain.name: gain for gain in sorted(of_decodings, key=lambda gain: gain.temperature)}
-    alone = [(name, row) for name, row in rows if row.key not in told]
+    alone = [(name, row) for name, row in rows if row.key not in covered]
     if not rows or len(hottest) + len(alone) > IN_FULL:
         return (_grouped(pair),)
     sentences = [*map(sentence, hottest.values())]

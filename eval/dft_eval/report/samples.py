@@ -31,8 +31,8 @@ def curve(pooled: Pooled) -> tuple[PassAtK, ...]:
     Each item's estimate is that of Chen et al. 2021 (arXiv 2107.03374, equation 1); the interval
     covers the items, whose estimates hold the chance of their samples, and the training seeds.
     """
-    samples = min(each.samples for each in pooled.evaluations)
-    counts = [_counts(each) for each in pooled.evaluations]
+    samples = min(evaluation.samples for evaluation in pooled.evaluations)
+    counts = list(map(_counts, pooled.evaluations))
     if samples < 2 or not all(counts):
         return ()
     ks = [*(2**power for power in range(samples.bit_length()) if 2**power < samples), samples]
@@ -42,7 +42,7 @@ def curve(pooled: Pooled) -> tuple[PassAtK, ...]:
 def _counts(evaluation: Evaluation) -> dict[str, int] | None:
     """How many samples of each scored item are right; None where items are not shares of them."""
     n = evaluation.samples
-    scores = {id: each.score for id, each in evaluation.items.items() if each.score is not None}
+    scores = {id: row.score for id, row in evaluation.items.items() if row.score is not None}
     counts = {id: round(score * n) for id, score in scores.items()}
     exact = all(abs(scores[id] * n - count) < 1e-6 for id, count in counts.items())
     return counts if exact and evaluation.problems is None else None
@@ -66,22 +66,22 @@ def _at(k: int, counts: Sequence[dict[str, int] | None], pooled: Pooled) -> Pass
 
 def curves(variants: Sequence[Variant]) -> dict[Key, list[tuple[PassAtK, ...]]]:
     """The curve of each variant by benchmark, empty where it has none; those with a curve alone."""
-    found = {
-        key: [curve(each.evaluations[key]) if key in each.evaluations else () for each in variants]
+    by_benchmark = {
+        key: [curve(pooled) if (pooled := run.evaluations.get(key)) else () for run in variants]
         for key in benchmarks(variants)
     }
-    return {key: each for key, each in found.items() if any(each)}
+    return {key: of_runs for key, of_runs in by_benchmark.items() if any(of_runs)}
 
 
 def pass_table(variants: Sequence[Variant]) -> Table | None:
     """pass@k and, for mathematics, maj@k of each run; None where nothing has several samples."""
-    found = curves(variants)
-    points = [point for each in found.values() for curve in each for point in curve]
-    most = {curve[-1].k for each in found.values() for curve in each if curve}
-    ks = sorted({point.k for point in points if point.k in SHOWN} | most)
+    by_benchmark = curves(variants)
+    drawn = [curve for of_runs in by_benchmark.values() for curve in of_runs if curve]
+    most = {curve[-1].k for curve in drawn}
+    ks = sorted({point.k for curve in drawn for point in curve if point.k in SHOWN} | most)
     rows, majorities = [], []
-    for key, each in found.items():
-        for variant, curve in zip(variants, each, strict=True):
+    for key, of_runs in by_benchmark.items():
+        for variant, curve in zip(variants, of_runs, strict=True):
             if curve:
                 by_k = {point.k: point for point in curve}
                 texts = (_text(by_k[k]) if k in by_k else "" for k in ks)
