@@ -1,4 +1,4 @@
-"""Write the patch table into README.md: ``python scripts/patch_table.py README.md``."""
+"""Write the patch table into its page: ``python scripts/patch_table.py docs/internals.md``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dft_factory.errors import ConfigError, DftFactoryError
 from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY, Patch
 
 BEGIN, END = "<!-- patch-table -->", "<!-- /patch-table -->"
-UPDATE = "python scripts/patch_table.py README.md"
-"""The command that updates the README."""
+UPDATE = "python scripts/patch_table.py docs/internals.md"
+"""The command that updates the page."""
 
 _CODE = re.compile(r"[A-Za-z<][^\s,;()]*[_<>][^\s,;()]*(?<![.:])")
 
@@ -30,7 +30,7 @@ def _row(patch: Patch) -> str:
         _cell(patch.change),
         _cell(patch.reason),
         versions,
-        f"[`{Path(patch.test).name}`]({patch.test})",
+        f"[`{Path(patch.test).name}`](../{patch.test})",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -48,7 +48,7 @@ def patch_table_markdown() -> str:
     )
 
 
-def update_readme(path: Path) -> bool:
+def update_page(path: Path) -> bool:
     """Write the patch table between the markers of ``path``; True if the file changed.
 
     Raises:
@@ -74,7 +74,7 @@ def _main(arguments: list[str]) -> int:
         return 2
     path = Path(arguments[0])
     try:
-        changed = update_readme(path)
+        changed = update_page(path)
     except DftFactoryError as error:
         sys.stderr.write(f"dft-factory: {error}\n")
         return 2

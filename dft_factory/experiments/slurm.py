@@ -15,6 +15,8 @@ from pathlib import Path
 from dft_factory.errors import DftFactoryError, MissingDependencyError
 
 POLL_SECONDS = 5
+ATTEMPTS = 60
+"""Of asking SLURM: a busy or restarting controller does not answer for a while."""
 
 
 def job_name_prefix(root: Path) -> str:
@@ -45,24 +47,32 @@ def wait_for_jobs(root: Path) -> None:
 
 
 def queued_jobs(root: Path) -> list[str]:
-    """Ids of the experiment's jobs that are queued or run."""
-    try:
-        answer = subprocess.run(
-            ["squeue", "--me", "--noheader", "--format=%A %j"],
-            capture_output=True,
-            text=True,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-    except FileNotFoundError as error:
-        raise MissingDependencyError(
-            "--executor slurm: squeue is not on PATH. Run this where SLURM is installed, "
-            "usually a login node."
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise DftFactoryError(
-            f"--executor slurm: squeue failed: {error.stderr.strip()}. Try `sinfo`."
-        ) from error
+    """Ids of the experiment's jobs that are queued or run; raises as :func:`wait_for_jobs`."""
     prefix = job_name_prefix(root)
-    rows = [line.split(maxsplit=1) for line in answer.stdout.splitlines()]
+    rows = [line.split(maxsplit=1) for line in _squeue().splitlines()]
     return [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
+
+
+def _squeue() -> str:
+    """Id and name of each of the user's jobs; asks again while SLURM does not answer."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            answer = subprocess.run(
+                ["squeue", "--me", "--noheader", "--format=%A %j"],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+            )
+        except FileNotFoundError as error:
+            raise MissingDependencyError(
+                "--executor slurm: squeue is not on PATH. Run this where SLURM is installed, "
+                "usually a login node."
+            ) from error
+        if answer.returncode == 0:
+            return answer.stdout
+        message = f"squeue failed: {answer.stderr.strip()}"
+        if attempt == 1:
+            minutes = ATTEMPTS * POLL_SECONDS // 60
+            sys.stderr.write(f"dft-factory: {message}. Asking again for {minutes} minutes.\n")
+        time.sleep(POLL_SECONDS)
+    raise DftFactoryError(f"--executor slurm: {message}. Try `sinfo`.")

@@ -130,6 +130,11 @@ class _LinearTokenLoss(torch.autograd.Function):
             raise RuntimeError(
                 "The loss head's backward pass can run only once. Compute the loss again."
             )
+        if torch.is_grad_enabled():  # create_graph=True
+            raise RuntimeError(
+                "The loss head has no second derivatives: its gradients are computed in the "
+                "forward pass. Take the loss of full logits, token_weighted_nll."
+            )
         correction = grads[0] / ctx.scale
         # Reading the number from a GPU would cost more than the multiplication saves.
         if correction.device.type != "cpu" or correction.item() != 1.0:

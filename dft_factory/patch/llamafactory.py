@@ -216,11 +216,11 @@ def refuse_objectives_in_v1(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def weight_trainer(base: type) -> type:
     """CustomSeq2SeqTrainer with the token-weighted loss where an objective of ours is asked for."""
-    from dft_factory.patch.trainer import TokenWeightedTrainerMixin
+    from dft_factory.patch.trainer import LlamaFactoryTrainerMixin
 
     return type(
         base.__name__,
-        (TokenWeightedTrainerMixin, base),
+        (LlamaFactoryTrainerMixin, base),
         {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__},
     )
 

@@ -1,13 +1,12 @@
 """What our objectives refuse because it would train something else than asked.
 
-Three moments: when FinetuningArguments exist, when all arguments are parsed, and when model, data
-and accelerator are loaded.
+Two moments: when FinetuningArguments exist, and when all arguments are parsed. A third, when model,
+data and accelerator are loaded, is in ``trainer_base``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from dft_factory.errors import ConfigError
@@ -124,47 +123,3 @@ def refuse_empty_stream(data: Any, training: Any) -> None:
             f"{', '.join(local)}: LLaMA-Factory splits local files into dataloader_num_workers "
             "shards. Write dataloader_num_workers: 1, or remove streaming."
         )
-
-
-def _parts(config: Any) -> Iterator[Any]:
-    """A model's configuration and every one nested in it (text_config, thinker_config)."""
-    yield config
-    for part in vars(config).values():
-        if hasattr(part, "model_type") and hasattr(part, "to_dict"):
-            yield from _parts(part)
-
-
-def refuse_runtime(selection: Selection, trainer: Any) -> None:
-    """Refusals that only the loaded data and model and the set-up accelerator decide."""
-    asked = f"finetuning_type: {selection.name!r}"
-    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
-    for name, size, why in (
-        ("sequence", "sp_size", "transformers computes the loss itself (plain NLL)"),
-        ("context", "cp_size", "each rank sees only a part of every example"),
-        ("tensor", "tp_size", "several ranks count the same tokens"),
-    ):
-        ranks = getattr(parallelism, size, 1)
-        if size == "tp_size" and ranks == 1:  # of the model, or DeepSpeed's autotp_size
-            ranks = trainer.get_tp_size()
-        if ranks > 1:
-            raise ConfigError(
-                f"{asked} does not work with {name} parallelism ({size} {ranks}), under which "
-                f"{why}. Switch it off in the accelerate or DeepSpeed configuration."
-            )
-    for part in _parts(trainer.model.config):
-        if getattr(part, "output_router_logits", False):
-            raise ConfigError(
-                f"{asked} would drop the router loss of this mixture-of-experts model, whose "
-                "config.json sets output_router_logits: true. Set it to false."
-            )
-    if selection.weight.needs_sequence:
-        for dataset in (trainer.train_dataset, trainer.eval_dataset):
-            parts = dataset.values() if isinstance(dataset, dict) else (dataset,)
-            # LLaMA-Factory's packing writes position_ids; a data set packed and tokenized earlier
-            # (tokenized_path) is told by nothing else.
-            if any("position_ids" in (getattr(part, "column_names", None) or ()) for part in parts):
-                raise ConfigError(
-                    f"{asked} with dft_weight: {selection.weight.spec!r} weighs whole "
-                    "examples, and this tokenized data set was packed: several are joined in one "
-                    "row. Tokenize it again without packing, or choose a weight of single tokens."
-                )

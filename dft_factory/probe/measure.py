@@ -21,10 +21,10 @@ import yaml
 from torch import Tensor
 
 from dft_factory.errors import ConfigError, MissingDependencyError
+from dft_factory.losses.head import HeadLoss, find_head, transform_of
 from dft_factory.losses.token import IGNORE_INDEX, TokenLoss, shift_labels, token_weighted_nll
 from dft_factory.losses.weights import UNIT_WEIGHT
 from dft_factory.objectives import select
-from dft_factory.patch.head import HeadLoss, find_head, transform_of
 from dft_factory.patch.record import end_of_turn_ids
 from dft_factory.probe.segments import segments_of, turns_of
 from dft_factory.probe.statistics import TokenProbabilities, summarise

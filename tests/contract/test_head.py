@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dft_factory.losses.head import PROBE, HeadLoss, find_head, transform_of
 from dft_factory.losses.token import TokenLoss, token_weighted_nll
 from dft_factory.losses.weights import UNIT_WEIGHT, TokenWeight, parse_weight
-from dft_factory.patch.head import PROBE, HeadLoss, find_head, transform_of
 from dft_factory.tiny import make_tiny
 from tests.conftest import Bench
 from tests.support.cli import free_port, relative_error, train

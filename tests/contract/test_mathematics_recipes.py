@@ -6,6 +6,7 @@ Only places and sizes are changed: prompt, answer's end, optimizer and objective
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,37 @@ PROBLEM = "What is 2 + 3?"
 SOLUTION = "It is $\\boxed{5}$."
 BEGIN, END = DEEPSEEK_TOKENS
 FAMILIES = {
-    "qwen2_5_math_1_5b": (
+    "qwen2_5_math": (
         "qwen2.5-coder",
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         f"<|im_start|>user\n{PROBLEM}<|im_end|>\n<|im_start|>assistant\n",
         "<|im_end|>\n",
     ),
-    "llama3_2_3b": (
+    "llama3": (
         "llama3",
         f"<|begin_of_text|>User: {PROBLEM}\n\nAssistant:",
         "<|end_of_text|>",
     ),
-    "deepseek_math_7b": ("deepseek", f"{BEGIN}User: {PROBLEM}\n\nAssistant:", END),
+    "deepseek_math": ("deepseek", f"{BEGIN}User: {PROBLEM}\n\nAssistant:", END),
 }
-"""A recipe of each family: its tiny checkpoint, what it asks, how an answer ends."""
+"""How a family's recipes begin: its tiny checkpoint, what it asks, how an answer ends."""
+BASE_MODELS = sorted(
+    path.stem.removesuffix("_sft")
+    for path in RECIPES.glob("*_sft.yaml")
+    if "smollm2" not in path.stem
+)
+"""Every pair of recipes, LoRA's and OpenR1's too."""
+TRAINED = [f"{name}_{objective}" for name in BASE_MODELS for objective in ("sft", "dft")]
+if os.environ.get("DFT_TEST_EVERY_RECIPE") != "1":  # minutes; six stand for all
+    TRAINED = [
+        f"{name}_{method}"
+        for name in ("qwen2_5_math_1_5b", "llama3_2_3b", "deepseek_math_7b")
+        for method in ("dft", "lora_dft")
+    ]
+
+
+def family_of(recipe: str) -> str:
+    return next(family for family in FAMILIES if recipe.startswith(family))
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +101,17 @@ def config_of(name: str, model: Path, data: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("base_model", [n for n in BASE_MODELS if "lora" not in n])
 def test_what_is_asked_and_how_the_answer_ends(
-    family: str, models: dict[str, Path], data: Path, tmp_path: Path
+    base_model: str, models: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
     """The plain problem without an instruction; only the answer and its end are labelled."""
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
 
-    config = config_of(f"{family}_sft", models[family], data)
+    family = family_of(base_model)
+    config = config_of(f"{base_model}_sft", models[family], data)
     config.update(output_dir=str(tmp_path), finetuning_type="full")
     model_args, data_args, training_args, *_ = get_train_args(config)
     module = load_tokenizer(model_args)
@@ -108,19 +127,17 @@ def test_what_is_asked_and_how_the_answer_ends(
 
 
 @pytest.mark.cli
-@pytest.mark.parametrize("method", ["dft", "lora_dft"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_two_steps(
-    family: str, method: str, models: dict[str, Path], data: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("recipe", TRAINED)
+def test_two_steps(recipe: str, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
     """Finite losses, and a checkpoint that asks in evaluation as it was asked in training."""
     from transformers import AutoTokenizer
 
-    run = train(config_of(f"{family}_{method}", models[family], data), tmp_path / "m").ok()
+    family = family_of(recipe)
+    run = train(config_of(recipe, models[family], data), tmp_path / "m").ok()
     steps = [row for row in run.log if "nll" in row]
     assert len(steps) == 2
     assert all(5 < row["nll"] < 8 for row in steps)  # log(576) = 6.4: random weights
-    weights = "adapter_model" if "lora" in method else "model"
+    weights = "adapter_model" if "lora" in recipe else "model"
     assert (run.folder / f"{weights}.safetensors").is_file()
     system = trained_with(str(run.folder))
     chat = [{"role": "system", "content": system}] if system else []

@@ -320,9 +320,9 @@ def test_v1_stock_arguments_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what only the loaded model, the data and the accelerator decide ----------------------------
 
 
-def refuse_runtime(weight: str = "token", **trainer: Any) -> None:
-    """``refuse_runtime`` on a stand-in that has just what it reads of a trainer."""
-    from dft_factory.patch.refusals import refuse_runtime
+def refuse(weight: str = "token", **trainer: Any) -> None:
+    """``refuse_unsupported`` on a stand-in that has just what it reads of a trainer."""
+    from dft_factory.trainer_base import refuse_unsupported
 
     parts = {
         "accelerator": SimpleNamespace(parallelism_config=None),
@@ -333,7 +333,8 @@ def refuse_runtime(weight: str = "token", **trainer: Any) -> None:
     }
     selection = select("dft", weight)
     assert selection is not None
-    refuse_runtime(selection, SimpleNamespace(**{**parts, **trainer}))
+    asked = "finetuning_type: 'dft'"
+    refuse_unsupported(asked, selection.weight, SimpleNamespace(**{**parts, **trainer}))
 
 
 @pytest.mark.parametrize(
@@ -351,7 +352,7 @@ def test_parallelism_within_an_example(field: str, kind: str, why: str) -> None:
     settings = ParallelismConfig()
     setattr(settings, field, 2)
     with pytest.raises(ConfigError) as refusal:
-        refuse_runtime(accelerator=SimpleNamespace(parallelism_config=settings))
+        refuse(accelerator=SimpleNamespace(parallelism_config=settings))
     assert str(refusal.value) == (
         f"finetuning_type: 'dft' does not work with {kind} parallelism ({field} 2), under which "
         f"{why}. Switch it off in the accelerate or DeepSpeed configuration."
@@ -362,7 +363,7 @@ def test_data_parallelism_passes() -> None:
     from accelerate.parallelism_config import ParallelismConfig
 
     settings = ParallelismConfig(dp_replicate_size=2, dp_shard_size=2)
-    refuse_runtime(accelerator=SimpleNamespace(parallelism_config=settings))
+    refuse(accelerator=SimpleNamespace(parallelism_config=settings))
 
 
 def test_deepspeeds_tensor_parallelism() -> None:
@@ -376,7 +377,7 @@ def test_deepspeeds_tensor_parallelism() -> None:
         args=SimpleNamespace(hf_deepspeed_config=deepspeed),
     )
     with pytest.raises(ConfigError, match=r"tensor parallelism \(tp_size 2\)"):
-        refuse_runtime(get_tp_size=lambda: Trainer.get_tp_size(trainer))
+        refuse(get_tp_size=lambda: Trainer.get_tp_size(trainer))
 
 
 ROUTER = (
@@ -390,25 +391,25 @@ def test_router_loss_of_a_nested_configuration() -> None:
     from transformers import Qwen2VLConfig, Qwen3OmniMoeConfig
 
     for config in (Qwen2VLConfig(), Qwen3OmniMoeConfig()):
-        refuse_runtime(model=SimpleNamespace(config=config))
+        refuse(model=SimpleNamespace(config=config))
     text, omni = Qwen2VLConfig(), Qwen3OmniMoeConfig()
     text.text_config.output_router_logits = True
     omni.thinker_config.text_config.output_router_logits = True
     for config in (text, omni):
         with pytest.raises(ConfigError) as refusal:
-            refuse_runtime(model=SimpleNamespace(config=config))
+            refuse(model=SimpleNamespace(config=config))
         assert str(refusal.value) == ROUTER
 
 
 @pytest.mark.parametrize("missing", ["logits", "labels"])
 def test_model_without_logits(missing: str) -> None:
     """Where LLaMA-Factory's own DFT falls back to plain SFT in silence."""
-    from dft_factory.patch.trainer import TokenWeightedTrainerMixin
+    from dft_factory.patch.trainer import LlamaFactoryTrainerMixin
 
     logits, labels = torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.int64)
     trainer = SimpleNamespace(model=torch.nn.Linear(1, 1))
     with pytest.raises(UpstreamContractError) as refusal:
-        TokenWeightedTrainerMixin._token_weighted_loss(
+        LlamaFactoryTrainerMixin._token_weighted_loss(
             trainer,
             {"loss": logits.sum(), "logits": None if missing == "logits" else logits},
             None if missing == "labels" else labels,

@@ -1,7 +1,8 @@
-"""README.md says what the patch table says."""
+"""The documentation says what the code says."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +17,16 @@ from scripts.patch_table import (
     END,
     UPDATE,
     patch_table_markdown,
-    update_readme,
+    update_page,
 )
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_patch_table_in_the_readme_is_current() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_patch_table_is_current() -> None:
+    text = (ROOT / "docs" / "internals.md").read_text(encoding="utf-8")
     assert patch_table_markdown() in text, (
-        f"README.md is behind dft_factory/patch/table.py (its table stands between {BEGIN} and "
-        f"{END}). Run `{UPDATE}`."
+        f"docs/internals.md is behind dft_factory/patch/table.py. Run `{UPDATE}`."
     )
 
 
@@ -47,40 +47,65 @@ def test_nothing_of_the_table_is_swallowed_by_markdown() -> None:
     for row, patch in zip(rows, PATCHES, strict=True):
         assert row[:3] == [patch.target, patch.change, patch.reason]
         assert row[3].startswith(", ".join(SUPPORTED_LLAMAFACTORY))
-        assert f"({patch.test})" in patch_table_markdown()
+        assert f"(../{patch.test})" in patch_table_markdown()
 
 
 def test_update_replaces_what_is_between_the_markers_alone(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
-    assert update_readme(readme) is True
-    assert readme.read_text() == f"# before\n\n{patch_table_markdown()}\n\nafter\n"
-    assert update_readme(readme) is False
+    page = tmp_path / "page.md"
+    page.write_text(f"# before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    assert update_page(page) is True
+    assert page.read_text() == f"# before\n\n{patch_table_markdown()}\n\nafter\n"
+    assert update_page(page) is False
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
 def test_update_refuses_a_file_without_one_place_for_the_table(tmp_path: Path, text: str) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(text)
+    page = tmp_path / "page.md"
+    page.write_text(text)
     with pytest.raises(ConfigError, match="needs one line"):
-        update_readme(readme)
-    assert readme.read_text() == text
+        update_page(page)
+    assert page.read_text() == text
 
 
 def test_the_command_that_the_failing_test_names_works(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
+    (tmp_path / "page.md").write_text(f"{BEGIN}\n{END}\n")
     command = [sys.executable, *UPDATE.split()[1:-1]]
     done = subprocess.run(
-        [*command, str(tmp_path / "README.md")],
+        [*command, str(tmp_path / "page.md")],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "")
-    assert (tmp_path / "README.md").read_text() == f"{patch_table_markdown()}\n"
+    assert (tmp_path / "page.md").read_text() == f"{patch_table_markdown()}\n"
     missing = subprocess.run(
         [*command, "NONE.md"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert missing.returncode == 2
     assert missing.stderr.startswith("dft-factory: NONE.md: cannot be read")
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)?(?:#([^)\s]+))?\)")
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub and mkdocs make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for path, anchor in LINK.findall(page.read_text("utf-8")):
+        if "://" in path:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page}: {path}"
+        assert not anchor or anchor in _anchors(target), f"{page}: {path}#{anchor}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dft_factory.losses.linear import linear_token_weighted_nll
-from dft_factory.losses.token import IGNORE_INDEX, TokenLoss, shift_labels, token_rows
+from dft_factory.losses.functional import chunked_token_loss
+from dft_factory.losses.token import TokenLoss
 from dft_factory.losses.transform import LogitTransform
 from dft_factory.losses.weights import TokenWeight
 
@@ -109,32 +109,19 @@ class HeadLoss:
         labels, token_weight, expected_scale = self._request
         if args or kwargs or hidden.dim() != 3 or hidden.shape[:2] != labels.shape:
             return self._original(hidden, *args, **kwargs)
-        shifted = shift_labels(labels, IGNORE_INDEX).to(hidden.device).flatten()
-        positions = shifted.ne(IGNORE_INDEX).nonzero().squeeze(-1)
-        targets, sequence = shifted[positions], positions // labels.shape[1]
         device_type = hidden.device.type
         dtype = self._head.weight.dtype
         if torch.is_autocast_enabled(device_type):
             dtype = torch.get_autocast_dtype(device_type)
         bias = self._head.bias
-        with torch.autocast(device_type, enabled=False):
-            loss = linear_token_weighted_nll(
-                hidden.flatten(0, 1),
-                self._head.weight.to(dtype),
-                positions,
-                targets,
-                sequence,
-                labels.shape[0],
-                token_weight,
-                bias=None if bias is None else bias.to(dtype),
-                transform=self._transform,
-                expected_scale=expected_scale,
-            )
-        self._answer = TokenLoss(
-            total=loss.total,
-            rows=token_rows(loss.logps, loss.weights, sequence, labels.shape[0]),
-            logps=loss.logps,
-            targets=targets,
+        loss = self._answer = chunked_token_loss(
+            hidden,
+            self._head.weight.to(dtype),
+            labels,
+            token_weight,
+            bias=None if bias is None else bias.to(dtype),
+            transform=self._transform,
+            expected_scale=expected_scale,
         )
         # Backward runs through this zero, which no loss makes NaN: not inf, nor 1e5 nats in fp16.
         zero = 0.0 * loss.total.nan_to_num(0.0, 0.0, 0.0)
