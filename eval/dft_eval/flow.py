@@ -144,10 +144,13 @@ def training_of(model: str) -> Training | None:
     if not record:
         return None
     # finetuning_type is <objective>[_<method>].
-    objective = re.sub(r"_(full|lora|freeze|oft)$", "", str(record.get("finetuning_type") or ""))
+    named = re.fullmatch(r"(.*?)(?:_(full|lora|freeze|oft))?", record.get("finetuning_type") or "")
+    objective, method = named.groups() if named else ("", None)
     try:
         return Training(
             objective=objective or None,
+            method=(method or "full") if objective else None,
+            dataset=tuple(record.get("dataset") or ()),
             weight=record.get("token_weight"),
             seed=record.get("seed"),
             variant=record.get("variant"),
@@ -239,6 +242,7 @@ def score(
     ]
     result: BenchmarkResult = scorer(rows)
     made = [row for part in rows for row in part if isinstance(row, Completion)]
+    entropies = [row.mean_entropy for row in made if row.mean_entropy is not None]
     update = {
         "decoding": {**run.record, **result.decoding},
         "notes": [*result.notes, *run.notes],
@@ -246,6 +250,7 @@ def score(
         "n_truncated": sum(row.finish_reason == "length" for row in made),
         "n_empty": sum(not row.completion.strip() for row in made),
         "mean_tokens": mean_and_stderr([float(row.n_tokens) for row in made])[0],
+        "mean_entropy": mean_and_stderr(entropies)[0] if len(entropies) == len(made) else None,
     }
     return result.model_copy(update=update)
 

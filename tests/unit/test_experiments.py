@@ -11,9 +11,11 @@ import yaml
 from dft_factory.errors import ConfigError
 from dft_factory.experiments import catalog
 from dft_factory.experiments.expand import make_plan
+from dft_factory.experiments.job import compare
 from dft_factory.experiments.plan import Plan, read_plan
 from dft_factory.experiments.schema import load
 from dft_factory.validate.experiments import check_evaluations
+from tests.unit.test_report import write_run
 
 RECIPE = """
 model_name_or_path: Qwen/Qwen2.5-Coder-3B
@@ -262,14 +264,55 @@ def test_nodes_start_through_the_launcher() -> None:
     assert words[:4] == ("python", "-m", "dft_factory.experiments.launch", "2")
 
 
-def test_checkpoints_and_named_evaluations_have_folders_and_reports_of_their_own() -> None:
+def test_checkpoints_and_named_evaluations_have_folders_of_their_own() -> None:
     text = TEN_LINES + "  - {name: sampled, benchmarks: [humaneval+], temperature: 1, samples: 4}\n"
     plan = plan_of(text, "train.checkpoints=[20]", "train.seeds=[0]")
     job = plan.jobs["generate dft/seed0/checkpoint-20/sampled"]
     words = job.commands[0]
     assert words[words.index("--model") + 1] == "runs/own/dft/seed0/model/checkpoint-20"
     assert words[words.index("--samples") + 1] == "4"
-    assert set(plan.reports) == {"report own", "report sampled"}
+    # Greedy and sampled scores of HumanEval+ are side by side.
+    (report,) = plan.reports.values()
+    assert list(report.jobs)[:2] == ["runs/own/base", "runs/own/base/sampled"]
+
+
+def test_one_report_of_greedy_and_sampled_runs_of_three_seeds() -> None:
+    """As the jobs leave them: of five items dft solves one more than sft, if sampled."""
+    text = TEN_LINES + "  - {name: sampled, benchmarks: [humaneval+], temperature: 1, samples: 4}\n"
+    plan = plan_of(text, "report.reference=sft")
+    (name, report), *others = plan.reports.items()
+    assert not others
+    assert len(report.jobs) == 2 * (1 + 2 * 3)
+    for folder in map(Path, report.jobs):
+        label, *_ = folder.relative_to(plan.root).parts
+        sampled = folder.name == "sampled"
+        right = 4 if sampled and label == "dft" else 3
+        scores = {f"HumanEval/{n}": float(n < right) for n in range(5)}
+        decoding = (
+            {"strategy": "sampling", "temperature": 1.0} if sampled else {"strategy": "greedy"}
+        )
+        model = str(folder.parent if sampled else folder)
+        write_run(folder, label, {"humaneval+": scores}, sha=None, model=model, decoding=decoding)
+    page = compare(plan, name)
+    text = page.with_name("report.md").read_text(encoding="utf-8").replace("\\", "")
+    assert "On humaneval+ over 3 seeds dft" in text
+    assert "at temperature 1: +20.0 points" in text
+    assert "under greedy decoding the difference is 0.0 points" in text
+    assert "| dft | 60.0 %, " in text
+    assert "| 80.0 %, " in text
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "reports"),
+    [
+        ("{name: b, benchmarks: [multipl-e], temperature: 0.8, samples: 4}", 1),
+        ("{name: b, benchmarks: [humaneval+], temperature: 0}", 2),  # the same decoding
+        ("{name: b, benchmarks: [humaneval+], temperature: 1, limit: 5}", 2),
+        ("{name: b, benchmarks: [humaneval+, nq], temperature: 1}", 2),
+    ],
+)
+def test_decodings_of_the_same_items_share_a_report(evaluation: str, reports: int) -> None:
+    assert len(plan_of(f"{TEN_LINES}  - {evaluation}\n").reports) == reports
 
 
 @pytest.mark.parametrize(

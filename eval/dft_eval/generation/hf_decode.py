@@ -36,7 +36,7 @@ def decode(
     decoding: Decoding,
     seeds: Sequence[int],
     ended: Callable[[int, list[int]], bool],
-    row_ended: Callable[[int, list[int]], None] = lambda row, ids: None,
+    row_ended: Callable[[int, list[int], float], None] = lambda row, ids, mean_entropy: None,
 ) -> list[list[int]]:
     """New token ids of every prompt, up to ``decoding.max_new_tokens`` or the end of each.
 
@@ -47,7 +47,8 @@ def decode(
         prompts: token ids, in the order in which they are to be begun.
         seeds: of each row's sampling, which does not depend on the other rows.
         ended: whether row i ends with the token that was just added to its new ids.
-        row_ended: called with a row that has ended, for whatever reason, and its new ids.
+        row_ended: called with a row that has ended, for whatever reason, its new ids and the mean
+            of their entropies (:class:`~dft_eval.generation.hf_sampling.Chooser`).
     """
     import torch
 
@@ -61,7 +62,7 @@ def decode(
         made[row].append(token)
         if not ended(row, made[row]) and len(made[row]) < decoding.max_new_tokens:
             return True
-        row_ended(row, made[row])
+        row_ended(row, made[row], choose.entropies[row] / len(made[row]))
         return False
 
     with torch.inference_mode():
