@@ -195,7 +195,6 @@ def _result(
         base, _ = combine(ids, [pair[0] for pair in verdicts], decoding.samples)
         scores = [item.score for item in base if item.score is not None]
         breakdown["base tests"] = sum(scores) / len(scores) if scores else None
-    where = sandbox.describe() if request.sandboxed else None
     return finish(
         benchmark,
         request,
@@ -209,7 +208,9 @@ def _result(
             *size_notes(len(items), len(data.problems), benchmark.published),
             data.note(),
             "outputs compared outside the sandbox; HumanEval/32 and time limits unlike EvalPlus",
-            f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
+            f"programs ran in {sandbox.check()}"
+            if request.sandboxed
+            else "programs ran UNSANDBOXED",
         ],
     )
 

@@ -221,8 +221,9 @@ def _notes(
     notes += [f"unscored: {reason}" for reason in reasons.values() if reason]
     usable = [LANGUAGES[code] for code, reason in reasons.items() if reason is None]
     notes.append("tools: " + "; ".join(languages.version(language) for language in usable))
-    where = sandbox.describe() if request.sandboxed else None
-    notes.append(f"programs ran in {where}" if where else "programs ran UNSANDBOXED")
+    notes.append(
+        f"programs ran in {sandbox.check()}" if request.sandboxed else "programs ran UNSANDBOXED"
+    )
     return notes
 
 

