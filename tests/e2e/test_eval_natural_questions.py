@@ -53,7 +53,7 @@ def test_a_tiny_checkpoint_in_both_styles(text_bench: Bench, tmp_path: Path) -> 
     text = (tmp_path / "report.md").read_text()
     assert "| run | nq, exact\\_match (completion) | nq, exact\\_match (chat) |" in text
     assert "Parts of nq (chat)" in text
-    assert "our protocol, for the paper gives none" in text
+    assert "our protocol (the paper gives none)" in text
 
 
 def said(question: Question, place: int) -> str:

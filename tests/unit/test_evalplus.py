@@ -21,7 +21,7 @@ from dft_eval.humaneval_plus import adapter
 from dft_eval.humaneval_plus import data as evalplus_data
 from dft_eval.humaneval_plus import driver as evalplus_driver
 from dft_eval.humaneval_plus.data import EvalPlusProblem, has_evalplus_format, read_data
-from dft_eval.humaneval_plus.judge import Returned, is_right, judge, make_tests
+from dft_eval.humaneval_plus.judge import Output, is_right, judge, make_tests
 from dft_eval.humaneval_plus.sanitize import longest_program, sanitize
 from dft_eval.python_programs import HUMANEVAL, human_eval
 from dft_eval.results import ItemScore
@@ -39,9 +39,9 @@ PROBLEM = EvalPlusProblem(
 )
 
 
-def returned(value: Any) -> Returned:
+def output_of(value: Any) -> Output:
     row = {"seconds": 0.0, "value": None, "sha256": None, **evalplus_driver.encode(value)}
-    return Returned(row["value"], row["sha256"], row["kind"], row["floats"], row["seconds"])
+    return Output(row["value"], row["sha256"], row["kind"], row["floats"], row["seconds"])
 
 
 def completion(text: str, id: str = "T/0", finish_reason: str = "stop") -> Completion:
@@ -157,8 +157,8 @@ VALUES = st.recursive(
 @given(one=VALUES, other=VALUES)
 def test_values_look_the_same_if_and_only_if_they_are_equal(one: Any, other: Any) -> None:
     for left, right in ((one, other), (one, one), ([one, other], [one, other])):
-        found = returned(left).text == returned(right).text
-        assert found == (left == right)
+        same = output_of(left).text == output_of(right).text
+        assert same == (left == right)
 
 
 @pytest.mark.parametrize(
@@ -183,18 +183,18 @@ def test_values_look_the_same_if_and_only_if_they_are_equal(one: Any, other: Any
     ids=lambda value: type(value).__name__,
 )
 def test_equality_across_types(left: Any, right: Any, equal: bool) -> None:
-    assert (returned(left).text == returned(right).text) == equal
+    assert (output_of(left).text == output_of(right).text) == equal
 
 
 def test_long_outputs_are_compared_by_their_hash() -> None:
     long = list(range(10_000))
-    assert returned(long).text is None
-    assert is_right(returned(long), returned([float(x) for x in long]), 0)
-    assert not is_right(returned(long), returned([*long[:-1], 0]), 0)
+    assert output_of(long).text is None
+    assert is_right(output_of(long), output_of([float(x) for x in long]), 0)
+    assert not is_right(output_of(long), output_of([*long[:-1], 0]), 0)
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "tolerance", "right"),
+    ("value", "expected", "tolerance", "right"),
     [
         (0.1 + 0.2, 0.3, 0, False),
         (0.1 + 0.2, 0.3, 1e-6, True),
@@ -207,8 +207,8 @@ def test_long_outputs_are_compared_by_their_hash() -> None:
         (float("inf"), 0.3, 1e-6, False),
     ],
 )
-def test_tolerance(found: Any, wanted: Any, tolerance: float, right: bool) -> None:
-    assert is_right(returned(found), returned(wanted), tolerance) == right
+def test_tolerance(value: Any, expected: Any, tolerance: float, right: bool) -> None:
+    assert is_right(output_of(value), output_of(expected), tolerance) == right
 
 
 LINES = st.sampled_from(
@@ -272,7 +272,7 @@ def test_data_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 1"):
         read_data(plain)
     with pytest.raises(UsageError, match="no such file"):
-        read_data(tmp_path / "absent.jsonl")
+        read_data(tmp_path / "missing.jsonl")
 
 
 def test_without_network_the_message_names_the_option(
