@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dft_factory.data.prepare import CONVERTERS, Report, prepare
-from dft_factory.data.records import Dropped
+from dft_factory.data.records import Dropped, Kept
 from dft_factory.data.ultrafeedback import ASPECTS, average_rating, convert, rating_number
 from dft_factory.errors import ConfigError, MissingDependencyError
 
@@ -173,9 +173,6 @@ def test_texts_are_kept_as_published() -> None:
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        ("text", "record is not an object"),
-        ([1], "record is not an object"),
-        (None, "record is not an object"),
         ({"completions": [completion("a", 5)]}, "missing instruction"),
         (record(completion("a", 5), instruction=None), "missing instruction"),
         (record(completion("a", 5), instruction=" \n"), "empty instruction"),
@@ -191,7 +188,7 @@ def test_texts_are_kept_as_published() -> None:
         (record(completion("a", 5), instruction="\udfff"), "invalid Unicode"),
     ],
 )
-def test_dropped_with_a_reason(broken: object, reason: str) -> None:
+def test_dropped_with_a_reason(broken: Json, reason: str) -> None:
     assert convert(broken) == Dropped(reason)
 
 
@@ -249,11 +246,17 @@ def test_not_applicable_is_the_same_as_absent(numbers: list[int], place: int) ->
     assert average_rating(completion("x", *rated)) == expected
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(),
+FIELDS = (
+    *("instruction", "question", "answer", "answers", "problem", "solution", "generations"),
+    *("correctness_math_verify", "is_reasoning_complete", "refined_cot", "image_path", "more"),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+RATED = st.dictionaries(st.sampled_from(ASPECTS), st.fixed_dictionaries({"Rating": JSON}))
+COMPLETION = st.fixed_dictionaries({}, optional={"response": JSON, "annotations": JSON | RATED})
 
 
 # Building the alphabet of st.text() takes seconds on a busy machine.
@@ -262,28 +265,22 @@ json_values = st.recursive(
     st.fixed_dictionaries(
         {},
         optional={
-            "instruction": json_values,
-            "completions": json_values
-            | st.lists(
-                st.fixed_dictionaries(
-                    {},
-                    optional={
-                        "response": json_values,
-                        "annotations": json_values
-                        | st.dictionaries(
-                            st.sampled_from(ASPECTS),
-                            st.fixed_dictionaries({"Rating": json_values}),
-                        ),
-                    },
-                ),
-                max_size=4,
-            ),
+            **dict.fromkeys(FIELDS, JSON),
+            "completions": JSON | st.lists(COMPLETION, max_size=4),
         },
-    )
+    ),
+    JSON,
 )
-def test_no_json_value_raises(value: Json) -> None:
-    converted = convert(value)
-    assert isinstance(converted, Dropped) or all(isinstance(v, str) for v in converted.values())
+def test_no_json_value_raises(value: Json, other: object) -> None:
+    """What is kept can be written as UTF-8."""
+    for converter in CONVERTERS.values():
+        converted = converter.convert(value)
+        if not isinstance(converted, Dropped):
+            kept = converted.record if isinstance(converted, Kept) else converted
+            json.dumps(kept, ensure_ascii=False).encode()
+        if converter.identity is not None:
+            converter.identity.key(value)
+            converter.identity.key(other)
 
 
 # ---------------------------------------------------------------- the folder
@@ -448,15 +445,15 @@ def test_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "asked"), [("openai/gsm8k", ("main",)), ("me/gsm8k-cleaned", ())]
+    ("source", "configuration"), [("openai/gsm8k", ("main",)), ("me/gsm8k-cleaned", ())]
 )
 def test_configuration_of_a_hub_id(
-    source: str, asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, configuration: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GSM8K's own has two; somebody else's is read as it is."""
 
     def load(name: str, *config: str, split: str) -> list[Json]:
-        assert (name, config, split) == (source, asked, "train")
+        assert (name, config, split) == (source, configuration, "train")
         return [{"question": "q", "answer": "a\n#### 1"}]
 
     fake_datasets(monkeypatch, load)
@@ -532,7 +529,7 @@ def test_unknown_name_names_the_choices_and_a_near_match(tmp_path: Path) -> None
     with pytest.raises(ConfigError) as caught:
         prepare("UltraFeedbak", "x.jsonl", tmp_path / "out")
     assert str(caught.value) == (
-        f"data set 'UltraFeedbak' is unknown. Choose one of {', '.join(CONVERTERS)}. "
+        f"data set 'UltraFeedbak' is unknown. Choose from: {', '.join(CONVERTERS)}. "
         "Did you mean 'ultrafeedback'?"
     )
 
@@ -618,6 +615,60 @@ def test_nothing_is_left_after_a_crash(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         prepare("ultrafeedback", str(source), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+# ---------------------------------------------------------------- guards
+
+GUARDS = pytest.mark.parametrize(
+    ("name", "option", "noun"),
+    [("nq", "exclude", "question"), ("gsm8k", "decontaminate", "problem")],
+)
+
+
+def prepare_with_guard(name: str, option: str, guard: str, folder: Path) -> None:
+    row = {"question": "q", "answer": ["x"], **good(0)}
+    source = write_lines(folder / "in.jsonl", [row])
+    value: Any = guard if option == "exclude" else [guard]
+    try:
+        prepare(name, str(source), folder / "out", **{option: value})
+    finally:
+        assert not (folder / "out").exists()
+
+
+@GUARDS
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has no record"),
+        ('{"question": "q"}\n{"answer": ["x"]}\n', "record 2 has no {noun}"),
+        ("{\n", "record 1 has no {noun}"),
+    ],
+)
+def test_a_guard_with_a_hole_is_refused(
+    name: str, option: str, noun: str, content: str, message: str, tmp_path: Path
+) -> None:
+    guard = tmp_path / "guard.jsonl"
+    guard.write_text(content)
+    with pytest.raises(ConfigError, match=f"^--{option}: .*{message.format(noun=noun)}"):
+        prepare_with_guard(name, option, str(guard), tmp_path)
+
+
+@GUARDS
+@pytest.mark.parametrize("guard", ["no/such/file.jsonl", "org/name", "", "x.txt"])
+def test_a_missing_guard_is_refused(
+    name: str, option: str, noun: str, guard: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^--{option}: .* does not exist"):
+        prepare_with_guard(name, option, guard, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("ultrafeedback", "exclude"), ("wethink", "exclude"), ("nq", "decontaminate")],
+)
+def test_other_sets_take_no_guard(name: str, option: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"--{option}: .*{name!r} does not take it"):
+        prepare_with_guard(name, option, str(tmp_path / "in.jsonl"), tmp_path)
 
 
 # ---------------------------------------------------------------- imports

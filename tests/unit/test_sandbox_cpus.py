@@ -105,7 +105,7 @@ def test_programs_that_starve_beside_others_run_again_alone(one_core: None) -> N
                 range(12),
             )
         )
-    assert [each.verdict() for each in done] == [(1.0, "passed")] * 12
+    assert [result.verdict() for result in done] == [(1.0, "passed")] * 12
 
 
 def test_a_program_that_waits_is_unscored_with_its_reason() -> None:

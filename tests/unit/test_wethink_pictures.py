@@ -89,20 +89,16 @@ def as_folder(folder: Path) -> Path:
     return write_pictures(folder, FILES)
 
 
-def as_zip(folder: Path) -> Path:
+def as_zip(folder: Path, top: str = "") -> Path:
     folder.mkdir()
     with zipfile.ZipFile(folder / "image.zip", "w") as archive:
         for name, data in FILES.items():
-            archive.writestr(name, data)
+            archive.writestr(f"{top}{name}", data)
     return folder
 
 
 def as_zip_with_a_top_folder(folder: Path) -> Path:
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
-        for name, data in FILES.items():
-            archive.writestr(f"image/{name}", data)
-    return folder
+    return as_zip(folder, top="other/")
 
 
 def as_parts(folder: Path) -> Path:
@@ -255,8 +251,8 @@ def flipped(data: bytes, place: int) -> bytes:
     ],
 )
 def test_decode(data: bytes, verdict: str) -> None:
-    found = decode(data)
-    assert (found.reason if isinstance(found, Dropped) else found) == verdict
+    result = decode(data)
+    assert (result.reason if isinstance(result, Dropped) else result) == verdict
 
 
 def test_hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
