@@ -1,4 +1,4 @@
-"""Experiments: their own file, every evaluation, and the recipe of every run."""
+"""Check experiments: their file, all evaluations, and the recipe of each run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,14 @@ from dft_factory.validate.findings import WHOLE, Finding
 
 @dataclass(frozen=True)
 class Expanded:
-    """What is to be checked of one experiment.
-
-    Attributes:
-        findings: of its own file and its evaluations.
-        recipes: text of the recipe of each run.
-    """
+    """Findings of an experiment's file and evaluations, and the text of each run's recipe."""
 
     file: Path
     findings: Sequence[Finding] = ()
     recipes: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Iterator[Config]:
-        """Write the recipes into files of their own and read them as any recipe."""
+        """Write each recipe to a file and read it like any recipe."""
         for text in self.recipes.values():
             path = Path(tempfile.mkdtemp(dir=folder)) / "train.yaml"
             path.write_text(text, encoding="utf-8")
@@ -40,7 +35,7 @@ class Expanded:
 
 
 def expand(file: Path) -> Expanded:
-    """An experiment as ``dft-factory validate`` meets it."""
+    """Expand an experiment for validation."""
     try:
         plan = make_plan(load(file, file.stem))
     except ConfigError as error:
@@ -50,7 +45,7 @@ def expand(file: Path) -> Expanded:
 
 
 def check_evaluations(file: Path, plan: Plan) -> list[Finding]:
-    """Findings of the options of every evaluation."""
+    """Findings about the options of all evaluations."""
     from dft_factory.cli.app import check_evaluation
 
     findings = []
