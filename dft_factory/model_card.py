@@ -23,11 +23,6 @@ def interval_of(folder: Path, row: BenchmarkResult) -> tuple[float, float] | Non
     return mean_interval(scores, [item.cluster or item.id for item in items])
 
 
-def _hyperparameters(record: dict[str, Any]) -> list[str]:
-    values = record.get("hyperparameters", {})
-    return [f"- {name}: {value}" for name, value in values.items() if value not in (None, False)]
-
-
 def _base_model(folder: Path, record: dict[str, Any], results: Sequence[ResultFile]) -> str | None:
     """From the adapter, else the training record, else the results."""
     adapter = folder / "adapter_config.json"
@@ -53,7 +48,9 @@ def _section(
         lines += [f"- data: {', '.join(record['dataset'])}"]
     if record.get("system_prompt"):
         lines += [f"- system prompt: {json.dumps(record['system_prompt'], ensure_ascii=False)}"]
-    lines += _hyperparameters(record)
+    for name, value in record.get("hyperparameters", {}).items():
+        if value not in (None, False):
+            lines.append(f"- {name}: {value}")
     if "dft_factory" in record:
         lines += [f"- dft-factory {record['dft_factory']}"]
     if rows:
@@ -72,13 +69,6 @@ def _section(
             f"{row.prompt_style} | {row.seed} |"
         )
     return "\n".join([BEGIN, *lines, END])
-
-
-def _with_section(text: str, section: str) -> str:
-    head, begun, rest = text.partition(BEGIN)
-    tail = rest.partition(END)[2] if begun else ""
-    parts = (head.strip(), section, tail.strip())
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _model_index(rows: Sequence[tuple[Path, BenchmarkResult]]) -> list[Any]:
@@ -140,7 +130,9 @@ def write_model_card(model_folder: Path, results: Sequence[Path]) -> Path:
     if scores:
         card.data.model_name = card.data.model_name or model_folder.resolve().name
         card.data.eval_results = scores
-    card.text = _with_section(card.text, _section(record, base_model, rows))
+    head, _, rest = card.text.partition(BEGIN)
+    parts = (head, _section(record, base_model, rows), rest.partition(END)[2])
+    card.text = "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
     card.save(path)
     return path
 

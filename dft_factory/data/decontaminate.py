@@ -51,9 +51,9 @@ class EvaluationProblems:
                 plain = _plain(problem)
                 self._whole.setdefault(_whole(plain), name)
                 words = _WORD.findall(plain)
-                for place in range(len(words) - NGRAM + 1):
-                    gram = " ".join(words[place : place + NGRAM])
-                    self._grams[gram].append((len(self._set), place))
+                for position in range(len(words) - NGRAM + 1):
+                    gram = " ".join(words[position : position + NGRAM])
+                    self._grams[gram].append((len(self._set), position))
                 self._set.append(name)
                 self._length.append(len(words))
 
@@ -71,8 +71,8 @@ class EvaluationProblems:
         words = _WORD.findall(plain)
         covered: defaultdict[int, set[int]] = defaultdict(set)
         for start in range(len(words) - NGRAM + 1):
-            for number, place in self._grams.get(" ".join(words[start : start + NGRAM]), ()):
-                covered[number].update(range(place, place + NGRAM))
+            for number, position in self._grams.get(" ".join(words[start : start + NGRAM]), ()):
+                covered[number].update(range(position, position + NGRAM))
         for number in sorted(covered):
             if len(covered[number]) >= COVERED * self._length[number]:
                 return self._set[number]

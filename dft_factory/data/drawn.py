@@ -188,7 +188,7 @@ def drawings(
     shuffled.
     """
     rng = random.Random(f"{split} {seed}")
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     while True:
         turn = [(kind, answer) for kind in kinds for answer in answers]
         rng.shuffle(turn)
@@ -196,9 +196,9 @@ def drawings(
             while True:
                 drawing = draw(kind, answer, rng)
                 digest = hashlib.sha256(drawing.picture.tobytes()).digest()
-                if split_of(drawing.picture) == split and digest not in seen:
+                if split_of(drawing.picture) == split and digest not in digests:
                     break
-            seen.add(digest)
+            digests.add(digest)
             yield drawing
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_eval.progress import Progress
-from dft_factory.data.lines import Written, line_of, read_lines, sample_order, write_kept
+from dft_factory.data.lines import line_of, read_lines, sample_order, write_kept
 from dft_factory.data.picture_places import archives_in
 from dft_factory.data.pictures import FOLDER, PictureStore
 from dft_factory.data.records import Converter, Dropped
@@ -188,7 +188,13 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
         store.close()
     read, reasons = written.read, written.dropped + dropped
     if not kept:
-        raise ConfigError(_nothing_kept(converter, settings, place, written, reasons))
+        counts = "".join(f"; {reason}: {n}" for reason, n in sorted(reasons.items()))
+        raise ConfigError(
+            f"--source: {settings.source!r} has no record to keep ({read} read{counts}). {name!r} "
+            f"expects records of the shape of {converter.hub_id} and the pictures of "
+            f"{converter.pictures_from}, which were searched in {str(place)!r} (elsewhere: "
+            "--pictures PATH)."
+        )
     for note, number in sorted(written.notes.items()):
         if note.startswith("unknown field"):
             _log(f"{name}: {note} in {number} records, not used")
@@ -213,18 +219,6 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
     write_json(work / DATASET_INFO_NAME, {name: {"file_name": data.name, **converter.entry}})
     write_json(work / REPORT_NAME, report.model_dump())
     return report
-
-
-def _nothing_kept(
-    converter: Converter, settings: Settings, place: Path, written: Written, dropped: Counter[str]
-) -> str:
-    counts = "".join(f"; {reason}: {n}" for reason, n in sorted(dropped.items()))
-    return (
-        f"--source: {settings.source!r} has no record to keep ({written.read} read{counts}). "
-        f"{settings.name!r} expects records of the shape of {converter.hub_id} and the pictures of "
-        f"{converter.pictures_from}, which were searched for in {str(place)!r} "
-        "(another place: --pictures PATH)."
-    )
 
 
 def _publish(work: Path, out: Path, file_name: str) -> None:

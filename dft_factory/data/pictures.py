@@ -115,21 +115,22 @@ class PictureStore:
 
     def unpack(self) -> None:
         """Unpack the needed pictures of tar archives, which only allow sequential reading."""
+
+        def is_needed(path: str) -> bool:
+            rows = self._db.execute("SELECT 1 FROM needed WHERE path = ?", (path,))
+            return rows.fetchone() is not None
+
         for number, archive in enumerate(self._tars):
             folder = self._work / f"tar-{number}"
             done = self._work / f"tar-{number}.done"
             if not done.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-                top = unpack_tar(archive, folder, self._is_needed)
+                top = unpack_tar(archive, folder, is_needed)
                 done.with_suffix(".new").write_text(top or "", encoding="utf-8")
                 os.replace(done.with_suffix(".new"), done)
             top = done.read_text(encoding="utf-8") or None
             self._places.append(Folder(folder, top))
-
-    def _is_needed(self, path: str) -> bool:
-        rows = self._db.execute("SELECT 1 FROM needed WHERE path = ?", (path,))
-        return rows.fetchone() is not None
 
     def check(
         self, records: Iterable[dict[str, Any]]

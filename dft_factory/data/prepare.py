@@ -88,7 +88,11 @@ def prepare(
             an ``out`` with other contents.
         MissingDependencyError: the hub cannot be reached, or a package is missing.
     """
-    converter = _converter(name)
+    if name not in CONVERTERS:
+        hint = did_you_mean(name.lower(), CONVERTERS)
+        choices = ", ".join(CONVERTERS)
+        raise ConfigError(f"data set {name!r} is unknown. Choose from: {choices}.{hint}")
+    converter = CONVERTERS[name]
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit: {limit} must be 1 or more. Leave it out to keep every record.")
     if seed < 0:  # random.Random(-1) is random.Random(1)
@@ -153,13 +157,6 @@ def prepare(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return report
-
-
-def _converter(name: str) -> Converter:
-    if name in CONVERTERS:
-        return CONVERTERS[name]
-    hint = did_you_mean(name.lower(), CONVERTERS)
-    raise ConfigError(f"data set {name!r} is unknown. Choose from: {', '.join(CONVERTERS)}.{hint}")
 
 
 def _sample(

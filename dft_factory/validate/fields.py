@@ -85,7 +85,7 @@ def check_value(value: Any, field: Field) -> str | None:
         return f"{value!r}: LLaMA-Factory does not expand ${{...}}. Write the value itself."
     members = _members(field.hint)
     choices = _choices(members)
-    kinds = {_origin(member) for member in members} - {type(None)}
+    kinds = {typing.get_origin(member) or member for member in members} - {type(None)}
     if value is None:
         return None if field.optional else "is empty. Set a value, or remove the line."
     if Any in kinds or isinstance(value, MORE_TYPES.get(field.name, ())):
@@ -101,11 +101,6 @@ def _members(hint: Any) -> tuple[Any, ...]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return typing.get_args(hint)
     return (hint,)
-
-
-def _origin(hint: Any) -> Any:
-    origin = typing.get_origin(hint)
-    return hint if origin is None else origin
 
 
 def _choices(members: Sequence[Any]) -> list[Any] | None:

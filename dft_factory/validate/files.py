@@ -121,7 +121,7 @@ def read(file: Path) -> tuple[Config | None, list[Finding]]:
         del values[key]
     kind = kind_of(values)
     if kind is None:
-        return None, [*findings, error(f"is of no known kind. Expected {KINDS}.")]
+        return None, [*findings, error(f"is of an unknown kind. Expected {KINDS}.")]
     config = Config(file, kind, values)
     if config.is_recipe and file.suffix == ".json":
         findings.append(error("llamafactory-cli 0.9.5 cannot read JSON recipes. Write it as YAML."))

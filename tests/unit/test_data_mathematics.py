@@ -219,7 +219,7 @@ def test_counted_by_set_and_recorded(tmp_path: Path) -> None:
     assert [row["output"] for row in read_lines(out / "numinamath.jsonl")] == ["It is 2."]
     with pytest.raises(ConfigError, match=r"other settings: decontaminate \[.*one.jsonl"):
         prepare("numinamath", str(source), out)
-    prepare("numinamath", str(source), out, decontaminate=guards)  # made anew
+    prepare("numinamath", str(source), out, decontaminate=guards)  # overwritten
 
 
 def test_two_guards_of_one_name_are_refused(tmp_path: Path) -> None:

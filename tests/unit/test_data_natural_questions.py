@@ -100,7 +100,7 @@ def test_folder_and_report(tmp_path: Path) -> None:
     assert written["dropped"] == {"duplicate question": 1, "missing answer": 1, "no answer": 1}
     assert written["exclude"] is None
     assert report == OnceReport.model_validate(written)
-    prepare("nq", str(source), out)  # the same settings: made anew
+    prepare("nq", str(source), out)  # same settings: overwritten
 
 
 def test_repetitions_do_not_count_towards_the_limit(tmp_path: Path) -> None:

@@ -155,13 +155,13 @@ def test_tables(tmp_path: Path) -> None:
 
 
 def test_blank_tables_differ_in_the_pictures_alone(tmp_path: Path) -> None:
-    for seen, blank in zip(
+    for drawn, blank in zip(
         write_tables(tmp_path / "a", 20, seed=0),
         write_tables(tmp_path / "b", 20, seed=0, blank=True),
         strict=True,
     ):
-        assert seen.name == blank.name
-        for one, two in zip(read_table(seen), read_table(blank), strict=True):
+        assert drawn.name == blank.name
+        for one, two in zip(read_table(drawn), read_table(blank), strict=True):
             assert picture_of(two).getextrema() == ((255, 255),) * 3
             assert picture_of(two).size == picture_of(one).size
             assert one["image"] != two["image"]

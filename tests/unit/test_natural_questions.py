@@ -25,9 +25,9 @@ from dft_eval.natural_questions.data import Question, from_hub, read_data
 from dft_eval.natural_questions.prompts import (
     COMPLETION_STOP,
     EXAMPLES,
-    asked,
     chat_prompt,
     completion_prompt,
+    with_question_mark,
 )
 from dft_eval.natural_questions.rules import Verdict, judge, normalised
 from dft_eval.results import BenchmarkResult, read_items
@@ -118,7 +118,7 @@ def test_no_answer_matches_every_prediction(test_data: Path) -> None:
     "question", ["who was it", "who was it?", " who was it ?\n", "who was it??"]
 )
 def test_a_question_ends_in_one_question_mark(question: str) -> None:
-    assert asked(question) == "who was it?"
+    assert with_question_mark(question) == "who was it?"
 
 
 def test_chat_asks_in_the_words_of_the_training_data() -> None:
@@ -221,18 +221,18 @@ def test_data_that_is_not_json(content: bytes, tmp_path: Path) -> None:
 
 def test_the_hub_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = types.ModuleType("datasets")
-    seen: list[Any] = []
+    calls: list[Any] = []
 
     def load(name: str, split: str) -> list[dict[str, Any]]:
-        seen.append((name, split))
-        if len(seen) > 1:
+        calls.append((name, split))
+        if len(calls) > 1:
             raise ConnectionError("no\nroute")
         return GOOD
 
     datasets.load_dataset = load  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", datasets)
     data = from_hub()
-    assert seen == [("google-research-datasets/nq_open", "validation")]
+    assert calls == [("google-research-datasets/nq_open", "validation")]
     assert len(data.questions) == 4
     with pytest.raises(PrerequisiteError, match=r"ConnectionError: no route\n.*--data FILE"):
         from_hub()

@@ -56,14 +56,14 @@ def test_vision(vl_bench: Bench) -> None:
     model = AutoModelForImageTextToText.from_pretrained(vl_bench.model)
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what?"}]}]
     text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    found = []
+    logits = []
     for colour in ("red", "blue"):
         inputs = processor(
             text=[text], images=[Image.new("RGB", (84, 56), colour)], return_tensors="pt"
         )
         assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 6
-        found.append(model(**inputs).logits[0, -1])
-    assert not torch.allclose(found[0], found[1])
+        logits.append(model(**inputs).logits[0, -1])
+    assert not torch.allclose(*logits)
 
 
 @pytest.mark.parametrize("kind", KINDS)

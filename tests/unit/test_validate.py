@@ -101,7 +101,7 @@ def test_duplicates_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
         ("", "-: is empty, not keys and values. Expected a LLaMA-Factory recipe"),
         ("- a\n", "-: holds a list, not keys and values."),
         ("just words\n", "-: holds a str, not keys and values."),
-        ("colour: red\n", "-: is of no known kind. Expected a LLaMA-Factory recipe"),
+        ("colour: red\n", "-: is of an unknown kind. Expected a LLaMA-Factory recipe"),
         ("do_train: ${x\n", "-: cannot be read: "),
     ],
 )

@@ -187,7 +187,7 @@ def test_suffix_is_the_true_format(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         (None, b"", "does not exist"),
-        ("x.rar", b"x", "is no archive"),
+        ("x.rar", b"x", "is neither an archive"),
         ("x.zip", b"x", "cannot be read"),
         ("x.zip.part-aa", b"x", "cannot be read"),
         ("x.tar.gz", b"\x1f\x8bx", "cannot be unpacked"),

@@ -20,14 +20,14 @@ EXAMPLES: tuple[tuple[str, str], ...] = (
 COMPLETION_STOP = ("\n",)
 
 
-def asked(question: str) -> str:
+def with_question_mark(question: str) -> str:
     """The question with one question mark at its end."""
     return f"{question.strip().rstrip('?').rstrip()}?"
 
 
 def chat_prompt(question: str) -> str:
     """The user turn: the instruction and the question."""
-    return f"{INSTRUCTION}\n\n{asked(question)}"
+    return f"{INSTRUCTION}\n\n{with_question_mark(question)}"
 
 
 def completion_prompt(question: str) -> str:
@@ -36,5 +36,5 @@ def completion_prompt(question: str) -> str:
     The layout is that of lm-evaluation-harness' ``nq_open`` 4.0; its examples come from the
     training split, ours are fixed.
     """
-    examples = "".join(f"Q: {asked(text)}\nA: {answer}\n" for text, answer in EXAMPLES)
-    return f"Answer these questions:\n\n{examples}Q: {asked(question)}\nA:"
+    examples = "".join(f"Q: {with_question_mark(text)}\nA: {answer}\n" for text, answer in EXAMPLES)
+    return f"Answer these questions:\n\n{examples}Q: {with_question_mark(question)}\nA:"

@@ -131,9 +131,9 @@ def run_commands(job: dict[str, Any], report: int) -> NoReturn:
     import shutil
 
     commands, text = job["commands"], job["input"]
-    absent = [c[0] for c in commands if "/" not in c[0] and shutil.which(c[0]) is None]
-    if absent:
-        sys.exit(f"no program {absent[0]!r} in the sandbox (PATH={os.environ.get('PATH', '')})")
+    missing = [c[0] for c in commands if "/" not in c[0] and shutil.which(c[0]) is None]
+    if missing:
+        sys.exit(f"no program {missing[0]!r} in the sandbox (PATH={os.environ.get('PATH', '')})")
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.set_inheritable(report, False)
     for number, command in enumerate(commands):

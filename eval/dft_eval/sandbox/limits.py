@@ -142,11 +142,6 @@ class Completed:
     starved: bool = False
 
     @property
-    def timed_out(self) -> bool:
-        """Whether the wall time was up."""
-        return self.killed_for == "wall time"
-
-    @property
     def score(self) -> float | None:
         """1.0 if the program finished, 0.0 if not, None if it never started or was starved."""
         if not self.started or self.starved:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dft_eval.sandbox import host, processes
-from dft_eval.sandbox.backends import UNCONFINED, Place, Sandbox, selected
+from dft_eval.sandbox.backends import UNCONFINED, Sandbox, selected
 from dft_eval.sandbox.channels import Channels, Output, Report
 from dft_eval.sandbox.command import resource_limits
 from dft_eval.sandbox.limits import ALL_PROTECTIONS, Completed, Limits, Protections, RunConfig
@@ -160,13 +160,6 @@ def _run(job: _Job, config: RunConfig, backend: Sandbox | None = None) -> Comple
         return _run_once(job, config, backend)
 
 
-def _own_user(backend: Sandbox, place: Place) -> bool:
-    """Whether RLIMIT_NPROC counts this program alone: by user namespace, or by its own uid."""
-    if backend.namespaces:
-        return host.counts_processes_by_namespace()
-    return place.on_host and os.getuid() == 0
-
-
 def _run_once(job: _Job, config: RunConfig, backend: Sandbox) -> Completed:
     """Start, feed, watch and end one sandbox. Secrets go with the job, over its pipe only."""
     limits, protections = config.limits, config.protections
@@ -174,13 +167,18 @@ def _run_once(job: _Job, config: RunConfig, backend: Sandbox) -> Completed:
     called = time.monotonic()
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(backend.place(config))
+        # RLIMIT_NPROC counts this program alone: by user namespace, or by its own uid.
+        if backend.namespaces:
+            own_user = host.counts_processes_by_namespace()
+        else:
+            own_user = place.on_host and os.getuid() == 0
         header = {
             **job.header,
             "start": start,
             "finish": finish,
             "step": step,
             "files": [[name, len(content)] for name, content in job.files.items()],
-            "limits": resource_limits(limits, protections, own_user=_own_user(backend, place)),
+            "limits": resource_limits(limits, protections, own_user=own_user),
             "confinement": place.confinement,
         }
         encoded = json.dumps(header).encode()
