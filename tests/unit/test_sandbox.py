@@ -646,6 +646,7 @@ def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing(
 @pytest.mark.parametrize(
     ("chunks", "text"),
     [
+        ([b"0123", b"456"], "0123456"),
         ([b"0123", b"456", b"789"], "0123456789"),
         (
             [b"012", b"3456", b"7", b"89abcdef", b"g"],
