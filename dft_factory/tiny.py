@@ -6,7 +6,7 @@ it. They have learned nothing: do not compare objectives with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,34 +69,22 @@ def _rope(**sections: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **sections}}
 
 
-def _make_coder(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]) -> None:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = make_tokenizer(QWEN, corpus)
-    config = Qwen2Config(**_text_config(tokenizer, tie_word_embeddings, size), **_rope())
-    Qwen2ForCausalLM(config).save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-def _make_llama(
-    style: Style, out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]
+def _make_text(
+    family: str,
+    style: Style,
+    rope: Mapping[str, Any],
+    out: Path,
+    tie_word_embeddings: bool,
+    size: Size,
+    corpus: Sequence[str],
 ) -> None:
-    """Llama 3 scales its rotary embedding, DeepSeek's Llama does not."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
-    scaling = {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    }
     tokenizer = make_tokenizer(style, corpus)
-    config = LlamaConfig(
-        **_text_config(tokenizer, tie_word_embeddings, size),
-        **_rope(**(scaling if style is LLAMA3 else {})),
+    config = getattr(transformers, f"{family}Config")(
+        **_text_config(tokenizer, tie_word_embeddings, size), **_rope(**rope)
     )
-    LlamaForCausalLM(config).save_pretrained(out)
+    getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
@@ -150,11 +138,18 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
     ).save_pretrained(out)
 
 
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _MAKERS: dict[str, Callable[[Path, bool, Size, Sequence[str]], None]] = {
-    "qwen2.5-coder": _make_coder,
+    "qwen2.5-coder": partial(_make_text, "Qwen2", QWEN, {}),
     "qwen2.5-vl": _make_vl,
-    "llama3": partial(_make_llama, LLAMA3),
-    "deepseek": partial(_make_llama, DEEPSEEK),
+    "llama3": partial(_make_text, "Llama", LLAMA3, _LLAMA3_ROPE),
+    "deepseek": partial(_make_text, "Llama", DEEPSEEK, {}),
 }
 KINDS = tuple(_MAKERS)
 

@@ -68,6 +68,10 @@ class Drawing:
     def word(self) -> str:
         return self.kind.options[self.answer]
 
+    @property
+    def reasoning(self) -> str:
+        return self.kind.reasoning.format(self.word)
+
     def png(self, blank: bool = False) -> bytes:
         """The picture as PNG, or a white one of its size."""
         from PIL import Image
@@ -228,7 +232,7 @@ def write_records(folder: Path, count: int, seed: int, split: Split = "train") -
                 "answer": drawing.letter,
                 "category": drawing.kind.name,
                 "abilities": "perception",
-                "refined_cot": drawing.kind.reasoning.format(drawing.word),
+                "refined_cot": drawing.reasoning,
                 "image_path": name,
                 "reward": "rule",
             }

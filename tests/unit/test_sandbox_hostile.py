@@ -253,32 +253,12 @@ for number in range(10):
 time.sleep(2)
 """
 
-SLOW_FILL = """
-import time
-for number in range(20):
-    with open(f'filler{number}', 'wb') as stream:
-        stream.write(bytes(2_000_000))
-    time.sleep(0.2)
-"""
-
-SLOW_FORKS = """
-import os, signal, time
-children = []
-try:
-    for _ in range(60):
-        pid = os.fork()
-        if pid == 0:
-            time.sleep(10)
-            os._exit(0)
-        children.append(pid)
-        time.sleep(0.02)
-except OSError:
-    print('contained: OSError')
-else:
-    print('@MARK@')
-for pid in children:
-    os.kill(pid, signal.SIGKILL)
-"""
+SLOW_FILL = (
+    FILL.replace("@PLACE@", ".").replace("import os", "import time") + "    time.sleep(0.2)\n"
+)
+SLOW_FORKS = FORK_BOMB.replace(
+    "children.append(pid)\n", "children.append(pid)\n        time.sleep(0.02)\n"
+)
 
 STAT = """
 import os

@@ -248,9 +248,7 @@ class Unconfined:
             yield Place(home, host.NOBODY)
 
 
-BACKENDS: dict[str, Sandbox] = {
-    sandbox.name: sandbox for sandbox in (Bubblewrap(), Landlock(), Docker())
-}
+BACKENDS: dict[str, Sandbox] = {s.name: s for s in (Bubblewrap(), Landlock(), Docker())}
 """In the order in which ``auto`` tries them."""
 UNCONFINED: Sandbox = Unconfined()
 _selected: Sandbox | None = None
