@@ -37,7 +37,7 @@ def test_it_answers_plain_questions_and_stops(loaded: tuple[Any, Any]) -> None:
     assert len(tokenizer.encode(reply)) < 64
 
 
-def test_its_tokenizer_is_the_files_own(loaded: tuple[Any, Any]) -> None:
+def test_its_tokenizer_is_that_of_the_file(loaded: tuple[Any, Any]) -> None:
     """Round trip of any text; no start token before it; digits one by one, as it was trained."""
     _, tokenizer = loaded
     for text in (
@@ -141,7 +141,7 @@ def _natural_questions(test_data: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.cli
-def test_the_probe_orders_what_the_model_knows(
+def test_the_probe_orders_data_by_what_the_model_knows(
     smollm2: Path, test_data: Path, tmp_path: Path
 ) -> None:
     """Code above NQ answers above random letters; counting above made-up facts above letters."""

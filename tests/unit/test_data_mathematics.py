@@ -168,9 +168,7 @@ def test_first_keeps_the_first_kept_rows_and_reads_no_further(tmp_path: Path) ->
         ("wethink", {"sample": "first", "limit": 1}, "'wethink' takes 'random' only"),
     ],
 )
-def test_samples_that_cannot_be(
-    name: str, settings: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_invalid_samples(name: str, settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [problem(1)])
     with pytest.raises(ConfigError, match=f"^--sample: .*{message}"):
         prepare(name, str(source), tmp_path / "out", **settings)

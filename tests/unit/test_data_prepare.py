@@ -504,7 +504,7 @@ def test_impossible_number(settings: Json, message: str, tmp_path: Path) -> None
         prepare("ultrafeedback", str(source), tmp_path / "out", **settings)
 
 
-def test_same_settings_make_the_folder_anew(tmp_path: Path) -> None:
+def test_same_settings_overwrite_the_folder(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [good(0)])
     out = tmp_path / "out"
     prepare("ultrafeedback", str(source), out, seed=1)

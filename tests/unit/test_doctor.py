@@ -145,7 +145,7 @@ def test_an_unsupported_release_is_a_missing_prerequisite(tmp_path: Path) -> Non
     assert f"installed as {installed}, another copy comes first on the path" in report["text"]
 
 
-def test_a_process_that_dies_while_looking_is_told(tmp_path: Path) -> None:
+def test_a_probe_that_dies_is_reported(tmp_path: Path) -> None:
     source = "import os, sys; sys.stderr.write('out of luck'); sys.stderr.flush(); os._exit(7)\n"
     report = look(PYTHONPATH=altered_copy(tmp_path, {"hparams/__init__.py": lambda text: source}))
     assert report["exit_status"] == BROKEN
@@ -329,7 +329,7 @@ class _Benchmark:
         return list(self.rows)
 
 
-def test_what_a_benchmark_misses_is_shown_with_its_fix(
+def test_missing_requirements_of_benchmarks_have_their_fix(
     monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]
 ) -> None:
     module = types.ModuleType("dft_eval.benchmarks")

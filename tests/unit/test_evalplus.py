@@ -153,7 +153,7 @@ VALUES = st.recursive(
 
 
 @given(one=VALUES, other=VALUES)
-def test_values_look_the_same_if_and_only_if_they_are_equal(one: Any, other: Any) -> None:
+def test_encodings_are_equal_if_and_only_if_values_are(one: Any, other: Any) -> None:
     for left, right in ((one, other), (one, one), ([one, other], [one, other])):
         same = output_of(left).text == output_of(right).text
         assert same == (left == right)
@@ -216,7 +216,7 @@ LINES = st.sampled_from(
 
 @settings(deadline=None)
 @given(st.lists(LINES, max_size=9).map("\n".join))
-def test_the_longest_program_is_evalplus_own(text: str) -> None:
+def test_longest_program_equals_evalplus(text: str) -> None:
     from evalplus.syncheck import syntax_check
 
     lines = text.split("\n")
@@ -234,7 +234,7 @@ def test_code_that_evalplus_cannot_sanitise_is_kept(code: str) -> None:
     assert sanitize(code, "f") == code
 
 
-def test_prompts_and_stop_texts_are_evalplus_own(text_bench: Bench) -> None:
+def test_prompts_and_stop_texts_equal_evalplus(text_bench: Bench) -> None:
     from evalplus.provider.utility import (
         EOS,
         extra_eos_for_direct_completion,

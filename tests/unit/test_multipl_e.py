@@ -333,7 +333,7 @@ def test_an_unknown_harness_is_refused_with_the_choices(tmp_path: Path) -> None:
         evaluate(["humaneval"], replace(request, harness="qwen"))
 
 
-def test_it_is_in_the_table_and_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_in_the_table_and_lists_missing_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     assert BENCHMARKS["multipl-e"] is MULTIPL_E
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
     missing = MULTIPL_E.missing()

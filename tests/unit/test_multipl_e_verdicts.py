@@ -62,7 +62,7 @@ def judged(
 
 
 @each_language
-def test_right_solutions_pass_whatever_is_babbled_behind_them(code: str, test_data: Path) -> None:
+def test_right_solutions_pass_with_any_text_after_them(code: str, test_data: Path) -> None:
     texts = {short: f"\n{body}{AFTER[code]}" for short, body in RIGHT[code].items()}
     assert len(texts) >= 6
     scores = verdicts(test_data / "multipl-e", code, texts)

@@ -180,7 +180,7 @@ def test_data(name: str, tmp_path: Path) -> None:
     assert data.source.startswith("data: not NQ-open dev as published, sha256 ")
 
 
-def test_an_id_is_that_of_the_question_whatever_its_place(tmp_path: Path) -> None:
+def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
     one = read_data(write_data(tmp_path / "a.jsonl")).questions
     two = read_data(write_data(tmp_path / "b.jsonl", GOOD[::-1])).questions
     assert [q.id for q in one] == [q.id for q in two[::-1]]

@@ -91,7 +91,7 @@ def test_refusals(tmp_path: Path) -> None:
     assert (tmp_path / "there" / "keep").read_text() == "mine"
 
 
-def test_force_replaces_a_checkpoint_of_ours(tmp_path: Path) -> None:
+def test_force_replaces_our_checkpoints(tmp_path: Path) -> None:
     out = make_tiny(KINDS[0], tmp_path / "m", seed=1)
     first = (out / "model.safetensors").read_bytes()
     make_tiny(KINDS[0], out, seed=2, force=True)

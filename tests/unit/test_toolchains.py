@@ -131,7 +131,7 @@ def test_without_typescript_the_fix_installs_it(monkeypatch: pytest.MonkeyPatch)
         toolchains.resolve(("node", "@typescript/lib/tsc.js"))
 
 
-def test_the_script_installs_what_the_table_needs() -> None:
+def test_the_script_installs_the_packages_of_the_table() -> None:
     for language in LANGUAGES.values():
         for package in set(language.packages) - {"bash"}:
             assert package in SCRIPT, package
@@ -141,7 +141,7 @@ def test_the_script_installs_what_the_table_needs() -> None:
     assert "typescript=5.9\n" in SCRIPT
 
 
-def test_the_script_does_nothing_where_all_is_there() -> None:
+def test_the_script_does_nothing_if_all_is_installed() -> None:
     for code in LANGUAGES:
         need(code)
     root = Path(__file__).parents[2]

@@ -105,7 +105,7 @@ def test_duplicates_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
         ("do_train: ${x\n", "-: cannot be read: "),
     ],
 )
-def test_what_cannot_be_read_says_where(tmp_path: Path, text: str, message: str) -> None:
+def test_syntax_errors_have_a_position(tmp_path: Path, text: str, message: str) -> None:
     config, findings = _read(tmp_path, text)
     assert config is None
     assert len(findings) == 1
@@ -281,7 +281,7 @@ def test_a_key_is_named_by_a_whole_word() -> None:
     assert _errors({"seed": 2, "packing": 1}, rule) == [("seed", rule[1])]
 
 
-def test_what_makes_the_recipe_stays() -> None:
+def test_identifying_keys_are_not_removed() -> None:
     rules = (
         (lambda v: v.get("stage") == "dpo", "finetuning_type: 'dft' needs stage: sft."),
         (
@@ -384,7 +384,7 @@ def test_data_sets_that_are_not_there(project: Path) -> None:
     ]
 
 
-def test_models_that_look_local_are_looked_for(project: Path) -> None:
+def test_local_models_are_checked(project: Path) -> None:
     (project / "runs" / "base").mkdir(parents=True)
     for name in ("Qwen/Qwen2.5-Coder-3B", "gpt2", "runs/base"):
         assert _paths(project, model_name_or_path=name) == []

@@ -352,7 +352,7 @@ def test_hostile_tar(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"in", "out", "p.tar.gz"}
 
 
-def test_nothing_kept_says_where_it_looked(tmp_path: Path) -> None:
+def test_nothing_kept_names_the_searched_folder(tmp_path: Path) -> None:
     source = write_records(tmp_path / "in", [record("a.png"), {"problem": 1}])
     with pytest.raises(ConfigError) as caught:
         run(source, tmp_path / "out")
@@ -361,7 +361,7 @@ def test_nothing_kept_says_where_it_looked(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
-def test_notes_are_reported_and_unknown_fields_said(
+def test_notes_and_unknown_fields_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pictures(tmp_path / "in", {"a.png": picture(0)})
@@ -406,7 +406,7 @@ def test_limit(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_made_anew_and_other_settings(tmp_path: Path) -> None:
+def test_overwriting_and_other_settings(tmp_path: Path) -> None:
     source = many(tmp_path / "in", 10)
     out = tmp_path / "out"
     run(source, out)
@@ -420,7 +420,7 @@ def test_made_anew_and_other_settings(tmp_path: Path) -> None:
     assert tree(out) == before
 
 
-def test_stored_pictures_are_not_looked_at_again(
+def test_stored_pictures_are_not_checked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after 20 records; the second run looks at what was refused or not committed."""
@@ -513,7 +513,9 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert not work.exists()
 
 
-def test_other_settings_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_discard_the_work_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A work folder of another seed is not gone on with."""
     source = many(tmp_path / "in", 30)
     run(source, tmp_path / "undisturbed", limit=5, seed=2)

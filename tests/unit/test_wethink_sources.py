@@ -82,7 +82,7 @@ def test_nothing_is_held_but_one_record(tmp_path: Path, monkeypatch: pytest.Monk
     assert max(lengths) < 30_000
 
 
-def test_reading_stops_where_the_reader_does(tmp_path: Path) -> None:
+def test_reading_stops_with_the_reader(tmp_path: Path) -> None:
     class Endless(io.StringIO):
         def read(self, size: int | None = -1) -> str:
             return '{"a": 1},' * 10
