@@ -14,7 +14,7 @@ from typing import Any
 
 from dft_factory.checkpoint_folder import new_checkpoint
 from dft_factory.errors import ConfigError
-from dft_factory.tiny_tokenizers import DEEPSEEK, LLAMA3, QWEN, QWEN_VL, Style, make_tokenizer
+from dft_factory.tiny_tokenizers import DEEPSEEK, LLAMA3, QWEN, Style, make_tokenizer
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
         Qwen2VLVideoProcessor,
     )
 
-    tokenizer = make_tokenizer(QWEN_VL, corpus)
+    tokenizer = make_tokenizer(QWEN, corpus)
     text = _text_config(tokenizer, tie_word_embeddings, size)
     # The sections (time, height, width) share half a head: 2 + 3 + 3 = 16 / 2.
     half = text["hidden_size"] // text["num_attention_heads"] // 2
@@ -134,7 +134,7 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
         image_processor=Qwen2VLImageProcessor(size=dict(pixels)),
         video_processor=Qwen2VLVideoProcessor(size=dict(pixels)),
         tokenizer=tokenizer,
-        chat_template=QWEN_VL.chat,
+        chat_template=QWEN.chat,
     ).save_pretrained(out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 SPECIAL_TOKENS = (
@@ -46,15 +46,7 @@ _CORPUS = (
     "user assistant system You are a helpful assistant.",
 )
 
-_TEXT_CHAT = (
-    "{%- if messages[0].role != 'system' %}"
-    "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
-_VISION_CHAT = (
+_QWEN_CHAT = (
     "{%- if messages[0].role != 'system' %}"
     "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}"
@@ -100,8 +92,7 @@ class Style:
     adds_bos: bool = False
 
 
-QWEN = Style(SPECIAL_TOKENS, _TEXT_CHAT, eos="<|im_end|>", pad="<|endoftext|>")
-QWEN_VL = replace(QWEN, chat=_VISION_CHAT)
+QWEN = Style(SPECIAL_TOKENS, _QWEN_CHAT, eos="<|im_end|>", pad="<|endoftext|>")
 LLAMA3 = Style(
     LLAMA3_TOKENS,
     _LLAMA3_CHAT,

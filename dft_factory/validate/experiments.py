@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 from dft_eval.errors import EvaluationError
@@ -12,36 +10,17 @@ from dft_factory.errors import ConfigError
 from dft_factory.experiments.expand import make_plan
 from dft_factory.experiments.plan import Plan
 from dft_factory.experiments.schema import load
-from dft_factory.validate.files import Config, read
 from dft_factory.validate.findings import WHOLE, Finding
 
 
-@dataclass(frozen=True)
-class Expanded:
+def expand(file: Path) -> tuple[list[Finding], Mapping[str, str]]:
     """Findings of an experiment's file and evaluations, and the text of each run's recipe."""
-
-    file: Path
-    findings: Sequence[Finding] = ()
-    recipes: Mapping[str, str] = field(default_factory=dict)
-
-    def write(self, folder: Path) -> Iterator[Config]:
-        """Write each recipe to a file and read it like any recipe."""
-        for text in self.recipes.values():
-            path = Path(tempfile.mkdtemp(dir=folder)) / "train.yaml"
-            path.write_text(text, encoding="utf-8")
-            config, _ = read(path)
-            if config is not None:
-                yield config
-
-
-def expand(file: Path) -> Expanded:
-    """Expand an experiment for validation."""
     try:
         plan = make_plan(load(file, file.stem))
     except ConfigError as error:
         lines = [line.removeprefix(f"{file}: ") for line in str(error).splitlines()]
-        return Expanded(file, [Finding(file, "error", *_key(line)) for line in lines])
-    return Expanded(file, check_evaluations(file, plan), plan.recipes)
+        return [Finding(file, "error", *_key(line)) for line in lines], {}
+    return check_evaluations(file, plan), plan.recipes
 
 
 def check_evaluations(file: Path, plan: Plan) -> list[Finding]:

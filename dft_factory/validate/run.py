@@ -34,28 +34,31 @@ def validate_files(paths: Sequence[Path]) -> list[Finding]:
         MissingDependencyError: LLaMA-Factory is not installed.
         UpstreamContractError: LLaMA-Factory cannot be imported.
     """
-    from dft_factory.validate.experiments import Expanded, expand
+    from dft_factory.validate.experiments import expand
 
     paths = list(dict.fromkeys(paths))
     findings: dict[Path, list[Finding]] = {path: [] for path in paths}
     configs: list[Config] = []
-    experiments: list[Expanded] = []
+    experiments: dict[Path, Mapping[str, str]] = {}
     for path in paths:
         config, problems = read(path)
         findings[path] += problems
         if config is None:
             continue
         if config.kind == "experiment":
-            experiments.append(expand(path))
-            findings[path] += experiments[-1].findings
+            problems, experiments[path] = expand(path)
+            findings[path] += problems
         else:
             configs.append(config)
     with tempfile.TemporaryDirectory() as folder:
         owners: dict[Path, Path] = {}
-        for experiment in experiments:
-            for config in experiment.write(Path(folder)):
-                owners[config.file] = experiment.file
-                configs.append(config)
+        for path, texts in experiments.items():
+            for text in texts.values():
+                recipe = Path(tempfile.mkdtemp(dir=folder)) / "train.yaml"
+                recipe.write_text(text, encoding="utf-8")
+                owners[recipe] = path
+                config, _ = read(recipe)
+                configs += [config] if config is not None else []
         recipes = (config for config in configs if config.is_recipe)
         for finding in (
             *_check_with_llamafactory(configs),
