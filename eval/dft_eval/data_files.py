@@ -60,9 +60,9 @@ def parse_records(
 
 def load_hub(name: str, *config: str, split: str, fix: str) -> Any:
     """``datasets.load_dataset``; any failure is a PrerequisiteError that ends with ``fix``."""
-    import datasets
-
     try:
+        import datasets
+
         return datasets.load_dataset(name, *config, split=split)
     except Exception as error:  # of any of the libraries below it
         reason = " ".join(str(error).split())[:300]
