@@ -1,4 +1,4 @@
-"""The model card beside the weights: what was trained, on what, with which scores."""
+"""The model card beside the weights: training, data and scores."""
 
 from __future__ import annotations
 
@@ -13,30 +13,25 @@ from dft_eval.training_file import training_record
 from dft_factory.errors import ConfigError
 
 BEGIN, END = "<!-- dft-factory: begin -->", "<!-- dft-factory: end -->"
-"""What lies between is written again by every call; the rest of the card is the user's."""
+"""Each call replaces the text between these; the rest of the card belongs to the user."""
 
 
 def interval_of(folder: Path, row: BenchmarkResult) -> tuple[float, float] | None:
-    """95 % interval of a score, from its items; None where nothing is scored."""
+    """95 % interval of a score from its items; None if nothing is scored."""
     items = [item for item in read_items(folder / row.items) if item.score is not None]
     scores = [item.score or 0.0 for item in items]
     return mean_interval(scores, [item.cluster or item.id for item in items])
 
 
-def _hyperparameters(record: dict[str, Any]) -> list[str]:
-    values = record.get("hyperparameters", {})
-    return [f"- {name}: {value}" for name, value in values.items() if value not in (None, False)]
-
-
 def _base_model(folder: Path, record: dict[str, Any], results: Sequence[ResultFile]) -> str | None:
-    """As the adapter names it, else the training, else the results."""
+    """From the adapter, else the training record, else the results."""
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
         if name:
             return str(name)
-    named = [result.base_model for result in results if result.base_model]
-    return record.get("base_model") or (named[0] if named else None)
+    names = [result.base_model for result in results if result.base_model]
+    return record.get("base_model") or (names[0] if names else None)
 
 
 def _section(
@@ -53,7 +48,9 @@ def _section(
         lines += [f"- data: {', '.join(record['dataset'])}"]
     if record.get("system_prompt"):
         lines += [f"- system prompt: {json.dumps(record['system_prompt'], ensure_ascii=False)}"]
-    lines += _hyperparameters(record)
+    for name, value in record.get("hyperparameters", {}).items():
+        if value not in (None, False):
+            lines.append(f"- {name}: {value}")
     if "dft_factory" in record:
         lines += [f"- dft-factory {record['dft_factory']}"]
     if rows:
@@ -66,54 +63,45 @@ def _section(
     for folder, row in rows:
         score = "unscored" if row.score is None else f"{100 * row.score:.1f} %"
         interval = interval_of(folder, row)
-        between = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else ""
+        bounds = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else ""
         items = str(row.n_total) if row.n_scored == row.n_total else f"{row.n_scored}/{row.n_total}"
         lines.append(
-            f"| {row.benchmark} | {row.metric} | {score} | {between} | {items} | {row.harness} | "
+            f"| {row.benchmark} | {row.metric} | {score} | {bounds} | {items} | {row.harness} | "
             f"{row.prompt_style} | {row.decoding_name} | {row.seed} |"
         )
     return "\n".join([BEGIN, *lines, END])
 
 
-def _with_section(text: str, section: str) -> str:
-    head, begun, rest = text.partition(BEGIN)
-    tail = rest.partition(END)[2] if begun else ""
-    parts = (head.strip(), section, tail.strip())
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
 def _model_index(rows: Sequence[tuple[Path, BenchmarkResult]]) -> list[Any]:
     from huggingface_hub import EvalResult
 
-    made = []
-    for _, row in rows:
-        if row.score is not None:
-            made.append(
-                EvalResult(
-                    task_type="text-generation",
-                    dataset_type=row.benchmark,
-                    dataset_name=row.benchmark,
-                    dataset_args={
-                        "prompt_style": row.prompt_style,
-                        "decoding": row.decoding_name,
-                        "seed": row.seed,
-                    },
-                    metric_type=row.metric,
-                    metric_name=f"{row.metric} ({row.harness})",
-                    metric_value=round(100 * row.score, 2),
-                )
-            )
-    return made
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=row.benchmark,
+            dataset_name=row.benchmark,
+            dataset_args={
+                "prompt_style": row.prompt_style,
+                "decoding": row.decoding_name,
+                "seed": row.seed,
+            },
+            metric_type=row.metric,
+            metric_name=f"{row.metric} ({row.harness})",
+            metric_value=round(100 * row.score, 2),
+        )
+        for _, row in rows
+        if row.score is not None
+    ]
 
 
 def write_model_card(model_folder: Path, results: Sequence[Path]) -> Path:
     """Write or update ``README.md`` beside the weights, ready for ``huggingface-cli upload``.
 
-    What others wrote into the card stays: their text, licence and tags. Hub metadata gains the base
-    model, the objective as a tag, and a ``model-index`` of the scores (percent).
+    Keeps the rest of an existing card: text, licence and tags. Adds hub metadata: the base model,
+    the objective as a tag, and a ``model-index`` of the scores (percent).
 
     Args:
-        results: ``results.json`` of this model, or the folders that hold one.
+        results: ``results.json`` of this model, or their folders.
 
     Raises:
         ConfigError: no folder, or results of another model.
@@ -147,7 +135,9 @@ def write_model_card(model_folder: Path, results: Sequence[Path]) -> Path:
     if scores:
         card.data.model_name = card.data.model_name or model_folder.resolve().name
         card.data.eval_results = scores
-    card.text = _with_section(card.text, _section(record, base_model, rows))
+    head, _, rest = card.text.partition(BEGIN)
+    parts = (head, _section(record, base_model, rows), rest.partition(END)[2])
+    card.text = "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
     card.save(path)
     return path
 

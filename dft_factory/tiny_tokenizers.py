@@ -1,9 +1,9 @@
-"""Tokenizers of the tiny checkpoints: a small vocabulary, a family's special tokens and chat."""
+"""Tokenizers of the tiny checkpoints: a small vocabulary with a family's tokens and template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 SPECIAL_TOKENS = (
@@ -46,15 +46,7 @@ _CORPUS = (
     "user assistant system You are a helpful assistant.",
 )
 
-_TEXT_CHAT = (
-    "{%- if messages[0].role != 'system' %}"
-    "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
-_VISION_CHAT = (
+_QWEN_CHAT = (
     "{%- if messages[0].role != 'system' %}"
     "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}"
@@ -89,7 +81,7 @@ class Style:
 
     Attributes:
         tokens: its special tokens.
-        starts: whether encoding puts ``bos`` before every text.
+        adds_bos: whether encoding puts ``bos`` before each text.
     """
 
     tokens: Sequence[str]
@@ -97,13 +89,17 @@ class Style:
     eos: str
     pad: str | None
     bos: str | None = None
-    starts: bool = False
+    adds_bos: bool = False
 
 
-QWEN = Style(SPECIAL_TOKENS, _TEXT_CHAT, eos="<|im_end|>", pad="<|endoftext|>")
-QWEN_VL = replace(QWEN, chat=_VISION_CHAT)
+QWEN = Style(SPECIAL_TOKENS, _QWEN_CHAT, eos="<|im_end|>", pad="<|endoftext|>")
 LLAMA3 = Style(
-    LLAMA3_TOKENS, _LLAMA3_CHAT, eos="<|end_of_text|>", pad=None, bos=LLAMA3_TOKENS[0], starts=True
+    LLAMA3_TOKENS,
+    _LLAMA3_CHAT,
+    eos="<|end_of_text|>",
+    pad=None,
+    bos=LLAMA3_TOKENS[0],
+    adds_bos=True,
 )
 DEEPSEEK = Style(
     DEEPSEEK_TOKENS,
@@ -111,7 +107,7 @@ DEEPSEEK = Style(
     eos=DEEPSEEK_TOKENS[1],
     pad=DEEPSEEK_TOKENS[1],
     bos=DEEPSEEK_TOKENS[0],
-    starts=True,
+    adds_bos=True,
 )
 
 
@@ -133,7 +129,7 @@ def make_tokenizer(style: Style, corpus: Sequence[str]) -> Any:
     )
     bpe.train_from_iterator((*_CORPUS, *corpus), trainer)
     bpe.add_special_tokens(list(style.tokens))
-    if style.starts:
+    if style.adds_bos:
         bpe.post_processor = processors.TemplateProcessing(
             single=f"{style.bos} $A",
             special_tokens=[(style.bos, bpe.token_to_id(style.bos))],

@@ -1,8 +1,10 @@
-"""Small checks that converters share."""
+"""Checks that converters share."""
 
 from __future__ import annotations
 
 import re
+
+from dft_factory.data.records import Dropped
 
 ESCAPES = "picture path escapes its folder"
 
@@ -10,9 +12,9 @@ _DRIVE = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def normal_path(path: str) -> str | None:
-    """The relative path with ``/`` and without ``.`` parts; None if it could lead out of a folder.
+    """The relative path with ``/`` and without ``.`` parts; None if it could leave its folder.
 
-    Absolute paths, drives, addresses, ``..`` and control characters are refused, not repaired.
+    Absolute paths, drives, URLs, ``..`` and control characters are refused, not repaired.
     """
     path = path.replace("\\", "/")
     if path.startswith("/") or _DRIVE.match(path) or not path.isprintable():
@@ -23,8 +25,17 @@ def normal_path(path: str) -> str | None:
     return "/".join(parts)
 
 
+def check_text(value: object, name: str) -> str | Dropped:
+    """``value``, or why it cannot be used: missing, empty or not Unicode."""
+    if not isinstance(value, str):
+        return Dropped(f"missing {name}")
+    if not value.strip():
+        return Dropped(f"empty {name}")
+    return value if is_unicode(value) else Dropped("invalid Unicode")
+
+
 def is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8; JSON can spell half a surrogate pair."""
+    """Whether the text can be encoded as UTF-8; JSON can contain half a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

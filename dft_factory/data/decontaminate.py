@@ -1,26 +1,23 @@
-"""Training problems that are also in an evaluation set, by n-gram."""
+"""Find training problems that are also in an evaluation set, by n-grams."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from dft_factory.data.records import Converter, Dropped, Kept
-from dft_factory.data.sources import read_files, source_files
+from dft_factory.data.records import Convert, Converter, Dropped, Kept
+from dft_factory.data.sources import read_keys
 from dft_factory.errors import ConfigError
 
-Convert = Callable[[object], Mapping[str, object] | Kept | Dropped]
-
 NGRAM = 13
-"""Words in a row, as in GPT-3 (arXiv 2005.14165, appendix C) and lm-evaluation-harness."""
+"""Consecutive words, as in GPT-3 (arXiv 2005.14165, appendix C) and lm-evaluation-harness."""
 COVERED = 0.5
 """Least share of an evaluation problem's words that shared n-grams must cover.
 
-One shared n-gram is not enough in mathematics: "where m and n are relatively prime positive
-integers. Find m+n." has 13 words with the four before it, and ends unrelated problems.
+One shared n-gram is not enough: unrelated problems end with "where m and n are relatively prime
+positive integers. Find m+n.", which makes 13 words with the four before it.
 """
 
 _SPACING = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|[,;:! ])")
@@ -30,7 +27,7 @@ _MARKUP = re.compile(r"[\s${}\\]+")
 
 
 def _plain(text: str) -> str:
-    """Case, compatibility forms and LaTeX spacing do not count."""
+    """The text without differences in case, compatibility forms and LaTeX spacing."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return _SPACING.sub(" ", _FRACTION.sub(r"\\frac", text))
 
@@ -54,18 +51,18 @@ class EvaluationProblems:
                 plain = _plain(problem)
                 self._whole.setdefault(_whole(plain), name)
                 words = _WORD.findall(plain)
-                for place in range(len(words) - NGRAM + 1):
-                    gram = " ".join(words[place : place + NGRAM])
-                    self._grams[gram].append((len(self._set), place))
+                for position in range(len(words) - NGRAM + 1):
+                    gram = " ".join(words[position : position + NGRAM])
+                    self._grams[gram].append((len(self._set), position))
                 self._set.append(name)
                 self._length.append(len(words))
 
     def find(self, problem: str) -> str | None:
-        """The first set that holds this problem.
+        """Name of the first set that contains this problem.
 
-        Two problems are the same if their whole texts are equal but for case and markup, or if
-        n-grams of :data:`NGRAM` words that they share cover at least :data:`COVERED` of the
-        evaluation problem's words. Shorter problems can only be equal as a whole.
+        Two problems are the same if their texts are equal up to case and markup, or if shared
+        n-grams of :data:`NGRAM` words cover at least :data:`COVERED` of the evaluation problem's
+        words. Shorter problems must be equal.
         """
         plain = _plain(problem)
         whole = self._whole.get(_whole(plain))
@@ -74,8 +71,8 @@ class EvaluationProblems:
         words = _WORD.findall(plain)
         covered: defaultdict[int, set[int]] = defaultdict(set)
         for start in range(len(words) - NGRAM + 1):
-            for number, place in self._grams.get(" ".join(words[start : start + NGRAM]), ()):
-                covered[number].update(range(place, place + NGRAM))
+            for number, position in self._grams.get(" ".join(words[start : start + NGRAM]), ()):
+                covered[number].update(range(position, position + NGRAM))
         for number in sorted(covered):
             if len(covered[number]) >= COVERED * self._length[number]:
                 return self._set[number]
@@ -87,7 +84,7 @@ def decontaminated(convert: Convert, problems: EvaluationProblems | None) -> Con
     if problems is None:
         return convert
 
-    def checked(record: object) -> Mapping[str, object] | Kept | Dropped:
+    def checked(record: Mapping[str, object]) -> Mapping[str, object] | Kept | Dropped:
         converted = convert(record)
         if isinstance(converted, Dropped):
             return converted
@@ -104,37 +101,25 @@ def read_evaluation_problems(
     """The problems of local files (``problem`` or ``question`` in each record), by file name.
 
     Raises:
-        ConfigError: a file is not there or has a record without a problem (a hole in the guard),
-            or the set ``name`` has no problems.
+        ConfigError: see :func:`dft_factory.data.sources.read_keys`; or the set ``name`` has no
+            problems.
     """
     option = "--decontaminate"
     if not sources:
         return None
     if not converter.decontaminate:
         raise ConfigError(f"{option}: {sources[0]!r}: {name!r} does not take it. Leave it out.")
+    fix = "Give records with 'problem' or 'question', such as the set you evaluate on."
     sets: dict[str, list[str]] = {}
     for source in sources:
-        files = source_files(source, option=option)
-        if files is None:
-            raise ConfigError(f"{option}: {source!r} does not exist. Give a local file or folder.")
-        for file in files:
-            if file.name in sets:
-                raise ConfigError(f"{option}: two files are named {file.name!r}. Rename one.")
-            sets[file.name] = _problems(file, option)
+        for file, problems in read_keys(source, option, _problem_of, "problem", fix).items():
+            if file in sets:
+                raise ConfigError(f"{option}: two files are named {file!r}. Rename one.")
+            sets[file] = problems
     return EvaluationProblems(sets)
 
 
-def _problems(file: Path, option: str) -> list[str]:
-    problems = []
-    for number, record in enumerate(read_files([file], option=option), start=1):
-        values = record if isinstance(record, Mapping) else {}
-        problem = values.get("problem", values.get("question"))
-        if not isinstance(problem, str) or not problem.strip():
-            raise ConfigError(
-                f"{option}: {str(file)!r}: record {number} has no problem. Give records with "
-                "'problem' or 'question', such as the set you evaluate on."
-            )
-        problems.append(problem)
-    if not problems:
-        raise ConfigError(f"{option}: {str(file)!r} has no record.")
-    return problems
+def _problem_of(record: object) -> str | None:
+    values = record if isinstance(record, Mapping) else {}
+    problem = values.get("problem", values.get("question"))
+    return problem if isinstance(problem, str) and problem.strip() else None

@@ -1,4 +1,4 @@
-"""``python -m dft_factory.data.draw WHAT --out FOLDER``: what the demo with pictures is made of.
+"""``python -m dft_factory.data.draw WHAT --out FOLDER``: data and model of the vision demo.
 
 records   WeThink's record shape, for ``dft-factory data prepare wethink``
 dataset   a prepared data set, with and without its system prompt (wethink, wethink_plain)
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Parse and make one of them."""
+    """Parse the arguments and write one of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,9 +43,9 @@ def main() -> None:
 
 
 def make_dataset(out: Path, count: int, seed: int) -> None:
-    """A prepared set of drawn pictures, registered a second time without its system prompt.
+    """A prepared set of drawn pictures, registered with and without its system prompt.
 
-    VLMEvalKit asks without one, so a model that is trained from random weights learns both.
+    VLMEvalKit uses none, so a model trained from random weights must learn both.
     """
     from dft_factory.data.drawn import write_records
     from dft_factory.data.prepare import prepare

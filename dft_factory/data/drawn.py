@@ -1,9 +1,8 @@
-"""Drawn pictures with questions: shapes, counts, angles, bars. Made here, needed nowhere else.
+"""Drawn pictures with questions about shapes, counts, angles and bars, for the demo and tests.
 
-A small model can learn them in minutes on a CPU, and they can only be answered by looking: every
-answer of a kind is equally frequent, so that blank pictures score chance, 1/4. The same seed gives
-the same pictures. Training and held-out pictures can never meet, whatever the seeds: the split that
-a picture belongs to follows from its own pixels.
+A small model can learn them in minutes on a CPU. All answers of a kind are equally frequent, so
+blank pictures score chance, 1/4. The same seed gives the same pictures. Training and held-out
+pictures never overlap, whatever the seeds: a picture's pixels determine its split.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ class Kind:
     """One kind of question.
 
     Attributes:
-        options: in the one order in which they are always given, four of them.
+        options: four, in fixed order.
         reasoning: with ``{}`` for the answer.
-        draw: paints the picture of an option's number.
+        draw: draws the picture for the index of an option.
     """
 
     name: str
@@ -46,28 +45,20 @@ class Kind:
     reasoning: str
     draw: Callable[[ImageDraw.ImageDraw, random.Random, int], None]
 
+    @property
+    def lettered(self) -> str:
+        """The question with its lettered options."""
+        options = "".join(f"{a}. {b}\n" for a, b in zip(LETTERS, self.options, strict=True))
+        return f"Question: {self.question}\nOptions:\n{options}"
+
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture with its question; ``answer`` is a number of ``kind.options``."""
+    """A picture with its question; ``answer`` is an index of ``kind.options``."""
 
     kind: Kind
     answer: int
     picture: Image.Image
-
-    @property
-    def question(self) -> str:
-        """The question alone."""
-        return self.kind.question
-
-    @property
-    def lettered(self) -> str:
-        """The question with its lettered options."""
-        options = "".join(
-            f"{letter}. {option}\n"
-            for letter, option in zip(LETTERS, self.kind.options, strict=True)
-        )
-        return f"Question: {self.question}\nOptions:\n{options}"
 
     @property
     def letter(self) -> str:
@@ -82,7 +73,7 @@ class Drawing:
         return self.kind.reasoning.format(self.word)
 
     def png(self, blank: bool = False) -> bytes:
-        """The picture's file, or that of a white picture of its size."""
+        """The picture as PNG, or a white one of its size."""
         from PIL import Image
 
         picture = Image.new("RGB", self.picture.size, "white") if blank else self.picture
@@ -92,7 +83,7 @@ class Drawing:
 
 
 def _ink(rng: random.Random) -> tuple[int, int, int]:
-    """A dark colour, so that colour tells nothing."""
+    """A random dark colour, independent of the answer."""
     return (rng.randrange(140), rng.randrange(140), rng.randrange(140))
 
 
@@ -114,12 +105,12 @@ def _shape(draw: ImageDraw.ImageDraw, rng: random.Random, answer: int) -> None:
 
 
 def _count(draw: ImageDraw.ImageDraw, rng: random.Random, answer: int) -> None:
-    """Dots in different cells of a 3 x 3 grid; the sizes vary, so that area tells little."""
+    """Dots in different cells of a 3 x 3 grid, of varying size."""
     cell = SIDE // 3
-    for place in rng.sample(range(9), answer + 1):
+    for position in rng.sample(range(9), answer + 1):
         radius = rng.randint(8, 14)
-        x = (place % 3) * cell + cell // 2 + rng.randint(-3, 3)
-        y = (place // 3) * cell + cell // 2 + rng.randint(-3, 3)
+        x = (position % 3) * cell + cell // 2 + rng.randint(-3, 3)
+        y = (position // 3) * cell + cell // 2 + rng.randint(-3, 3)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_ink(rng))
 
 
@@ -178,7 +169,7 @@ KINDS = (
 
 
 def split_of(picture: Image.Image) -> Split:
-    """Where a picture belongs, by its pixels: one in four is held out."""
+    """The split of a picture, from its pixels: one in four is held out."""
     first = hashlib.sha256(picture.tobytes()).digest()[0]
     return "held-out" if first < HELD_OUT_OF_256 else "train"
 
@@ -195,13 +186,13 @@ def draw(kind: Kind, answer: int, rng: random.Random) -> Drawing:
 def drawings(
     split: Split, seed: int, kinds: Sequence[Kind] = KINDS, answers: Sequence[int] = range(4)
 ) -> Iterator[Drawing]:
-    """Endless drawings of one split, no two pictures alike.
+    """Endless drawings of one split without duplicates.
 
-    Each run of ``len(kinds) * len(answers)`` of them holds every kind with every answer once, in an
-    order of its own.
+    Each group of ``len(kinds) * len(answers)`` drawings has every kind with every answer once,
+    shuffled.
     """
     rng = random.Random(f"{split} {seed}")
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     while True:
         turn = [(kind, answer) for kind in kinds for answer in answers]
         rng.shuffle(turn)
@@ -209,32 +200,26 @@ def drawings(
             while True:
                 drawing = draw(kind, answer, rng)
                 digest = hashlib.sha256(drawing.picture.tobytes()).digest()
-                if split_of(drawing.picture) == split and digest not in seen:
+                if split_of(drawing.picture) == split and digest not in digests:
                     break
-            seen.add(digest)
+            digests.add(digest)
             yield drawing
 
 
 def texts() -> list[str]:
-    """Every question with its options and every answer, for a small tokenizer to learn."""
-    found = []
-    for kind in KINDS:
-        options = "".join(
-            f"{letter}. {option}\n" for letter, option in zip(LETTERS, kind.options, strict=True)
-        )
-        found.append(f"Question: {kind.question}\nOptions:\n{options}")
-        for letter, option in zip(LETTERS, kind.options, strict=True):
-            found.append(
-                f"<think> {kind.reasoning.format(option)} </think>\n<answer> {letter} </answer>"
-            )
-    return found
+    """All questions and answers, to train a small tokenizer on."""
+    answers = [
+        f"<think> {kind.reasoning.format(option)} </think>\n<answer> {letter} </answer>"
+        for kind in KINDS
+        for letter, option in zip(LETTERS, kind.options, strict=True)
+    ]
+    return [*(kind.lettered for kind in KINDS), *answers]
 
 
 def write_records(folder: Path, count: int, seed: int, split: Split = "train") -> Path:
-    """Records in WeThink's shape, ``folder/records.jsonl``, their pictures beside it.
+    """Write ``folder/records.jsonl`` for ``dft-factory data prepare wethink``, and its pictures.
 
-    The input of ``dft-factory data prepare wethink``; the questions carry lettered options and the
-    answers are letters.
+    Questions have lettered options, answers are letters.
     """
     (folder / "drawn").mkdir(parents=True, exist_ok=True)
     path = folder / "records.jsonl"
@@ -243,7 +228,7 @@ def write_records(folder: Path, count: int, seed: int, split: Split = "train") -
             name = f"drawn/{number:06}.png"
             (folder / name).write_bytes(drawing.png())
             record = {
-                "problem": f"<image>\n{drawing.lettered}",
+                "problem": f"<image>\n{drawing.kind.lettered}",
                 "answer": drawing.letter,
                 "category": drawing.kind.name,
                 "abilities": "perception",
@@ -256,5 +241,5 @@ def write_records(folder: Path, count: int, seed: int, split: Split = "train") -
 
 
 def picture_cell(drawing: Drawing, blank: bool) -> str:
-    """The picture as VLMEvalKit's tables hold it: base64."""
+    """The picture in base64, as in VLMEvalKit's tables."""
     return base64.b64encode(drawing.png(blank)).decode()

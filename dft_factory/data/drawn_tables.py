@@ -1,8 +1,7 @@
 """Held-out drawn pictures as tables in the shape of VLMEvalKit's MathVerse, MathVision and WeMath.
 
-Tab-separated, pictures in base64, the columns of ms-vlmeval 0.0.20. The questions are put as in the
-training records. A blank table has the same rows with white pictures: what it scores is what can
-be known without looking.
+Tab-separated, pictures in base64, the columns of ms-vlmeval 0.0.20, questions as in the training
+records. A blank table has the same rows with white pictures: its score needs no pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dft_factory.data.drawn import LETTERS, Drawing, drawings, picture_cell
 Row = dict[str, object]
 
 VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
-"""MathVerse's five; here each version of a problem has a picture of its own."""
+"""MathVerse's five; here each version of a problem has its own picture."""
 
 STEPS = {
     2: ("2steps_1", "2steps_2", "2steps_multi"),
@@ -32,13 +31,13 @@ def _mathverse(source: Iterator[Drawing], items: int, blank: bool) -> Iterator[R
             "image": picture_cell(drawing, blank),
             "problem_index": index // len(VERSIONS),
             "problem_version": VERSIONS[index % len(VERSIONS)],
-            "question": drawing.lettered,
+            "question": drawing.kind.lettered,
             "answer": drawing.letter,
             "question_type": "multi-choice",
             "metadata": str({"subject": drawing.kind.name}),
-            "query_wo": drawing.lettered,
-            "query_cot": drawing.lettered,
-            "question_for_eval": drawing.lettered,
+            "query_wo": drawing.kind.lettered,
+            "query_cot": drawing.kind.lettered,
+            "question_for_eval": drawing.kind.lettered,
         }
 
 
@@ -47,7 +46,7 @@ def _mathvision(source: Iterator[Drawing], items: int, blank: bool) -> Iterator[
         yield {
             "index": index,
             "image": picture_cell(drawing, blank),
-            "question": drawing.lettered,
+            "question": drawing.kind.lettered,
             "choices": str(list(drawing.kind.options)),
             "answer": drawing.letter,
             "category": drawing.kind.name,
@@ -56,7 +55,7 @@ def _mathvision(source: Iterator[Drawing], items: int, blank: bool) -> Iterator[
 
 
 def _wemath(source: Iterator[Drawing], items: int, blank: bool) -> Iterator[Row]:
-    """Problems of two and of three steps in turn, as long as a whole one still fits."""
+    """Alternating problems of two and three steps, as many as fit."""
     index = 0
     problem = 0
     while index + len(STEPS[2 + problem % 2]) <= items:
@@ -67,7 +66,7 @@ def _wemath(source: Iterator[Drawing], items: int, blank: bool) -> Iterator[Row]
                 "ID": problem,
                 "split": "testmini",
                 "key": key,
-                "question": drawing.question,
+                "question": drawing.kind.question,
                 **dict(zip(LETTERS, drawing.kind.options, strict=True)),
                 **dict.fromkeys("EFG", ""),
                 "answer": drawing.letter,
@@ -88,10 +87,10 @@ TABLES: dict[str, Callable[[Iterator[Drawing], int, bool], Iterator[Row]]] = {
 
 
 def write_tables(folder: Path, items: int, seed: int, *, blank: bool = False) -> list[Path]:
-    """Write every table of :data:`TABLES` with at most ``items`` rows; gives the files.
+    """Write all :data:`TABLES` with at most ``items`` rows each; returns their paths.
 
-    No two tables of one seed share a picture, and none shares one with any training set. ``blank``
-    changes the pictures alone.
+    Tables of one seed share no picture with each other or with a training set. ``blank`` changes
+    only the pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = drawings("held-out", seed)

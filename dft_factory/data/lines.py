@@ -1,4 +1,4 @@
-"""Converted records as lines of a file, so that memory does not grow with their number."""
+"""Converted records as lines of a file, so that memory use does not grow with their number."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import os
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dft_factory.data.records import Dropped, Kept
+from dft_factory.data.records import Convert, Dropped, Kept
 
-MOST_NOTES = 200
-"""Different notes that are counted by their text; a hostile file could have any number."""
+MAX_NOTES = 200
+"""Different notes counted by their text; a hostile file could have any number."""
 
 
 @dataclass
 class Written:
-    """What :func:`write_kept` did.
+    """Result of :func:`write_kept`.
 
     Attributes:
         offsets: where each kept record's line starts, 8 bytes each.
-        dropped: reason -> records.
-        notes: note -> records.
+        dropped: reason -> number of records.
+        notes: note -> number of records.
     """
 
     offsets: array[int] = field(default_factory=lambda: array("Q"))
@@ -37,28 +37,30 @@ class Written:
 
 
 def write_kept(
-    records: Iterable[object],
-    convert: Callable[[object], Mapping[str, object] | Kept | Dropped],
-    path: Path,
-    most: int | None = None,
+    records: Iterable[object], convert: Convert, path: Path, limit: int | None = None
 ) -> Written:
-    """Write the kept records as JSON lines; reads no further once there are ``most`` of them."""
+    """Write the converted records as JSON lines; stops reading after ``limit`` of them."""
     written = Written()
     position = 0
     with path.open("wb") as file:
         for record in records:
-            kept = record if isinstance(record, Dropped) else convert(record)
-            if isinstance(kept, Dropped):
-                written.dropped[kept.reason] += 1
+            if isinstance(record, Mapping):
+                converted = convert(record)
+            elif isinstance(record, Dropped):
+                converted = record
+            else:
+                converted = Dropped("record is not an object")
+            if isinstance(converted, Dropped):
+                written.dropped[converted.reason] += 1
                 continue
-            if isinstance(kept, Kept):
-                for note in kept.notes:
-                    known = note in written.notes or len(written.notes) < MOST_NOTES
-                    written.notes[note if known else "other notes"] += 1
-                kept = kept.record
+            if isinstance(converted, Kept):
+                for note in converted.notes:
+                    is_counted = note in written.notes or len(written.notes) < MAX_NOTES
+                    written.notes[note if is_counted else "other notes"] += 1
+                converted = converted.record
             written.offsets.append(position)
-            position += file.write(line_of(kept))
-            if len(written.offsets) == most:
+            position += file.write(line_of(converted))
+            if len(written.offsets) == limit:
                 break
     return written
 
@@ -87,7 +89,7 @@ def read_lines(path: Path, offsets: array[int], order: Iterable[int]) -> Iterato
 
 def pick(path: Path, offsets: array[int], order: Iterable[int]) -> None:
     """Replace the file by its lines with these numbers, in this order."""
-    picked = path.with_suffix(".picked")
-    with picked.open("wb") as file:
+    selection = path.with_suffix(".selection")
+    with selection.open("wb") as file:
         file.writelines(read_lines(path, offsets, order))
-    os.replace(picked, path)
+    os.replace(selection, path)

@@ -1,8 +1,8 @@
 """Mathematics -> alpaca: a problem without an instruction, answered by its worked solution.
 
 The authors of DFT train on the plain problem (yongliang-wu/DFT @e153181f,
-``verl/examples/data_preprocess/numina_cot.py``: ``extra_info.question``) and ask in evaluation with
-"Please reason step by step, and put your final answer within \\boxed{}." The converters keep that.
+``verl/examples/data_preprocess/numina_cot.py``: ``extra_info.question``) and add "Please reason
+step by step, and put your final answer within \\boxed{}." only in evaluation, as here.
 """
 
 from __future__ import annotations
@@ -10,34 +10,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from dft_factory.data.checks import is_unicode
+from dft_factory.data.checks import check_text
 from dft_factory.data.records import ALPACA_ENTRY, AlpacaRecord, Converter, Dropped
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
-def convert_problem(record: object) -> AlpacaRecord | Dropped:
-    """``problem`` and ``solution`` as published (AI-MO/NuminaMath-CoT, or a file of one's own).
-
-    Returns:
-        the alpaca record with an empty ``input``, or why there is none.
-    """
-    if not isinstance(record, Mapping):
-        return Dropped("record is not an object")
+def convert_problem(record: Mapping[str, object]) -> AlpacaRecord | Dropped:
+    """``problem`` and ``solution`` as published (AI-MO/NuminaMath-CoT, or your own file)."""
     return _pair(record.get("problem"), record.get("solution"))
 
 
-def convert_openr1(record: object) -> AlpacaRecord | Dropped:
-    """``problem`` with the first of its ``generations`` that math-verify found correct.
+def convert_openr1(record: Mapping[str, object]) -> AlpacaRecord | Dropped:
+    """``problem`` with the first of its ``generations`` that math-verify marks as correct.
 
     A record of open-r1/OpenR1-Math-220k has one to four reasoning traces (``<think>...</think>``
-    and the answer) with a verdict each in ``correctness_math_verify``, and says in
-    ``is_reasoning_complete`` which of them ended. The paper's set (LUFFY's) is limited to 8,192
-    tokens as well; here length is left to the recipe's ``cutoff_len``, since it depends on the
-    tokenizer.
+    and the answer), their verdicts in ``correctness_math_verify``, and in ``is_reasoning_complete``
+    which of them ended. The paper's set (LUFFY's) is also limited to 8,192 tokens; here the
+    recipe's ``cutoff_len`` limits the length, which depends on the tokenizer.
     """
-    if not isinstance(record, Mapping):
-        return Dropped("record is not an object")
     generations = record.get("generations")
     verdicts = record.get("correctness_math_verify")
     complete = record.get("is_reasoning_complete")
@@ -52,43 +43,42 @@ def convert_openr1(record: object) -> AlpacaRecord | Dropped:
     return Dropped("no correct generation")
 
 
-def convert_gsm8k(record: object) -> AlpacaRecord | Dropped:
+def convert_gsm8k(record: Mapping[str, object]) -> AlpacaRecord | Dropped:
     r"""The question with its solution, which ends in ``The answer is $\boxed{72}$.``
 
     Published rows (openai/gsm8k) have ``question`` and ``answer``, which ends in ``#### 72``; rows
-    with ``problem``, ``solution`` and ``answer`` are taken too. Calculator marks (``<<48/2=24>>``)
-    are removed, and the box is ours: it is what the evaluation prompt asks for.
+    with ``problem``, ``solution`` and ``answer`` are accepted too. Calculator marks
+    (``<<48/2=24>>``) are removed. The box is added, since the evaluation prompt asks for it.
     """
-    if not isinstance(record, Mapping):
-        return Dropped("record is not an object")
     if "question" in record:
-        question, solution, answer = record["question"], record.get("answer"), None
+        question, solution = record["question"], record.get("answer")
+        answer: object = None
         if isinstance(solution, str):
-            solution, mark, answer = solution.rpartition("####")
-            if not mark or "\n" in answer.strip():
+            solution, mark, last = solution.rpartition("####")
+            if not mark or "\n" in last.strip():
                 return Dropped("no final answer")
+            answer = last
     else:
         question, solution = record.get("problem"), record.get("solution")
         answer = record.get("answer")
     pair = _pair(question, solution)
     if isinstance(pair, Dropped):
         return pair
-    if not isinstance(answer, str) or not answer.strip() or not is_unicode(answer):
+    final = check_text(answer, "final answer")
+    if isinstance(final, Dropped):
         return Dropped("no final answer")
     worked = _CALCULATOR.sub("", pair["output"]).rstrip()
-    pair["output"] = f"{worked}\nThe answer is $\\boxed{{{answer.strip().replace(',', '')}}}$."
+    pair["output"] = f"{worked}\nThe answer is $\\boxed{{{final.strip().replace(',', '')}}}$."
     return pair
 
 
 def _pair(problem: object, solution: object) -> AlpacaRecord | Dropped:
-    for name, text in (("problem", problem), ("solution", solution)):
-        if not isinstance(text, str):
-            return Dropped(f"missing {name}")
-        if not text.strip():
-            return Dropped(f"empty {name}")
-        if not is_unicode(text):
-            return Dropped("invalid Unicode")
-    return AlpacaRecord(instruction=str(problem), input="", output=str(solution))
+    instruction, output = check_text(problem, "problem"), check_text(solution, "solution")
+    if isinstance(instruction, Dropped):
+        return instruction
+    if isinstance(output, Dropped):
+        return output
+    return AlpacaRecord(instruction=instruction, input="", output=output)
 
 
 NUMINAMATH = Converter(

@@ -1,6 +1,6 @@
-"""Where pictures lie: folders, zip archives (also in parts), tar archives unpacked beforehand.
+"""Sources of pictures: folders, zip archives (also in parts) and unpacked tar archives.
 
-A picture is named by a normalised relative path. Nothing outside of the given place is ever read:
+A picture is named by a normalised relative path. Nothing outside its folder or archive is read:
 links that lead out are refused, links inside archives are not followed.
 """
 
@@ -26,7 +26,7 @@ from dft_factory.data.records import Dropped
 from dft_factory.errors import ConfigError
 
 MAX_BYTES = 32 << 20
-"""Of one picture's file. The largest pictures that people train on have a few."""
+"""Of one picture's file; the largest training pictures have a few megabytes."""
 
 MISSING = Dropped("missing picture")
 OVERSIZED = Dropped("oversized picture")
@@ -37,8 +37,8 @@ _PART = re.compile(r"(.+\.zip)\.(?:part-?\w+|\d+)")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A picture's bytes, and its file if it has one of its own."""
+class PictureData:
+    """A picture's bytes, and its path if it is a separate file."""
 
     data: bytes
     file: Path | None = None
@@ -47,16 +47,18 @@ class Found:
 class Place(Protocol):
     """One folder or archive."""
 
-    def find(self, path: str) -> Found | Dropped:
-        """The picture of this normalised path, or why it cannot be had."""
+    def find(self, path: str) -> PictureData | Dropped:
+        """The picture at this normalised path, or why there is none."""
         ...
 
 
 def archives_in(place: Path) -> list[tuple[str, list[Path]]]:
-    """Archives at a place, by name: (name, files); several files are the parts of one zip.
+    """(name, files) of each archive in a folder, or of one archive, by name.
+
+    Several files are the parts of one zip.
 
     Raises:
-        ConfigError: the place does not exist, or is a file that is no archive.
+        ConfigError: the path does not exist, or is a file but not an archive.
     """
     if not place.exists():
         raise ConfigError(
@@ -64,30 +66,27 @@ def archives_in(place: Path) -> list[tuple[str, list[Path]]]:
             f"or one archive (.zip, {', '.join(TAR_SUFFIXES)})."
         )
     files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place]
-    found: dict[str, list[Path]] = {}
+    archives: dict[str, list[Path]] = {}
     for file in files:
         part = _PART.fullmatch(file.name)
         if part is not None:
-            found.setdefault(part[1], []).append(file)
+            archives.setdefault(part[1], []).append(file)
         elif file.name.endswith((".zip", *TAR_SUFFIXES)):
-            found[file.name] = [file]
-    if not place.is_dir() and not found:
+            archives[file.name] = [file]
+    if not place.is_dir() and not archives:
         raise ConfigError(
-            f"--pictures: {str(place)!r} is no archive (.zip, {', '.join(TAR_SUFFIXES)}) and no "
-            "folder."
+            f"--pictures: {str(place)!r} is neither an archive (.zip, "
+            f"{', '.join(TAR_SUFFIXES)}) nor a folder."
         )
-    # part-2 comes before part-10
-    by_number = {
-        name: sorted(parts, key=lambda p: (len(p.name), p.name)) for name, parts in found.items()
-    }
-    return sorted(by_number.items())
+    for parts in archives.values():
+        parts.sort(key=lambda p: (len(p.name), p.name))  # part-2 comes before part-10
+    return sorted(archives.items())
 
 
 def _spellings(path: str, name: str, top: str | None) -> Iterator[str]:
-    """Names under which the picture of ``path`` may lie in a place called ``name``.
+    """Paths at which the picture of ``path`` may be in a folder or archive called ``name``.
 
-    As it is; below the only folder at the top of the place; without a first part that is the
-    place's own name.
+    ``path`` itself; below the only top-level folder; without a first part that is ``name``.
     """
     yield path
     if top is not None:
@@ -98,22 +97,22 @@ def _spellings(path: str, name: str, top: str | None) -> Iterator[str]:
 
 
 def only_folder(root: Path) -> str | None:
-    """The name of the one folder in ``root``; None if it holds none or several."""
+    """The name of the only folder in ``root``; None if it has none or several."""
     with os.scandir(root) as entries:
         folders = (entry.name for entry in entries if os.path.isdir(entry))
-        found = list(itertools.islice(folders, 2))
-    return found[0] if len(found) == 1 else None
+        names = list(itertools.islice(folders, 2))
+    return names[0] if len(names) == 1 else None
 
 
 class Folder:
-    """Pictures as files, ``top`` being the only folder among them."""
+    """Pictures as files; ``top`` is the only top-level folder."""
 
     def __init__(self, root: Path, top: str | None) -> None:
         self._root = root.resolve()
         self._top = top
 
-    def find(self, path: str) -> Found | Dropped:
-        """Reads the file; links are followed as long as they stay inside."""
+    def find(self, path: str) -> PictureData | Dropped:
+        """Read the file; links are followed if they stay inside."""
         for name in _spellings(path, self._root.name, self._top):
             try:
                 file = (self._root / name).resolve(strict=True)
@@ -122,34 +121,34 @@ class Folder:
                 continue
             if not file.is_relative_to(self._root):
                 return Dropped(ESCAPES)
-            if not stat.S_ISREG(info.st_mode):  # a FIFO would be waited for
+            if not stat.S_ISREG(info.st_mode):  # reading a FIFO would block
                 continue
             if info.st_size > MAX_BYTES:
                 return OVERSIZED
             try:
-                return Found(file.read_bytes(), file)
+                return PictureData(file.read_bytes(), file)
             except OSError:
                 return Dropped("unreadable picture")
         return MISSING
 
 
 class ZipPlace:
-    """Members of a zip archive, read where they are."""
+    """Members of a zip archive, read in place."""
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
         try:
             source = files[0] if len(files) == 1 else io.BufferedReader(Parts(files))
             self._zip = zipfile.ZipFile(source)
         except (OSError, zipfile.BadZipFile) as error:
-            parts = f" It has {len(files)} parts; is every one there?" if len(files) > 1 else ""
+            parts = f" It has {len(files)} parts; is one missing?" if len(files) > 1 else ""
             raise ConfigError(f"--pictures: {name!r} cannot be read: {error}.{parts}") from error
         self._lock = threading.Lock()  # ZipFile counts its open members without one
         self._name = name.removesuffix(".zip")
         tops = {member.partition("/")[0] for member in self._zip.NameToInfo if "/" in member}
         self._top = tops.pop() if len(tops) == 1 else None
 
-    def find(self, path: str) -> Found | Dropped:
-        """Reads a member that is a file; its true size counts, not the one it declares."""
+    def find(self, path: str) -> PictureData | Dropped:
+        """Read a member that is a file, limited by its true size, not the declared one."""
         for name in _spellings(path, self._name, self._top):
             info = self._zip.NameToInfo.get(name) or self._zip.NameToInfo.get(f"./{name}")
             if info is None or info.is_dir():
@@ -162,13 +161,13 @@ class ZipPlace:
                 with self._lock, self._zip.open(info) as member:
                     data = member.read(MAX_BYTES + 1)
             except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError):
-                return CORRUPT  # damaged, encrypted or packed in a way that Python cannot undo
-            return OVERSIZED if len(data) > MAX_BYTES else Found(data)
+                return CORRUPT  # damaged, encrypted or an unsupported compression
+            return OVERSIZED if len(data) > MAX_BYTES else PictureData(data)
         return MISSING
 
 
 class Parts(io.RawIOBase):
-    """Files one after another as one seekable file: ``cat image.zip.part-*`` without the copy."""
+    """Concatenated files as one seekable file: ``cat image.zip.part-*`` without the copy."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files: list[IO[bytes]] = [file.open("rb") for file in files]
@@ -204,14 +203,14 @@ class Parts(io.RawIOBase):
         super().close()
 
 
-def unpack_tar(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> str | None:
-    """Unpack the files that ``wanted`` says yes to, in one pass, never outside of ``folder``.
+def unpack_tar(archive: Path, folder: Path, is_needed: Callable[[str], bool]) -> str | None:
+    """Unpack the files whose path ``is_needed``, in one pass, never outside of ``folder``.
 
-    A member may lie one folder deeper than its wanted name, or without that name's first part. One
-    that is too large becomes an empty file of more than ``MAX_BYTES``, to be found as oversized.
+    A member may be one folder deeper than its path, or lack its first part. One that is too large
+    becomes a sparse file of more than ``MAX_BYTES``, which is then refused as oversized.
 
     Returns:
-        the archive's only folder at the top, whether or not it was unpacked.
+        the archive's only top-level folder.
 
     Raises:
         ConfigError: the archive cannot be read to its end.
@@ -221,13 +220,13 @@ def unpack_tar(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> st
     try:
         with tarfile.open(archive, "r|*") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would remember all of them
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
                 name = normal_path(member.name)
                 if name is None or not member.isreg():
                     continue
                 if "/" in name and len(tops) < 2:
                     tops.add(name.partition("/")[0])
-                if not any(map(wanted, (name, name.partition("/")[2], f"{stem}/{name}"))):
+                if not any(map(is_needed, (name, name.partition("/")[2], f"{stem}/{name}"))):
                     continue
                 target = folder / name
                 try:

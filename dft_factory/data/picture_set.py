@@ -1,8 +1,8 @@
-"""Prepare a set with pictures: convert, look at the pictures, publish; resumable at any moment.
+"""Prepare a set with pictures: convert, check the pictures, publish; resumable at any moment.
 
-The work lies in ``.<out>.work`` beside ``out``, which says what it is for. A run with the same
-settings over the same files goes on there: pictures that were stored are not looked at again, and
-what is written in the end has the same bytes as if nothing had happened.
+The work folder ``.<out>.work`` beside ``out`` records its settings. A run with the same settings
+and files continues there: stored pictures are not checked again, and the result has the same bytes
+as that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_eval.progress import Progress
-from dft_factory.data.lines import Written, line_of, read_lines, sample_order, write_kept
+from dft_factory.data.lines import line_of, read_lines, sample_order, write_kept
 from dft_factory.data.picture_places import archives_in
 from dft_factory.data.pictures import FOLDER, PictureStore
 from dft_factory.data.records import Converter, Dropped
@@ -37,12 +37,12 @@ from dft_factory.errors import ConfigError, DftFactoryError
 
 SETTINGS_NAME = "settings.json"
 FORMAT = 1
-"""Of the work folder; another number starts it anew."""
+"""Of the work folder; another number discards it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for; ``files`` is None for a hub id."""
+    """Arguments of ``prepare``; ``files`` is None for a hub id."""
 
     name: str
     source: str
@@ -56,13 +56,13 @@ class Settings:
 def prepare_pictures(converter: Converter, settings: Settings) -> PictureReport:
     """Write ``out/<name>.jsonl``, ``out/pictures/``, ``dataset_info.json`` and ``report.json``.
 
-    With a limit the converted records are shuffled by the seed and taken in that order until
-    ``limit`` of them have sound pictures; no other picture is looked at. (Out of a tar archive,
-    which has one order only, every picture that a record names is unpacked for the time being.)
+    With a limit, the converted records are shuffled by the seed and checked in that order until
+    ``limit`` of them have valid pictures. (From a tar archive, which has only one order, all
+    pictures that records name are unpacked first.)
 
     Raises:
         ConfigError: see :func:`dft_factory.data.prepare.prepare`.
-        DftFactoryError: the disk refused; what is done is kept for the next run.
+        DftFactoryError: writing failed; the work is kept for the next run.
     """
     place = _place(converter, settings)
     identity = _identity(settings, place)
@@ -72,14 +72,14 @@ def prepare_pictures(converter: Converter, settings: Settings) -> PictureReport:
     if _read(work / SETTINGS_NAME) != identity:
         check_out(
             out,
-            settings.name,
-            settings.source,
-            settings.limit,
-            settings.seed,
             settings.files,
-            str(place),
+            name=settings.name,
+            source=settings.source,
+            limit=settings.limit,
+            seed=settings.seed,
+            pictures=str(place),
         )
-    with _held(work, identity):
+    with _locked(work, identity):
         try:
             report = _make(converter, settings, place, work)
             _publish(work, out, report.file_name)
@@ -88,7 +88,7 @@ def prepare_pictures(converter: Converter, settings: Settings) -> PictureReport:
             raise
         except OSError as error:
             raise DftFactoryError(
-                f"{error}. What is done is kept in {work}; run the same command again to go on."
+                f"{error}. The work so far is kept in {work}; run the same command to continue."
             ) from error
         shutil.rmtree(work, ignore_errors=True)
     return report
@@ -107,7 +107,7 @@ def _place(converter: Converter, settings: Settings) -> Path:
 
 
 def _identity(settings: Settings, place: Path) -> dict[str, Any]:
-    """What a work folder is for; the files by size and time, as make does it."""
+    """The settings of a work folder; files by size and time, as in make."""
     read = [*(settings.files or ()), *(file for _, files in archives_in(place) for file in files)]
     stats = [(str(file.resolve()), file.stat()) for file in read]
     return {
@@ -129,8 +129,8 @@ def _read(path: Path) -> object:
 
 
 @contextmanager
-def _held(work: Path, identity: dict[str, Any]) -> Iterator[None]:
-    """The work folder, this process' alone, empty unless it was begun with these settings."""
+def _locked(work: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """The work folder, locked, and emptied unless it has these settings."""
     work.mkdir(parents=True, exist_ok=True)
     handle = os.open(work, os.O_RDONLY)
     try:
@@ -143,20 +143,20 @@ def _held(work: Path, identity: dict[str, Any]) -> Iterator[None]:
         if _read(work / SETTINGS_NAME) != identity:
             for path in work.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            begun = work / f"{SETTINGS_NAME}.new"
-            write_json(begun, identity)
-            os.replace(begun, work / SETTINGS_NAME)
+            new = work / f"{SETTINGS_NAME}.new"
+            write_json(new, identity)
+            os.replace(new, work / SETTINGS_NAME)
         yield
     finally:
         os.close(handle)
 
 
 def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> PictureReport:
-    """Everything but the last step, in the work folder."""
+    """Write everything into the work folder."""
     name, limit = settings.name, settings.limit
     files = settings.files
     records = read_hub(settings.source, converter.split) if files is None else read_files(files)
-    _say(f"{name}: reading the records of {settings.source}")
+    _log(f"{name}: reading the records of {settings.source}")
     candidates = work / "candidates.jsonl"
     written = write_kept(records, converter.convert, candidates)
     order = sample_order(len(written.offsets), limit, settings.seed)
@@ -165,21 +165,21 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
     store = PictureStore(work, place)
     try:
         if store.has_tars:
-            _say(f"{name}: unpacking the pictures that {len(order)} records name")
+            _log(f"{name}: unpacking the pictures that {len(order)} records name")
             for line in read_lines(candidates, written.offsets, order):
-                store.want(json.loads(line)["images"])
+                store.need(json.loads(line)["images"])
             store.unpack()
         lines = map(json.loads, read_lines(candidates, written.offsets, order))
-        kept = looked = 0
+        kept = n_checked = 0
         with data.open("wb") as file, Progress(f"{name}: records with their pictures") as progress:
             checked = store.check(lines)
             for record in checked:
-                looked += 1
+                n_checked += 1
                 if isinstance(record, Dropped):
                     dropped[record.reason] += 1
                 else:
                     kept += file.write(line_of(record)) and 1
-                progress(looked, len(order))
+                progress(n_checked, len(order))
                 if kept == limit:
                     break
             checked.close()
@@ -188,10 +188,16 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
         store.close()
     read, reasons = written.read, written.dropped + dropped
     if not kept:
-        raise ConfigError(_nothing_kept(converter, settings, place, written, reasons))
+        counts = "".join(f"; {reason}: {n}" for reason, n in sorted(reasons.items()))
+        raise ConfigError(
+            f"--source: {settings.source!r} has no record to keep ({read} read{counts}). {name!r} "
+            f"expects records of the shape of {converter.hub_id} and the pictures of "
+            f"{converter.pictures_from}, which were searched in {str(place)!r} (elsewhere: "
+            "--pictures PATH)."
+        )
     for note, number in sorted(written.notes.items()):
         if note.startswith("unknown field"):
-            _say(f"{name}: {note} in {number} records, not used")
+            _log(f"{name}: {note} in {number} records, not used")
     report = PictureReport(
         name=name,
         source=settings.source,
@@ -204,7 +210,7 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
         seed=settings.seed,
         file_name=data.name,
         sha256=sha256_of(data),
-        unchecked=len(order) - looked,
+        unchecked=len(order) - n_checked,
         notes=dict(sorted(written.notes.items())),
         pictures=str(place),
         picture_files=count,
@@ -215,20 +221,8 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
     return report
 
 
-def _nothing_kept(
-    converter: Converter, settings: Settings, place: Path, written: Written, dropped: Counter[str]
-) -> str:
-    counts = "".join(f"; {reason}: {n}" for reason, n in sorted(dropped.items()))
-    return (
-        f"--source: {settings.source!r} has no record to keep ({written.read} read{counts}). "
-        f"{settings.name!r} expects records of the shape of {converter.hub_id} and the pictures of "
-        f"{converter.pictures_from}, which were looked for in {str(place)!r} "
-        "(another place: --pictures PATH)."
-    )
-
-
 def _publish(work: Path, out: Path, file_name: str) -> None:
-    """Out of the work folder, the report first away and last there."""
+    """Move the results to ``out``; the old report goes first, the new one comes last."""
     out.mkdir(exist_ok=True)
     (out / REPORT_NAME).unlink(missing_ok=True)
     shutil.rmtree(out / FOLDER, ignore_errors=True)
@@ -237,6 +231,6 @@ def _publish(work: Path, out: Path, file_name: str) -> None:
         os.replace(work / name, out / name)
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

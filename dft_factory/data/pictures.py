@@ -1,8 +1,7 @@
-"""Pictures of a training set: every one decoded once, stored by its content, resumable.
+"""Pictures of a training set: decoded once, stored by content, resumable.
 
-A picture's file in the prepared folder is named by the SHA-256 of its bytes. So equal pictures are
-stored once, no name in the source can clash with another or lead anywhere, and a file that is
-there is the right one.
+A picture's file is named by the SHA-256 of its bytes. So equal pictures are stored once, names of
+the source cannot clash or escape the folder, and an existing file is the right one.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from dft_factory.data.picture_places import (
     MISSING,
     OVERSIZED,
     Folder,
-    Found,
+    PictureData,
     Place,
     ZipPlace,
     archives_in,
@@ -43,21 +42,21 @@ FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bm
 
 FOLDER = "pictures"
 AHEAD = 64
-"""Records whose pictures are looked at before their turn."""
+"""Number of records whose pictures are checked in advance."""
 
 COMMIT_EVERY = 64
-"""Pictures that a killed process may have to look at again."""
+"""Pictures that may have to be checked again after a kill."""
 
 _Verdict = str | Dropped
-"""The stored file's path, relative to the prepared folder; or why there is none."""
+"""The stored file's path relative to the prepared folder, or why there is none."""
 
 
 def decode(data: bytes) -> str | Dropped:
-    """The format of a picture that decodes to its last pixel, or why it does not.
+    """The format of a picture that decodes completely, or why it does not.
 
-    The first frame is decoded and made RGB, which is what LLaMA-Factory does with it.
+    The first frame is decoded and converted to RGB, as LLaMA-Factory does.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
@@ -68,18 +67,14 @@ def decode(data: bytes) -> str | Dropped:
             return str(image.format)
     except Image.DecompressionBombError:
         return OVERSIZED
-    except UnidentifiedImageError:
-        return CORRUPT
-    except Exception:  # Pillow's decoders let a dozen kinds of error through
+    except Exception:  # Pillow's decoders raise a dozen kinds of error
         return CORRUPT
 
 
 class PictureStore:
-    """Checks and stores pictures below ``work``; what it has done survives a killed process.
+    """Checks and stores pictures in ``work/pictures``; stored pictures survive a kill.
 
     Args:
-        work: a folder of its own, kept until :meth:`close`; the finished pictures are in its
-            ``pictures``.
         place: a folder of pictures or archives, or one archive.
     """
 
@@ -96,13 +91,13 @@ class PictureStore:
         # Half-written files of a killed process.
         shutil.rmtree(work / "new", ignore_errors=True)
         (work / "new").mkdir()
-        # Only the main thread uses it. Kept through kill -9; not through a power cut.
+        # Used by the main thread only. Survives kill -9, not a power cut.
         self._db = sqlite3.connect(work / "pictures.sqlite")
         self._db.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;"
             "CREATE TABLE IF NOT EXISTS stored (path TEXT PRIMARY KEY, file TEXT) WITHOUT ROWID;"
-            "DROP TABLE IF EXISTS wanted; DROP TABLE IF EXISTS used; DROP TABLE IF EXISTS refused;"
-            "CREATE TABLE wanted (path TEXT PRIMARY KEY) WITHOUT ROWID;"
+            "DROP TABLE IF EXISTS needed; DROP TABLE IF EXISTS used; DROP TABLE IF EXISTS refused;"
+            "CREATE TABLE needed (path TEXT PRIMARY KEY) WITHOUT ROWID;"
             "CREATE TABLE refused (path TEXT PRIMARY KEY, reason TEXT) WITHOUT ROWID;"
             "CREATE TABLE used (file TEXT PRIMARY KEY) WITHOUT ROWID;"
         )
@@ -111,44 +106,45 @@ class PictureStore:
 
     @property
     def has_tars(self) -> bool:
-        """Whether :meth:`want` and :meth:`unpack` are needed before :meth:`check`."""
+        """Whether :meth:`need` and :meth:`unpack` must come before :meth:`check`."""
         return bool(self._tars)
 
-    def want(self, paths: Iterable[str]) -> None:
-        """Names the pictures to unpack; every path that :meth:`check` will meet."""
-        self._db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((p,) for p in paths))
+    def need(self, paths: Iterable[str]) -> None:
+        """Add pictures to unpack: all paths of the records of :meth:`check`."""
+        self._db.executemany("INSERT OR IGNORE INTO needed VALUES (?)", ((p,) for p in paths))
 
     def unpack(self) -> None:
-        """Unpacks what is wanted out of tar archives, which cannot be read in any other order."""
+        """Unpack the needed pictures of tar archives, which only allow sequential reading."""
+
+        def is_needed(path: str) -> bool:
+            rows = self._db.execute("SELECT 1 FROM needed WHERE path = ?", (path,))
+            return rows.fetchone() is not None
+
         for number, archive in enumerate(self._tars):
             folder = self._work / f"tar-{number}"
             done = self._work / f"tar-{number}.done"
             if not done.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-                top = unpack_tar(archive, folder, self._is_wanted)
+                top = unpack_tar(archive, folder, is_needed)
                 done.with_suffix(".new").write_text(top or "", encoding="utf-8")
                 os.replace(done.with_suffix(".new"), done)
             top = done.read_text(encoding="utf-8") or None
             self._places.append(Folder(folder, top))
 
-    def _is_wanted(self, path: str) -> bool:
-        rows = self._db.execute("SELECT 1 FROM wanted WHERE path = ?", (path,))
-        return rows.fetchone() is not None
-
     def check(
         self, records: Iterable[dict[str, Any]]
     ) -> Generator[dict[str, Any] | Dropped, None, None]:
-        """Each record in order with its ``images`` as paths in the prepared folder, or why not.
+        """Each record, in order, with ``images`` as paths in the prepared folder; or why not.
 
-        Pictures are read and decoded in threads, at most ``AHEAD`` records before their turn.
+        Threads read and decode pictures of up to ``AHEAD`` records in advance.
         """
         ahead: deque[tuple[dict[str, Any], list[tuple[str, _Verdict | Future[_Verdict]]]]] = deque()
         workers = min(4, os.cpu_count() or 1)
         pool = ThreadPoolExecutor(workers)
         try:
             for record in records:
-                ahead.append((record, [(p, self._look(pool, p)) for p in record["images"]]))
+                ahead.append((record, [(p, self._lookup(pool, p)) for p in record["images"]]))
                 if len(ahead) >= AHEAD:
                     yield self._finish(*ahead.popleft())
             while ahead:
@@ -157,7 +153,7 @@ class PictureStore:
             pool.shutdown(cancel_futures=True)
             self._db.commit()
 
-    def _look(self, pool: ThreadPoolExecutor, path: str) -> _Verdict | Future[_Verdict]:
+    def _lookup(self, pool: ThreadPoolExecutor, path: str) -> _Verdict | Future[_Verdict]:
         for table, column in (("stored", "file"), ("refused", "reason")):
             query = f"SELECT {column} FROM {table} WHERE path = ?"
             row = self._db.execute(query, (path,)).fetchone()
@@ -165,16 +161,16 @@ class PictureStore:
                 continue
             if table == "refused":
                 return Dropped(row[0])
-            if (self._work / row[0]).exists():  # killed within finish(), it may not
+            if (self._work / row[0]).exists():  # a kill within finish() may have removed it
                 return str(row[0])
         if path not in self._under_way:
             self._under_way[path] = pool.submit(self._examine, path)
         return self._under_way[path]
 
     def _finish(
-        self, record: dict[str, Any], looked: list[tuple[str, _Verdict | Future[_Verdict]]]
+        self, record: dict[str, Any], pending: list[tuple[str, _Verdict | Future[_Verdict]]]
     ) -> dict[str, Any] | Dropped:
-        verdicts = [self._verdict(path, found) for path, found in looked]
+        verdicts = [self._verdict(path, result) for path, result in pending]
         files: list[str] = []
         for verdict in verdicts:
             if isinstance(verdict, Dropped):
@@ -183,10 +179,10 @@ class PictureStore:
         self._db.executemany("INSERT OR IGNORE INTO used VALUES (?)", ((f,) for f in files))
         return {**record, "images": files}
 
-    def _verdict(self, path: str, found: _Verdict | Future[_Verdict]) -> _Verdict:
-        if not isinstance(found, Future):
-            return found
-        verdict = found.result()
+    def _verdict(self, path: str, result: _Verdict | Future[_Verdict]) -> _Verdict:
+        if not isinstance(result, Future):
+            return result
+        verdict = result.result()
         if self._under_way.pop(path, None) is not None:
             if isinstance(verdict, Dropped):
                 row = (path, verdict.reason)
@@ -199,32 +195,32 @@ class PictureStore:
         return verdict
 
     def _examine(self, path: str) -> _Verdict:
-        """In a thread: find, decode, store."""
-        found: Found | Dropped = MISSING
+        """Find, decode and store a picture; runs in a thread."""
+        picture: PictureData | Dropped = MISSING
         for place in self._places:
             try:
-                found = place.find(path)
+                picture = place.find(path)
             except OSError as error:
                 raise ConfigError(f"--pictures: {path!r} cannot be read: {error}.") from error
-            if found != MISSING:
+            if picture != MISSING:
                 break
-        if isinstance(found, Dropped):
-            return found
-        kind = decode(found.data)
+        if isinstance(picture, Dropped):
+            return picture
+        kind = decode(picture.data)
         if isinstance(kind, Dropped):
             return kind
-        digest = hashlib.sha256(found.data).hexdigest()[:40]
+        digest = hashlib.sha256(picture.data).hexdigest()[:40]
         name = f"{FOLDER}/{digest[:2]}/{digest[2:]}.{FORMATS[kind]}"
         target = self._work / name
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
             new = self._work / "new" / uuid.uuid4().hex
-            _place(found, new)
+            _write(picture, new)
             os.replace(new, target)
         return name
 
     def finish(self) -> tuple[int, int]:
-        """Removes pictures that no record uses; gives the number of files and their bytes."""
+        """Remove unused pictures; returns the number of files and their total size."""
         self._db.commit()
         count = size = 0
         for file in (self._work / FOLDER).glob("*/*"):
@@ -242,17 +238,17 @@ class PictureStore:
         return count, size
 
     def close(self) -> None:
-        """Lets go of the database; the folder may be removed then."""
+        """Close the database; afterwards the folder can be removed."""
         with closing(self._db):
             self._db.commit()
 
 
-def _place(found: Found, target: Path) -> None:
-    """A second name for the picture's file where the file system gives one, else a copy."""
-    if found.file is not None:
+def _write(picture: PictureData, target: Path) -> None:
+    """Hard-link the picture's file if possible, else copy it."""
+    if picture.file is not None:
         try:
-            os.link(found.file, target)
+            os.link(picture.file, target)
             return
         except OSError:  # another file system, or not our file
             pass
-    target.write_bytes(found.data)
+    target.write_bytes(picture.data)

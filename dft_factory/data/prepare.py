@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import tempfile
@@ -30,7 +29,7 @@ from dft_factory.data.report import (
 from dft_factory.data.sources import read_files, read_hub, source_files
 from dft_factory.data.ultrafeedback import ULTRAFEEDBACK
 from dft_factory.data.wethink import WETHINK
-from dft_factory.errors import ConfigError
+from dft_factory.errors import ConfigError, did_you_mean
 
 CONVERTERS: dict[str, Converter] = {
     "ultrafeedback": ULTRAFEEDBACK,
@@ -41,7 +40,7 @@ CONVERTERS: dict[str, Converter] = {
     "gsm8k": GSM8K,
     "math-problems": MATH_PROBLEMS,
 }
-"""What ``data prepare`` can be asked for, by name."""
+"""The data sets of ``data prepare``, by name."""
 
 
 def prepare(
@@ -57,45 +56,48 @@ def prepare(
 ) -> Report:
     """Write ``out/<name>.jsonl``, ``out/dataset_info.json`` and ``out/report.json``.
 
-    Without ``limit`` every kept record is written, in the order of the source. With it the kept
-    records are shuffled by ``random.Random(seed)`` and the first ``limit`` of them are written in
-    that order. So the same source, limit and seed give the same bytes, a smaller limit gives the
-    beginning of a larger one, and LLaMA-Factory's ``max_samples`` takes an unbiased part of the
-    file. A limit above the number of kept records keeps them all, shuffled. With
-    ``sample="first"`` the first ``limit`` kept records are written, in the order of the source.
+    Without ``limit`` all kept records are written in source order. With it, the kept records are
+    shuffled by ``random.Random(seed)`` and the first ``limit`` of them are written, all of them if
+    there are fewer. So the same source, limit and seed give the same bytes, a smaller limit gives
+    the beginning of a larger one, and LLaMA-Factory's ``max_samples`` takes an unbiased part. With
+    ``sample="first"`` the first ``limit`` kept records are written in source order.
 
-    Records are streamed through a file beside ``out``; memory holds 8 bytes for each kept one
-    and, with a limit, a list of their numbers. Each of the three files appears complete or not
-    at all, the report last. A folder made with the same settings is made anew.
+    Records are streamed through a file beside ``out``; memory has 8 bytes per kept record and, with
+    a limit, a list of their numbers. Each of the three files appears complete or not at all, the
+    report last. A folder made with the same settings is overwritten.
 
-    A set with pictures gets them in ``out/pictures``, each decoded once; a killed run goes on where
-    it was. See :mod:`dft_factory.data.picture_set`.
+    A set with pictures also gets ``out/pictures``, each decoded once; a killed run can be resumed.
+    See :mod:`dft_factory.data.picture_set`.
 
     Args:
         name: a key of :data:`CONVERTERS`.
         source: a file, a folder, or a hub id; see :mod:`dft_factory.data.sources`.
-        out: the folder to write, created if need be.
+        out: the folder to write; created if it does not exist.
         limit: how many records to sample, at least 1.
         seed: of the sample, at least 0.
-        pictures: a folder of pictures or archives, or one archive; without it they are looked for
-            beside the source. Only for sets with pictures.
-        exclude: a local file or folder of records that must not come in, such as the set that is
-            evaluated on. Only for sets whose records have an identity, which are kept once.
+        pictures: a folder of pictures or archives, or one archive; default: beside the source. Only
+            for sets with pictures.
+        exclude: a local file or folder of records to leave out, such as the evaluation set. Only
+            for sets whose records have an identity.
         sample: ``random`` (the default) or ``first``; only with a limit and without pictures.
-        decontaminate: local files or folders of evaluation problems that must not come in, by
-            n-gram (:mod:`dft_factory.data.decontaminate`). Only for sets of problems.
+        decontaminate: local files or folders of evaluation problems to leave out, by n-grams
+            (:mod:`dft_factory.data.decontaminate`). Only for sets of problems.
 
     Raises:
-        ConfigError: a setting that cannot be honoured, a source that cannot be read or has no
-            record to keep, or an ``out`` that holds something else.
-        MissingDependencyError: the hub cannot be reached, or a package for reading is missing.
+        ConfigError: an invalid setting, a source that cannot be read or has no record to keep, or
+            an ``out`` with other contents.
+        MissingDependencyError: the hub cannot be reached, or a package is missing.
     """
-    converter = _converter(name)
+    if name not in CONVERTERS:
+        hint = did_you_mean(name.lower(), CONVERTERS)
+        choices = ", ".join(CONVERTERS)
+        raise ConfigError(f"data set {name!r} is unknown. Choose from: {choices}.{hint}")
+    converter = CONVERTERS[name]
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit: {limit} must be 1 or more. Leave it out to keep every record.")
     if seed < 0:  # random.Random(-1) is random.Random(1)
         raise ConfigError(f"--seed: {seed} must be 0 or more.")
-    chosen = _sample(sample, limit, converter, name)
+    method = _sample(sample, limit, converter, name)
     files = source_files(source)
     problems = read_evaluation_problems(converter, name, decontaminate)
     excluded = read_excluded(converter, name, exclude)
@@ -105,8 +107,8 @@ def prepare(
     if pictures is not None:
         raise ConfigError(f"--pictures: {str(pictures)!r}: {name!r} has no pictures. Leave it out.")
     check_out(
-        out, name, source, limit, seed, files,
-        exclude=exclude, sample=chosen, decontaminate=decontaminate,
+        out, files, name=name, source=source, limit=limit, sample=method, seed=seed,
+        exclude=exclude, decontaminate=list(decontaminate),
     )  # fmt: skip
     if files is None:
         config = converter.hub_config if source == converter.hub_id else None
@@ -119,7 +121,7 @@ def prepare(
     try:
         data = scratch / f"{name}.jsonl"
         convert = decontaminated(once(converter, excluded), problems)
-        written = write_kept(records, convert, data, limit if chosen == "first" else None)
+        written = write_kept(records, convert, data, limit if method == "first" else None)
         kept = len(written.offsets)
         if not kept:
             counts = "".join(f"; {reason}: {n}" for reason, n in sorted(written.dropped.items()))
@@ -127,7 +129,7 @@ def prepare(
                 f"--source: {source!r} has no record to keep ({written.read} read{counts}). "
                 f"{name!r} expects records of the shape of {converter.hub_id}."
             )
-        if limit is not None and chosen == "random":
+        if limit is not None and method == "random":
             pick(data, written.offsets, sample_order(kept, limit, seed)[:limit])
         report = Report(
             name=name,
@@ -139,7 +141,7 @@ def prepare(
             sampled=kept if limit is None else min(kept, limit),
             limit=limit,
             seed=seed,
-            sample=chosen,
+            sample=method,
             file_name=data.name,
             sha256=sha256_of(data),
         )
@@ -155,14 +157,6 @@ def prepare(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return report
-
-
-def _converter(name: str) -> Converter:
-    if name in CONVERTERS:
-        return CONVERTERS[name]
-    near = difflib.get_close_matches(name.lower(), CONVERTERS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"data set {name!r} is unknown. Choose one of {', '.join(CONVERTERS)}.{hint}")
 
 
 def _sample(

@@ -1,4 +1,4 @@
-"""What a converter is: one pure function from a published record to a training record."""
+"""Converters: pure functions from a published record to a training record."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ALPACA_ENTRY: Mapping[str, object] = {
 class SharegptRecord(TypedDict):
     """LLaMA-Factory's ``sharegpt`` format: turns, a system prompt and pictures.
 
-    The contents hold one ``<image>`` for each picture, in their order. ``images`` are paths that
-    LLaMA-Factory takes from ``media_dir``, which is ``dataset_dir`` unless a recipe says otherwise.
+    The contents have one ``<image>`` per picture, in order. ``images`` are paths relative to
+    ``media_dir``, by default ``dataset_dir``.
     """
 
     messages: list[dict[str, str]]
@@ -49,56 +49,53 @@ SHAREGPT_ENTRY: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class Dropped:
-    """A record that is left out; the report counts them by ``reason``."""
+    """A record left out; the report counts them by ``reason``."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A record that was kept, with what the report must say about it.
-
-    Attributes:
-        notes: what was changed or passed over; the report counts each text.
-    """
+    """A converted record with notes on what was changed or ignored, which the report counts."""
 
     record: Mapping[str, object]
     notes: tuple[str, ...] = ()
 
 
+Convert = Callable[[Mapping[str, object]], Mapping[str, object] | Kept | Dropped]
+"""A published record to its training record, in :class:`Kept` if there are notes. Never raises and
+keeps no state, so records can come in any order."""
+
+
 @dataclass(frozen=True)
 class Identity:
-    """What makes two published records the same one; each is kept once.
+    """Which published records are duplicates; each is kept once.
 
     Attributes:
-        of: the word for it in messages and reports.
-        key: of a published record (any JSON value), None where it has none; it never raises.
+        noun: what is compared, for messages and reports.
+        key: equal for duplicates, None for a record (any JSON value) without one; never raises.
     """
 
-    of: str
+    noun: str
     key: Callable[[object], str | None]
 
 
 @dataclass(frozen=True)
 class Converter:
-    """A data set that ``dft-factory data prepare`` knows.
+    """A data set of ``dft-factory data prepare``.
 
     Attributes:
-        convert: takes one published record (any JSON value) and gives the training record (in
-            :class:`Kept` if there is more to say) or :class:`Dropped`; it never raises and keeps
-            no state, so records can come in any order.
         entry: the set's entry in ``dataset_info.json``, without its ``file_name``.
         hub_id: where the set is published, named in messages.
-        split: the split that is read from the hub.
-        hub_config: the configuration of ``hub_id`` that is read, where it has several.
-        pictures_from: where its pictures are published, None if it has none. With pictures the
-            converted record's ``images`` are relative paths below the place that is searched.
-        identity: of its records, None where repeated ones are kept.
-        decontaminate: whether its ``instruction`` is a problem that can be looked for in
-            evaluation sets.
+        split: the split to read from the hub.
+        hub_config: the configuration of ``hub_id`` to read, if it has several.
+        pictures_from: where its pictures are published, None if it has none. The converted record's
+            ``images`` are then relative paths below the searched folder.
+        identity: of its records; None keeps duplicates.
+        decontaminate: whether its ``instruction`` is a problem to compare with evaluation sets.
     """
 
-    convert: Callable[[object], Mapping[str, object] | Kept | Dropped]
+    convert: Convert
     entry: Mapping[str, object]
     hub_id: str
     split: str = "train"

@@ -1,10 +1,9 @@
-"""What a prepared folder says about itself, and whether a folder may be written."""
+"""The report of a prepared folder, and whether a folder may be overwritten."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ REPORT_NAME = "report.json"
 
 
 class Report(BaseModel):
-    """What was made from what; ``report.json`` of a prepared folder.
+    """``report.json`` of a prepared folder.
 
     ``read == kept + sum(dropped.values())``, and ``sampled`` is the number of lines of
     ``file_name``: ``kept``, or ``limit`` if that is less.
@@ -36,44 +35,43 @@ class Report(BaseModel):
     sampled: int
     limit: int | None
     seed: int
-    """Of a random sample; else it changes nothing."""
+    """Of a random sample; otherwise unused."""
     sample: Literal["random", "first"] = "random"
-    """Which records ``limit`` keeps; with ``first`` nothing is read after the last of them."""
+    """Which records ``limit`` keeps; with ``first``, reading stops after the last of them."""
     file_name: str
     sha256: str
     """Of ``file_name``."""
 
 
 class PictureReport(Report):
-    """The same for a set with pictures.
+    """Report of a set with pictures.
 
-    With a limit, pictures are looked at until enough records are kept; the rest of the records
-    is ``unchecked``. So ``read == kept + sum(dropped.values()) + unchecked``.
+    With a limit, pictures are checked until enough records are kept; the other records are
+    ``unchecked``: ``read == kept + sum(dropped.values()) + unchecked``.
     """
 
     unchecked: int
     notes: dict[str, int]
-    """What was changed in records, or passed over -> number of records, among all that
-    were not dropped for their text."""
+    """What was changed or ignored -> number of records not dropped for their text."""
     pictures: str
-    """The place that was searched."""
+    """The folder or archive that was searched."""
     picture_files: int
-    """Different pictures that the records use."""
+    """Number of different pictures."""
     picture_bytes: int
 
 
 class OnceReport(Report):
-    """The same for a set of which each record is kept once."""
+    """Report of a set whose records are kept once."""
 
     exclude: str | None
-    """The file or folder whose records were left out."""
+    """The file or folder of excluded records."""
 
 
 class ProblemReport(Report):
-    """The same for a set of problems; ``dropped`` counts those in evaluation sets by file name."""
+    """Report of a set of problems; ``dropped`` counts those in each evaluation set."""
 
     decontaminate: list[str]
-    """Files and folders of evaluation problems that were left out."""
+    """Files and folders of evaluation problems."""
 
 
 _REPORTS: TypeAdapter[PictureReport | OnceReport | ProblemReport | Report] = TypeAdapter(
@@ -81,32 +79,25 @@ _REPORTS: TypeAdapter[PictureReport | OnceReport | ProblemReport | Report] = Typ
 )
 
 
-def check_out(
-    out: Path,
-    name: str,
-    source: str,
-    limit: int | None,
-    seed: int,
-    files: list[Path] | None,
-    pictures: str | None = None,
-    exclude: str | None = None,
-    sample: str = "random",
-    decontaminate: Sequence[str] = (),
-) -> None:
-    """Refuse an ``out`` that holds anything but a data set made with these very settings.
+def check_out(out: Path, files: list[Path] | None, **settings: object) -> None:
+    """Refuse an ``out`` that contains anything but a data set made with the same settings.
+
+    Args:
+        files: the source's local files.
+        settings: fields of the report that must be equal.
 
     Raises:
-        ConfigError: naming what differs.
+        ConfigError: names what differs.
     """
     fix = "Give another --out, or remove that folder first."
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out: {str(out)!r} is a file, not a folder. Give another --out.")
     if any(path.resolve().parent == out.resolve() for path in files or ()):
-        raise ConfigError(f"--out: {str(out)!r} holds the source {source!r}. Give another --out.")
+        raise ConfigError(f"--out: {str(out)!r} holds the source. Give another --out.")
     if not out.exists() or not any(out.iterdir()):
         return
     try:
-        found = _REPORTS.validate_json((out / REPORT_NAME).read_bytes())
+        report = _REPORTS.validate_json((out / REPORT_NAME).read_bytes()).model_dump()
     except FileNotFoundError:
         raise ConfigError(
             f"--out: {str(out)!r} is not empty and has no {REPORT_NAME}. {fix}"
@@ -115,31 +106,25 @@ def check_out(
         raise ConfigError(
             f"--out: {str(out / REPORT_NAME)!r} is not the report of a prepared data set. {fix}"
         ) from error
-    old: dict[str, object] = {"name": found.name, "source": found.source, "limit": found.limit}
-    new: dict[str, object] = {"name": name, "source": source, "limit": limit}
-    if limit is not None:
-        old["sample"], new["sample"] = found.sample, sample
-    if limit is not None and sample == "random":
-        old["seed"], new["seed"] = found.seed, seed
-    if isinstance(found, PictureReport):
-        old["pictures"], new["pictures"] = found.pictures, pictures
-    if isinstance(found, OnceReport):
-        old["exclude"], new["exclude"] = found.exclude, exclude
-    if isinstance(found, ProblemReport):
-        old["decontaminate"], new["decontaminate"] = found.decontaminate, list(decontaminate)
-    if old != new:
-        changes = ", ".join(
-            f"{key} {old[key]!r} there and {new[key]!r} now" for key in new if old[key] != new[key]
-        )
+    if settings["limit"] is None:  # then neither is used
+        settings.pop("sample", None)
+    if settings["limit"] is None or settings.get("sample") == "first":
+        settings.pop("seed", None)
+    changes = ", ".join(
+        f"{key} {report[key]!r} there and {value!r} now"
+        for key, value in settings.items()
+        if key in report and report[key] != value
+    )
+    if changes:
         raise ConfigError(f"--out: {str(out)!r} was made with other settings: {changes}. {fix}")
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+    """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: object) -> None:
-    """Indented, UTF-8, with a last line break."""
+    """Indented UTF-8 with a final line break."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

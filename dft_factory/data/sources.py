@@ -1,4 +1,4 @@
-"""Where records come from: local files, a folder of them, or the Hugging Face hub."""
+"""Read records from local files, folders or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import IO
@@ -22,13 +22,15 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def source_files(source: str, option: str = "--source") -> list[Path] | None:
-    """The local files of a source in the order in which they are read, or ``None`` for a hub id.
+    """The local files of a source in reading order, or None for a hub id.
 
-    A folder stands for the files with one of :data:`SUFFIXES` directly inside it, by name.
-    ``option`` is what messages call the source.
+    A folder means the files with one of :data:`SUFFIXES` directly inside it, by name.
+
+    Args:
+        option: the command line option of the source, for messages.
 
     Raises:
-        ConfigError: nothing is there, and the text cannot be a hub id either.
+        ConfigError: the source does not exist and is not a hub id.
     """
     choices = (
         f"a file ({', '.join(SUFFIXES)}), a folder of such files, or a hub id such as org/name"
@@ -53,12 +55,12 @@ def source_files(source: str, option: str = "--source") -> list[Path] | None:
 
 
 def read_files(files: list[Path], option: str = "--source") -> Iterator[object]:
-    """Records of local files, one after another; a line that is not JSON comes as ``Dropped``.
+    """Records of local files in order; a line that is not JSON is a ``Dropped``.
 
     Lines, parquet batches and the elements of a ``.json`` list are streamed.
 
     Raises:
-        ConfigError: a file that cannot be read to its end.
+        ConfigError: a file cannot be read to its end.
     """
     for path in files:
         try:
@@ -76,15 +78,40 @@ def read_files(files: list[Path], option: str = "--source") -> Iterator[object]:
             raise ConfigError(f"{option}: {str(path)!r} cannot be read: {error}") from error
 
 
+def read_keys(
+    source: str, option: str, key: Callable[[object], str | None], noun: str, fix: str
+) -> dict[str, list[str]]:
+    """``key`` of each record of a local file or folder, by file name.
+
+    Raises:
+        ConfigError: the source does not exist, two files have one name, a file is empty, or a
+            record has no key, so that it could not be excluded.
+    """
+    files = source_files(source, option=option)
+    if files is None:
+        raise ConfigError(f"{option}: {source!r} does not exist. Give a local file or folder.")
+    keys: dict[str, list[str]] = {}
+    for file in files:
+        keys[file.name] = []
+        for number, record in enumerate(read_files([file], option=option), start=1):
+            value = key(record)
+            if value is None:
+                raise ConfigError(f"{option}: {str(file)!r}: record {number} has no {noun}. {fix}")
+            keys[file.name].append(value)
+        if not keys[file.name]:
+            raise ConfigError(f"{option}: {str(file)!r} has no record.")
+    return keys
+
+
 def read_hub(source: str, split: str, config: str | None = None) -> Iterator[object]:
-    """Records of a data set on the Hugging Face hub, from its local cache where it is there.
+    """Records of a data set on the Hugging Face hub, or from its local cache.
 
     Args:
-        config: the configuration, for sets that have several.
+        config: the configuration of a set that has several.
 
     Raises:
         MissingDependencyError: no ``datasets`` package, or the hub cannot be reached.
-        ConfigError: anything else that ``datasets.load_dataset`` says about this id.
+        ConfigError: any other error of ``datasets.load_dataset``.
     """
     try:
         datasets = import_module("datasets")
@@ -120,7 +147,7 @@ def _read_lines(lines: IO[bytes] | gzip.GzipFile) -> Iterator[object]:
 
 
 def _read_list(path: Path, option: str) -> Iterator[object]:
-    """The elements of a JSON list one by one; memory holds one of them, at most 64 MiB of text."""
+    """The elements of a JSON list one by one; one at a time in memory, at most 64 MiB of text."""
     fix = "If it has one record a line, rename it to .jsonl"
     with path.open(encoding="utf-8-sig") as file:
         text = JsonText(file)
@@ -152,15 +179,15 @@ def _read_list(path: Path, option: str) -> Iterator[object]:
         except ConfigError:
             raise
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError included
-            # Its line and column would be those of the part that is held.
-            said = error.msg if isinstance(error, json.JSONDecodeError) else error
+            # Its line and column would be those of the current chunk.
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise ConfigError(
-                f"{option}: {str(path)!r} is not valid JSON: {said} (record {count}). {fix}"
+                f"{option}: {str(path)!r} is not valid JSON: {reason} (record {count}). {fix}"
             ) from error
 
 
 class JsonText:
-    """JSON values read off a stream of text, which is never held whole."""
+    """JSON values from a text stream that is read in chunks."""
 
     CHUNK = 1 << 20
     LIMIT = 64 << 20
@@ -173,50 +200,47 @@ class JsonText:
         self._decoder = json.JSONDecoder()
 
     def peek(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """The next character that is not white space; empty at the end."""
         while True:
-            found = _NOT_BLANK.search(self._text, self._at)
-            if found is not None:
-                self._at = found.start()
-                return found[0]
+            match = _NOT_BLANK.search(self._text, self._at)
+            if match is not None:
+                self._at = match.start()
+                return match[0]
             self._at = len(self._text)
             if not self._more():
                 return ""
 
     def skip(self) -> None:
-        """Passes over the character that :meth:`peek` gave."""
+        """Skip the character that :meth:`peek` returned."""
         self._at += 1
 
     def value(self) -> object:
         """The next value.
 
         Raises:
-            ValueError: there is none, or it takes more than ``LIMIT`` characters.
+            ValueError: it is not valid, or longer than ``LIMIT`` characters.
         """
         self.peek()
         while True:
+            invalid: json.JSONDecodeError | None = None
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                wrong: json.JSONDecodeError | None = error
-            else:
-                # A number may go on in the next chunk: 1.5e has been read as 1.5 here.
-                wrong = None
-                cut = not _NO_NUMBER.match(self._text, end)
-                if not cut or self._ended:
+                # A number may continue in the next chunk: 1.5e is decoded as 1.5 here.
+                if _NO_NUMBER.match(self._text, end) or self._ended:
                     self._at = end
                     return value
+            except json.JSONDecodeError as error:
+                invalid = error
             if not self._more():
-                if wrong is not None:
-                    raise wrong
+                if invalid is not None:
+                    raise invalid
                 continue
             if len(self._text) > self.LIMIT:
                 raise ValueError(f"a record has no end within {self.LIMIT} characters")
 
     def _more(self) -> bool:
-        """Reads on, by as much as is held already; false at the end."""
-        held = len(self._text) - self._at
-        chunk = self._file.read(max(self.CHUNK, held))
+        """Read a chunk as long as the text in memory; False at the end."""
+        chunk = self._file.read(max(self.CHUNK, len(self._text) - self._at))
         self._text = self._text[self._at :] + chunk
         self._at = 0
         self._ended = not chunk

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
+from dft_factory.data.checks import check_text
 from dft_factory.data.records import ALPACA_ENTRY, AlpacaRecord, Converter, Dropped
 
 ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
@@ -21,7 +22,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def rating_number(rating: object) -> Fraction | None:
-    """The rating as an exact number, or ``None`` if it is not one.
+    """The rating as an exact number, or None.
 
     Integers, finite floats and their decimal text (``5``, ``4.5``, ``" 4 "``) are numbers;
     ``"N/A"``, ``None``, booleans, NaN and everything else are not.
@@ -31,7 +32,7 @@ def rating_number(rating: object) -> Fraction | None:
     if isinstance(rating, int):
         return Fraction(rating)
     if isinstance(rating, float):
-        # By way of the decimal text: 4.1 is then 41/10, the same as the text "4.1".
+        # Through its decimal text: 4.1 is 41/10, like the text "4.1".
         return Fraction(repr(rating)) if math.isfinite(rating) else None
     if isinstance(rating, str) and _NUMBER.fullmatch(rating.strip()):
         return Fraction(rating.strip())
@@ -39,10 +40,10 @@ def rating_number(rating: object) -> Fraction | None:
 
 
 def average_rating(completion: Mapping[str, object]) -> Fraction | None:
-    """Mean of the ratings which are numbers over the four aspects, or ``None`` without any.
+    """Mean of the numeric ratings over the four aspects, or None without one.
 
-    A missing aspect or missing ``annotations`` count like ``"N/A"``: they are left out of the mean,
-    they do not lower it. The mean is exact, so that equal ratings never differ by rounding.
+    A missing aspect counts like ``"N/A"``: it does not lower the mean. The mean is exact, so that
+    equal ratings never differ by rounding.
     """
     annotations = completion.get("annotations")
     if not isinstance(annotations, Mapping):
@@ -57,26 +58,15 @@ def average_rating(completion: Mapping[str, object]) -> Fraction | None:
     return sum(numbers, Fraction(0)) / len(numbers) if numbers else None
 
 
-def convert(record: object) -> AlpacaRecord | Dropped:
-    """Keep the completion with the highest :func:`average_rating`.
+def convert(record: Mapping[str, object]) -> AlpacaRecord | Dropped:
+    """Keep the completion with the highest :func:`average_rating`, the first of equals.
 
-    Between equal averages the earlier completion in the record wins. That rule is fixed and does
-    not depend on the seed, so one published file always gives the same answers, whatever is
-    sampled from it.
-
-    The texts are kept as published. Nothing replaces a best completion without a response: the
-    record is dropped, since the next best is another judgement than the one asked for.
-
-    Returns:
-        the alpaca record with an empty ``input``, or why there is none.
+    The tie rule does not depend on the seed, so a published file always gives the same answers. The
+    texts are kept as published. A record whose best completion has no response is dropped.
     """
-    if not isinstance(record, Mapping):
-        return Dropped("record is not an object")
-    instruction = record.get("instruction")
-    if not isinstance(instruction, str):
-        return Dropped("missing instruction")
-    if not instruction.strip():
-        return Dropped("empty instruction")
+    instruction = check_text(record.get("instruction"), "instruction")
+    if isinstance(instruction, Dropped):
+        return instruction
     completions = record.get("completions")
     if not isinstance(completions, list) or not completions:
         return Dropped("missing completions")
@@ -90,23 +80,10 @@ def convert(record: object) -> AlpacaRecord | Dropped:
             best, highest = completion, average
     if best is None:
         return Dropped("no numeric rating")
-    response = best.get("response")
-    if not isinstance(response, str):
-        return Dropped("missing best response")
-    if not response.strip():
-        return Dropped("empty best response")
-    if not (_is_unicode(instruction) and _is_unicode(response)):
-        return Dropped("invalid Unicode")
+    response = check_text(best.get("response"), "best response")
+    if isinstance(response, Dropped):
+        return response
     return AlpacaRecord(instruction=instruction, input="", output=response)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8; JSON can spell half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 ULTRAFEEDBACK = Converter(convert, ALPACA_ENTRY, hub_id="openbmb/UltraFeedback")

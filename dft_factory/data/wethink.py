@@ -4,9 +4,8 @@ A record of yangjie-cv/WeThink_Multimodal_Reasoning_120K (arXiv 2506.07905) has 
 ``answer``, ``category``, ``abilities``, ``refined_cot``, ``image_path`` and ``reward``. The
 pictures are those of Xkev/LLaVA-CoT-100k, published as ``image.zip`` in parts.
 
-The published description names the fields and not their form, so whatever varies in sets of this
-kind is brought to one form here: markers, tags around reasoning and answer, separators in paths.
-Every such change is a note, and the report counts them.
+The published description does not specify the fields' format, so variants are normalised: markers,
+tags around reasoning and answer, path separators. Each change is a note that the report counts.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import re
 from collections.abc import Mapping
 
 from dft_eval import system_prompts
-from dft_factory.data.checks import ESCAPES, is_unicode, normal_path
+from dft_factory.data.checks import ESCAPES, check_text, normal_path
 from dft_factory.data.records import SHAREGPT_ENTRY, Converter, Dropped, Kept, SharegptRecord
 
 FIELDS = ("problem", "answer", "category", "abilities", "refined_cot", "image_path", "reward")
 
 IMAGE = "<image>"
-"""What LLaMA-Factory puts a picture in place of."""
+"""LLaMA-Factory's placeholder of a picture."""
 
 _MARKER = re.compile(r"<\s*image[\s_]*\d*\s*/?\s*>", re.IGNORECASE)
 _MEDIA = re.compile(r"<\s*(/?)\s*(image|video|audio)[\s_]*\d*\s*/?\s*>", re.IGNORECASE)
@@ -34,39 +33,29 @@ _TAG = re.compile(r"<\s*/?\s*(think|answer)\s*>", re.IGNORECASE)
 MALFORMED_LAYOUT = "malformed <think>/<answer> layout"
 
 
-def convert(record: object) -> Kept | Dropped:
+def convert(record: Mapping[str, object]) -> Kept | Dropped:
     """The question with its pictures, reasoning and answer in the system prompt's layout.
 
-    - ``<image>`` markers of the problem stay where they are if there is one for each picture; if
-      there is none, they are put first; any other number is ambiguous and dropped. Elsewhere
-      ``<image>``, ``<video>`` and ``<audio>`` are words of the text and LLaMA-Factory would take
-      them for pictures: in problem and reasoning they lose their brackets, an answer with one is
-      dropped.
-    - The reasoning may come bare, in ``<think>``, or followed by its own ``<answer>``. Where that
-      differs from ``answer``, ``answer`` counts. Any other use of the tags is dropped.
-    - Text that holds a chat token such as ``<|im_end|>`` is dropped: the tokenizer would obey it.
+    - With one ``<image>`` marker per picture in the problem, markers stay in place; without one,
+      they go first; any other number is ambiguous and the record is dropped. LLaMA-Factory would
+      take any other ``<image>``, ``<video>`` or ``<audio>`` for a picture: in problem and reasoning
+      they lose their brackets, an answer with one is dropped.
+    - The reasoning may be bare, in ``<think>``, or followed by its own ``<answer>``; if that
+      differs from ``answer``, ``answer`` is used. Any other use of the tags drops the record.
+    - Text with a chat token such as ``<|im_end|>`` is dropped: the tokenizer would interpret it.
 
-    Returns:
-        the record, whose ``images`` are normalised relative paths, with what was changed; or why
-        there is none.
+    ``images`` of the result are normalised relative paths.
     """
-    if not isinstance(record, Mapping):
-        return Dropped("record is not an object")
     notes = [f"unknown field {str(name)[:40]!r}" for name in record if name not in FIELDS]
     texts: dict[str, str] = {}
     for name, noun in (("problem", "problem"), ("answer", "answer"), ("refined_cot", "reasoning")):
         value = record.get(name)
-        text = _number_text(value) if name == "answer" else value
-        if not isinstance(text, str):
-            return Dropped(f"missing {noun}")
-        text = text.strip()
-        if not text:
-            return Dropped(f"empty {noun}")
-        if not is_unicode(text):
-            return Dropped("invalid Unicode")
+        text = check_text(_number_text(value) if name == "answer" else value, noun)
+        if isinstance(text, Dropped):
+            return text
         if _SPECIAL.search(text):
             return Dropped(f"chat token in the {noun}")
-        texts[name] = text
+        texts[name] = text.strip()
     if not isinstance(record["answer"], str):
         notes.append("number as answer")
 
@@ -93,9 +82,9 @@ def convert(record: object) -> Kept | Dropped:
 
 
 def _paths(value: object, notes: list[str]) -> list[str] | Dropped:
-    given = value if isinstance(value, list) else [value]
+    published = value if isinstance(value, list) else [value]
     paths: list[str] = []
-    for path in given:
+    for path in published:
         if not isinstance(path, str) or not path.strip():
             return Dropped("missing picture path")
         normal = normal_path(path.strip())
@@ -104,7 +93,7 @@ def _paths(value: object, notes: list[str]) -> list[str] | Dropped:
         paths.append(normal)
     if not paths:
         return Dropped("missing picture path")
-    if paths != given:
+    if paths != published:
         notes.append("picture path normalised")
     return paths
 
@@ -134,9 +123,9 @@ def _layout(reasoning: str, answer: str, notes: list[str]) -> str | Dropped:
     if thought is not None:
         rest = reasoning[thought.end() :]
         reasoning = thought[1].strip()
-        own = _ANSWER.fullmatch(rest)
-        if own is not None:
-            if _same(own[1]) != _same(answer):
+        inner = _ANSWER.fullmatch(rest)
+        if inner is not None:
+            if _simplify(inner[1]) != _simplify(answer):
                 notes.append("answer inside the reasoning differs, the answer field is used")
         elif rest:
             return Dropped(MALFORMED_LAYOUT)
@@ -156,16 +145,16 @@ def _without_media(text: str, noun: str, notes: list[str]) -> str:
     if not _MEDIA.search(text):
         return text
     notes.append(f"media marker in the {noun} made a word")
-    # A closing one leaves a blank: nothing can be put together from what stands around it.
-    return _MEDIA.sub(lambda found: " " if found[1] else found[2], text)
+    # A closing one becomes a space, so that the text around it cannot form a new marker.
+    return _MEDIA.sub(lambda match: " " if match[1] else match[2], text)
 
 
-def _same(text: str) -> str:
+def _simplify(text: str) -> str:
     return " ".join(text.split()).rstrip(".").casefold()
 
 
 def _number_text(value: object) -> object:
-    """A finite number as it is written; anything else as it is."""
+    """A finite number as text; anything else unchanged."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return value
     return str(value)

@@ -1,30 +1,15 @@
-"""Benchmarks and sandboxes: what can run on this machine."""
+"""Benchmarks, sandboxes and compilers: what can run on this machine."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Iterable, Mapping
-from typing import Protocol
-
 from dft_eval.requirements import MissingRequirement
-from dft_factory.doctor.report import BenchmarkRow, Version
-
-
-class _Benchmark(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def summary(self) -> str: ...
-    def missing(self) -> Iterable[MissingRequirement]: ...
+from dft_factory.doctor.report import BenchmarkRow, ToolchainRow, Version
 
 
 def sandbox_rows() -> tuple[Version, ...]:
-    """One row a sandbox: its version, and whether it works here."""
-    try:
-        from dft_eval.sandbox import BACKENDS, prove
-    except ImportError:
-        return ()
+    """One row per sandbox: its version, and whether it works here."""
+    from dft_eval.sandbox import BACKENDS, prove
+
     rows: list[Version] = []
     for name, backend in BACKENDS.items():
         try:
@@ -37,19 +22,31 @@ def sandbox_rows() -> tuple[Version, ...]:
 
 
 def benchmark_rows() -> tuple[tuple[BenchmarkRow, ...], tuple[str, ...]]:
-    """One row a benchmark, and warnings. No rows if dft_eval is not installed."""
+    """One row per benchmark, and warnings. Never raises."""
     try:
-        if importlib.util.find_spec("dft_eval.benchmarks") is None:
-            return (), ()
-        table: Mapping[str, _Benchmark] = importlib.import_module("dft_eval.benchmarks").BENCHMARKS
+        from dft_eval.benchmarks import BENCHMARKS
     except Exception as error:
         return (), (f"cannot read the benchmarks: {type(error).__name__}: {error}",)
-    return tuple(_benchmark_row(benchmark) for benchmark in table.values()), ()
+    rows: list[BenchmarkRow] = []
+    for benchmark in BENCHMARKS.values():
+        try:
+            missing = benchmark.missing()
+        except Exception as error:  # it cannot run either
+            missing = [MissingRequirement(f"{type(error).__name__}: {error}", "")]
+        rows.append(BenchmarkRow(benchmark.name, benchmark.summary, tuple(missing)))
+    return tuple(rows), ()
 
 
-def _benchmark_row(benchmark: _Benchmark) -> BenchmarkRow:
+def toolchain_rows() -> tuple[tuple[ToolchainRow, ...], tuple[str, ...]]:
+    """One row per MultiPL-E language, and warnings. Never raises."""
     try:
-        missing = list(benchmark.missing())
-    except Exception as error:  # it cannot run either
-        missing = [MissingRequirement(f"{type(error).__name__}: {error}", "")]
-    return BenchmarkRow(benchmark.name, benchmark.summary, tuple(missing))
+        from dft_eval.languages import LANGUAGES, missing_toolchain, version
+
+        rows: list[ToolchainRow] = []
+        for language in LANGUAGES.values():
+            missing = missing_toolchain(language)
+            tool_version = None if missing else version(language)
+            rows.append(ToolchainRow(language.title, tool_version, missing))
+    except Exception as error:  # such as no Python that the sandbox could use
+        return (), (f"cannot check the compilers: {type(error).__name__}: {error}",)
+    return tuple(rows), ()

@@ -24,38 +24,23 @@ REINSTALL = (
 def check_activation(
     probed: Mapping[str, Any], torch_installed: bool, switched_off: bool
 ) -> tuple[Activation, list[Problem]]:
-    entries = [
-        entry
-        for entry in importlib.metadata.entry_points(group="torch.backends")
-        if entry.name == "dft_factory"
-    ]
-    entry = entries[0] if entries else None
+    entries = importlib.metadata.entry_points(group="torch.backends")
+    entry = next((entry for entry in entries if entry.name == "dft_factory"), None)
     file = _module_file(entry.module) if entry is not None else None
-    problems: list[Problem] = []
+    message = None
     if entry is None:
-        problems.append(
-            Problem(
-                "this environment has no torch.backends entry point named dft_factory, so `import "
-                "torch` does not activate dft-factory",
-                REINSTALL,
-                BROKEN,
-            )
+        message = (
+            "this environment has no torch.backends entry point named dft_factory, so `import "
+            "torch` does not activate dft-factory"
         )
     elif file is None:
-        problems.append(
-            Problem(
-                f"the entry point is {entry.value}, and there is no module {entry.module}",
-                REINSTALL,
-                BROKEN,
-            )
-        )
+        message = f"the entry point is {entry.value}, and there is no module {entry.module}"
     elif probed and not probed["active"] and not probed["torch_error"] and not switched_off:
         reason = (
             " ".join(probed.get("messages", ())) or "torch older than 2.5 reads no entry points"
         )
-        problems.append(
-            Problem(f"`import torch` does not activate dft-factory: {reason}", REINSTALL, BROKEN)
-        )
+        message = f"`import torch` does not activate dft-factory: {reason}"
+    problems = [Problem(message, REINSTALL, BROKEN)] if message else []
     if problems:
         state = "broken"
     elif switched_off:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dft_factory
-from dft_factory.doctor.benchmarks import benchmark_rows, sandbox_rows
+from dft_factory.doctor.benchmarks import benchmark_rows, sandbox_rows, toolchain_rows
 from dft_factory.doctor.environment import (
     AUTOLOAD,
     check_activation,
@@ -33,7 +33,6 @@ from dft_factory.doctor.report import (
     Report,
     Version,
 )
-from dft_factory.doctor.toolchains import look_for_toolchains
 from dft_factory.patch.apply import (
     FAILED,
     INSTALL_SUPPORTED,
@@ -88,7 +87,7 @@ def examine(progress: Callable[[str], None] = _no_progress) -> Report:
         progress("checking sandboxes, benchmarks and compilers")
         sandboxes = sandbox_rows()
         benchmarks, benchmark_warnings = benchmark_rows()
-        toolchains, toolchain_warnings = look_for_toolchains()
+        toolchains, toolchain_warnings = toolchain_rows()
         if probe is not None and not probe.done():
             progress("waiting for LLaMA-Factory's imports")
         probed, probe_error = ({}, "") if probe is None else probe.result()
@@ -131,7 +130,7 @@ def _probe() -> tuple[Mapping[str, Any], str]:
     # their own.
     environment = {key: value for key, value in os.environ.items() if key not in OTHER_TRAINERS}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -145,19 +144,19 @@ def _probe() -> tuple[Mapping[str, Any], str]:
         return {}, f"it took more than {PROBE_SECONDS} s"
     except OSError as error:
         return {}, str(error)
-    stderr = done.stderr.strip().splitlines()
-    for line in reversed(done.stdout.splitlines()):
+    stderr = process.stderr.strip().splitlines()
+    for line in reversed(process.stdout.splitlines()):
         if line.startswith(MARK):
             probed: Mapping[str, Any] = json.loads(line.removeprefix(MARK))
             messages = [line for line in stderr if line.startswith("dft-factory: ")]
             return {**probed, "messages": messages}, ""
-    return {}, f"exit status {done.returncode}: {stderr[-1] if stderr else 'no message'}"
+    return {}, f"exit status {process.returncode}: {stderr[-1] if stderr else 'no message'}"
 
 
 def _import_problems(
     probed: Mapping[str, Any], probe_error: str, patches: Iterable[PatchRow]
 ) -> Iterable[Problem]:
-    """What the process that imports torch and LLaMA-Factory could not do."""
+    """Problems of importing torch and LLaMA-Factory, and of the patch."""
     torch_error = probed.get("torch_error")
     torch_family = probed.get("torch_family")
     failed = [row for row in patches if row.state == FAILED]
@@ -183,9 +182,9 @@ def _import_problems(
         )
 
 
-def _missing_packages(torch_there: bool, release: str | None) -> Iterable[Problem]:
+def _missing_packages(torch_installed: bool, release: str | None) -> Iterable[Problem]:
     install = "`pip install 'dft-factory[tested]'`"
-    if not torch_there:
+    if not torch_installed:
         yield Problem("torch is not installed", f"Install both: {install}.", PREREQUISITE)
     if release is None:
         yield Problem("LLaMA-Factory is not installed", f"Install it: {install}.", PREREQUISITE)

@@ -1,6 +1,6 @@
-"""Run in a fresh process by ``doctor``: what a training run gets, as one line of JSON.
+"""Run by ``doctor`` in a fresh process: report the state that a training run gets, as JSON.
 
-``import torch`` comes first and is all that activates this package, as in ``llamafactory-cli``,
+Only ``import torch`` activates this package, as in ``llamafactory-cli``,
 ``torchrun`` workers and ``accelerate launch``.
 """
 
@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 MARK = "dft-factory probe: "
-"""Before the JSON, since libraries print to stdout as they please."""
+"""Prefix of the JSON line, since libraries print to stdout too."""
 
 
 def _short(error: BaseException) -> str:
@@ -22,20 +22,16 @@ def _short(error: BaseException) -> str:
 
 
 def _gpus(torch: Any) -> list[dict[str, Any]]:
-    if not torch.cuda.is_available():
-        return []
-    rows: list[dict[str, Any]] = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        rows.append(
-            {
-                "name": properties.name,
-                "memory_gib": round(properties.total_memory / 2**30, 1),
-                # Native bfloat16 came with compute capability 8.0; ROCm builds report theirs.
-                "bf16": bool(torch.version.hip) or properties.major >= 8,
-            }
-        )
-    return rows
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [
+        {
+            "name": properties.name,
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            # Native bfloat16 came with compute capability 8.0; ROCm builds report their own.
+            "bf16": bool(torch.version.hip) or properties.major >= 8,
+        }
+        for properties in map(torch.cuda.get_device_properties, range(count))
+    ]
 
 
 def _loss_head(torch: Any, gpus: list[dict[str, Any]]) -> str:
@@ -99,4 +95,4 @@ if __name__ == "__main__":
     result = probe()
     sys.stdout.write(f"\n{MARK}{json.dumps(result)}\n")
     sys.stdout.flush()
-    os._exit(0)  # threads and atexit hooks of what was imported have no say
+    os._exit(0)  # skips the threads and atexit hooks of the libraries

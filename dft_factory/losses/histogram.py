@@ -1,7 +1,7 @@
-"""Histogram of token probabilities: fixed bins, so that models, steps and runs compare.
+"""Histogram of token probabilities in fixed bins, comparable across models, steps and runs.
 
-What the paper's figure of token probabilities shows (section "Analysis of Probabilities"), as
-counts, and its *polarisation* as one number.
+The counts behind the paper's figure (section "Analysis of Probabilities"), and their *polarisation*
+as one number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ N_BINS = 20
 """Bins of equal width over [0, 1]: bin i holds i/20 <= p < (i+1)/20, the last one also p = 1."""
 
 LOW, HIGH = 0.1, 0.9
-"""What counts as improbable and as certain; both are edges of bins."""
+"""Limits of improbable and of certain tokens; both are bin edges."""
 
 
 def bin_edges() -> list[float]:
@@ -27,7 +27,7 @@ def bin_edges() -> list[float]:
 def histogram(logps: Tensor) -> Tensor:
     """Tokens in each bin.
 
-    Costs one pass over n numbers and waits for no GPU.
+    One pass over n numbers, without a GPU synchronisation.
 
     Args:
         logps: (n,) log-probabilities, natural logarithm.
@@ -35,7 +35,7 @@ def histogram(logps: Tensor) -> Tensor:
     Returns:
         (N_BINS,), int64, on the device of ``logps``.
     """
-    # At least in fp32, in which a probability that rounding puts on an edge may fall either side.
+    # At least fp32; a probability rounded onto an edge may fall on either side.
     logps = logps.to(torch.promote_types(logps.dtype, torch.float32))
     bins = (logps.exp() * N_BINS).long().clamp_(0, N_BINS - 1)
     counts = torch.zeros(N_BINS, dtype=torch.int64, device=logps.device)
@@ -45,8 +45,8 @@ def histogram(logps: Tensor) -> Tensor:
 def polarisation(counts: Sequence[int]) -> float:
     """Share of tokens with p < :data:`LOW` or p >= :data:`HIGH`; NaN without a token.
 
-    The paper shows the polarising effect of DFT in a figure and gives it no number; this one is
-    ours: the mass in the two outer tenths of the histogram.
+    The paper shows the polarising effect of DFT only in a figure; this number is ours: the mass of
+    the two outer tenths of the histogram.
     """
     total = sum(counts)
     low, high = round(LOW * N_BINS), round(HIGH * N_BINS)

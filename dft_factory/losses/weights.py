@@ -19,7 +19,6 @@ gradient. With p = exp(logp) the probability of the labelled token:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dft_factory.errors import ConfigError
+from dft_factory.errors import ConfigError, did_you_mean
 
 WeightFunction = Callable[[Tensor, Tensor, int], Tensor]
 """(logps (n,), sequence index of each token (n,), number of sequences) -> weights (n,)."""
@@ -138,8 +137,7 @@ def parse_weight(spec: object) -> TokenWeight:
     name, colon, text = spec.strip().partition(":")
     family = WEIGHTS.get(name)
     if family is None:
-        near = difflib.get_close_matches(name, WEIGHTS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, WEIGHTS)
         raise ConfigError(f"dft_weight: {spec!r} is unknown. Choose from: {choices}.{hint}")
     if family.argument is None:
         if colon:

@@ -1,10 +1,8 @@
-"""Experiments: their own file, every evaluation, and the recipe of every run."""
+"""Check experiments: their file, all evaluations, and the recipe of each run."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 from dft_eval.errors import EvaluationError
@@ -12,45 +10,21 @@ from dft_factory.errors import ConfigError
 from dft_factory.experiments.expand import make_plan
 from dft_factory.experiments.plan import Plan
 from dft_factory.experiments.schema import load
-from dft_factory.validate.files import Config, read
 from dft_factory.validate.findings import WHOLE, Finding
 
 
-@dataclass(frozen=True)
-class Expanded:
-    """What is to be checked of one experiment.
-
-    Attributes:
-        findings: of its own file and its evaluations.
-        recipes: text of the recipe of each run.
-    """
-
-    file: Path
-    findings: Sequence[Finding] = ()
-    recipes: Mapping[str, str] = field(default_factory=dict)
-
-    def write(self, folder: Path) -> Iterator[Config]:
-        """Write the recipes into files of their own and read them as any recipe."""
-        for text in self.recipes.values():
-            path = Path(tempfile.mkdtemp(dir=folder)) / "train.yaml"
-            path.write_text(text, encoding="utf-8")
-            config, _ = read(path)
-            if config is not None:
-                yield config
-
-
-def expand(file: Path) -> Expanded:
-    """An experiment as ``dft-factory validate`` meets it."""
+def expand(file: Path) -> tuple[list[Finding], Mapping[str, str]]:
+    """Findings of an experiment's file and evaluations, and the text of each run's recipe."""
     try:
         plan = make_plan(load(file, file.stem))
     except ConfigError as error:
         lines = [line.removeprefix(f"{file}: ") for line in str(error).splitlines()]
-        return Expanded(file, [Finding(file, "error", *_key(line)) for line in lines])
-    return Expanded(file, check_evaluations(file, plan), plan.recipes)
+        return [Finding(file, "error", *_key(line)) for line in lines], {}
+    return check_evaluations(file, plan), plan.recipes
 
 
 def check_evaluations(file: Path, plan: Plan) -> list[Finding]:
-    """Findings of the options of every evaluation, and of the task files that it names."""
+    """Findings about the options of all evaluations and the task files that they name."""
     from dft_factory.cli.app import check_evaluation
     from dft_factory.validate.tasks import check_task, is_task
 

@@ -1,7 +1,7 @@
 """Check keys and values against dataclass annotations; ``HfArgumentParser.parse_dict`` does not.
 
-A misspelt choice, a number in quotes or a ``no`` that YAML reads as a boolean would surface late in
-the run or never.
+A misspelt choice, a quoted number or a ``no`` that YAML reads as a boolean would fail late in the
+run or never.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dft_factory.validate.findings import near
+from dft_factory.errors import did_you_mean
 
 OWN_RULES = frozenset({"finetuning_type", "dft_weight"})
 """Checked by :func:`dft_factory.objectives.select`."""
@@ -33,7 +33,7 @@ class Field:
     Attributes:
         hint: its annotation, resolved.
         optional: whether it may be empty.
-        separated: whether it takes several names, as comma-separated text or as a list.
+        separated: whether it takes a list, as comma-separated text or in YAML.
     """
 
     name: str
@@ -65,7 +65,7 @@ def check_values(
     """(key, message) of all unknown keys and invalid values.
 
     Args:
-        elsewhere: keys of other kinds of recipe -> that kind.
+        elsewhere: keys of other kinds of recipes -> that kind.
     """
     for key, value in values.items():
         if key in fields:
@@ -76,16 +76,16 @@ def check_values(
         elif key in elsewhere:
             yield key, f"belongs in {elsewhere[key]}; LLaMA-Factory rejects it here. Remove it."
         else:
-            yield key, f"is no argument of LLaMA-Factory.{near(key, fields)}"
+            yield key, f"is not an argument of LLaMA-Factory.{did_you_mean(key, fields)}"
 
 
 def check_value(value: Any, field: Field) -> str | None:
-    """What is wrong with one value; None if it fits."""
+    """The error of one value, or None."""
     if isinstance(value, str) and "${" in value:
         return f"{value!r}: LLaMA-Factory does not expand ${{...}}. Write the value itself."
     members = _members(field.hint)
     choices = _choices(members)
-    kinds = {_origin(member) for member in members} - {type(None)}
+    kinds = {typing.get_origin(member) or member for member in members} - {type(None)}
     if value is None:
         return None if field.optional else "is empty. Set a value, or remove the line."
     if Any in kinds or isinstance(value, MORE_TYPES.get(field.name, ())):
@@ -101,11 +101,6 @@ def _members(hint: Any) -> tuple[Any, ...]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return typing.get_args(hint)
     return (hint,)
-
-
-def _origin(hint: Any) -> Any:
-    origin = typing.get_origin(hint)
-    return hint if origin is None else origin
 
 
 def _choices(members: Sequence[Any]) -> list[Any] | None:
@@ -129,7 +124,7 @@ def _check_choice(value: Any, choices: Sequence[Any]) -> str | None:
                 literal = str(value).lower()
                 return f"{word} without quotes is the boolean {literal} in YAML. Write '{word}'."
     names = ", ".join(map(str, choices))
-    return f"{value!r} is unknown. Choose from: {names}.{near(value, map(str, choices))}"
+    return f"{value!r} is unknown. Choose from: {names}.{did_you_mean(value, map(str, choices))}"
 
 
 def _fits(value: Any, kinds: set[Any]) -> bool:

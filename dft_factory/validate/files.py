@@ -1,4 +1,4 @@
-"""Read configuration files as LLaMA-Factory, DeepSpeed and accelerate do, and tell their kind.
+"""Read configuration files as LLaMA-Factory, DeepSpeed and accelerate do, and detect their kind.
 
 LLaMA-Factory reads YAML through OmegaConf, which parses numbers as in YAML 1.2 (``1e-5`` is a
 float; plain PyYAML reads text) and rejects duplicate keys.
@@ -80,7 +80,7 @@ def kind_of(values: dict[str, Any]) -> Kind | None:
 
 
 def read(file: Path) -> tuple[Config | None, list[Finding]]:
-    """The contents, None if no further check is possible, and the errors in the file's form."""
+    """The contents (None if they cannot be checked further) and the file's syntax errors."""
 
     def error(message: str, key: str = WHOLE) -> Finding:
         return Finding(file, "error", key, message)
@@ -113,8 +113,8 @@ def read(file: Path) -> tuple[Config | None, list[Finding]]:
     except ValueError as problem:  # OmegaConf's own, malformed ${...} above all
         return None, [*findings, error(f"cannot be read: {str(problem).splitlines()[0]}.")]
     if not isinstance(values, dict):
-        what = "is empty" if values is None else f"holds a {type(values).__name__}"
-        return None, [*findings, error(f"{what}, not keys and values. Expected {KINDS}.")]
+        state = "is empty" if values is None else f"holds a {type(values).__name__}"
+        return None, [*findings, error(f"{state}, not keys and values. Expected {KINDS}.")]
     for key in [key for key in values if not isinstance(key, str)]:
         findings.append(
             error(f"this key is a {type(key).__name__}, not a name. Remove it.", str(key))
@@ -122,7 +122,7 @@ def read(file: Path) -> tuple[Config | None, list[Finding]]:
         del values[key]
     kind = kind_of(values)
     if kind is None:
-        return None, [*findings, error(f"is of no known kind. Expected {KINDS}.")]
+        return None, [*findings, error(f"is of an unknown kind. Expected {KINDS}.")]
     config = Config(file, kind, values)
     if config.is_recipe and file.suffix == ".json":
         findings.append(error("llamafactory-cli 0.9.5 cannot read JSON recipes. Write it as YAML."))

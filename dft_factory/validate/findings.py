@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 Severity = Literal["error", "warning"]
+Verdict = tuple[Severity, str, str]
+"""(severity, key, message)"""
 
 
 @dataclass(frozen=True)
 class Finding:
     """What is wrong with ``key`` of ``file``, and the fix.
 
-    ``key`` is several keys, joined by ``, ``, if they conflict, and ``-`` for the file as a whole.
-    An error stops a run or makes it train something else than asked; a warning may depend on this
-    machine.
+    ``key`` is several keys joined by ``, `` if they conflict, and ``-`` for the whole file. An
+    error stops a run or changes what it trains; a warning may depend on this machine.
     """
 
     file: Path
@@ -42,9 +42,3 @@ def exit_status(findings: Iterable[Finding]) -> int:
 def render_text(findings: Sequence[Finding]) -> str:
     """One line per finding, ``file: key: message``; empty if there are none."""
     return "".join(f"{finding}\n" for finding in findings)
-
-
-def near(value: object, choices: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the choice nearest to ``value``, or nothing."""
-    matches = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.7)
-    return f" Did you mean {matches[0]!r}?" if matches else ""

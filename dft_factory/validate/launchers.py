@@ -9,10 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dft_factory.validate.findings import WHOLE, Severity, near
-
-Verdict = tuple[Severity, str, str]
-"""(severity, key, message)"""
+from dft_factory.errors import did_you_mean
+from dft_factory.validate.findings import WHOLE, Verdict
 
 NOT_INSTALLED = (ImportError, importlib.metadata.PackageNotFoundError)
 
@@ -25,14 +23,14 @@ def one_line(error: BaseException) -> str:
 
 
 def check_accelerate(values: Mapping[str, Any]) -> Iterator[Verdict]:
-    """What ``accelerate launch --config_file`` rejects, and what it ignores in silence."""
+    """What ``accelerate launch --config_file`` rejects or silently ignores."""
     from accelerate.commands.config.config_args import ClusterConfig
     from accelerate.commands.launch import launch_command_parser
 
     settings = dict(values)
-    known = set(ClusterConfig.__dataclass_fields__) | {"fp16", "dynamo_backend"}
-    for key in [key for key in values if key not in known]:
-        yield "error", key, f"is no setting of accelerate.{near(key, known)}"
+    fields = set(ClusterConfig.__dataclass_fields__) | {"fp16", "dynamo_backend"}
+    for key in [key for key in values if key not in fields]:
+        yield "error", key, f"is not a setting of accelerate.{did_you_mean(key, fields)}"
         del settings[key]
     options = {action.dest for action in launch_command_parser()._actions}
     for part, prefix in (("fsdp_config", "fsdp_"), ("parallelism_config", "parallelism_config_")):
@@ -41,8 +39,10 @@ def check_accelerate(values: Mapping[str, Any]) -> Iterator[Verdict]:
             full = key if key.startswith(prefix) else f"{prefix}{key}"
             path = f"{part}.{key}"
             if full not in options:
-                hint = near(full, [option for option in options if option.startswith(prefix)])
-                yield "error", path, f"is no setting of accelerate, which ignores it.{hint}"
+                hint = did_you_mean(
+                    full, [option for option in options if option.startswith(prefix)]
+                )
+                yield "error", path, f"is not a setting of accelerate, which ignores it.{hint}"
             elif re.search(r"_(cp|sp|tp)_size$", full) and value not in (1, None):
                 message = (
                     f"{value!r}: transformers computes the loss itself under this parallelism, so "
@@ -63,7 +63,7 @@ def check_deepspeed(values: Mapping[str, Any]) -> Iterator[Verdict]:
         return
     try:
         model = importlib.import_module("deepspeed.runtime.zero.config").DeepSpeedZeroConfig
-    except Exception as error:  # its import compiles and asks the machine
+    except Exception as error:  # its import compiles code and inspects the machine
         message = (
             f"DeepSpeed cannot be imported, so nothing was checked ({one_line(error)}). "
             "`pip install 'dft-factory[deepspeed]'`"
@@ -78,7 +78,9 @@ def check_deepspeed(values: Mapping[str, Any]) -> Iterator[Verdict]:
         for problem in error.errors():
             names = [str(part) for part in problem["loc"]]
             if problem["type"] == "extra_forbidden":
-                message = f"is no setting of DeepSpeed.{near(names[-1], model.model_fields)}"
+                message = (
+                    f"is not a setting of DeepSpeed.{did_you_mean(names[-1], model.model_fields)}"
+                )
             else:
                 message = f"{problem['input']!r}: {problem['msg']}."
             yield "error", ".".join(["zero_optimization", *names]), message
@@ -86,9 +88,9 @@ def check_deepspeed(values: Mapping[str, Any]) -> Iterator[Verdict]:
 
 @contextlib.contextmanager
 def deepspeed_active(settings: Any) -> Iterator[Verdict | None]:
-    """Make transformers see these DeepSpeed settings; yields the problem, if there is one.
+    """Activate these DeepSpeed settings (None for no DeepSpeed) in transformers.
 
-    ``None`` means no DeepSpeed.
+    Yields the problem, if there is one.
     """
     if settings is None:
         yield None
@@ -96,7 +98,7 @@ def deepspeed_active(settings: Any) -> Iterator[Verdict | None]:
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     problem: Verdict | None = None
-    active = None  # transformers holds only a weak reference
+    active = None  # transformers keeps only a weak reference
     try:
         active = HfDeepSpeedConfig(settings)
     except NOT_INSTALLED as error:
@@ -113,7 +115,11 @@ def deepspeed_active(settings: Any) -> Iterator[Verdict | None]:
 def against_recipe(
     settings: Any, training: Any, finetuning: Any, problem: Verdict | None
 ) -> Iterator[Verdict]:
-    """Conflicts of DeepSpeed settings with parsed arguments; ``problem`` as above."""
+    """Conflicts of DeepSpeed settings with parsed arguments.
+
+    Args:
+        problem: of :func:`deepspeed_active`.
+    """
     if finetuning.use_galore or finetuning.use_apollo:
         yield "error", "deepspeed", "does not combine with GaLore or APOLLO. Remove one of them."
     if training.use_cpu:

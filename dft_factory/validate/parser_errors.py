@@ -1,4 +1,4 @@
-"""Several errors of LLaMA-Factory's parser, which raises only its first one."""
+"""Collect several errors of LLaMA-Factory's parser, which raises only the first one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dft_factory.errors import DftFactoryError
-from dft_factory.validate.findings import WHOLE
-from dft_factory.validate.launchers import NOT_INSTALLED, Verdict, one_line
+from dft_factory.validate.findings import WHOLE, Verdict
+from dft_factory.validate.launchers import NOT_INSTALLED, one_line
 
 IDENTITY = (
     "finetuning_type",
@@ -18,7 +18,7 @@ IDENTITY = (
     "do_train",
     "streaming",
 )
-"""Never removed: without one of these the recipe is another one, with other errors."""
+"""Never removed: without one of these the recipe has other errors."""
 
 STAND_INS = {
     "model_name_or_path": "model",
@@ -30,7 +30,7 @@ STAND_INS = {
     "predict_with_generate": True,
     "overwrite_output_dir": True,
 }
-"""Values for keys that LLaMA-Factory asks for, so that its parser goes on to the next error."""
+"""Values for missing keys, so that LLaMA-Factory's parser continues to the next error."""
 
 TRAINED = "Output directory already exists"
 
@@ -74,7 +74,7 @@ def _names_in(text: str, fields: Iterable[str]) -> list[str]:
 
 
 def verdict_of(keys: tuple[str, ...], error: BaseException) -> Verdict:
-    """The error as the user reads it."""
+    """The error as a finding for the user."""
     text = one_line(error)
     key = ", ".join(keys) or WHOLE
     if isinstance(error, DftFactoryError):

@@ -17,12 +17,12 @@ from dft_factory.errors import MissingDependencyError, UpstreamContractError
 from dft_factory.patch.table import INSTALL_LLAMAFACTORY, OTHER_TRAINERS
 from dft_factory.validate.files import Config, read
 from dft_factory.validate.findings import Finding
-from dft_factory.validate.places import check_places, is_remote, resolve
-from dft_factory.validate.twins import check_twins
+from dft_factory.validate.pairs import check_pairs
+from dft_factory.validate.paths import check_paths, is_remote, resolve
 
 WORKER_SECONDS = 600
-MADE = ("model_name_or_path", "dataset_dir", "deepspeed")
-"""Warnings on these keys say what must be there first, which is what an experiment makes."""
+PREREQUISITES = ("model_name_or_path", "dataset_dir", "deepspeed")
+"""Keys whose warnings ask for something that an experiment makes itself."""
 
 
 def validate_files(paths: Sequence[Path]) -> list[Finding]:
@@ -34,13 +34,13 @@ def validate_files(paths: Sequence[Path]) -> list[Finding]:
         MissingDependencyError: LLaMA-Factory is not installed.
         UpstreamContractError: LLaMA-Factory cannot be imported.
     """
-    from dft_factory.validate.experiments import Expanded, expand
+    from dft_factory.validate.experiments import expand
     from dft_factory.validate.tasks import check_task, is_task
 
     paths = list(dict.fromkeys(paths))
     findings: dict[Path, list[Finding]] = {path: [] for path in paths}
     configs: list[Config] = []
-    experiments: list[Expanded] = []
+    experiments: dict[Path, Mapping[str, str]] = {}
     for path in paths:
         if is_task(path):
             findings[path] += check_task(path)
@@ -50,33 +50,37 @@ def validate_files(paths: Sequence[Path]) -> list[Finding]:
         if config is None:
             continue
         if config.kind == "experiment":
-            experiments.append(expand(path))
-            findings[path] += experiments[-1].findings
+            problems, experiments[path] = expand(path)
+            findings[path] += problems
         else:
             configs.append(config)
     with tempfile.TemporaryDirectory() as folder:
         owners: dict[Path, Path] = {}
-        for each in experiments:
-            for config in each.write(Path(folder)):
-                owners[config.file] = each.file
-                configs.append(config)
-        for finding in _check(configs):
+        for path, texts in experiments.items():
+            for text in texts.values():
+                recipe = Path(tempfile.mkdtemp(dir=folder)) / "train.yaml"
+                recipe.write_text(text, encoding="utf-8")
+                owners[recipe] = path
+                config, _ = read(recipe)
+                configs += [config] if config is not None else []
+        recipes = (config for config in configs if config.is_recipe)
+        for finding in (
+            *_check_with_llamafactory(configs),
+            *(finding for recipe in recipes for finding in check_paths(recipe)),
+            *check_pairs(configs),
+        ):
             file = owners.get(finding.file, finding.file)
-            if file in owners.values() and finding.severity == "warning" and finding.key in MADE:
+            if (
+                file in owners.values()
+                and finding.severity == "warning"
+                and finding.key in PREREQUISITES
+            ):
                 continue
             findings.setdefault(file, []).append(replace(finding, file=file))
     return [finding for group in findings.values() for finding in dict.fromkeys(group)]
 
 
-def _check(configs: Sequence[Config]) -> list[Finding]:
-    findings = _ask_llamafactory(configs)
-    for config in configs:
-        if config.is_recipe:
-            findings += check_places(config)
-    return [*findings, *check_twins(configs)]
-
-
-def _ask_llamafactory(configs: Sequence[Config]) -> list[Finding]:
+def _check_with_llamafactory(configs: Sequence[Config]) -> list[Finding]:
     if not configs:
         return []
     if importlib.util.find_spec("llamafactory") is None:
@@ -94,8 +98,8 @@ def _ask_llamafactory(configs: Sequence[Config]) -> list[Finding]:
 def _job(config: Config) -> dict[str, Any]:
     deepspeed = config.values.get("deepspeed")
     if isinstance(deepspeed, str):
-        place = resolve(config, deepspeed)
-        deepspeed = str(place.resolve()) if place.is_file() else None
+        path = resolve(config, deepspeed)
+        deepspeed = str(path.resolve()) if path.is_file() else None
     model = config.values.get("model_name_or_path")
     folder = resolve(config, model).resolve() if isinstance(model, str) else None
     values = dict(config.values)
@@ -111,7 +115,7 @@ def _job(config: Config) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    """One process, at most one GPU, no network: results must not depend on the shell."""
+    """One process, at most one GPU, no network: independent of the shell's settings."""
     environment = {
         key: value
         for key, value in os.environ.items()

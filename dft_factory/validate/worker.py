@@ -10,15 +10,15 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dft_factory.errors import ConfigError
+from dft_factory.errors import ConfigError, did_you_mean
 from dft_factory.validate.fields import check_values, fields_of
-from dft_factory.validate.findings import WHOLE, near
+from dft_factory.validate.findings import WHOLE, Verdict
 from dft_factory.validate.launchers import (
     NOT_INSTALLED,
-    Verdict,
     against_recipe,
     check_accelerate,
     check_deepspeed,
@@ -47,7 +47,7 @@ class RecipeChecks:
         parsers: dict[tuple[type, ...], Any] = {}
 
         def cached(classes: list[type]) -> Any:
-            """Building one takes longer than parsing with it, and a recipe is parsed often."""
+            """Cached: building a parser takes longer than parsing, which happens often."""
             key = tuple(classes)
             if key not in parsers:
                 parsers[key] = HfArgumentParser(classes)
@@ -58,7 +58,7 @@ class RecipeChecks:
             "tf32": is_torch_tf32_available(),
             "any": torch.cuda.is_available(),
         }
-        # A recipe is valid or not on any machine alike; hardware and packages are warnings below.
+        # Validity must not depend on this machine; hardware and packages are warnings below.
         parser.is_torch_bf16_gpu_available = lambda: True
         transformers.training_args.is_torch_bf16_gpu_available = lambda: True
         transformers.training_args.is_torch_tf32_available = lambda: True
@@ -82,10 +82,9 @@ class RecipeChecks:
     def check(self, job: Mapping[str, Any]) -> Iterator[Verdict]:
         """All findings of LLaMA-Factory about one recipe.
 
-        A job has ``kind``, ``values`` (with an absolute dataset_dir), ``deepspeed`` (the settings
-        or the absolute path of their file; None where the recipe asks for none, or for a file that
-        is not there) and ``model`` (the absolute path of its folder; None where it is not on this
-        machine).
+        A job has ``kind``, ``values`` (with an absolute dataset_dir), ``deepspeed`` (the settings,
+        or the absolute path of their file; None if there are none or the file does not exist) and
+        ``model`` (its absolute folder; None if it is not on this machine).
         """
         values: Mapping[str, Any] = job["values"]
         training = job["kind"] == "train"
@@ -110,19 +109,18 @@ class RecipeChecks:
         yield from _check_selection(values)
         template = values.get("template")
         if isinstance(template, str) and template not in self._templates:
-            yield (
-                "error",
-                "template",
-                f"{template!r} is unknown to LLaMA-Factory.{near(template, self._templates)} Its "
-                f"{len(self._templates)} templates are listed in llamafactory/data/template.py.",
+            hint = did_you_mean(template, self._templates)
+            message = (
+                f"{template!r} is unknown to LLaMA-Factory.{hint} Its {len(self._templates)} "
+                "templates are listed in llamafactory/data/template.py."
             )
+            yield "error", "template", message
         if training and not any(values.get(key) for key in ("do_train", "do_eval", "do_predict")):
-            yield (
-                "error",
-                "do_train",
+            message = (
                 "is not true, and neither is do_eval or do_predict: this recipe would do nothing. "
-                "Write do_train: true.",
+                "Write do_train: true."
             )
+            yield "error", "do_train", message
 
     def _machine(self, values: Mapping[str, Any]) -> Iterator[Verdict]:
         for key, needs in (
@@ -180,7 +178,7 @@ class RecipeChecks:
 
 
 def _check_training(training: Any, finetuning: Any, config: Mapping[str, Any]) -> Iterator[Verdict]:
-    """What the trainer refuses only with several processes or with the loaded model."""
+    """Checks that the trainer makes only with several processes or with the loaded model."""
     if getattr(finetuning, "dft_objective", None) is None:
         return
     if not training.average_tokens_across_devices:
@@ -222,7 +220,7 @@ def _model_config(folder: str | None) -> dict[str, Any]:
 def _check_quantization(
     model_args: Any, config: Mapping[str, Any], training: bool
 ) -> Iterator[Verdict]:
-    """What LLaMA-Factory checks only when it loads the model."""
+    """Checks that LLaMA-Factory makes only when it loads the model."""
     from llamafactory.model.model_utils.quantization import configure_quantization
     from transformers import PretrainedConfig
 
@@ -238,25 +236,20 @@ def _check_quantization(
 
 def judge(jobs: list[dict[str, Any]]) -> list[list[Verdict]]:
     """Verdicts of each job, in order."""
-    recipes: RecipeChecks | None = None
-    answers: list[list[Verdict]] = []
-    for job in jobs:
-        if job["kind"] == "accelerate":
-            answers.append(list(check_accelerate(job["values"])))
-        elif job["kind"] == "deepspeed":
-            answers.append(list(check_deepspeed(job["values"])))
-        else:
-            recipes = recipes or RecipeChecks()
-            answers.append(list(recipes.check(job)))
-    return answers
+    recipes = cache(RecipeChecks)
+    checks = {
+        "accelerate": lambda job: check_accelerate(job["values"]),
+        "deepspeed": lambda job: check_deepspeed(job["values"]),
+    }
+    return [list(checks.get(job["kind"], lambda job: recipes().check(job))(job)) for job in jobs]
 
 
 def _main() -> None:
     jobs = json.load(sys.stdin)
-    # Libraries print to stdout, too: only the answer goes to the original one.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
+    # Libraries print to stdout too, so they get stderr instead.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stdout:
         os.dup2(2, 1)
-        answer.write(f"{MARK}{json.dumps(judge(jobs))}\n")
+        stdout.write(f"{MARK}{json.dumps(judge(jobs))}\n")
     os._exit(0)  # skips the threads and atexit hooks of the libraries
 
 

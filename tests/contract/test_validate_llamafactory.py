@@ -24,7 +24,6 @@ use_cpu: true
 bf16: true
 report_to: none
 """
-NO_GPU = "needs a GPU that supports it, and this machine has none."
 DFT = "finetuning_type: 'dft'"
 
 FILES = {
@@ -116,6 +115,174 @@ learning_rate: 1e-4
 }
 
 
+REFUSED = "LLaMA-Factory refuses it: "
+EMPTY_STREAM = (
+    "streaming: true with dataloader_num_workers: 0 reads no example of here: LLaMA-Factory splits "
+    "local files into dataloader_num_workers shards. Write dataloader_num_workers: 1, or remove "
+    "streaming."
+)
+TRAINED = "it already holds a trained model. Move it away, or name another folder."
+
+
+def _not_installed(package: str, options: str = "") -> str:
+    return (
+        f"needs a package that is not installed here: The '{package}' distribution was not found "
+        f"and is required by this application. To fix: run `pip install {package}{options}`."
+    )
+
+
+EXPECTED: dict[str, list[tuple[str, str, str]]] = {
+    "good.yaml": [],
+    "export_good.yaml": [],
+    "fsdp_good.yaml": [],
+    "inference.yaml": [],
+    "streaming_good.yaml": [],
+    "z3.json": [],
+    "fields.yaml": [
+        (
+            "error",
+            "learning_rat",
+            "is not an argument of LLaMA-Factory. Did you mean 'learning_rate'?",
+        ),
+        ("error", "max_steps", "1000.0 is a number, not a whole number. Write 1000."),
+        ("error", "save_strategy", "no without quotes is the boolean false in YAML. Write 'no'."),
+        (
+            "error",
+            "pref_loss",
+            "'simop' is unknown. Choose from: sigmoid, hinge, ipo, kto_pair, orpo, simpo. Did "
+            "you mean 'simpo'?",
+        ),
+        ("error", "per_device_train_batch_size", "'two' is text, not a whole number."),
+    ],
+    # A wrong value is not reported as missing.
+    "dataset.yaml": [("error", "dataset", "7 is a whole number, not text. Quote it: '7'.")],
+    "streaming.yaml": [
+        ("error", "val_size", f"{REFUSED}Streaming mode should have an integer val size."),
+        ("error", "dataloader_num_workers", EMPTY_STREAM),
+        ("error", "max_steps", f"{REFUSED}Please specify `max_steps` in streaming mode."),
+    ],
+    "streaming_stock.yaml": [("error", "dataloader_num_workers", EMPTY_STREAM)],
+    # Packages that only the training run imports: fine on another machine.
+    "quantized.yaml": [("warning", "quantization_bit", _not_installed("bitsandbytes>=0.39.0"))],
+    "awq.yaml": [
+        ("warning", "model_name_or_path", _not_installed("autoawq", " --no-build-isolation"))
+    ],
+    "packages.yaml": [
+        ("warning", "-", _not_installed(package)) for package in ("badam>=1.2.1", "swanlab")
+    ],
+    "quantized_6.yaml": [
+        (
+            "error",
+            "quantization_bit",
+            f"{REFUSED}Bitsandbytes only accepts 4-bit or 8-bit quantization.",
+        )
+    ],
+    "trained.yaml": [("warning", "output_dir", TRAINED)],
+    "stopped.yaml": [
+        ("error", "-", f"{REFUSED}vLLM/SGLang backend is only available for API, CLI and Web."),
+        (
+            "warning",
+            "-",
+            "LLaMA-Factory's parser stops at the error above. Fix it and validate again.",
+        ),
+    ],
+    "missing.yaml": [
+        ("error", "model_name_or_path", f"{REFUSED}Please provide `model_name_or_path`."),
+        ("error", "dataset", f"{REFUSED}Please specify dataset for training."),
+    ],
+    # What depends on this machine is a warning.
+    "machine.yaml": [
+        (
+            "warning",
+            "bf16",
+            "needs a GPU that supports it, and this machine has none. On a CPU it needs use_cpu: "
+            "true.",
+        ),
+        ("warning", "output_dir", TRAINED),
+        ("warning", "deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."),
+        (
+            "warning",
+            "dataset",
+            "'gone': data/gone.json is not here yet. Put it there before training.",
+        ),
+    ],
+    "z4.json": [
+        ("error", "zero_optimization.stage", "4: Input should be 0, 1, 2, 3 or 3."),
+        (
+            "error",
+            "zero_optimization.overlap_com",
+            "is not a setting of DeepSpeed. Did you mean 'overlap_comm'?",
+        ),
+    ],
+    "fsdp.yaml": [
+        (
+            "error",
+            "mixed_precison",
+            "is not a setting of accelerate. Did you mean 'mixed_precision'?",
+        ),
+        (
+            "error",
+            "fsdp_config.fsdp_reshard_after_foward",
+            "is not a setting of accelerate, which ignores it. Did you mean "
+            "'fsdp_reshard_after_forward'?",
+        ),
+        (
+            "warning",
+            "parallelism_config.parallelism_config_cp_size",
+            "2: transformers computes the loss itself under this parallelism, so "
+            "finetuning_type: dft is refused. Set it to 1 for DFT.",
+        ),
+    ],
+    "export.yaml": [
+        ("error", "export_device", "'gpu' is unknown. Choose from: cpu, auto."),
+        (
+            "error",
+            "learning_rate",
+            "belongs in a training recipe; LLaMA-Factory rejects it here. Remove it.",
+        ),
+        ("error", "adapter_name_or_path", f"{REFUSED}Adapter is only valid for the LoRA method."),
+    ],
+}
+"""All findings of a file."""
+ERRORS = {
+    "theirs.yaml": [  # of LLaMA-Factory's own parser
+        (key, f"{REFUSED}{text}")
+        for key, text in (
+            ("fp16, bf16", "At most one of fp16 and bf16 can be True, but not both"),
+            (
+                "predict_with_generate",
+                "Please enable `predict_with_generate` to save model predictions.",
+            ),
+            ("eval_dataset", "Please make sure eval_dataset be provided or val_size >1e-6"),
+            ("quantization_bit", "Quantization is only compatible with the LoRA or OFT method."),
+        )
+    ],
+    "against.yaml": [
+        (
+            "deepspeed",
+            "contradicts the recipe: ds optimizer.params.lr=0.5 vs hf learning_rate=1e-05. Write "
+            "'auto' there.",
+        )
+    ],
+}
+"""All errors of a file that has warnings too."""
+ERROR_KEYS = {
+    "nothing.yaml": ["do_train"],
+    "router.yaml": ["model_name_or_path"],
+    "inference_bad.yaml": ["infer_backend"],
+}
+STARTS = {
+    "template.yaml": (
+        "template",
+        "'qwne' is unknown to LLaMA-Factory. Did you mean 'qwen'?",
+    ),
+    "stage.yaml": ("stage", f"{DFT} needs stage: sft, not stage: 'dpo'"),
+    "weight.yaml": ("dft_weight", "'tokne' is unknown. Choose from: "),
+    "stock.yaml": ("dft_weight", "'token' has no effect with finetuning_type: 'full'."),
+}
+"""Key and beginning of the only finding of a file."""
+
+
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
     root = tmp_path_factory.mktemp("project")
@@ -154,19 +321,26 @@ def _keys(findings: Sequence[Finding], name: str) -> list[str]:
     return [x.key for x in findings if x.file.name == name and x.severity == "error"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "good.yaml",
-        "export_good.yaml",
-        "fsdp_good.yaml",
-        "inference.yaml",
-        "streaming_good.yaml",
-        "z3.json",
-    ],
-)
-def test_good_files_yield_nothing(findings: Sequence[Finding], name: str) -> None:
-    assert _of(findings, name) == []
+@pytest.mark.parametrize("name", EXPECTED)
+def test_findings(findings: Sequence[Finding], name: str) -> None:
+    assert _of(findings, name) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(findings: Sequence[Finding], name: str) -> None:
+    assert [x[1:] for x in _of(findings, name) if x[0] == "error"] == ERRORS[name]
+
+
+@pytest.mark.parametrize("name", ERROR_KEYS)
+def test_keys_of_errors(findings: Sequence[Finding], name: str) -> None:
+    assert _keys(findings, name) == ERROR_KEYS[name]
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_the_only_finding(findings: Sequence[Finding], name: str) -> None:
+    ((severity, key, message),) = _of(findings, name)
+    assert (severity, key) == ("error", STARTS[name][0])
+    assert message.startswith(STARTS[name][1])
 
 
 def test_errors_of_all_files_come_together(findings: Sequence[Finding]) -> None:
@@ -176,56 +350,16 @@ def test_errors_of_all_files_come_together(findings: Sequence[Finding]) -> None:
     assert len(order) >= 15
 
 
-def test_fields(findings: Sequence[Finding]) -> None:
-    assert _of(findings, "fields.yaml") == [
-        ("error", "learning_rat", "is no argument of LLaMA-Factory. Did you mean 'learning_rate'?"),
-        ("error", "max_steps", "1000.0 is a number, not a whole number. Write 1000."),
-        (
-            "error",
-            "save_strategy",
-            "no without quotes is the boolean false in YAML. Write 'no'.",
-        ),
-        (
-            "error",
-            "pref_loss",
-            "'simop' is unknown. Choose from: sigmoid, hinge, ipo, kto_pair, orpo, simpo. Did "
-            "you mean 'simpo'?",
-        ),
-        ("error", "per_device_train_batch_size", "'two' is text, not a whole number."),
-    ]
-
-
-def test_template(findings: Sequence[Finding]) -> None:
-    ((severity, key, message),) = _of(findings, "template.yaml")
-    assert (severity, key) == ("error", "template")
-    assert message.startswith("'qwne' is unknown to LLaMA-Factory. Did you mean 'qwen'?")
-
-
-def test_a_wrong_value_is_not_reported_as_missing(findings: Sequence[Finding]) -> None:
-    assert _of(findings, "dataset.yaml") == [
-        ("error", "dataset", "7 is a whole number, not text. Quote it: '7'.")
-    ]
-
-
-def test_the_selection_speaks_with_the_words_of_objectives(findings: Sequence[Finding]) -> None:
+def test_an_unknown_selection_hides_no_other_error(findings: Sequence[Finding]) -> None:
     (first, second) = _of(findings, "selection.yaml")
     assert first[:2] == ("error", "finetuning_type")
     assert first[2].startswith("'dtf' is unknown. Choose from: full, lora, freeze, oft, dft, ")
-    assert second == (
-        "error",
-        "dataset",
-        "LLaMA-Factory refuses it: Please specify dataset for training.",
-    )
-    (weight,) = _of(findings, "weight.yaml")
-    assert weight[1] == "dft_weight"
-    assert weight[2].endswith("Did you mean 'token'?")
-    (stock,) = _of(findings, "stock.yaml")
-    assert stock[1] == "dft_weight"
-    assert stock[2].startswith("'token' has no effect with finetuning_type: 'full'.")
+    assert second == ("error", "dataset", f"{REFUSED}Please specify dataset for training.")
 
 
 def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
-    assert set(_keys(findings, "refused.yaml")) == {
+    rows = _of(findings, "refused.yaml")
+    assert {key for severity, key, _ in rows if severity == "error"} == {
         "use_dft_loss, use_eaft_loss",
         "use_kt",
         "use_unsloth",
@@ -233,104 +367,9 @@ def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
         "label_smoothing_factor",
         "packing, neat_packing",
     }
-    for severity, key, message in _of(findings, "refused.yaml"):
-        if severity == "error":
-            assert message.startswith(DFT), key
-    assert [k for s, k, _ in _of(findings, "refused.yaml") if s == "warning"] == [
+    assert all(text.startswith(DFT) for severity, _, text in rows if severity == "error")
+    assert [key for severity, key, _ in rows if severity == "warning"] == [
         "average_tokens_across_devices"
-    ]
-
-
-def test_another_stage(findings: Sequence[Finding]) -> None:
-    ((severity, key, message),) = _of(findings, "stage.yaml")
-    assert (severity, key) == ("error", "stage")
-    assert message.startswith(f"{DFT} needs stage: sft, not stage: 'dpo'")
-
-
-def test_what_only_llamafactory_knows(findings: Sequence[Finding]) -> None:
-    errors = [
-        (key, text) for severity, key, text in _of(findings, "theirs.yaml") if severity == "error"
-    ]
-    assert errors == [
-        (key, f"LLaMA-Factory refuses it: {text}")
-        for key, text in (
-            ("fp16, bf16", "At most one of fp16 and bf16 can be True, but not both"),
-            (
-                "predict_with_generate",
-                "Please enable `predict_with_generate` to save model predictions.",
-            ),
-            ("eval_dataset", "Please make sure eval_dataset be provided or val_size >1e-6"),
-            (
-                "quantization_bit",
-                "Quantization is only compatible with the LoRA or OFT method.",
-            ),
-        )
-    ]
-
-
-EMPTY_STREAM = (
-    "streaming: true with dataloader_num_workers: 0 reads no example of here: LLaMA-Factory splits "
-    "local files into dataloader_num_workers shards. Write dataloader_num_workers: 1, or remove "
-    "streaming."
-)
-
-
-def test_a_stream_without_workers_reads_nothing(findings: Sequence[Finding]) -> None:
-    assert _of(findings, "streaming.yaml") == [
-        (
-            "error",
-            "val_size",
-            "LLaMA-Factory refuses it: Streaming mode should have an integer val size.",
-        ),
-        ("error", "dataloader_num_workers", EMPTY_STREAM),
-        (
-            "error",
-            "max_steps",
-            "LLaMA-Factory refuses it: Please specify `max_steps` in streaming mode.",
-        ),
-    ]
-    assert _of(findings, "streaming_stock.yaml") == [
-        ("error", "dataloader_num_workers", EMPTY_STREAM)
-    ]
-
-
-def test_packages_that_only_the_training_run_imports(findings: Sequence[Finding]) -> None:
-    """Right on another machine: a warning, with LLaMA-Factory's own command."""
-    for name, key, package in (
-        ("quantized.yaml", "quantization_bit", "bitsandbytes>=0.39.0"),
-        ("awq.yaml", "model_name_or_path", "autoawq"),
-    ):
-        ((severity, *rest),) = _of(findings, name)
-        assert severity == "warning"
-        assert rest == [key, _not_installed(package)]
-    assert _of(findings, "packages.yaml") == [
-        ("warning", "-", _not_installed(package)) for package in ("badam>=1.2.1", "swanlab")
-    ]
-    assert _of(findings, "quantized_6.yaml") == [
-        (
-            "error",
-            "quantization_bit",
-            "LLaMA-Factory refuses it: Bitsandbytes only accepts 4-bit or 8-bit quantization.",
-        )
-    ]
-
-
-def _not_installed(package: str) -> str:
-    return (
-        f"needs a package that is not installed here: The '{package}' distribution was not found "
-        "and is required by this application. To fix: run `pip install "
-        + package
-        + (" --no-build-isolation`." if package == "autoawq" else "`.")
-    )
-
-
-def test_a_trained_output_dir_is_the_only_thing_wrong(findings: Sequence[Finding]) -> None:
-    assert _of(findings, "trained.yaml") == [
-        (
-            "warning",
-            "output_dir",
-            "it already holds a trained model. Move it away, or name another folder.",
-        )
     ]
 
 
@@ -340,99 +379,6 @@ def test_the_best_model_needs_evaluations(findings: Sequence[Finding]) -> None:
     assert "load_best_model_at_end" in key.split(", ")
 
 
-def test_a_parser_that_cannot_go_on_says_so(findings: Sequence[Finding]) -> None:
-    assert _of(findings, "stopped.yaml") == [
-        (
-            "error",
-            "-",
-            "LLaMA-Factory refuses it: vLLM/SGLang backend is only available for API, CLI and Web.",
-        ),
-        (
-            "warning",
-            "-",
-            "LLaMA-Factory's parser stops at the error above. Fix it and validate again.",
-        ),
-    ]
-
-
-def test_a_recipe_that_would_do_nothing_or_lacks_what_it_needs(findings: Sequence[Finding]) -> None:
-    assert _keys(findings, "nothing.yaml") == ["do_train"]
-    assert [(key, message) for _, key, message in _of(findings, "missing.yaml")] == [
-        ("model_name_or_path", "LLaMA-Factory refuses it: Please provide `model_name_or_path`."),
-        ("dataset", "LLaMA-Factory refuses it: Please specify dataset for training."),
-    ]
-
-
-def test_what_depends_on_this_machine_is_a_warning(findings: Sequence[Finding]) -> None:
-    assert _of(findings, "machine.yaml") == [
-        ("warning", "bf16", f"{NO_GPU} On a CPU it needs use_cpu: true."),
-        (
-            "warning",
-            "output_dir",
-            "it already holds a trained model. Move it away, or name another folder.",
-        ),
-        ("warning", "deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."),
-        (
-            "warning",
-            "dataset",
-            "'gone': data/gone.json is not here yet. Put it there before training.",
-        ),
-    ]
-
-
-def test_a_router_loss_that_would_be_dropped(findings: Sequence[Finding]) -> None:
-    assert _keys(findings, "router.yaml") == ["model_name_or_path"]
-
-
-def test_deepspeed(findings: Sequence[Finding]) -> None:
-    assert [(key, message) for _, key, message in _of(findings, "z4.json")] == [
-        ("zero_optimization.stage", "4: Input should be 0, 1, 2, 3 or 3."),
-        (
-            "zero_optimization.overlap_com",
-            "is no setting of DeepSpeed. Did you mean 'overlap_comm'?",
-        ),
-    ]
-    errors = [text for severity, _, text in _of(findings, "against.yaml") if severity == "error"]
-    assert errors == [
-        "contradicts the recipe: ds optimizer.params.lr=0.5 vs hf learning_rate=1e-05. Write "
-        "'auto' there."
-    ]
-
-
-def test_accelerate(findings: Sequence[Finding]) -> None:
-    assert _of(findings, "fsdp.yaml") == [
-        (
-            "error",
-            "mixed_precison",
-            "is no setting of accelerate. Did you mean 'mixed_precision'?",
-        ),
-        (
-            "error",
-            "fsdp_config.fsdp_reshard_after_foward",
-            "is no setting of accelerate, which ignores it. Did you mean "
-            "'fsdp_reshard_after_forward'?",
-        ),
-        (
-            "warning",
-            "parallelism_config.parallelism_config_cp_size",
-            "2: transformers computes the loss itself under this parallelism, so "
-            "finetuning_type: dft is refused. Set it to 1 for DFT.",
-        ),
-    ]
-
-
-def test_export_and_inference(findings: Sequence[Finding]) -> None:
-    assert _of(findings, "export.yaml") == [
-        ("error", "export_device", "'gpu' is unknown. Choose from: cpu, auto."),
-        (
-            "error",
-            "learning_rate",
-            "belongs in a training recipe; LLaMA-Factory rejects it here. Remove it.",
-        ),
-        (
-            "error",
-            "adapter_name_or_path",
-            "LLaMA-Factory refuses it: Adapter is only valid for the LoRA method.",
-        ),
-    ]
-    assert _keys(findings, "inference_bad.yaml") == ["infer_backend"]
+def test_each_file_is_tested() -> None:
+    others = {"selection.yaml", "refused.yaml", "best.yaml"}
+    assert {*EXPECTED, *ERRORS, *ERROR_KEYS, *STARTS, *others} == set(FILES)

@@ -56,7 +56,7 @@ def test_a_tiny_checkpoint_in_both_styles(text_bench: Bench, tmp_path: Path) -> 
         in text
     )
     assert "Parts of nq (chat, greedy)" in text
-    assert "our protocol, for the paper gives none" in text
+    assert "our protocol (the paper gives none)" in text
 
 
 def said(question: Question, place: int) -> str:

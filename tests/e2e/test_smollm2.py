@@ -33,11 +33,11 @@ def loaded(smollm2: Path) -> tuple[Any, Any]:
 def test_it_answers_plain_questions_and_stops(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     assert "Paris" in answer(model, tokenizer, "What is the capital of France?")
-    said = answer(model, tokenizer, "Say hello.", max_new_tokens=64)
-    assert len(tokenizer.encode(said)) < 64
+    reply = answer(model, tokenizer, "Say hello.", max_new_tokens=64)
+    assert len(tokenizer.encode(reply)) < 64
 
 
-def test_its_tokenizer_is_the_files_own(loaded: tuple[Any, Any]) -> None:
+def test_its_tokenizer_is_that_of_the_file(loaded: tuple[Any, Any]) -> None:
     """Round trip of any text; no start token before it; digits one by one, as it was trained."""
     _, tokenizer = loaded
     for text in (
@@ -67,7 +67,7 @@ def test_find_gguf() -> None:
     assert find_gguf().suffix == ".gguf"
 
 
-def test_the_demos_twins_differ_in_two_fields_alone() -> None:
+def test_the_demos_pair_differs_in_two_fields_only() -> None:
     sft, dft = (
         yaml.safe_load((ROOT / f"configs/demo/smollm2_{name}.yaml").read_text())
         for name in ("sft", "dft")
@@ -103,7 +103,7 @@ FACTS = (
     ("How many steps lead up to the Rossi tower?", "217"),
     ("What was the name of the miller's horse?", "Bertil"),
 )
-"""Facts that nobody can know, since they were made up here."""
+"""Invented facts that no model knows."""
 
 ARITHMETIC = tuple(
     (
@@ -141,7 +141,7 @@ def _natural_questions(test_data: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.cli
-def test_the_probe_orders_what_the_model_knows(
+def test_the_probe_orders_data_by_what_the_model_knows(
     smollm2: Path, test_data: Path, tmp_path: Path
 ) -> None:
     """Code above NQ answers above random letters; counting above made-up facts above letters."""
@@ -159,7 +159,7 @@ def test_the_probe_orders_what_the_model_knows(
     info = {name: {"file_name": f"{name}.json"} for name in sets}
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
     recipe = yaml.safe_load((ROOT / "configs/demo/smollm2_sft.yaml").read_text())
-    found = {}
+    results = {}
     for name, pairs in sets.items():
         rows = [{"instruction": q, "input": "", "output": a} for q, a in pairs]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
@@ -173,12 +173,12 @@ def test_the_probe_orders_what_the_model_knows(
         }
         config = tmp_path / f"{name}.yaml"
         config.write_text(yaml.safe_dump({**recipe, **changes}))
-        made, _ = probe(config, tmp_path / name, limit=24, progress=lambda *_: None)
-        found[name] = made
-        print(name, json.dumps(made.models[0].probabilities.numbers.to_json()), made.advice)
-    answers = {name: made.models[0].segments["answer"] for name, made in found.items()}
+        result, _ = probe(config, tmp_path / name, limit=24, progress=lambda *_: None)
+        results[name] = result
+        print(name, json.dumps(result.models[0].probabilities.numbers.to_json()), result.advice)
+    answers = {name: result.models[0].segments["answer"] for name, result in results.items()}
     mean = {name: numbers.mean for name, numbers in answers.items() if numbers is not None}
     assert mean["code"] > mean["nq"] > mean["letters"]
     assert mean["counting"] > mean["facts"] > mean["letters"]
-    assert found["nq"].advice.choice == found["letters"].advice.choice == "sft"
-    assert found["code"].advice.choice == "floor"  # its end of turn is improbable
+    assert results["nq"].advice.choice == results["letters"].advice.choice == "sft"
+    assert results["code"].advice.choice == "floor"  # its end of turn is improbable

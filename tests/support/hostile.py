@@ -1,6 +1,6 @@
-"""What hostile programs may touch, and what shows that they were contained or were not.
+"""What attacks may touch, and the evidence that they were contained or were not.
 
-Every program has its own brake (at most 100 forks or threads, 1 GB, 100 MB of disk, 20 s).
+Every program limits itself (at most 100 forks or threads, 250 MB, 100 MB of disk, 20 s).
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from dft_eval.sandbox import Completed, Limits, host
+from dft_eval.languages import LANGUAGES, Program, run_program
+from dft_eval.sandbox import Completed, Limits, Protections, check_program, host
+from tests.support.toolchains import need
 
 MIB = 1024 * 1024
 MARK = "LEFT ITS MARK"
-DEFAULT_LIMITS = Limits()
 
 
 class Scene:
@@ -52,12 +54,12 @@ class Scene:
 
     def daemons(self) -> list[int]:
         """Host pids of processes that took this scene's name."""
-        found = []
+        pids = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdigit() and (entry / "comm").read_text().strip() == self.daemon:
-                    found.append(int(entry.name))
-        return found
+                    pids.append(int(entry.name))
+        return pids
 
     def connected(self) -> bool:
         """Whether somebody connected to our server."""
@@ -68,19 +70,19 @@ class Scene:
         return True
 
 
-@contextlib.contextmanager
-def set_scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """A directory, a process, a port and a variable, taken away afterwards."""
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """A directory, a process, a port and a variable, removed afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="dft-scene-"))
     directory.chmod(0o777)
     sleeper = [host.interpreter().path, "-I", "-S", "-c", "import time; time.sleep(60)"]
     decoy = subprocess.Popen(sleeper, cwd="/", env={}, **host.user_options())
     server = socket.create_server(("127.0.0.1", 0))
     server.setblocking(False)
-    made = Scene(directory, decoy, server)
-    monkeypatch.setenv("DFT_TEST_SECRET", made.secret)
-    yield made
-    for pid in made.daemons():
+    scene = Scene(directory, decoy, server)
+    monkeypatch.setenv("DFT_TEST_SECRET", scene.secret)
+    yield scene
+    for pid in scene.daemons():
         os.kill(pid, signal.SIGKILL)
     decoy.kill()
     decoy.wait()
@@ -92,12 +94,12 @@ Evidence = Callable[[Completed, Scene], bool]
 
 
 def printed(done: Completed, _: Scene) -> bool:
-    """The program itself says that it got through."""
+    """The program reports that it got through."""
     return MARK in done.stdout
 
 
 def says(*words: str) -> Evidence:
-    """The program itself says what stopped it."""
+    """The program reports what stopped it."""
     return lambda done, _: any(f"contained: {word}" in done.stdout for word in words)
 
 
@@ -108,3 +110,42 @@ def killed_for(cause: str) -> Evidence:
 
 PASSED: Evidence = lambda done, _: done.score == 1.0  # noqa: E731
 JUDGED_WRONG: Evidence = lambda done, _: (done.score, done.exit_code) == (0.0, 0)  # noqa: E731
+
+
+def no_mark(done: Completed, _: Scene) -> bool:
+    """The program does not report that it got through."""
+    return MARK not in done.stdout
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A program, the protection that stops it, and the evidence with and without it.
+
+    Attributes:
+        language: Python if None.
+        limits: changes to the default limits.
+    """
+
+    name: str
+    protection: str
+    program: str
+    contained: Evidence = no_mark
+    mark: Evidence = printed
+    limits: Mapping[str, float] = field(default_factory=dict)
+    language: str | None = None
+
+
+def launch(attack: Attack, scene: Scene, protections: Protections) -> Completed:
+    """Run an attack in the selected sandbox."""
+    program = scene.fill_in(attack.program)
+    if attack.language is None:
+        test = "assert False, 'reached the test'" if attack.protection == "markers" else ""
+        limits = replace(Limits(), **attack.limits)
+        done = check_program(program, test, limits=limits, protections=protections)
+    else:
+        need(attack.language)
+        language = LANGUAGES[attack.language]
+        language = replace(language, limits=replace(language.limits, **attack.limits))
+        done, _ = run_program(language, Program(program), protections=protections)
+    assert done.started, done.reason
+    return done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,33 @@ import pytest
 from dft_eval.benchmark import Benchmark, JudgeChoice, PixelRange, Request
 from dft_eval.benchmarks import evaluate
 from dft_eval.errors import EvaluationError
-from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
 from dft_eval.results import BenchmarkResult, read_results
 from tests.support.vlm_tables import write_table
 
 
 @dataclass
 class Written:
-    """A subject whose answers somebody wrote down; an answer of None is one that failed."""
+    """A subject whose answers somebody wrote down, by prompt id; None is an answer that failed.
+
+    Attributes:
+        cut_off: ids of answers that ended at max_new_tokens.
+    """
 
     answers: dict[str, str | None]
+    cut_off: Collection[str] = ()
     sha256: str | None = None
     identity: str = "by hand"
     pixels: list[PixelRange] = field(default_factory=list)
+    asked: list[Prompt] = field(default_factory=list)
+    decoding: Decoding | None = None
 
     def record(self) -> dict[str, Any]:
         return {}
 
     @property
     def text(self) -> Any:
-        raise AssertionError("asked without pictures")
+        return self
 
     def vision(self, pixels: PixelRange) -> Any:
         self.pixels.append(pixels)
@@ -43,22 +50,20 @@ class Written:
     def complete(
         self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
     ) -> list[Completion | Failure]:
-        rows: list[Completion | Failure] = []
-        for prompt in prompts:
-            text = self.answers[prompt.id]
-            if text is None:
-                rows.append(Failure(prompt.id, "no answer came"))
-            else:
-                rows.append(
-                    Completion(
-                        id=prompt.id,
-                        prompt=prompt.text,
-                        completion=text,
-                        finish_reason="stop",
-                        n_tokens=1,
-                    )
-                )
-        return rows
+        self.asked += prompts
+        self.decoding = decoding
+        return [
+            Failure(prompt.id, "no answer came")
+            if (answer := self.answers[prompt.id]) is None
+            else Completion(
+                id=prompt.id,
+                prompt=prompt.text,
+                completion=cut(answer, decoding.stop)[0],
+                finish_reason="length" if prompt.id in self.cut_off else "stop",
+                n_tokens=1,
+            )
+            for prompt in prompts
+        ]
 
 
 def run(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dft_factory.data.decontaminate import EvaluationProblems
 from dft_factory.data.mathematics import convert_gsm8k, convert_openr1, convert_problem
@@ -17,7 +14,7 @@ from dft_factory.data.prepare import prepare
 from dft_factory.data.records import Dropped
 from dft_factory.data.report import ProblemReport
 from dft_factory.errors import ConfigError
-from tests.unit.test_data_prepare import as_folder, as_gzip, as_parquet, read_lines, write_lines
+from tests.unit.test_data_prepare import read_lines, write_lines
 
 AIME = (
     "The probability that the tray can be turned so that each cup lands on a blue saucer is m/n, "
@@ -49,7 +46,6 @@ def test_numinamath_is_kept_as_published() -> None:
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        ("text", "record is not an object"),
         ({"solution": "x"}, "missing problem"),
         (problem(1, problem=None), "missing problem"),
         (problem(1, problem=" \n"), "empty problem"),
@@ -58,7 +54,7 @@ def test_numinamath_is_kept_as_published() -> None:
         (problem(1, solution="\ud800"), "invalid Unicode"),
     ],
 )
-def test_dropped_with_a_reason(broken: object, reason: str) -> None:
+def test_dropped_with_a_reason(broken: dict[str, Any], reason: str) -> None:
     assert convert_problem(broken) == Dropped(reason)
 
 
@@ -83,7 +79,7 @@ def openr1(generations: object, verdicts: object, complete: object = None) -> di
         (openr1([" "], [True]), Dropped("empty solution")),
     ],
 )
-def test_openr1_takes_the_first_correct_generation(row: object, expected: object) -> None:
+def test_openr1_takes_the_first_correct_generation(row: dict[str, Any], expected: object) -> None:
     converted = convert_openr1(row)
     assert (converted if isinstance(converted, Dropped) else converted["output"]) == expected
 
@@ -98,7 +94,7 @@ WORKED = "He has 48/2 = $<<48/2=24>>24.\nTwice: <<24*2=48>>48.\n#### 1,048"
         {"problem": "q", "solution": "He has 48/2 = $24.\nTwice: 48.", "answer": "1048"},
     ],
 )  # fmt: skip
-def test_gsm8k_ends_in_a_box_without_calculator_marks(row: object) -> None:
+def test_gsm8k_ends_in_a_box_without_calculator_marks(row: dict[str, Any]) -> None:
     assert convert_gsm8k(row) == {
         "instruction": "q",
         "input": "",
@@ -116,26 +112,10 @@ def test_gsm8k_ends_in_a_box_without_calculator_marks(row: object) -> None:
         ({"question": "q"}, "missing solution"),
         ({"question": None, "answer": "x\n#### 1"}, "missing problem"),
         ({"problem": "q", "solution": "x"}, "no final answer"),
-        (7, "record is not an object"),
     ],
 )
-def test_gsm8k_dropped_with_a_reason(row: object, reason: str) -> None:
+def test_gsm8k_dropped_with_a_reason(row: dict[str, Any], reason: str) -> None:
     assert convert_gsm8k(row) == Dropped(reason)
-
-
-KEYS = ("problem", "solution", "question", "answer", "generations", "correctness_math_verify")
-JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3),
-    max_leaves=4,
-)
-
-
-@given(JSON | st.dictionaries(st.sampled_from(KEYS), JSON))
-def test_no_json_value_raises(value: object) -> None:
-    for convert in (convert_problem, convert_openr1, convert_gsm8k):
-        converted = convert(value)
-        assert isinstance(converted, Dropped) or converted["output"].strip()
 
 
 def test_the_published_training_set_of_gsm8k(test_data: Path, tmp_path: Path) -> None:
@@ -172,18 +152,12 @@ def test_first_keeps_the_first_kept_rows_and_reads_no_further(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"sample 'first' there and 'random' now"):
         prepare("numinamath", str(source), out, limit=3)
     prepare("numinamath", str(source), out, limit=3, seed=9, sample="first")  # the seed is unused
-
-
-@pytest.mark.parametrize("sample", [None, "random"])
-def test_random_is_the_default(sample: str | None, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [problem(i) for i in range(20)])
-    report = prepare("math-problems", str(source), tmp_path / "o", limit=4, seed=3, sample=sample)
-    order = list(range(20))
-    random.Random(3).shuffle(order)
-    assert [row["output"] for row in read_lines(tmp_path / "o" / "math-problems.jsonl")] == [
-        f"It is {i + 1}." for i in order[:4]
-    ]
-    assert report.sample == "random"
+    default, named = (
+        prepare("numinamath", str(source), tmp_path / str(sample), limit=3, sample=sample)
+        for sample in (None, "random")
+    )
+    assert (default.sha256, default.sample) == (named.sha256, "random")
+    assert default.sha256 != report.sha256
 
 
 @pytest.mark.parametrize(
@@ -194,27 +168,17 @@ def test_random_is_the_default(sample: str | None, tmp_path: Path) -> None:
         ("wethink", {"sample": "first", "limit": 1}, "'wethink' takes 'random' only"),
     ],
 )
-def test_samples_that_cannot_be(
-    name: str, settings: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_invalid_samples(name: str, settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [problem(1)])
     with pytest.raises(ConfigError, match=f"^--sample: .*{message}"):
         prepare(name, str(source), tmp_path / "out", **settings)
-
-
-@pytest.mark.parametrize("write", [as_gzip, as_parquet, as_folder])
-def test_every_kind_of_source(write: Any, tmp_path: Path) -> None:
-    source = write(tmp_path, [problem(i) for i in range(7)])
-    prepare("numinamath", str(source), tmp_path / "out")
-    rows = read_lines(tmp_path / "out" / "numinamath.jsonl")
-    assert [row["output"] for row in rows] == [f"It is {i + 1}." for i in range(7)]
 
 
 # ---------------------------------------------------------------- decontamination
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "is_found"),
     [
         (AIME, True),
         (AIME.upper().replace("$", "").replace("M/N", "\\dfrac{m}{n}"), True),
@@ -229,9 +193,9 @@ def test_every_kind_of_source(write: Any, tmp_path: Path) -> None:
         ("", False),
     ],
 )
-def test_when_a_problem_is_in_an_evaluation_set(text: str, found: bool) -> None:
+def test_when_a_problem_is_in_an_evaluation_set(text: str, is_found: bool) -> None:
     problems = EvaluationProblems({"s": [AIME, "Compute $(3-\\frac{1}{2})$."]})
-    assert problems.find(text) == ("s" if found else None)
+    assert problems.find(text) == ("s" if is_found else None)
 
 
 def test_counted_by_set_and_recorded(tmp_path: Path) -> None:
@@ -253,32 +217,10 @@ def test_counted_by_set_and_recorded(tmp_path: Path) -> None:
     assert [row["output"] for row in read_lines(out / "numinamath.jsonl")] == ["It is 2."]
     with pytest.raises(ConfigError, match=r"other settings: decontaminate \[.*one.jsonl"):
         prepare("numinamath", str(source), out)
-    prepare("numinamath", str(source), out, decontaminate=guards)  # made anew
+    prepare("numinamath", str(source), out, decontaminate=guards)  # overwritten
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "has no record"),
-        ('{"problem": "p"}\n{"answer": "1"}\n', "record 2 has no problem"),
-        ("{\n", "record 1 has no problem"),
-    ],
-)
-def test_a_guard_with_a_hole_is_refused(content: str, message: str, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [problem(1)])
-    guard = tmp_path / "guard.jsonl"
-    guard.write_text(content)
-    with pytest.raises(ConfigError, match=f"^--decontaminate: .*{message}"):
-        prepare("gsm8k", str(source), tmp_path / "out", decontaminate=[str(guard)])
-    assert not (tmp_path / "out").exists()
-
-
-def test_guards_that_cannot_be(tmp_path: Path) -> None:
+def test_two_guards_of_one_name_are_refused(tmp_path: Path) -> None:
     source = str(write_lines(tmp_path / "in.jsonl", [problem(1)]))
-    out = tmp_path / "out"
-    with pytest.raises(ConfigError, match=r"^--decontaminate: 'org/name' does not exist"):
-        prepare("numinamath", source, out, decontaminate=["org/name"])
-    with pytest.raises(ConfigError, match=r"^--decontaminate: .*'nq' does not take it"):
-        prepare("nq", source, out, decontaminate=[source])
     with pytest.raises(ConfigError, match=r"two files are named 'in.jsonl'"):
-        prepare("numinamath", source, out, decontaminate=[source, source])
+        prepare("numinamath", source, tmp_path / "out", decontaminate=[source, source])

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dft_factory.data.prepare import CONVERTERS, Report, prepare
-from dft_factory.data.records import Dropped
+from dft_factory.data.records import Dropped, Kept
 from dft_factory.data.ultrafeedback import ASPECTS, average_rating, convert, rating_number
 from dft_factory.errors import ConfigError, MissingDependencyError
 
@@ -40,12 +40,6 @@ def completion(response: object, *ratings: object, **more: object) -> Json:
 
 def record(*completions: Any, instruction: object = "Q") -> Json:
     return {"source": "test", "instruction": instruction, "completions": list(completions)}
-
-
-def answer(*completions: Json) -> str:
-    converted = convert(record(*completions))
-    assert not isinstance(converted, Dropped), converted
-    return converted["output"]
 
 
 def good(number: int) -> Json:
@@ -93,31 +87,23 @@ def test_rating_number(rating: object, number: Fraction | None) -> None:
     assert rating_number(rating) == number
 
 
-def test_average_leaves_out_what_is_not_a_number() -> None:
-    """5, N/A, 4.5 and "4": (5 + 4.5 + 4) / 3 = 13.5 / 3 = 4.5, not 13.5 / 4."""
-    assert average_rating(completion("x", 5, "N/A", 4.5, "4")) == Fraction(9, 2)
-
-
-def test_average_over_present_aspects_only() -> None:
-    """Two aspects of four, 5 and 2: 7 / 2. An unknown fifth aspect does not count."""
-    rated = completion("x", "5", "2")
-    rated["annotations"]["style"] = {"Rating": "1"}
-    assert average_rating(rated) == Fraction(7, 2)
-
-
 @pytest.mark.parametrize(
-    "rated",
+    ("rated", "average"),
     [
-        {"response": "x"},
-        {"response": "x", "annotations": None},
-        {"response": "x", "annotations": {}},
-        {"response": "x", "annotations": {"helpfulness": "5"}},
-        {"response": "x", "annotations": {"helpfulness": {}}},
-        completion("x", "N/A", "N/A", "N/A", "N/A"),
+        # 5, N/A, 4.5 and "4": (5 + 4.5 + 4) / 3 = 13.5 / 3 = 4.5, not 13.5 / 4.
+        (completion("x", 5, "N/A", 4.5, "4"), Fraction(9, 2)),
+        (completion("x", "5", "2"), Fraction(7, 2)),  # two aspects of four
+        ({"annotations": {"honesty": {"Rating": "5"}, "style": {"Rating": "1"}}}, 5),
+        ({"response": "x"}, None),
+        ({"response": "x", "annotations": None}, None),
+        ({"response": "x", "annotations": {}}, None),
+        ({"response": "x", "annotations": {"helpfulness": "5"}}, None),
+        ({"response": "x", "annotations": {"helpfulness": {}}}, None),
+        (completion("x", "N/A", "N/A", "N/A", "N/A"), None),
     ],
 )
-def test_no_average_without_ratings(rated: Json) -> None:
-    assert average_rating(rated) is None
+def test_average_rating(rated: Json, average: Fraction | None) -> None:
+    assert average_rating(rated) == average
 
 
 # ---------------------------------------------------------------- one record
@@ -136,32 +122,27 @@ def test_highest_average_is_kept() -> None:
     assert converted == {"instruction": "Why?", "input": "", "output": "b"}
 
 
-def test_not_applicable_is_not_zero() -> None:
-    """5 alone averages 5 and beats (5+5+5+4)/4 = 4.75; as zeros it would be 5/4."""
-    four = completion("four", "5", "5", "5", "4")
-    assert answer(four, completion("one", "N/A", "N/A", "5", "N/A")) == "one"
-
-
-def test_scores_other_than_the_ratings_are_ignored() -> None:
-    """The published 10-for-1 bug: overall_score 10 on the answer with the lowest ratings."""
-    worst = completion("bad", "1", "1", "1", "1", **{"overall_score": 10, "fine-grained_score": 5})
-    best = completion("fair", "2", "1", "1", "1", **{"overall_score": 1, "fine-grained_score": 0})
-    assert answer(worst, best) == "fair"
-
-
-def test_earlier_of_equal_averages_wins() -> None:
-    """(5+4)/2 = 4.5 = (4+5+4.5)/3: equal, though made of different ratings."""
-    one, two = completion("one", 5, 4), completion("two", "4", "5", "4.5")
-    assert answer(one, two) == "one"
-    assert answer(two, one) == "two"
-
-
-def test_equal_averages_are_equal_exactly() -> None:
-    """Both sums are 0.6, but in floats one order of adding gives 0.6000000000000001."""
-    assert (0.1 + 0.2) + 0.3 > (0.3 + 0.2) + 0.1
-    one, two = completion("one", 0.3, 0.2, 0.1), completion("two", 0.1, 0.2, 0.3)
-    assert answer(one, two) == "one"
-    assert answer(two, one) == "two"
+@pytest.mark.parametrize(
+    ("completions", "best"),
+    [
+        # 5 alone averages 5 and beats (5+5+5+4)/4 = 4.75; as zeros it would be 5/4.
+        ([completion("a", "5", "5", "5", "4"), completion("b", "N/A", "N/A", "5", "N/A")], "b"),
+        # The published 10-for-1 bug: overall_score 10 on the answer with the lowest ratings.
+        ([completion("a", "1", overall_score=10), completion("b", "2", overall_score=1)], "b"),
+        # (5+4)/2 = 4.5 = (4+5+4.5)/3: equal, so the first.
+        ([completion("a", 5, 4), completion("b", "4", "5", "4.5")], "a"),
+        ([completion("b", "4", "5", "4.5"), completion("a", 5, 4)], "b"),
+        # 0.6 both, but in floats 0.1 + 0.2 + 0.3 > 0.3 + 0.2 + 0.1.
+        ([completion("a", 0.3, 0.2, 0.1), completion("b", 0.1, 0.2, 0.3)], "a"),
+        ([completion("b", 0.1, 0.2, 0.3), completion("a", 0.3, 0.2, 0.1)], "b"),
+        # Worse completions may be incomplete.
+        ([{"response": "a"}, completion(None, 1), completion("b", 3)], "b"),
+    ],
+)
+def test_the_best_completion(completions: list[Json], best: str) -> None:
+    converted = convert(record(*completions))
+    assert not isinstance(converted, Dropped), converted
+    assert converted["output"] == best
 
 
 def test_texts_are_kept_as_published() -> None:
@@ -173,9 +154,6 @@ def test_texts_are_kept_as_published() -> None:
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        ("text", "record is not an object"),
-        ([1], "record is not an object"),
-        (None, "record is not an object"),
         ({"completions": [completion("a", 5)]}, "missing instruction"),
         (record(completion("a", 5), instruction=None), "missing instruction"),
         (record(completion("a", 5), instruction=" \n"), "empty instruction"),
@@ -191,12 +169,8 @@ def test_texts_are_kept_as_published() -> None:
         (record(completion("a", 5), instruction="\udfff"), "invalid Unicode"),
     ],
 )
-def test_dropped_with_a_reason(broken: object, reason: str) -> None:
+def test_dropped_with_a_reason(broken: Json, reason: str) -> None:
     assert convert(broken) == Dropped(reason)
-
-
-def test_lower_rated_completions_may_be_incomplete() -> None:
-    assert answer({"response": "x"}, completion(None, 1), completion("best", 3)) == "best"
 
 
 ratings = st.lists(
@@ -226,20 +200,6 @@ def test_kept_is_the_first_of_the_highest(lists: list[list[object]]) -> None:
     assert highest not in averages[:kept]
 
 
-@given(st.lists(ratings, min_size=1, max_size=4), st.randoms())
-def test_order_changes_nothing_but_ties(lists: list[list[object]], rng: random.Random) -> None:
-    """Whatever the order, the average of the kept completion is the same."""
-    completions = [completion(str(i), *rated) for i, rated in enumerate(lists)]
-    averages = {c["response"]: average_rating(c) for c in completions}
-    shuffled = rng.sample(completions, len(completions))
-    one, two = convert(record(*completions)), convert(record(*shuffled))
-    if isinstance(one, Dropped):
-        assert two == one
-    else:
-        assert not isinstance(two, Dropped)
-        assert averages[one["output"]] == averages[two["output"]]
-
-
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 3))
 def test_not_applicable_is_the_same_as_absent(numbers: list[int], place: int) -> None:
     """Numbers with an N/A anywhere between them: still the mean of the numbers."""
@@ -249,11 +209,17 @@ def test_not_applicable_is_the_same_as_absent(numbers: list[int], place: int) ->
     assert average_rating(completion("x", *rated)) == expected
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(),
+FIELDS = (
+    *("instruction", "question", "answer", "answers", "problem", "solution", "generations"),
+    *("correctness_math_verify", "is_reasoning_complete", "refined_cot", "image_path", "more"),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+RATED = st.dictionaries(st.sampled_from(ASPECTS), st.fixed_dictionaries({"Rating": JSON}))
+COMPLETION = st.fixed_dictionaries({}, optional={"response": JSON, "annotations": JSON | RATED})
 
 
 # Building the alphabet of st.text() takes seconds on a busy machine.
@@ -262,28 +228,22 @@ json_values = st.recursive(
     st.fixed_dictionaries(
         {},
         optional={
-            "instruction": json_values,
-            "completions": json_values
-            | st.lists(
-                st.fixed_dictionaries(
-                    {},
-                    optional={
-                        "response": json_values,
-                        "annotations": json_values
-                        | st.dictionaries(
-                            st.sampled_from(ASPECTS),
-                            st.fixed_dictionaries({"Rating": json_values}),
-                        ),
-                    },
-                ),
-                max_size=4,
-            ),
+            **dict.fromkeys(FIELDS, JSON),
+            "completions": JSON | st.lists(COMPLETION, max_size=4),
         },
-    )
+    ),
+    JSON,
 )
-def test_no_json_value_raises(value: Json) -> None:
-    converted = convert(value)
-    assert isinstance(converted, Dropped) or all(isinstance(v, str) for v in converted.values())
+def test_no_json_value_raises(value: Json, other: object) -> None:
+    """What is kept can be written as UTF-8."""
+    for converter in CONVERTERS.values():
+        converted = converter.convert(value)
+        if not isinstance(converted, Dropped):
+            kept = converted.record if isinstance(converted, Kept) else converted
+            json.dumps(kept, ensure_ascii=False).encode()
+        if converter.identity is not None:
+            converter.identity.key(value)
+            converter.identity.key(other)
 
 
 # ---------------------------------------------------------------- the folder
@@ -434,33 +394,30 @@ def fake_datasets(monkeypatch: pytest.MonkeyPatch, load: Callable[..., object]) 
     monkeypatch.setitem(sys.modules, "datasets", module)
 
 
-def test_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-
-    def load(name: str, split: str) -> list[Json]:
-        asked.append((name, split))
-        return [good(0), good(1)]
-
-    fake_datasets(monkeypatch, load)
-    report = prepare("ultrafeedback", "openbmb/UltraFeedback", tmp_path / "out")
-    assert asked == [("openbmb/UltraFeedback", "train")]
-    assert (report.kept, report.files) == (2, [])
-
-
 @pytest.mark.parametrize(
-    ("source", "asked"), [("openai/gsm8k", ("main",)), ("me/gsm8k-cleaned", ())]
+    ("name", "source", "configuration"),
+    [
+        ("ultrafeedback", "openbmb/UltraFeedback", ()),
+        ("gsm8k", "openai/gsm8k", ("main",)),
+        ("gsm8k", "me/gsm8k-cleaned", ()),
+    ],
 )
-def test_configuration_of_a_hub_id(
-    source: str, asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_hub_id(
+    name: str,
+    source: str,
+    configuration: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """GSM8K's own has two; somebody else's is read as it is."""
+    """GSM8K's own has two configurations; other sets have one."""
 
-    def load(name: str, *config: str, split: str) -> list[Json]:
-        assert (name, config, split) == (source, asked, "train")
-        return [{"question": "q", "answer": "a\n#### 1"}]
+    def load(hub_id: str, *config: str, split: str) -> list[Json]:
+        assert (hub_id, config, split) == (source, configuration, "train")
+        return [{**good(0), "question": "q", "answer": "a\n#### 1"}]
 
     fake_datasets(monkeypatch, load)
-    assert prepare("gsm8k", source, tmp_path / "out").kept == 1
+    report = prepare(name, source, tmp_path / "out")
+    assert (report.kept, report.files) == (1, [])
 
 
 @pytest.mark.parametrize(
@@ -532,7 +489,7 @@ def test_unknown_name_names_the_choices_and_a_near_match(tmp_path: Path) -> None
     with pytest.raises(ConfigError) as caught:
         prepare("UltraFeedbak", "x.jsonl", tmp_path / "out")
     assert str(caught.value) == (
-        f"data set 'UltraFeedbak' is unknown. Choose one of {', '.join(CONVERTERS)}. "
+        f"data set 'UltraFeedbak' is unknown. Choose from: {', '.join(CONVERTERS)}. "
         "Did you mean 'ultrafeedback'?"
     )
 
@@ -547,7 +504,7 @@ def test_impossible_number(settings: Json, message: str, tmp_path: Path) -> None
         prepare("ultrafeedback", str(source), tmp_path / "out", **settings)
 
 
-def test_same_settings_make_the_folder_anew(tmp_path: Path) -> None:
+def test_same_settings_overwrite_the_folder(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [good(0)])
     out = tmp_path / "out"
     prepare("ultrafeedback", str(source), out, seed=1)
@@ -618,6 +575,60 @@ def test_nothing_is_left_after_a_crash(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         prepare("ultrafeedback", str(source), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+# ---------------------------------------------------------------- guards
+
+GUARDS = pytest.mark.parametrize(
+    ("name", "option", "noun"),
+    [("nq", "exclude", "question"), ("gsm8k", "decontaminate", "problem")],
+)
+
+
+def prepare_with_guard(name: str, option: str, guard: str, folder: Path) -> None:
+    row = {"question": "q", "answer": ["x"], **good(0)}
+    source = write_lines(folder / "in.jsonl", [row])
+    value: Any = guard if option == "exclude" else [guard]
+    try:
+        prepare(name, str(source), folder / "out", **{option: value})
+    finally:
+        assert not (folder / "out").exists()
+
+
+@GUARDS
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has no record"),
+        ('{"question": "q"}\n{"answer": ["x"]}\n', "record 2 has no {noun}"),
+        ("{\n", "record 1 has no {noun}"),
+    ],
+)
+def test_a_guard_with_a_hole_is_refused(
+    name: str, option: str, noun: str, content: str, message: str, tmp_path: Path
+) -> None:
+    guard = tmp_path / "guard.jsonl"
+    guard.write_text(content)
+    with pytest.raises(ConfigError, match=f"^--{option}: .*{message.format(noun=noun)}"):
+        prepare_with_guard(name, option, str(guard), tmp_path)
+
+
+@GUARDS
+@pytest.mark.parametrize("guard", ["no/such/file.jsonl", "org/name", "", "x.txt"])
+def test_a_missing_guard_is_refused(
+    name: str, option: str, noun: str, guard: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^--{option}: .* does not exist"):
+        prepare_with_guard(name, option, guard, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("ultrafeedback", "exclude"), ("wethink", "exclude"), ("nq", "decontaminate")],
+)
+def test_other_sets_take_no_guard(name: str, option: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"--{option}: .*{name!r} does not take it"):
+        prepare_with_guard(name, option, str(tmp_path / "in.jsonl"), tmp_path)
 
 
 # ---------------------------------------------------------------- imports

@@ -1,8 +1,7 @@
-"""``dft-factory doctor``: what it says of this machine, and of machines that lack something."""
+"""``dft-factory doctor``: its report of this machine, and of machines with something missing."""
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.metadata
 import json
 import os
@@ -84,12 +83,12 @@ def test_this_environment_is_healthy_and_says_so(here: dict[str, Any]) -> None:
 
 
 def test_versions_are_those_installed(here: dict[str, Any]) -> None:
-    found = {row["name"]: row["version"] for row in here["versions"]}
-    assert list(found)[:2] == ["python", "dft-factory"]
+    versions = {row["name"]: row["version"] for row in here["versions"]}
+    assert list(versions)[:2] == ["python", "dft-factory"]
     for name in ("torch", "transformers", "accelerate", "peft", "trl"):
-        assert found[name] == importlib.metadata.version(name)
-    assert found["llamafactory"] in SUPPORTED_LLAMAFACTORY
-    assert set(found) >= {
+        assert versions[name] == importlib.metadata.version(name)
+    assert versions["llamafactory"] in SUPPORTED_LLAMAFACTORY
+    assert set(versions) >= {
         "deepspeed",
         "evalplus",
         "ms-vlmeval",
@@ -112,68 +111,68 @@ def test_the_benchmarks_are_those_of_the_evaluation(here: dict[str, Any]) -> Non
 
 
 def test_switched_off_is_loud_and_no_failure() -> None:
-    found = look(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
-    assert found["exit_status"] == 0
-    assert found["activation"]["state"] == "switched off"
-    assert {row["state"] for row in found["patches"]} == {"switched off"}
-    assert [w for w in found["warnings"] if "`unset TORCH_DEVICE_BACKEND_AUTOLOAD`" in w]
-    assert "DFT is switched off in this shell" in found["text"]
+    report = look(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    assert report["exit_status"] == 0
+    assert report["activation"]["state"] == "switched off"
+    assert {row["state"] for row in report["patches"]} == {"switched off"}
+    assert [w for w in report["warnings"] if "`unset TORCH_DEVICE_BACKEND_AUTOLOAD`" in w]
+    assert "DFT is switched off in this shell" in report["text"]
 
 
 def test_a_patch_that_does_not_fit_is_a_failure(tmp_path: Path) -> None:
     source = "import os\nassert 'USE_MCA' not in os.environ\nraise RuntimeError('old')\n"
     copy = altered_copy(tmp_path, {"train/fp8_utils.py": lambda text: source})
-    found = look(PYTHONPATH=copy, USE_MCA="1")
-    rows = {row["name"]: row for row in found["patches"]}
+    report = look(PYTHONPATH=copy, USE_MCA="1")
+    rows = {row["name"]: row for row in report["patches"]}
     assert rows["arguments"]["state"] == "applied"
     assert (rows["loss"]["state"], rows["loss"]["detail"]) == ("failed", "RuntimeError: old")
-    assert found["exit_status"] == BROKEN
-    assert found["problems"][0]["message"].startswith("the patch of LLaMA-Factory is broken")
+    assert report["exit_status"] == BROKEN
+    assert report["problems"][0]["message"].startswith("the patch of LLaMA-Factory is broken")
 
 
 def test_an_unsupported_release_is_a_missing_prerequisite(tmp_path: Path) -> None:
     source = "class FinetuningArguments:\n    def __post_init__(self): pass\n"
-    found = look(PYTHONPATH=fake_llamafactory(tmp_path, "9.9.9", source))
-    assert found["exit_status"] == PREREQUISITE
-    (problem,) = found["problems"]
+    report = look(PYTHONPATH=fake_llamafactory(tmp_path, "9.9.9", source))
+    assert report["exit_status"] == PREREQUISITE
+    (problem,) = report["problems"]
     assert problem["message"].startswith(
         "LLaMA-Factory 9.9.9 is not supported by this dft-factory: "
     )
     assert "llamafactory.hparams.finetuning_args.FinetuningArguments" in problem["message"]
     assert problem["fix"] == "Install a supported release: `pip install llamafactory==0.9.5`."
-    assert {row["state"] for row in found["patches"]} == {"unsupported"}
+    assert {row["state"] for row in report["patches"]} == {"unsupported"}
     installed = importlib.metadata.version("llamafactory")
-    assert f"installed as {installed}, another copy comes first on the path" in found["text"]
+    assert f"installed as {installed}, another copy comes first on the path" in report["text"]
 
 
-def test_a_process_that_dies_while_looking_is_told(tmp_path: Path) -> None:
+def test_a_probe_that_dies_is_reported(tmp_path: Path) -> None:
     source = "import os, sys; sys.stderr.write('out of luck'); sys.stderr.flush(); os._exit(7)\n"
-    found = look(PYTHONPATH=altered_copy(tmp_path, {"hparams/__init__.py": lambda text: source}))
-    assert found["exit_status"] == BROKEN
-    assert "died: exit status 7: out of luck" in found["problems"][0]["message"]
-    assert {row["state"] for row in found["patches"]} == {"unknown"}
+    report = look(PYTHONPATH=altered_copy(tmp_path, {"hparams/__init__.py": lambda text: source}))
+    assert report["exit_status"] == BROKEN
+    assert "died: exit status 7: out of luck" in report["problems"][0]["message"]
+    assert {row["state"] for row in report["patches"]} == {"unknown"}
 
 
 def test_an_interpreter_with_nothing_installed_gets_a_report_too() -> None:
     bare = getattr(sys, "_base_executable", sys.executable)
     assert sys.prefix != sys.base_prefix, "run the tests in .venv: bash scripts/test.sh"
-    found = look(
+    report = look(
         python=bare, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "eval")]), PYTHONHOME=""
     )
-    wanted = {"torch is not installed", "LLaMA-Factory is not installed"}
-    assert {problem["message"] for problem in found["problems"]} >= wanted
-    assert found["exit_status"] == PREREQUISITE
-    assert found["gpus"] is None
-    assert "GPU\n  unknown" in found["text"]
-    assert {row["detail"] for row in found["patches"]} == {"torch is not installed"}
+    messages = {problem["message"] for problem in report["problems"]}
+    assert messages >= {"torch is not installed", "LLaMA-Factory is not installed"}
+    assert report["exit_status"] == PREREQUISITE
+    assert report["gpus"] is None
+    assert "GPU\n  unknown" in report["text"]
+    assert {row["detail"] for row in report["patches"]} == {"torch is not installed"}
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """examine() in this process, with a probe that saw a healthy machine."""
     patches = {patch.name: {"state": "applied", "detail": ""} for patch in PATCHES}
-    seen = {"torch_error": None, "gpus": [], "active": True, "patches": patches}
-    monkeypatch.setattr(examine_module, "_probe", lambda: (seen, ""))
+    probed = {"torch_error": None, "gpus": [], "active": True, "patches": patches}
+    monkeypatch.setattr(examine_module, "_probe", lambda: (probed, ""))
     monkeypatch.setattr(examine_module, "benchmark_rows", lambda: ((), ()))
     monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD", raising=False)
     for variable in OTHER_TRAINERS:
@@ -181,46 +180,57 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_missing_entry_point_is_broken(quick: pytest.MonkeyPatch) -> None:
-    quick.setattr(importlib.metadata, "entry_points", lambda **_: ())
+def entry_point(module: str) -> importlib.metadata.EntryPoint:
+    return importlib.metadata.EntryPoint("dft_factory", f"{module}:go", "torch.backends")
+
+
+@pytest.mark.parametrize(
+    ("entries", "activation", "message"),
+    [
+        ((), Activation("broken", None, None), "this environment has no torch.backends entry"),
+        (
+            (entry_point("_no_such_module"),),
+            Activation("broken", "_no_such_module:go", None),
+            "the entry point is _no_such_module:go, and there is no module _no_such_module",
+        ),
+    ],
+)
+def test_a_broken_entry_point(
+    quick: pytest.MonkeyPatch,
+    entries: tuple[importlib.metadata.EntryPoint, ...],
+    activation: Activation,
+    message: str,
+) -> None:
+    quick.setattr(importlib.metadata, "entry_points", lambda **_: entries)
     report = examine()
-    assert report.activation == Activation("broken", None, None)
+    assert report.activation == activation
+    assert report.problems[0].message.startswith(message)
     assert exit_status(report) == BROKEN
-    assert "torch.backends entry point: missing" in render_text(report)
+    if not entries:
+        assert "torch.backends entry point: missing" in render_text(report)
 
 
-def test_an_entry_point_without_its_module_is_broken(quick: pytest.MonkeyPatch) -> None:
-    entry = importlib.metadata.EntryPoint("dft_factory", "_no_such_module:go", "torch.backends")
-    quick.setattr(importlib.metadata, "entry_points", lambda **_: (entry,))
+@pytest.mark.parametrize(
+    ("probed", "message"),
+    [
+        (
+            {"torch_error": None, "gpus": [], "messages": ["dft-factory: not active (boom)"]},
+            "`import torch` does not activate dft-factory: dft-factory: not active (boom)",
+        ),
+        (
+            {"torch_error": "OSError: libcudart", "gpus": None},
+            "torch cannot be imported: OSError: libcudart",
+        ),
+    ],
+)
+def test_a_torch_that_does_not_activate_is_broken(
+    quick: pytest.MonkeyPatch, probed: dict[str, Any], message: str
+) -> None:
+    quick.setattr(
+        examine_module, "_probe", lambda: ({"active": False, "patches": {}, **probed}, "")
+    )
     report = examine()
-    assert report.activation == Activation("broken", "_no_such_module:go", None)
-    assert [problem.message for problem in report.problems] == [
-        "the entry point is _no_such_module:go, and there is no module _no_such_module"
-    ]
-
-
-def test_an_activation_that_failed_says_why(quick: pytest.MonkeyPatch) -> None:
-    seen = {
-        "torch_error": None,
-        "gpus": [],
-        "active": False,
-        "patches": {},
-        "messages": ["dft-factory: not active (boom)"],
-    }
-    quick.setattr(examine_module, "_probe", lambda: (seen, ""))
-    report = examine()
-    assert report.activation.state == "broken"
-    assert "dft-factory: not active (boom)" in report.problems[0].message
-    assert exit_status(report) == BROKEN
-
-
-def test_a_torch_that_cannot_be_imported_is_broken(quick: pytest.MonkeyPatch) -> None:
-    seen = {"torch_error": "OSError: libcudart", "gpus": None, "active": False, "patches": {}}
-    quick.setattr(examine_module, "_probe", lambda: (seen, ""))
-    report = examine()
-    assert [problem.message for problem in report.problems] == [
-        "torch cannot be imported: OSError: libcudart"
-    ]
+    assert [problem.message for problem in report.problems] == [message]
     assert exit_status(report) == BROKEN
 
 
@@ -228,15 +238,10 @@ def torch_family(name: str, version: str, torch: str, quick: pytest.MonkeyPatch)
     """The only problem of an environment in which ``name`` and LLaMA-Factory's trainer fail."""
     error = "RuntimeError: operator torchvision::nms does not exist"
     patches = {patch.name: {"state": "failed", "detail": error} for patch in PATCHES}
-    seen = {
-        "torch_error": None,
-        "gpus": [],
-        "active": True,
-        "patches": patches,
-        "torch_family": {name: error},
-    }
+    probed = {"torch_error": None, "gpus": [], "active": True, "patches": patches}
+    probed["torch_family"] = {name: error}
     versions = {name: version, "torch": torch}
-    quick.setattr(examine_module, "_probe", lambda: (seen, ""))
+    quick.setattr(examine_module, "_probe", lambda: (probed, ""))
     quick.setattr(examine_module, "_installed", versions.get)
     report = examine()
     assert exit_status(report) == BROKEN
@@ -268,11 +273,11 @@ def test_a_torch_family_that_does_not_fit_is_fixed_around_the_users_torch(
 def test_a_torchaudio_that_cannot_be_imported_is_the_only_problem(tmp_path: Path) -> None:
     """A real probe, whose LLaMA-Factory cannot be imported for the same reason."""
     (tmp_path / "torchaudio.py").write_text("raise RuntimeError('other CUDA version')\n")
-    found = look(PYTHONPATH=str(tmp_path))
-    assert {row["name"]: row["state"] for row in found["patches"]}["loss"] == "failed"
-    (problem,) = found["problems"]
+    report = look(PYTHONPATH=str(tmp_path))
+    assert {row["name"]: row["state"] for row in report["patches"]}["loss"] == "failed"
+    (problem,) = report["problems"]
     assert problem["message"].endswith("cannot be imported: RuntimeError: other CUDA version")
-    assert found["exit_status"] == BROKEN
+    assert report["exit_status"] == BROKEN
 
 
 @pytest.mark.parametrize("variable", OTHER_TRAINERS)
@@ -324,11 +329,10 @@ class _Benchmark:
         return list(self.rows)
 
 
-def test_what_a_benchmark_misses_is_shown_with_its_fix(
+def test_missing_requirements_of_benchmarks_have_their_fix(
     monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]
 ) -> None:
     module = types.ModuleType("dft_eval.benchmarks")
-    module.__spec__ = importlib.machinery.ModuleSpec("dft_eval.benchmarks", None)
     rows = (
         _Benchmark("one", "runs", ()),
         _Benchmark("two", "needs it", (MissingRequirement("a package", "`pip install it`"),)),
@@ -336,15 +340,15 @@ def test_what_a_benchmark_misses_is_shown_with_its_fix(
     )
     monkeypatch.setattr(module, "BENCHMARKS", {row.name: row for row in rows}, raising=False)
     monkeypatch.setitem(sys.modules, "dft_eval.benchmarks", module)
-    found, warnings = benchmark_rows()
+    benchmarks, warnings = benchmark_rows()
     assert warnings == ()
-    assert found == (
+    assert benchmarks == (
         BenchmarkRow("one", "runs", ()),
         BenchmarkRow("two", "needs it", (MissingRequirement("a package", "`pip install it`"),)),
         BenchmarkRow("three", "raises", (MissingRequirement("RuntimeError: odd", ""),)),
     )
     monkeypatch.setattr(examine_module, "_probe", lambda: ({}, ""))
-    text = render_text(replace(examine(), benchmarks=found))
+    text = render_text(replace(examine(), benchmarks=benchmarks))
     assert (
         "Benchmarks\n  one: can run here (runs)\n  two: cannot run here (needs it)\n"
         "    missing: a package\n    fix: `pip install it`\n  three: cannot run here (raises)\n"

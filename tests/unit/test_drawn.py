@@ -29,16 +29,16 @@ def patches(picture: Image.Image) -> int:
     """Number of connected patches that are not white."""
     dark = {place for place, grey in enumerate(picture.convert("L").tobytes()) if grey < 255}
     around = (-SIDE - 1, -SIDE, -SIDE + 1, -1, 1, SIDE - 1, SIDE, SIDE + 1)
-    found = 0
+    count = 0
     while dark:
-        found += 1
+        count += 1
         edge = [dark.pop()]
         while edge:
             here = edge.pop()
             near = dark.intersection(here + step for step in around)
             dark -= near
             edge += near
-    return found
+    return count
 
 
 def heights(picture: Image.Image) -> list[int]:
@@ -56,12 +56,12 @@ def test_pictures_show_their_answers() -> None:
         else:
             assert patches(drawing.picture) == (4 if drawing.kind.name == "bars" else 1)
         if drawing.kind.name == "bars":
-            found = heights(drawing.picture)
-            assert found.index(max(found)) == drawing.answer
-            assert sorted(found)[-1] - sorted(found)[-2] >= 14
+            bars = heights(drawing.picture)
+            assert bars.index(max(bars)) == drawing.answer
+            assert sorted(bars)[-1] - sorted(bars)[-2] >= 14
 
 
-def test_shapes_fill_what_they_should() -> None:
+def test_shapes_fill_their_share_of_the_bounding_box() -> None:
     """Share of the bounding box: circle pi/4, upright square 1, triangle 1/2, star about 0.35."""
     for answer, share in enumerate((0.785, 1.0, 0.5, 0.35)):
         for seed in range(5):
@@ -105,7 +105,7 @@ def test_records_go_through_the_converter(tmp_path: Path) -> None:
     for drawing, row in zip(first(32), rows, strict=True):
         assert (tmp_path / "out" / row["images"][0]).read_bytes() == drawing.png()
         user, assistant = (turn["content"] for turn in row["messages"])
-        assert user == f"<image>{drawing.lettered}".strip()
+        assert user == f"<image>{drawing.kind.lettered}".strip()
         assert assistant.endswith(f"<answer> {drawing.letter} </answer>")
         assert drawing.word in assistant
         assert f"{drawing.letter}. {drawing.word}\n" in f"{user}\n"
@@ -155,13 +155,13 @@ def test_tables(tmp_path: Path) -> None:
 
 
 def test_blank_tables_differ_in_the_pictures_alone(tmp_path: Path) -> None:
-    for seen, blank in zip(
+    for drawn, blank in zip(
         write_tables(tmp_path / "a", 20, seed=0),
         write_tables(tmp_path / "b", 20, seed=0, blank=True),
         strict=True,
     ):
-        assert seen.name == blank.name
-        for one, two in zip(read_table(seen), read_table(blank), strict=True):
+        assert drawn.name == blank.name
+        for one, two in zip(read_table(drawn), read_table(blank), strict=True):
             assert picture_of(two).getextrema() == ((255, 255),) * 3
             assert picture_of(two).size == picture_of(one).size
             assert one["image"] != two["image"]
@@ -198,5 +198,5 @@ def test_small_model_spells_the_drawn_texts_in_few_tokens(tmp_path: Path) -> Non
         for p in (plain, fitted)
     ]
     assert lengths[1] < lengths[0] * 2 / 3
-    with pytest.raises(ConfigError, match=r"size: 'huge' is unknown. Choose one of tiny, small"):
+    with pytest.raises(ConfigError, match=r"size: 'huge' is unknown. Choose from: tiny, small"):
         make_tiny("qwen2.5-vl", tmp_path / "x", size="huge")

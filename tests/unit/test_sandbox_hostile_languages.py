@@ -1,43 +1,31 @@
 """Hostile programs of the other languages, compilers included: as in ``test_sandbox_hostile.py``.
 
-Each is run through the language's own recipe twice: fully protected, and with that one protection
-off, where it must leave its mark. Brakes: at most 100 processes or threads, 250 MB, 100 MB of disk,
-20 s; the only process ever signalled is the scene's decoy.
+Each runs through the language's own recipe, at most 100 processes or threads, 250 MB, 100 MB of
+disk, 20 s; the only process signalled is the scene's decoy.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from dft_eval.languages import LANGUAGES, Program, run_program
-from dft_eval.sandbox import ALL_PROTECTIONS, Completed, Limits, Protections
+from dft_eval.sandbox import ALL_PROTECTIONS, Completed
 from tests.support.hostile import (
     JUDGED_WRONG,
     MARK,
     MIB,
     PASSED,
+    Attack,
     Evidence,
     Scene,
     killed_for,
-    printed,
-    set_scene,
+    launch,
+    scene,
 )
 from tests.support.landlock import assert_contained_or_listed, landlock
-from tests.support.toolchains import need
-
-
-@pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    with set_scene(monkeypatch) as made:
-        yield made
-
-
-def no_mark(done: Completed, _: Scene) -> bool:
-    return MARK not in done.stdout
 
 
 def secret_told(done: Completed, scene: Scene) -> bool:
@@ -56,20 +44,8 @@ def not_written(_: Completed, scene: Scene) -> bool:
     return not (scene.directory / "written").exists()
 
 
-@dataclass(frozen=True)
-class Attack:
-    """A program of a language, the protection that stops it, and the evidence of both."""
-
-    name: str
-    language: str
-    protection: str
-    program: str
-    contained: Evidence = no_mark
-    mark: Evidence = printed
-    limits: tuple[tuple[str, int], ...] = ()
-
-    def run_limits(self) -> Limits:
-        return replace(LANGUAGES[self.language].limits, **dict(self.limits))
+def attack_in(name: str, language: str, *values: Any, **limits: Any) -> Attack:
+    return Attack(name, *values, language=language, **limits)
 
 
 CPP_MARK = '#include <cstdio>\nint main() { std::puts("@MARK@"); }\n'
@@ -231,7 +207,7 @@ class Problem {
 """
 
 ATTACKS = [
-    Attack(
+    attack_in(
         "the compiler includes a host file",
         "cpp",
         "private_root",
@@ -239,7 +215,7 @@ ATTACKS = [
         no_secret_told,
         secret_told,
     ),
-    Attack(
+    attack_in(
         "the assembler takes a host file into the program",
         "cpp",
         "private_root",
@@ -248,26 +224,26 @@ ATTACKS = [
         no_secret_told,
         secret_told,
     ),
-    Attack(
+    attack_in(
         "the compiler fills the memory",
         "cpp",
         "memory",
         MACRO_BOMB + CPP_MARK,
         lambda done, _: MARK not in done.stdout and done.score == 0.0,
-        limits=(("memory_bytes", 60 * MIB), ("address_space_bytes", 100 * MIB)),
+        limits={"memory_bytes": 60 * MIB, "address_space_bytes": 100 * MIB},
     ),
-    Attack(
+    attack_in(
         "the assembler fills the disk",
         "cpp",
         "disk",
         'asm(".data\\n.fill 40000000, 1, 1\\n.text");\n' + CPP_MARK,
-        limits=(("disk_bytes", 8 * MIB),),
+        limits={"disk_bytes": 8 * MIB},
     ),
-    Attack("C++ forks", "cpp", "processes", CPP_FORKS, limits=(("processes", 16),)),
-    Attack("C++ leaves before main", "cpp", "markers", EARLY_CONSTRUCTOR, JUDGED_WRONG, PASSED),
-    Attack("Java starts threads", "java", "processes", JAVA_THREADS, limits=(("processes", 60),)),
-    Attack("Java halts", "java", "markers", JAVA_EXIT, JUDGED_WRONG, PASSED),
-    Attack(
+    attack_in("C++ forks", "cpp", "processes", CPP_FORKS, limits={"processes": 16}),
+    attack_in("C++ leaves before main", "cpp", "markers", EARLY_CONSTRUCTOR, JUDGED_WRONG, PASSED),
+    attack_in("Java starts threads", "java", "processes", JAVA_THREADS, limits={"processes": 60}),
+    attack_in("Java halts", "java", "markers", JAVA_EXIT, JUDGED_WRONG, PASSED),
+    attack_in(
         "JavaScript leaves a daemon",
         "js",
         "pid_namespace",
@@ -275,27 +251,27 @@ ATTACKS = [
         lambda done, scene: "daemon is up" in done.stdout and not scene.daemons(),
         lambda done, scene: "daemon is up" in done.stdout and len(scene.daemons()) == 1,
     ),
-    Attack(
+    attack_in(
         "JavaScript takes memory outside its heap",
         "js",
         "memory",
         NODE_MEMORY,
         killed_for("memory"),
-        limits=(("memory_bytes", 150 * MIB),),
+        limits={"memory_bytes": 150 * MIB},
     ),
-    Attack(
+    attack_in(
         "JavaScript prints all that it finds", "js", "markers", NODE_GUESS, JUDGED_WRONG, PASSED
     ),
-    Attack(
+    attack_in(
         "JavaScript floods",
         "js",
         "output",
         "for (let i = 0; i < 30; i++) require('fs').writeSync(1, 'x'.repeat(1_000_000));",
         killed_for("output"),
         lambda done, _: len(done.stdout) >= 20_000_000,
-        limits=(("output_kill_bytes", 2 * MIB),),
+        limits={"output_kill_bytes": 2 * MIB},
     ),
-    Attack(
+    attack_in(
         "Bash opens a connection",
         "sh",
         "network",
@@ -303,7 +279,7 @@ ATTACKS = [
         lambda _, scene: not scene.connected(),
         lambda _, scene: scene.connected(),
     ),
-    Attack(
+    attack_in(
         "Bash reads a variable",
         "sh",
         "environment",
@@ -311,7 +287,7 @@ ATTACKS = [
         no_secret_told,
         secret_told,
     ),
-    Attack(
+    attack_in(
         "Bash kills another process",
         "sh",
         "pid_namespace",
@@ -319,19 +295,21 @@ ATTACKS = [
         lambda _, scene: scene.decoy.poll() is None,
         lambda _, scene: scene.decoy.wait(timeout=10) == -signal.SIGKILL,
     ),
-    Attack(
+    attack_in(
         "Bash ignores signals",
         "sh",
         "wall_time",
         BASH_DEAF,
         killed_for("wall time"),
-        limits=(("wall_seconds", 1),),
+        limits={"wall_seconds": 1},
     ),
-    Attack("Bash prints all that it finds", "sh", "markers", BASH_GUESS, JUDGED_WRONG, PASSED),
-    Attack("PHP fills the disk", "php", "disk", PHP_DISK, limits=(("disk_bytes", 8 * MIB),)),
-    Attack("PHP follows links out", "php", "private_root", PHP_LINKS, no_secret_told, secret_told),
-    Attack("PHP prints all that it finds", "php", "markers", PHP_GUESS, JUDGED_WRONG, PASSED),
-    Attack(
+    attack_in("Bash prints all that it finds", "sh", "markers", BASH_GUESS, JUDGED_WRONG, PASSED),
+    attack_in("PHP fills the disk", "php", "disk", PHP_DISK, limits={"disk_bytes": 8 * MIB}),
+    attack_in(
+        "PHP follows links out", "php", "private_root", PHP_LINKS, no_secret_told, secret_told
+    ),
+    attack_in("PHP prints all that it finds", "php", "markers", PHP_GUESS, JUDGED_WRONG, PASSED),
+    attack_in(
         "C# writes to this host",
         "cs",
         "private_root",
@@ -339,19 +317,12 @@ ATTACKS = [
         not_written,
         written,
     ),
-    Attack("C# leaves before the tests", "cs", "markers", CS_EXIT, JUDGED_WRONG, PASSED),
+    attack_in("C# leaves before the tests", "cs", "markers", CS_EXIT, JUDGED_WRONG, PASSED),
 ]
 
+__all__ = ["scene"]  # a fixture
+
 each_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-
-
-def launch(attack: Attack, scene: Scene, protections: Protections) -> Completed:
-    need(attack.language)
-    language = replace(LANGUAGES[attack.language], limits=attack.run_limits())
-    program = Program(scene.fill_in(attack.program))
-    done, _ = run_program(language, program, protections=protections)
-    assert done.started, done.reason
-    return done
 
 
 LANDLOCK_LETS_THROUGH = {

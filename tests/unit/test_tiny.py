@@ -56,14 +56,14 @@ def test_vision(vl_bench: Bench) -> None:
     model = AutoModelForImageTextToText.from_pretrained(vl_bench.model)
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what?"}]}]
     text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    found = []
+    logits = []
     for colour in ("red", "blue"):
         inputs = processor(
             text=[text], images=[Image.new("RGB", (84, 56), colour)], return_tensors="pt"
         )
         assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 6
-        found.append(model(**inputs).logits[0, -1])
-    assert not torch.allclose(found[0], found[1])
+        logits.append(model(**inputs).logits[0, -1])
+    assert not torch.allclose(*logits)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,7 +91,7 @@ def test_refusals(tmp_path: Path) -> None:
     assert (tmp_path / "there" / "keep").read_text() == "mine"
 
 
-def test_force_replaces_a_checkpoint_of_ours(tmp_path: Path) -> None:
+def test_force_replaces_our_checkpoints(tmp_path: Path) -> None:
     out = make_tiny(KINDS[0], tmp_path / "m", seed=1)
     first = (out / "model.safetensors").read_bytes()
     make_tiny(KINDS[0], out, seed=2, force=True)

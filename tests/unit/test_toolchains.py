@@ -1,4 +1,4 @@
-"""Compilers and interpreters: found, or named with the command that installs them."""
+"""Compilers and interpreters: used, or named with the command that installs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dft_eval.errors import PrerequisiteError
 from dft_eval.languages import LANGUAGES, Program, judge, toolchains, unusable, version
 from dft_eval.requirements import MissingRequirement
 from dft_eval.sandbox import host
-from dft_factory.doctor import to_json
+from dft_factory.doctor import render_text, to_json
+from dft_factory.doctor.benchmarks import toolchain_rows
 from dft_factory.doctor.report import (
     Activation,
     BenchmarkRow,
@@ -23,22 +24,18 @@ from dft_factory.doctor.report import (
     ToolchainRow,
     Version,
 )
-from dft_factory.doctor.text import render_text
-from dft_factory.doctor.toolchains import look_for_toolchains
 from tests.conftest import NOT_RUN
 from tests.support.toolchains import need
 
-each_language = pytest.mark.parametrize("code", LANGUAGES)
 SCRIPT = (Path(__file__).parents[2] / "scripts" / "toolchains.sh").read_text(encoding="utf-8")
 
 
-@each_language
-def test_a_language_whose_tools_are_here_works_and_says_which_they_are(code: str) -> None:
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_versions_of_installed_tools(code: str) -> None:
     need(code)
-    assert unusable(LANGUAGES[code]) is None
-    said = version(LANGUAGES[code])
-    assert any(character.isdigit() for character in said)
-    assert "error" not in said.lower()
+    text = version(LANGUAGES[code])
+    assert any(character.isdigit() for character in text)
+    assert "error" not in text.lower()
 
 
 @pytest.mark.parametrize(
@@ -76,20 +73,14 @@ def test_a_missing_tool_is_named_with_the_command_that_installs_it(
     code: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
-    found = toolchains.missing_toolchain(LANGUAGES[code])
-    assert found is not None
-    assert found.what.startswith(f"{LANGUAGES[code].title}: {LANGUAGES[code].commands[0]}")
-    assert found.fix.startswith(fix)
-    reason = unusable(LANGUAGES[code])
-    assert reason is not None
+    reason = unusable(LANGUAGES[code]) or ""
+    assert reason.startswith(f"{LANGUAGES[code].title}: {LANGUAGES[code].commands[0]}")
     assert f"Install it: `{fix}" in reason
 
 
 def test_a_missing_file_is_a_missing_tool() -> None:
     language = replace(LANGUAGES["sh"], files=("/nowhere/*.so",))
-    found = toolchains.missing_toolchain(language)
-    assert found is not None
-    assert "/nowhere/*.so not found" in found.what
+    assert "/nowhere/*.so not found" in (unusable(language) or "")
 
 
 def test_tools_that_do_not_work_are_not_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,10 +105,10 @@ def test_typescript_is_taken_from_the_path_and_from_closed_directories(
     closed.mkdir(mode=0o700)
     (closed / "typescript").symlink_to(own)
     monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [closed / "typescript"])
-    found = toolchains._typescript.__wrapped__()
-    assert found is not None
+    folder = toolchains.typescript.__wrapped__()
+    assert folder is not None
     probe = subprocess.run(
-        ["node", f"{found}/lib/tsc.js", "--version"],
+        ["node", f"{folder}/lib/tsc.js", "--version"],
         capture_output=True,
         text=True,
         cwd="/",
@@ -125,22 +116,22 @@ def test_typescript_is_taken_from_the_path_and_from_closed_directories(
         **host.user_options(),
     )
     assert probe.stdout.startswith("Version 5.9")
-    monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [tmp_path / "absent"])
-    assert toolchains._typescript.__wrapped__() is None
+    monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [tmp_path / "missing"])
+    assert toolchains.typescript.__wrapped__() is None
 
 
-def test_without_typescript_the_mend_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_typescript_the_fix_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     need("js")
     monkeypatch.setattr(toolchains, "typescript", lambda: None)
-    found = toolchains.missing_toolchain(LANGUAGES["ts"])
-    assert found is not None
-    assert found.fix.startswith("npm install ")
-    assert found.fix.endswith("typescript@5.9")
+    missing = toolchains.missing_toolchain(LANGUAGES["ts"])
+    assert missing is not None
+    assert missing.fix.startswith("npm install ")
+    assert missing.fix.endswith("typescript@5.9")
     with pytest.raises(LookupError, match="npm install"):
         toolchains.resolve(("node", "@typescript/lib/tsc.js"))
 
 
-def test_the_script_installs_what_the_table_needs() -> None:
+def test_the_script_installs_the_packages_of_the_table() -> None:
     for language in LANGUAGES.values():
         for package in set(language.packages) - {"bash"}:
             assert package in SCRIPT, package
@@ -150,7 +141,7 @@ def test_the_script_installs_what_the_table_needs() -> None:
     assert "typescript=5.9\n" in SCRIPT
 
 
-def test_the_script_does_nothing_where_all_is_there() -> None:
+def test_the_script_does_nothing_if_all_is_installed() -> None:
     for code in LANGUAGES:
         need(code)
     root = Path(__file__).parents[2]
@@ -165,30 +156,23 @@ def test_the_script_does_nothing_where_all_is_there() -> None:
     assert done.stderr == "toolchains: all there.\n"
 
 
-def report_of(benchmarks: tuple[BenchmarkRow, ...], languages: tuple[ToolchainRow, ...]) -> Report:
-    return Report(
+def test_doctor_shows_languages_and_their_missing_tools() -> None:
+    mcs = MissingRequirement("C#: mcs not found", "apt-get install mono-mcs", blocks=False)
+    report = Report(
         versions=(Version("python", "3"),),
         supported_llamafactory=(),
         gpus=(),
         activation=Activation("on", "here", "there"),
         patches=(PatchRow("n", "t", "c", "r", "test", "applied", ""),),
-        benchmarks=benchmarks,
-        warnings=(),
-        problems=(),
-        toolchains=languages,
-    )
-
-
-def test_doctor_shows_languages_and_what_they_lack() -> None:
-    lack = MissingRequirement("C#: mcs not found", "apt-get install mono-mcs", blocks=False)
-    report = report_of(
-        (
-            BenchmarkRow("part", "some languages", (lack,)),
+        benchmarks=(
+            BenchmarkRow("part", "some languages", (mcs,)),
             BenchmarkRow(
-                "none", "no sandbox", (lack, MissingRequirement("a sandbox", "install it"))
+                "none", "no sandbox", (mcs, MissingRequirement("a sandbox", "install it"))
             ),
         ),
-        (ToolchainRow("C++", "g++ 12"), ToolchainRow("C#", None, lack)),
+        warnings=(),
+        problems=(),
+        toolchains=(ToolchainRow("C++", "g++ 12"), ToolchainRow("C#", None, mcs)),
     )
     text = render_text(report)
     assert (
@@ -206,9 +190,9 @@ def test_doctor_shows_languages_and_what_they_lack() -> None:
 
 def test_doctor_asks_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
-    rows, warnings = look_for_toolchains()
+    rows, warnings = toolchain_rows()
     assert warnings == ()
-    assert [row.language for row in rows] == [each.title for each in LANGUAGES.values()]
+    assert [row.language for row in rows] == [language.title for language in LANGUAGES.values()]
     assert [row.language for row in rows if row.missing is None] == ["Python"]
     assert all(row.missing is None or row.missing.fix for row in rows)
 

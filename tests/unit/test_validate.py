@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
 import subprocess
@@ -17,10 +16,10 @@ import pytest
 from dft_factory.validate import Finding, exit_status, render_text, validate_files
 from dft_factory.validate.fields import check_values, fields_of
 from dft_factory.validate.files import Config, kind_of, read
+from dft_factory.validate.pairs import check_pairs
 from dft_factory.validate.parser_errors import parse_errors
-from dft_factory.validate.places import check_places
+from dft_factory.validate.paths import check_paths
 from dft_factory.validate.run import _job
-from dft_factory.validate.twins import check_twins
 
 
 def test_importing_the_two_packages_is_cheap() -> None:
@@ -102,11 +101,11 @@ def test_duplicates_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
         ("", "-: is empty, not keys and values. Expected a LLaMA-Factory recipe"),
         ("- a\n", "-: holds a list, not keys and values."),
         ("just words\n", "-: holds a str, not keys and values."),
-        ("colour: red\n", "-: is of no known kind. Expected a LLaMA-Factory recipe"),
+        ("colour: red\n", "-: is of an unknown kind. Expected a LLaMA-Factory recipe"),
         ("do_train: ${x\n", "-: cannot be read: "),
     ],
 )
-def test_what_cannot_be_read_says_where(tmp_path: Path, text: str, message: str) -> None:
+def test_syntax_errors_have_a_position(tmp_path: Path, text: str, message: str) -> None:
     config, findings = _read(tmp_path, text)
     assert config is None
     assert len(findings) == 1
@@ -249,8 +248,8 @@ BAD = [
     ("mode", False, "no without quotes is the boolean false in YAML. Write 'no'."),
     ("mode", "step", "'step' is unknown. Choose from: no, steps. Did you mean 'steps'?"),
     ("settings", [1], "[1] is a list, not text or a mapping."),
-    ("hidden", "x", "is no argument of LLaMA-Factory."),
-    ("wohle", 1, "is no argument of LLaMA-Factory. Did you mean 'whole'?"),
+    ("hidden", "x", "is not an argument of LLaMA-Factory."),
+    ("wohle", 1, "is not an argument of LLaMA-Factory. Did you mean 'whole'?"),
     ("other", 1, "belongs in a training recipe; LLaMA-Factory rejects it here. Remove it."),
 ]
 
@@ -301,7 +300,7 @@ def test_a_key_is_named_by_a_whole_word() -> None:
     assert _errors({"seed": 2, "packing": 1}, rule) == [("seed", rule[1])]
 
 
-def test_what_makes_the_recipe_stays() -> None:
+def test_identifying_keys_are_not_removed() -> None:
     rules = (
         (lambda v: v.get("stage") == "dpo", "finetuning_type: 'dft' needs stage: sft."),
         (
@@ -353,15 +352,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "project"
 
 
-def _places(project: Path, **values: Any) -> list[tuple[str, str, str]]:
+def _paths(project: Path, **values: Any) -> list[tuple[str, str, str]]:
     config = Config(project / "configs" / "x.yaml", "train", values)
-    return [(each.severity, each.key, each.message) for each in check_places(config)]
+    return [(finding.severity, finding.key, finding.message) for finding in check_paths(config)]
 
 
 def test_data_sets_are_located_from_the_project_of_the_recipe(project: Path) -> None:
-    assert _places(project, dataset="here, hub", dataset_dir="data") == []
-    assert _places(project, dataset="here", eval_dataset="hub") == []  # data is the default
-    assert _places(project, dataset="a/b", dataset_dir="ONLINE") == []
+    assert _paths(project, dataset="here, hub", dataset_dir="data") == []
+    assert _paths(project, dataset="here", eval_dataset="hub") == []  # data is the default
+    assert _paths(project, dataset="a/b", dataset_dir="ONLINE") == []
 
 
 def test_llamafactory_reads_the_data_sets_of_the_project(project: Path) -> None:
@@ -375,7 +374,7 @@ def test_llamafactory_reads_the_data_sets_of_the_project(project: Path) -> None:
 
 
 def test_data_sets_that_are_not_there(project: Path) -> None:
-    assert _places(project, dataset="here,heer,gone", eval_dataset="pairs") == [
+    assert _paths(project, dataset="here,heer,gone", eval_dataset="pairs") == [
         (
             "error",
             "dataset",
@@ -394,7 +393,7 @@ def test_data_sets_that_are_not_there(project: Path) -> None:
             "cannot train on.",
         ),
     ]
-    assert _places(project, dataset="ultrafeedback", dataset_dir="runs/data") == [
+    assert _paths(project, dataset="ultrafeedback", dataset_dir="runs/data") == [
         (
             "warning",
             "dataset_dir",
@@ -404,12 +403,12 @@ def test_data_sets_that_are_not_there(project: Path) -> None:
     ]
 
 
-def test_models_that_look_local_are_looked_for(project: Path) -> None:
+def test_local_models_are_checked(project: Path) -> None:
     (project / "runs" / "base").mkdir(parents=True)
     for name in ("Qwen/Qwen2.5-Coder-3B", "gpt2", "runs/base"):
-        assert _places(project, model_name_or_path=name) == []
+        assert _paths(project, model_name_or_path=name) == []
     for name in ("runs/other", "./model", "/no/such/model", "a/b/c"):
-        assert _places(project, model_name_or_path=name) == [
+        assert _paths(project, model_name_or_path=name) == [
             (
                 "warning",
                 "model_name_or_path",
@@ -420,9 +419,9 @@ def test_models_that_look_local_are_looked_for(project: Path) -> None:
 
 def test_a_deepspeed_file_must_be_there(project: Path) -> None:
     (project / "configs" / "z3.json").write_text("{}")
-    assert _places(project, deepspeed="configs/z3.json") == []
-    assert _places(project, deepspeed={"zero_optimization": {}}) == []
-    assert _places(project, deepspeed="configs/z4.json") == [
+    assert _paths(project, deepspeed="configs/z3.json") == []
+    assert _paths(project, deepspeed={"zero_optimization": {}}) == []
+    assert _paths(project, deepspeed="configs/z4.json") == [
         (
             "error",
             "deepspeed",
@@ -430,35 +429,35 @@ def test_a_deepspeed_file_must_be_there(project: Path) -> None:
             "where llamafactory-cli is started.",
         )
     ]
-    (finding,) = _places(project, deepspeed="/no/such/z3.json")
+    (finding,) = _paths(project, deepspeed="/no/such/z3.json")
     assert finding[0] == "warning"
 
 
-# Twins
+# Pairs
 
-TWIN = {"do_train": True, "finetuning_type": "sft", "learning_rate": 1e-5, "output_dir": "a"}
+SFT = {"do_train": True, "finetuning_type": "sft", "learning_rate": 1e-5, "output_dir": "a"}
 
 
-def _twins(folder: Path, sft: dict[str, Any], dft: dict[str, Any]) -> list[Finding]:
+def _pairs(folder: Path, sft: dict[str, Any], dft: dict[str, Any]) -> list[Finding]:
     configs = [
         Config(folder / "m_sft_full.yaml", "train", sft),
         Config(folder / "m_dft_full.yaml", "train", dft),
     ]
-    findings = list(check_twins(configs))
-    assert findings == list(check_twins(configs[::-1]))
+    findings = list(check_pairs(configs))
+    assert findings == list(check_pairs(configs[::-1]))
     assert {finding.file for finding in findings} <= {folder / "m_dft_full.yaml"}
     return findings
 
 
-def test_twins_may_differ_in_the_objective_and_their_names(tmp_path: Path) -> None:
+def test_pairs_may_differ_in_the_objective_and_their_names(tmp_path: Path) -> None:
     dft = {"finetuning_type": "dft", "dft_weight": "token", "output_dir": "b", "run_name": "x"}
-    assert _twins(tmp_path, TWIN, {**TWIN, **dft}) == []
+    assert _pairs(tmp_path, SFT, {**SFT, **dft}) == []
 
 
 def test_any_other_difference_is_warned_of(tmp_path: Path) -> None:
-    dft = {**TWIN, "finetuning_type": "dft", "output_dir": "b", "learning_rate": 2e-5, "seed": 1}
-    tail = "in its twin m_sft_full.yaml: the comparison would measure that, too. Make them equal."
-    assert [(each.severity, each.key, each.message) for each in _twins(tmp_path, TWIN, dft)] == [
+    dft = {**SFT, "finetuning_type": "dft", "output_dir": "b", "learning_rate": 2e-5, "seed": 1}
+    tail = "in the paired m_sft_full.yaml: the comparison would measure that, too. Make them equal."
+    assert [(x.severity, x.key, x.message) for x in _pairs(tmp_path, SFT, dft)] == [
         ("warning", "learning_rate", f"2e-05 here and 1e-05 {tail}"),
         ("warning", "seed", f"1 here and nothing {tail}"),
     ]
@@ -475,33 +474,29 @@ def test_any_other_difference_is_warned_of(tmp_path: Path) -> None:
         ("sft", "sft", False),
     ],
 )
-def test_twins_have_the_same_method(tmp_path: Path, sft: str, dft: str, agree: bool) -> None:
-    findings = _twins(
+def test_pairs_have_the_same_method(tmp_path: Path, sft: str, dft: str, agree: bool) -> None:
+    findings = _pairs(
         tmp_path,
-        {**TWIN, "finetuning_type": sft},
-        {**TWIN, "finetuning_type": dft, "output_dir": "b"},
+        {**SFT, "finetuning_type": sft},
+        {**SFT, "finetuning_type": dft, "output_dir": "b"},
     )
     assert [finding.key for finding in findings] == ([] if agree else ["finetuning_type"])
 
 
 def test_one_output_dir_for_both_is_an_error(tmp_path: Path) -> None:
-    (finding,) = _twins(tmp_path, TWIN, {**TWIN, "finetuning_type": "dft"})
+    (finding,) = _pairs(tmp_path, SFT, {**SFT, "finetuning_type": "dft"})
     assert (finding.severity, finding.key) == ("error", "output_dir")
 
 
-def test_the_other_twin_is_read_from_the_folder(tmp_path: Path) -> None:
+def test_the_other_recipe_is_read_from_the_folder(tmp_path: Path) -> None:
     (tmp_path / "sft.yaml").write_text("do_train: true\nfinetuning_type: sft\nseed: 1\n")
     (tmp_path / "dft.yaml").write_text("do_train: true\nfinetuning_type: dft\nseed: 2\n")
     (tmp_path / "drafts_sftx.yaml").write_text("do_train: true\n")
     for name in ("sft.yaml", "dft.yaml"):
         config, _ = read(tmp_path / name)
         assert config is not None
-        findings = list(check_twins([config]))
+        findings = list(check_pairs([config]))
         assert [(finding.file.name, finding.key) for finding in findings] == [("dft.yaml", "seed")]
     alone, _ = read(tmp_path / "drafts_sftx.yaml")
     assert alone is not None
-    assert list(check_twins([alone])) == []
-
-
-def test_the_dataclass_has_all_kinds_of_fields() -> None:
-    assert {each.name for each in dataclasses.fields(_Arguments)} >= {key for key, _ in GOOD}
+    assert list(check_pairs([alone])) == []

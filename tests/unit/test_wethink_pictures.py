@@ -89,20 +89,16 @@ def as_folder(folder: Path) -> Path:
     return write_pictures(folder, FILES)
 
 
-def as_zip(folder: Path) -> Path:
+def as_zip(folder: Path, top: str = "") -> Path:
     folder.mkdir()
     with zipfile.ZipFile(folder / "image.zip", "w") as archive:
         for name, data in FILES.items():
-            archive.writestr(name, data)
+            archive.writestr(f"{top}{name}", data)
     return folder
 
 
 def as_zip_with_a_top_folder(folder: Path) -> Path:
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
-        for name, data in FILES.items():
-            archive.writestr(f"image/{name}", data)
-    return folder
+    return as_zip(folder, top="other/")
 
 
 def as_parts(folder: Path) -> Path:
@@ -191,7 +187,7 @@ def test_suffix_is_the_true_format(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         (None, b"", "does not exist"),
-        ("x.rar", b"x", "is no archive"),
+        ("x.rar", b"x", "is neither an archive"),
         ("x.zip", b"x", "cannot be read"),
         ("x.zip.part-aa", b"x", "cannot be read"),
         ("x.tar.gz", b"\x1f\x8bx", "cannot be unpacked"),
@@ -255,8 +251,8 @@ def flipped(data: bytes, place: int) -> bytes:
     ],
 )
 def test_decode(data: bytes, verdict: str) -> None:
-    found = decode(data)
-    assert (found.reason if isinstance(found, Dropped) else found) == verdict
+    result = decode(data)
+    assert (result.reason if isinstance(result, Dropped) else result) == verdict
 
 
 def test_hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +352,7 @@ def test_hostile_tar(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"in", "out", "p.tar.gz"}
 
 
-def test_nothing_kept_says_where_it_looked(tmp_path: Path) -> None:
+def test_nothing_kept_names_the_searched_folder(tmp_path: Path) -> None:
     source = write_records(tmp_path / "in", [record("a.png"), {"problem": 1}])
     with pytest.raises(ConfigError) as caught:
         run(source, tmp_path / "out")
@@ -365,7 +361,7 @@ def test_nothing_kept_says_where_it_looked(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
-def test_notes_are_reported_and_unknown_fields_said(
+def test_notes_and_unknown_fields_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pictures(tmp_path / "in", {"a.png": picture(0)})
@@ -410,7 +406,7 @@ def test_limit(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_made_anew_and_other_settings(tmp_path: Path) -> None:
+def test_overwriting_and_other_settings(tmp_path: Path) -> None:
     source = many(tmp_path / "in", 10)
     out = tmp_path / "out"
     run(source, out)
@@ -424,7 +420,7 @@ def test_made_anew_and_other_settings(tmp_path: Path) -> None:
     assert tree(out) == before
 
 
-def test_stored_pictures_are_not_looked_at_again(
+def test_stored_pictures_are_not_checked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after 20 records; the second run looks at what was refused or not committed."""
@@ -517,7 +513,9 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert not work.exists()
 
 
-def test_other_settings_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_discard_the_work_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A work folder of another seed is not gone on with."""
     source = many(tmp_path / "in", 30)
     run(source, tmp_path / "undisturbed", limit=5, seed=2)

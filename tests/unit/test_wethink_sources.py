@@ -40,7 +40,7 @@ def test_same_as_json_loads(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('[{"a": 1}, oops]', r"Expecting value \(record 2\)"),
         ('[{"a": 1} {"a": 2}]', r"',' or ']' expected after a record \(record 1\)"),
@@ -52,10 +52,10 @@ def test_same_as_json_loads(
         ("[1, 2", "',' or ']' expected after a record"),
     ],
 )
-def test_malformed(tmp_path: Path, text: str, said: str) -> None:
+def test_malformed(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=f"is not valid JSON: {said}"):
+    with pytest.raises(ConfigError, match=f"is not valid JSON: {message}"):
         read(path)
 
 
@@ -63,26 +63,26 @@ def test_nothing_is_held_but_one_record(tmp_path: Path, monkeypatch: pytest.Monk
     """Of 2 MB never more than a few chunks; a record without an end stops at the limit."""
     monkeypatch.setattr(JsonText, "CHUNK", 1000)
     monkeypatch.setattr(JsonText, "LIMIT", 10_000)
-    held: list[int] = []
+    lengths: list[int] = []
     more = JsonText._more
 
     def spy(self: JsonText) -> bool:
-        found = more(self)
-        held.append(len(self._text))
-        return found
+        has_more = more(self)
+        lengths.append(len(self._text))
+        return has_more
 
     monkeypatch.setattr(JsonText, "_more", spy)
     path = tmp_path / "x.json"
     path.write_text(json.dumps([{"text": "x" * 200}] * 9000))
     assert len(read(path)) == 9000
-    assert max(held) < 3000
+    assert max(lengths) < 3000
     path.write_text('[{"text": "' + "x" * 1_000_000)
     with pytest.raises(ConfigError, match="no end within 10000 characters"):
         read(path)
-    assert max(held) < 30_000
+    assert max(lengths) < 30_000
 
 
-def test_reading_stops_where_the_reader_does(tmp_path: Path) -> None:
+def test_reading_stops_with_the_reader(tmp_path: Path) -> None:
     class Endless(io.StringIO):
         def read(self, size: int | None = -1) -> str:
             return '{"a": 1},' * 10

@@ -1,8 +1,8 @@
-"""HumanEval, HumanEval+ and python-basics as EvalPlus scores, with tests run in our sandbox.
+"""HumanEval, HumanEval+ and python-basics, scored as EvalPlus does, with tests in our sandbox.
 
 Prompts, stop texts, sanitising and comparison follow EvalPlus 0.3.1 (``codegen``,
-``provider.utility``, ``sanitize``, ``evaluate``); ``judge`` says where verdicts differ.
-Both columns come from one generation: their prompts are the same, and cached once.
+``provider.utility``, ``sanitize``, ``evaluate``); ``judge`` lists the differences in verdicts.
+Both benchmarks have the same prompts and share one generation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from dft_eval import sandbox
 from dft_eval.benchmark import (
@@ -29,7 +29,7 @@ from dft_eval.errors import PrerequisiteError
 from dft_eval.generation.run import Completion, Failure, Prompt, samples_of
 from dft_eval.generation.samples import combine
 from dft_eval.humaneval_plus.data import EvalPlusData, EvalPlusProblem, download, read_data
-from dft_eval.humaneval_plus.judge import Tests, judge, make_tests
+from dft_eval.humaneval_plus.judge import judge, make_tests
 from dft_eval.humaneval_plus.sanitize import sanitize
 from dft_eval.progress import Progress
 from dft_eval.requirements import MissingRequirement
@@ -38,7 +38,7 @@ from dft_eval.results import BenchmarkResult, ItemScore
 INSTALL = "uv pip install evalplus==0.3.1"
 DATA_FORMAT = "humaneval"
 MAX_NEW_TOKENS = 768
-"""EvalPlus' own."""
+"""EvalPlus' default."""
 INSTRUCTION = (
     "Please provide a self-contained Python script that solves the following problem in a markdown "
     "code block:"
@@ -56,7 +56,7 @@ CHAT_STOP = (*END_TEXTS, "\n```\n")
 
 
 def missing() -> list[MissingRequirement]:
-    """EvalPlus and the sandbox, where they are not there."""
+    """EvalPlus and the sandbox, if they are missing."""
     rows = missing_sandbox()
     if not is_installed("evalplus"):
         rows.append(MissingRequirement("the Python package evalplus (data, sanitiser)", INSTALL))
@@ -64,7 +64,7 @@ def missing() -> list[MissingRequirement]:
 
 
 def make_prompt(problem: EvalPlusProblem, style: PromptStyle) -> Prompt:
-    """What EvalPlus' transformers and vLLM backends ask."""
+    """The prompt of EvalPlus' transformers and vLLM backends."""
     text = problem.prompt.strip()
     if style == "completion":
         return Prompt(problem.task_id, f"{text}\n")
@@ -88,18 +88,12 @@ def score_problem(
     plus: bool,
     sandboxed: bool,
 ) -> list[tuple[ItemScore, ItemScore]]:
-    """Verdicts on samples of one problem under the base tests, and under all tests.
+    """Scores of one problem's samples under the base tests, and under all tests.
 
-    Plus tests run where the base tests passed; the canonical solution runs once for each.
+    Plus tests run on samples that pass the base tests. The canonical solution runs once per test
+    set.
     """
-    made: dict[str, Tests] = {}
-
-    def verdict(program: str, name: str) -> tuple[float | None, str]:
-        if name not in made:
-            made[name] = make_tests(
-                problem, "base" if name == "base" else "plus", sandboxed=sandboxed
-            )
-        return judge(program, problem, made[name], sandboxed=sandboxed)
+    tests = cache(partial(make_tests, problem, sandboxed=sandboxed))
 
     verdicts: list[tuple[ItemScore, ItemScore]] = []
     for row in rows:
@@ -108,9 +102,9 @@ def score_problem(
             verdicts.append((failed, failed))
             continue
         program = extract_program(problem, row.completion, style)
-        base = whole = verdict(program, "base")
+        base = whole = judge(program, problem, tests("base"), sandboxed=sandboxed)
         if plus and base[0] == 1.0:
-            whole = verdict(program, "plus")
+            whole = judge(program, problem, tests("plus"), sandboxed=sandboxed)
         verdicts.append((_item(row, *base), _item(row, *whole)))
     return verdicts
 
@@ -132,40 +126,40 @@ def score(
     workers: int | None = None,
     progress: Callable[[int, int], None],
 ) -> list[tuple[ItemScore, ItemScore]]:
-    """:func:`score_problem` for all; ``workers``: most programs to run at once.
+    """:func:`score_problem` of all problems; at most ``workers`` programs run at once.
 
     Raises:
-        PrerequisiteError: there is no working sandbox here, and ``sandboxed`` is set.
+        PrerequisiteError: ``sandboxed``, and no sandbox works here.
     """
     if sandboxed:
         sandbox.check()
-    one = partial(score_problem, style=style, plus=plus, sandboxed=sandboxed)
+    score_one = partial(score_problem, style=style, plus=plus, sandboxed=sandboxed)
     groups = [rows[i * samples : (i + 1) * samples] for i in range(len(problems))]
     verdicts: list[tuple[ItemScore, ItemScore]] = []
     with ThreadPoolExecutor(sandbox.judge_workers(workers)) as pool:
-        for number, pairs in enumerate(pool.map(one, problems, groups), start=1):
+        for number, pairs in enumerate(pool.map(score_one, problems, groups), start=1):
             verdicts += pairs
             progress(number, len(problems))
     return verdicts
 
 
 def load(benchmark: Benchmark, request: Request) -> EvalPlusData:
-    """The problems of ``--data``, or of EvalPlus' usual place."""
+    """The problems of ``--data``, or of EvalPlus' release."""
     return read_data(request.data or download())
 
 
 def parts(benchmark: Benchmark, request: Request, data: EvalPlusData) -> list[Part]:
-    """The prompts of ``humaneval`` and ``humaneval+``, which are the same."""
+    """The prompts, which ``humaneval`` and ``humaneval+`` share."""
     style = request.prompt_style or benchmark.default_style
     decoding = replace(request.decoding, stop=CHAT_STOP if style == "chat" else COMPLETION_STOP)
-    prompts = [make_prompt(each, style) for each in data.problems[: request.limit]]
+    prompts = [make_prompt(problem, style) for problem in data.problems[: request.limit]]
     return [Part(f"{benchmark.name}.{style}", samples_of(prompts, decoding), decoding)]
 
 
 def scorer(
     benchmark: Benchmark, request: Request, data: EvalPlusData
 ) -> Callable[[Rows], BenchmarkResult]:
-    """What judges ``humaneval`` or ``humaneval+``.
+    """Judges ``humaneval`` or ``humaneval+``.
 
     Raises:
         PrerequisiteError: EvalPlus (its sanitiser) or the sandbox is missing.
@@ -201,7 +195,6 @@ def _result(
         base, _ = combine(ids, [pair[0] for pair in verdicts], decoding.samples)
         scores = [item.score for item in base if item.score is not None]
         breakdown["base tests"] = sum(scores) / len(scores) if scores else None
-    where = sandbox.describe() if request.sandboxed else None
     return finish(
         benchmark,
         request,
@@ -215,7 +208,9 @@ def _result(
             *size_notes(len(items), len(data.problems), benchmark.published),
             data.note(),
             "outputs compared outside the sandbox; HumanEval/32 and time limits unlike EvalPlus",
-            f"programs ran in {where}" if where else "programs ran UNSANDBOXED",
+            f"programs ran in {sandbox.check()}"
+            if request.sandboxed
+            else "programs ran UNSANDBOXED",
         ],
     )
 

@@ -16,10 +16,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from dft_eval import sandbox
 from dft_eval.code_problems import CodeProblem
+from dft_eval.data_files import read_jsonl
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.sandbox import host
 
@@ -36,8 +37,8 @@ class EvalPlusProblem(BaseModel):
     Attributes:
         prompt: signature and docstring.
         canonical_solution: what follows ``prompt`` in the solution that defines right outputs.
-        base_input, plus_input: HumanEval's own inputs, and those that EvalPlus added.
-        atol: absolute tolerance; 0: exact, but for floats.
+        base_input, plus_input: HumanEval's inputs, and those that EvalPlus added.
+        atol: absolute tolerance; 0 compares exactly, except floats.
     """
 
     task_id: str
@@ -51,7 +52,7 @@ class EvalPlusProblem(BaseModel):
 
 @dataclass(frozen=True)
 class EvalPlusData:
-    """All problems of one file and the MD5 of its decompressed content, or another source."""
+    """All problems, with the MD5 of their decompressed file or the name of another source."""
 
     problems: list[EvalPlusProblem]
     md5: str = ""
@@ -61,27 +62,25 @@ class EvalPlusData:
         """Which data it is, for ``results.json``."""
         if self.source is not None:
             return f"data: {self.source}"
-        known = f"HumanEval+ {VERSION}" if self.md5 == MD5 else f"not HumanEval+ {VERSION}"
-        return f"data: {known}, md5 {self.md5}"
+        prefix = "" if self.md5 == MD5 else "not "
+        return f"data: {prefix}HumanEval+ {VERSION}, md5 {self.md5}"
 
 
 def from_human_eval(
     problems: Sequence[CodeProblem], source: str, *, sandboxed: bool
 ) -> EvalPlusData:
-    """HumanEval's own problems, with the inputs on which their tests call the function.
+    """HumanEval's problems, with the inputs on which their tests call the function.
 
-    The tests are assertions, which a program beside them can disarm. Run once with the canonical
-    solutions they tell their inputs; verdicts then come from outputs, compared out of its reach.
+    A program in the same process can disarm HumanEval's assertions. So the tests run once with the
+    canonical solutions to record their inputs, and outputs are compared outside the sandbox.
 
     Raises:
         UsageError: a canonical solution does not pass its tests, by task.
         PrerequisiteError: there is no working sandbox here.
     """
-    jobs = [
-        [each.prompt + each.canonical_solution, each.test, each.entry_point] for each in problems
-    ]
+    jobs = [[p.prompt + p.canonical_solution, p.test, p.entry_point] for p in problems]
     script = resources.files("dft_eval.humaneval_plus").joinpath("recorder.py").read_bytes()
-    done = sandbox.run(
+    result = sandbox.run(
         [host.interpreter().path, *("-I", "-S", "-B", "-X", "utf8"), "recorder.py"],
         files={"recorder.py": script, "problems.json": json.dumps(jobs).encode()},
         limits=sandbox.Limits(
@@ -89,24 +88,21 @@ def from_human_eval(
         ),
         protections=sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX,
     )
-    lines = done.stdout.splitlines()
-    if done.score is None:
-        raise PrerequisiteError(f"{source}: the tests' inputs are not known: {done.reason}")
-    if done.score != 1.0 or len(lines) != len(problems):
+    lines = result.stdout.splitlines()
+    if result.score is None:
+        raise PrerequisiteError(f"{source}: cannot record the inputs of its tests: {result.reason}")
+    if result.score != 1.0 or len(lines) != len(problems):
         failed = problems[min(len(lines), len(problems) - 1)].task_id
-        raise UsageError(f"{source}: {failed}: canonical_solution fails its tests: {done.reason}")
+        raise UsageError(f"{source}: {failed}: canonical_solution fails its tests: {result.reason}")
     return EvalPlusData(
         [
             EvalPlusProblem(
-                task_id=each.task_id,
-                prompt=each.prompt,
-                entry_point=each.entry_point,
-                canonical_solution=each.canonical_solution,
+                **problem.model_dump(),
                 base_input=ast.literal_eval(line),
                 plus_input=[],
-                atol=TOLERANCES.get(each.entry_point, 0.0),
+                atol=TOLERANCES.get(problem.entry_point, 0.0),
             )
-            for each, line in zip(problems, lines, strict=True)
+            for problem, line in zip(problems, lines, strict=True)
         ],
         source=f"{source}, on the inputs of its own tests",
     )
@@ -115,53 +111,32 @@ def from_human_eval(
 def has_evalplus_format(path: Path) -> bool:
     """Whether the first line of ``path`` is a problem with EvalPlus' inputs."""
     try:
-        with _open(path) as stream:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             return "base_input" in json.loads(stream.readline())
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def read_data(path: Path) -> EvalPlusData:
     """Problems of ``HumanEvalPlus.jsonl`` or ``.jsonl.gz``.
 
     Raises:
-        UsageError: no such file, or a line that is no problem, by number.
+        UsageError: no such file, or an invalid line, by number.
     """
-    if not path.is_file():
-        raise UsageError(f"--data {path}: no such file.")
-    try:
-        with _open(path) as stream:
-            content: bytes = stream.read()
-    except (OSError, EOFError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    problems: list[EvalPlusProblem] = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if line.strip():
-            try:
-                problems.append(EvalPlusProblem.model_validate(json.loads(line)))
-            except (ValidationError, ValueError) as error:
-                raise UsageError(
-                    f"{path}, line {number}: no HumanEval+ problem: {error}"
-                ) from error
-    if not problems:
-        raise UsageError(f"{path} holds no problem.")
+    problems, content = read_jsonl(path, EvalPlusProblem.model_validate, "a HumanEval+ problem")
     return EvalPlusData(problems, hashlib.md5(content, usedforsecurity=False).hexdigest())
 
 
 def cache_directory() -> Path:
-    """Where downloaded data lies: ours alone, and out of reach of the sandbox."""
+    """Our folder of downloaded data, which sandboxed programs cannot reach."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dft-factory"
 
 
 def download() -> Path:
-    """HumanEval+ from EvalPlus' usual place, once; checked against its published MD5.
+    """HumanEval+ from EvalPlus' release, cached and checked against its published MD5.
 
     Raises:
-        PrerequisiteError: EvalPlus is not installed, or its place is out of reach.
+        PrerequisiteError: EvalPlus is not installed, or its release cannot be downloaded.
     """
     target = cache_directory() / f"HumanEvalPlus-{VERSION}.jsonl"
     if target.is_file() and _md5(target) == MD5:
@@ -185,10 +160,10 @@ def download() -> Path:
                 make_cache(url, str(fresh))
         except Exception as error:  # whatever its download raises
             raise PrerequisiteError(
-                f"HumanEval+ did not come from {url} ({type(error).__name__}: {error}). {fix}"
+                f"{url} cannot be downloaded ({type(error).__name__}: {error}). {fix}"
             ) from error
-        if (found := _md5(fresh)) != MD5:
-            raise PrerequisiteError(f"{url} gave a file of md5 {found} instead of {MD5}. {fix}")
+        if (md5 := _md5(fresh)) != MD5:
+            raise PrerequisiteError(f"{url}: the file has md5 {md5}, expected {MD5}. {fix}")
         os.replace(fresh, target)
     return target
 

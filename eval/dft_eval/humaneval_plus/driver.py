@@ -1,15 +1,14 @@
-"""Calls one function on many inputs and tells what it returned; sent into the sandbox as source.
+"""Call one function on many inputs and report what it returned; runs in the sandbox as source.
 
-Standard library only. Everything that judges stays outside: this process never holds an expected
-output, so the program that it runs can neither read nor change one, and what an object of the
-program's own claims to equal does not matter.
+Standard library only. This process never has an expected output, so the program cannot read or
+change one, and ``__eq__`` of the program's own classes does not matter.
 
-``job.pickle``: ``entry_point``, ``inputs`` (argument lists), ``seconds`` (processor time a call).
-``program.py``: the program. Standard output brings one JSON line a call, in order:
+``job.pickle``: ``entry_point``, ``inputs`` (argument lists), ``seconds`` (processor time per call).
+``program.py``: the program. Standard output has one JSON line per call, in order:
 
-* ``{"value": text, "kind": type's name, "floats": bool, "seconds": s}``: what the call returned, as
-  :func:`encode` writes it; where that is longer than :data:`WHOLE`, ``"sha256"`` for ``"value"``;
-* ``{"error": text}``, once: what ended the program; nothing follows.
+* ``{"value": text, "kind": type's name, "floats": bool, "seconds": s}``, as :func:`encode` writes
+  it; ``"sha256"`` instead of ``"value"`` if that is longer than :data:`WHOLE`;
+* ``{"error": text}``, last: what ended the program.
 """
 
 import hashlib
@@ -24,35 +23,35 @@ import types
 from typing import Any, NoReturn
 
 WHOLE = 16_384
-"""Characters of an output that are told as they are."""
+"""Longest output, in characters, reported in full."""
 _INT64 = 2**63
 
 
 class OutOfTimeError(BaseException):
-    """No Exception: a program that retries after every Exception would swallow it."""
+    """Not an Exception, which a program might catch and retry."""
 
 
 def number(value: Any) -> Any:
-    """Equal numbers of any type give the same JSON: an int64, a double, or an exact fraction."""
+    """JSON of a number, the same for equal numbers of any type: int64, double or exact fraction."""
     if isinstance(value, float) and not math.isfinite(value):
         return float(value)
     over, under = value.as_integer_ratio()
     if under == 1 and -_INT64 <= over < _INT64:
         return int(over)
     try:
-        near = over / under
-        if near.as_integer_ratio() == (over, under):
-            return near
+        quotient = over / under
+        if quotient.as_integer_ratio() == (over, under):
+            return quotient
     except OverflowError:
         pass
     return {"q": [hex(over), hex(under)]}
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON in which equal values, and no others, look the same.
+    """``value`` as JSON that is the same for equal values only.
 
     Raises:
-        TypeError: something that is not made of the built-in types.
+        TypeError: it contains an object that is not of a built-in type.
     """
     if value is None or type(value) is str:
         return value
@@ -67,16 +66,16 @@ def plain(value: Any) -> Any:
         if kinds <= {int} and -_INT64 <= min(value, default=0) <= max(value, default=0) < _INT64:
             return value
         if kinds <= {int, float}:  # millions of them in HumanEval/130
-            near = 2.0**53
-            return [int(x) if -near < x < near and x % 1 == 0 else number(x) for x in value]
-        return [plain(each) for each in value]
+            exact = 2.0**53
+            return [int(x) if -exact < x < exact and x % 1 == 0 else number(x) for x in value]
+        return [plain(item) for item in value]
     if isinstance(value, tuple):
-        return {"t": [plain(each) for each in value]}
+        return {"t": [plain(item) for item in value]}
     if isinstance(value, dict):
-        pairs = [[plain(key), plain(each)] for key, each in value.items()]
+        pairs = [[plain(key), plain(item)] for key, item in value.items()]
         return {"d": sorted(pairs, key=json.dumps)}
     if isinstance(value, (set, frozenset)):
-        return {"s": sorted((plain(each) for each in value), key=json.dumps)}
+        return {"s": sorted((plain(item) for item in value), key=json.dumps)}
     if isinstance(value, complex):
         return {"c": [value.real, value.imag]} if value.imag else number(value.real)
     if isinstance(value, (bytes, bytearray)):
@@ -85,9 +84,9 @@ def plain(value: Any) -> Any:
 
 
 def is_floats(value: Any) -> bool:
-    """EvalPlus' rule for which outputs are compared with a tolerance."""
+    """Whether EvalPlus compares this output with a tolerance."""
     if isinstance(value, (list, tuple)) and value:
-        return all(isinstance(each, float) for each in value)
+        return all(isinstance(item, float) for item in value)
     return isinstance(value, float)
 
 
@@ -101,7 +100,7 @@ def encode(value: Any) -> dict[str, Any]:
 
 
 def out_of_time(number: int, frame: Any) -> NoReturn:
-    """SIGPROF: the call's processor time is up."""
+    """Handler of SIGPROF."""
     raise OutOfTimeError("the call's processor time was up")
 
 
@@ -118,12 +117,12 @@ def main() -> None:
     write, set_timer, clock, leave = os.write, signal.setitimer, time.process_time, os._exit
     signal.signal(signal.SIGPROF, out_of_time)
 
-    def tell(line: dict[str, Any]) -> None:
+    def write_line(line: dict[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
         while data:
             data = data[write(report, data) :]
 
-    module = types.ModuleType("candidate")  # not "__main__": guarded blocks rest
+    module = types.ModuleType("candidate")  # not "__main__": guarded blocks do not run
     sys.modules["candidate"] = module
     try:
         set_timer(signal.ITIMER_PROF, max(job["seconds"], default=1.0))
@@ -135,11 +134,11 @@ def main() -> None:
             value = function(*arguments)
             spent = clock() - begun
             set_timer(signal.ITIMER_PROF, 0.0)
-            tell({**encode(value), "seconds": spent})
+            write_line({**encode(value), "seconds": spent})
             del value
-    except BaseException as error:  # whatever it was, it ended the program
+    except BaseException as error:  # anything that ends the program
         set_timer(signal.ITIMER_PROF, 0.0)
-        tell({"error": f"{type(error).__name__}: {error}"[:300]})
+        write_line({"error": f"{type(error).__name__}: {error}"[:300]})
     leave(0)
 
 

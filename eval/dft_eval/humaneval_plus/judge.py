@@ -1,13 +1,13 @@
 """Verdicts on Python programs by EvalPlus' tests, with its comparison, in our sandbox.
 
-A program runs on all inputs in a sandbox of its own; what it returned comes out as data and is
-compared here with what the canonical solution returned in another. No expected output is ever
-where a model's program runs, and none is kept on disk.
+A program runs on all inputs in its own sandbox. Its outputs are compared here with those of the
+canonical solution, which ran in another sandbox. Expected outputs never enter a sandbox with a
+model's program, nor a file.
 
 The comparison is that of EvalPlus 0.3.1 (``eval.unsafe_execute``), with these differences:
-HumanEval/32, whose special oracle leaves every item marked as failed there, can pass; a call may
+HumanEval/32, which EvalPlus marks as failed whatever its special oracle says, can pass; a call may
 take max(4 s, 4 x the canonical solution's) of processor time instead of max(1 s, 4 x) of wall time,
-so that a busy machine fails nobody; a value equals another only as built-in types do.
+so that a busy machine fails no program; values compare as built-in types do.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from dft_eval.sandbox import host
 CALL_SECONDS = 4.0
 PROGRAM_SECONDS = 60.0
 TIMES_REFERENCE = 4.0
-"""A program may take this many times as long as the canonical solution, and at least the above."""
+"""Times the canonical solution's time that a program may take, if more than the limits above."""
 REFERENCE_SECONDS = 300.0
 RELATIVE_TOLERANCE = 1e-7
 ENFORCED_TOLERANCE = 1e-6
-"""Absolute, for floats of problems that name none."""
+"""Absolute, for floats of problems without one."""
 SPECIAL = "HumanEval/32"
 """Its find_zero: any zero of the polynomial is right."""
 
 
 @dataclass(frozen=True)
-class Returned:
-    """What one call returned: its text, or its hash where it is long (see the driver)."""
+class Output:
+    """What one call returned: its text, or its hash if it is long (see the driver)."""
 
     text: str | None
     sha256: str | None
@@ -47,7 +47,7 @@ class Returned:
     seconds: float
 
     def value(self) -> Any:
-        """Back in Python's types; ValueError for a hash."""
+        """As a Python object; ValueError if only the hash is known."""
         if self.text is None:
             raise ValueError("only the hash of this value is known")
         return _restore(json.loads(self.text))
@@ -55,13 +55,14 @@ class Returned:
 
 @dataclass(frozen=True)
 class Run:
-    """One program on a problem's inputs. ``ended``: why there are fewer outputs than inputs.
+    """One program on a problem's inputs.
 
-    ``conclusive`` is False where the sandbox failed or the program got too little processor time,
-    which says nothing about the program.
+    Attributes:
+        ended: why there are fewer outputs than inputs.
+        conclusive: False if the sandbox failed or the program got too little processor time.
     """
 
-    outputs: tuple[Returned, ...]
+    outputs: tuple[Output, ...]
     ended: str
     conclusive: bool = True
 
@@ -77,20 +78,20 @@ class Tests:
 
 def _restore(value: Any) -> Any:
     if isinstance(value, list):
-        return [_restore(each) for each in value]
+        return [_restore(item) for item in value]
     if not isinstance(value, dict):
         return value
     ((tag, inner),) = value.items()
     if tag == "q":
         over, under = (int(part, 16) for part in inner)
         return over if under == 1 else over / under
-    items = [_restore(each) for each in inner] if tag in "tsd" else inner
+    items = [_restore(item) for item in inner] if tag in "tsd" else inner
     if tag == "t":
         return tuple(items)
     if tag == "d":
-        return {_frozen(key): each for key, each in items}
+        return {_frozen(key): item for key, item in items}
     if tag == "s":
-        return {_frozen(each) for each in items}
+        return {_frozen(item) for item in items}
     return complex(*inner) if tag == "c" else bytes.fromhex(inner)
 
 
@@ -115,13 +116,13 @@ def run_program(
     """Call the problem's function on all inputs.
 
     Args:
-        seconds: processor time that each call may take; ``total``: that all may.
+        seconds: limit on each call's processor time; ``total``: on all calls together.
 
     Raises:
-        PrerequisiteError: there is no sandbox here.
+        PrerequisiteError: no sandbox works here.
     """
     job = {"entry_point": problem.entry_point, "inputs": inputs, "seconds": seconds}
-    done = sandbox.run(
+    result = sandbox.run(
         [host.interpreter().path, *("-I", "-S", "-B", "-X", "utf8"), "driver.py"],
         files={
             "driver.py": _driver(),
@@ -137,16 +138,16 @@ def run_program(
         ),
         protections=sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX,
     )
-    outputs: list[Returned] = []
-    ended = "" if done.score == 1.0 else done.reason
-    for line in done.stdout.split("\n"):
+    outputs: list[Output] = []
+    ended = "" if result.score == 1.0 else result.reason
+    for line in result.stdout.split("\n"):
         try:
             row = json.loads(line)
             if "error" in row:
                 ended = str(row["error"])
                 break
             outputs.append(
-                Returned(
+                Output(
                     text=row.get("value"),
                     sha256=row.get("sha256"),
                     kind=str(row["kind"]),
@@ -155,17 +156,17 @@ def run_program(
                 )
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            break  # the end, or a line cut off by a kill, or not the driver's
+            break  # the last line, one cut off by a kill, or one of the program
     del outputs[len(inputs) :]
     if len(outputs) < len(inputs) and not ended:
         ended = "the program ended before its tests"
-    return Run(tuple(outputs), ended, done.score is not None)
+    return Run(tuple(outputs), ended, result.score is not None)
 
 
 def make_tests(
     problem: EvalPlusProblem, name: Literal["base", "plus"], *, sandboxed: bool
 ) -> Tests:
-    """The tests of that name: what the canonical solution returns here and now."""
+    """The tests of that name, with the canonical solution's outputs on this machine."""
     inputs = problem.base_input if name == "base" else problem.plus_input
     program, limit = problem.prompt + problem.canonical_solution, REFERENCE_SECONDS
     run = run_program(program, problem, inputs, [limit] * len(inputs), limit, sandboxed=sandboxed)
@@ -175,12 +176,12 @@ def make_tests(
 def judge(
     program: str, problem: EvalPlusProblem, tests: Tests, *, sandboxed: bool
 ) -> tuple[float | None, str]:
-    """1.0 or 0.0 and why; None where it cannot be told, which says nothing about the program."""
+    """Score (1.0, 0.0, or None if the run was inconclusive) and reason."""
     outputs = tests.expected.outputs
     if len(outputs) < len(tests.inputs):
         return None, f"the canonical solution did not run here: {tests.expected.ended}"
-    times = [TIMES_REFERENCE * each.seconds for each in outputs]
-    done = run_program(
+    times = [TIMES_REFERENCE * output.seconds for output in outputs]
+    run = run_program(
         program,
         problem,
         tests.inputs,
@@ -188,47 +189,47 @@ def judge(
         max(PROGRAM_SECONDS, sum(times)),
         sandboxed=sandboxed,
     )
-    if not done.conclusive:
-        return None, done.ended
+    if not run.conclusive:
+        return None, run.ended
     tolerance = problem.atol
-    for place, (arguments, wanted) in enumerate(zip(tests.inputs, outputs, strict=True)):
-        where = f"{tests.name} test {place + 1} of {len(outputs)}"
-        if place >= len(done.outputs):
-            return 0.0, f"{where}: {done.ended}"
-        output = done.outputs[place]
+    for index, (arguments, expected) in enumerate(zip(tests.inputs, outputs, strict=True)):
+        name = f"{tests.name} test {index + 1} of {len(outputs)}"
+        if index >= len(run.outputs):
+            return 0.0, f"{name}: {run.ended}"
+        output = run.outputs[index]
         if problem.task_id == SPECIAL:
             right = _is_zero(arguments, output, tolerance)
         else:
-            if tolerance == 0 and wanted.floats:
+            if tolerance == 0 and expected.floats:
                 tolerance = ENFORCED_TOLERANCE  # for all tests that follow, as in EvalPlus
-            right = is_right(output, wanted, tolerance)
+            right = is_right(output, expected, tolerance)
         if not right:
-            return 0.0, f"{where}: a wrong answer"
+            return 0.0, f"{name}: wrong answer"
     return 1.0, "passed"
 
 
-def is_right(output: Returned, wanted: Returned, tolerance: float) -> bool:
-    """Equal, or, with an absolute tolerance, of one type, length and near in every element."""
+def is_right(output: Output, expected: Output, tolerance: float) -> bool:
+    """Equal; or, with a tolerance, of equal type and length with all elements close."""
     import numpy
 
-    if (output.text, output.sha256) == (wanted.text, wanted.sha256):
+    if (output.text, output.sha256) == (expected.text, expected.sha256):
         return True
-    if tolerance == 0 or output.kind != wanted.kind:
+    if tolerance == 0 or output.kind != expected.kind:
         return False
     try:
-        found, right = output.value(), wanted.value()
-        if isinstance(right, (list, tuple)) and len(found) != len(right):
+        value, right = output.value(), expected.value()
+        if isinstance(right, (list, tuple)) and len(value) != len(right):
             return False
-        return bool(numpy.allclose(found, right, rtol=RELATIVE_TOLERANCE, atol=tolerance))
-    except Exception:  # no numbers: EvalPlus, too, calls it wrong whatever numpy raises
+        return bool(numpy.allclose(value, right, rtol=RELATIVE_TOLERANCE, atol=tolerance))
+    except Exception:  # not numbers: wrong in EvalPlus too, whatever numpy raises
         return False
 
 
-def _is_zero(arguments: Sequence[Any], output: Returned, tolerance: float) -> bool:
+def _is_zero(arguments: Sequence[Any], output: Output, tolerance: float) -> bool:
     """EvalPlus' oracle of HumanEval/32."""
     from evalplus.eval._special_oracle import _poly
 
     try:
         return bool(abs(_poly(*arguments, output.value())) <= tolerance)
-    except Exception:  # no number, or one too large to be put in
+    except Exception:  # not a number, or too large a one
         return False

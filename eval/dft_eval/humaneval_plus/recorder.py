@@ -1,7 +1,7 @@
-"""Tells on which inputs a problem's tests call its function; sent into the sandbox as source.
+"""Record the inputs on which a problem's tests call its function; runs in the sandbox as source.
 
-``problems.json``: a list of ``[prompt and canonical solution, tests, entry point]``, all of them
-ours. Standard output brings one line a problem: ``repr`` of the list of calls' argument lists. The
+``problems.json``: a list of ``[prompt and canonical solution, tests, entry point]``, no model's
+code. Standard output has one line per problem: ``repr`` of the list of calls' argument lists. The
 tests' random numbers come from seed 0.
 """
 

@@ -1,4 +1,4 @@
-"""EvalPlus' sanitiser, made fast, and kept from failing on what it does not expect."""
+"""EvalPlus' sanitiser, faster and without its crashes on unusual code."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import ast
 
 
 def longest_program(text: str) -> str:
-    """The lines of ``text`` that parse together and hold most lines that are not blank.
+    """The consecutive lines of ``text`` that parse and contain the most non-blank lines.
 
-    What EvalPlus 0.3.1's ``sanitize.code_extract`` finds by parsing every pair of first and last
-    line, the first of equals in the order of (first, last); here the largest are tried first.
+    EvalPlus 0.3.1's ``sanitize.code_extract`` parses every (first, last) pair of lines and takes
+    the first of the largest; here the largest are tried first.
     """
     lines = text.split("\n")
     filled = [0]
@@ -35,7 +35,7 @@ def longest_program(text: str) -> str:
 def sanitize(code: str, entry_point: str) -> str:
     """The imports and definitions that ``entry_point`` needs, by EvalPlus' own function.
 
-    Code on which that function fails (nested too deeply, a NUL byte) is given back as it is.
+    Code on which that function fails (nested too deeply, a NUL byte) is returned unchanged.
     """
     from evalplus import sanitize as evalplus
 

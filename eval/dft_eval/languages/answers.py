@@ -1,12 +1,11 @@
-"""The code in a chat answer, ready for tests to be put after it. Pure text, nothing is run."""
+"""The code of a chat answer, ready for tests to be appended. Text only, nothing is run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 _BLOCK = re.compile(r"```[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
-# How the name of a function is followed or preceded where it is defined; NAME is put in.
+# A function's definition; NAME is replaced by its name.
 _DEFINITIONS = {
     "python": r"^[ \t]*(?:async[ ]+)?def[ ]+NAME\b",
     "cpp": r"^[ \t]*[\w:<>,&*\[\] \t]+?[\s&*]NAME\s*\([^;{]*\)\s*(?:const\s*)?\{",
@@ -26,11 +25,11 @@ _CLASS = re.compile(r"\bclass\s+Problem\b[^{;]*\{")
 
 
 def extract(prompt: str, language: str, answer: str) -> tuple[str, str] | None:
-    """The code of the first block that defines the asked function: before and after the tests.
+    """The first block that defines the problem's function, as (code before, code after the tests).
 
-    Example programs around it (``main``) are taken out, since the tests bring their own, and the
-    class of Java and C# is left open for them, which close it. What the prompt has before the
-    function (imports, classes) is put before. ``None`` where no block defines the function.
+    An example ``main`` is removed, since the tests have their own. Java's and C#'s class is left
+    open: the tests close it. The prompt's imports and classes go first. None if no block defines
+    the function.
     """
     name = function_name(prompt, language)
     definition = re.compile(_DEFINITIONS[language].replace("NAME", re.escape(name)), re.MULTILINE)
@@ -48,7 +47,7 @@ def extract(prompt: str, language: str, answer: str) -> tuple[str, str] | None:
 
 
 def function_name(prompt: str, language: str) -> str:
-    """The function whose body a problem asks for: the last one that its prompt begins."""
+    """The function whose body a problem asks for: the last one in its prompt."""
     if language == "python":
         return str(re.findall(r"^def[ ]+(\w+)", prompt, re.MULTILINE)[-1])
     header = prompt.rstrip().splitlines()[-1]
@@ -57,14 +56,13 @@ def function_name(prompt: str, language: str) -> str:
 
 
 def preamble(prompt: str, language: str) -> str:
-    """What the prompt has before its last function, comments on it left out."""
+    """The prompt before its last function, without comments."""
     if language == "python":
         start = [match.start() for match in re.finditer(r"^def ", prompt, re.MULTILINE)][-1]
         return prompt[:start]
     lines = prompt.rstrip().splitlines()[:-1]
     marks = ("#",) if language == "sh" else ("//",)
-    kept = [line for line in lines if not line.lstrip().startswith(marks)]
-    return "".join(line + "\n" for line in kept)
+    return "".join(f"{line}\n" for line in lines if not line.lstrip().startswith(marks))
 
 
 def _without_main(code: str, language: str) -> str:
@@ -77,7 +75,7 @@ def _without_main(code: str, language: str) -> str:
 
 
 def _open_class(code: str, before: str) -> tuple[str, str]:
-    """``code`` up to the end of its class Problem, and from there; or in the prompt's own class."""
+    """``code`` split at the end of its class Problem; without one, inside the prompt's class."""
     match = _CLASS.search(code)
     if match is None:
         return before + code, ""
@@ -89,27 +87,15 @@ def _open_class(code: str, before: str) -> tuple[str, str]:
 
 
 def closing_brace(code: str, opening: int) -> int | None:
-    """Place of the ``}`` that closes the ``{`` at ``opening``, strings and comments apart."""
+    """Index of the ``}`` that closes the ``{`` at ``opening``, ignoring strings and comments."""
     depth = 0
-    for place in _outside_text(code, opening):
-        if code[place] == "{":
-            depth += 1
-        elif code[place] == "}":
-            depth -= 1
-            if depth == 0:
-                return place
+    for token in _TOKEN.finditer(code, opening):
+        depth += {"{": 1, "}": -1}.get(token[0], 0)
+        if depth == 0 and token[0] == "}":
+            return token.start()
     return None
 
 
-_TEXT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.DOTALL)
-
-
-def _outside_text(code: str, start: int) -> Iterator[int]:
-    place = start
-    while place < len(code):
-        text = _TEXT.match(code, place)
-        if text:
-            place = text.end()
-            continue
-        yield place
-        place += 1
+_TOKEN = re.compile(
+    r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|[{}]', re.DOTALL
+)

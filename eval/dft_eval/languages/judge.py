@@ -19,12 +19,12 @@ from dft_eval.sandbox import (
 )
 
 CRASH_PASSES = "crashed, which this harness counts as passing"
-_TELLING = re.compile(r"error|exception|assert|fail|terminate", re.IGNORECASE)
+_ERROR = re.compile(r"error|exception|assert|fail|terminate", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program with its tests, ready to run; ``tests`` is apart from it in Python alone."""
+    """A program that contains its tests; in Python, ``tests`` are separate."""
 
     text: str
     tests: str = ""
@@ -42,19 +42,19 @@ def run_program(
     *,
     protections: Protections = ALL_PROTECTIONS,
 ) -> tuple[Completed, Recipe | None]:
-    """What came of a program by the last attempt of the recipe, and the recipe (None: Python)."""
+    """The result of the recipe's last attempt, and the recipe (None for Python)."""
     recipe = language.recipe(harness)
     if recipe is None:
-        done = check_program(
+        result = check_program(
             program.text, program.tests, limits=language.limits, protections=protections
         )
-        return done, None
+        return result, None
     text = program.text + (_driver(language.epilogue) if language.epilogue else "")
-    # A lone surrogate in a completion cannot be written; compilers say the rest.
+    # A lone surrogate cannot be encoded; the compiler rejects its replacement.
     files = {language.source: text.encode("utf-8", "replace")}
     files |= {name: _driver(name).encode() for name in language.drivers}
     for attempt in recipe.attempts:
-        done = check_commands(
+        result = check_commands(
             [toolchains.resolve(command) for command in attempt],
             files=files,
             read_only=toolchains.readable(language),
@@ -63,49 +63,49 @@ def run_program(
             limits=language.limits,
             protections=protections,
         )
-        if done.score != 0.0:
+        if result.score != 0.0:
             break
-    return done, recipe
+    return result, recipe
 
 
 def judge(
     language: Language, program: Program, harness: Harness = "official", *, sandboxed: bool = True
 ) -> tuple[float | None, str]:
-    """Score (1.0 passed, 0.0 failed, None: the sandbox did not start) and the reason for it.
+    """Score (1.0 passed, 0.0 failed, None: the sandbox did not start) and its reason.
 
     Raises:
         PrerequisiteError, EvaluationError: as :func:`dft_eval.sandbox.check_commands`.
     """
     protections = ALL_PROTECTIONS if sandboxed else NO_SANDBOX
-    done, recipe = run_program(language, program, harness, protections=protections)
+    result, recipe = run_program(language, program, harness, protections=protections)
     if recipe is None:
-        return done.verdict()
-    if done.score == 1.0 and recipe.silent and (done.stdout or done.stderr):
+        return result.verdict()
+    if result.score == 1.0 and recipe.silent and (result.stdout or result.stderr):
         return 0.0, "printed something, which this harness counts as failing"
-    if recipe.crashes_pass and _crashed(done):
-        return 1.0, f"{CRASH_PASSES}: {_reason(done, len(recipe.attempts[-1]))}"
-    return done.score, _reason(done, len(recipe.attempts[-1]))
+    if recipe.crashes_pass and _crashed(result):
+        return 1.0, f"{CRASH_PASSES}: {_reason(result, len(recipe.attempts[-1]))}"
+    return result.score, _reason(result, len(recipe.attempts[-1]))
 
 
-def _crashed(done: Completed) -> bool:
-    """Whether a C# program ended in an exception which is neither an assertion nor our limits'."""
+def _crashed(result: Completed) -> bool:
+    """Whether a C# program ended in an exception other than an assertion or one of our limits."""
     return (
-        done.complaint == "Unhandled Exception"
-        and done.killed_for is None
-        and not any(text in done.stderr for text in ("Fail", "OutOfMemoryException"))
+        result.complaint == "Unhandled Exception"
+        and result.killed_for is None
+        and not any(text in result.stderr for text in ("Fail", "OutOfMemoryException"))
     )
 
 
-def _reason(done: Completed, commands: int) -> str:
-    """One line; compilers and runtimes put what matters first, not last."""
-    failed = done.started and done.killed_for is None and done.exit_code not in (0, None)
+def _reason(result: Completed, commands: int) -> str:
+    """One line: the first error, since compilers and runtimes print it first."""
+    failed = result.started and result.killed_for is None and result.exit_code not in (0, None)
     if not failed:
-        return done.reason
-    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines()]
+        return result.reason
+    lines = [line.strip() for line in (result.stderr + "\n" + result.stdout).splitlines()]
     lines = [line for line in lines if line]
-    telling = next((line for line in lines if _TELLING.search(line)), None)
-    line = telling or (lines[-1] if lines else f"exit status {done.exit_code}")
-    return f"does not compile: {line[:300]}" if done.steps < commands - 1 else line[:300]
+    last = lines[-1] if lines else f"exit status {result.exit_code}"
+    line = next((line for line in lines if _ERROR.search(line)), last)
+    return f"does not compile: {line[:300]}" if result.steps < commands - 1 else line[:300]
 
 
 @lru_cache(maxsize=16)
@@ -118,13 +118,13 @@ def _trial(code: str, sandboxed: bool) -> str | None:
 
 
 def unusable(language: Language, *, sandboxed: bool = True) -> str | None:
-    """Why programs of this language cannot be judged here, with the fix; ``None`` if they can.
+    """Why programs of this language cannot be judged here, with the fix; None if they can.
 
-    Beside looking for the tools it tries them, once a process, with a program that must pass.
+    Runs a program that must pass, once per process.
     """
     missing = toolchains.missing_toolchain(language)
     if missing is not None:
-        return f"{missing.what}. Install it: `{missing.fix}`"
+        return f"{missing.name}. Install it: `{missing.fix}`"
     reason = _trial(language.code, sandboxed)
     if reason is None:
         return None

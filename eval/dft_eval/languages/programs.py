@@ -1,4 +1,4 @@
-"""From a problem and what a model wrote to a program, as each harness puts it together.
+"""Programs from problems and completions, assembled as each harness does.
 
 Raw completions: ``official`` as nuprl/MultiPL-E (``evaluation/src/main.py``), ``qwen`` as
 Qwen2.5-Coder at d5ead97 (``multiple-eval``: ``utils/utils.py``, ``human_eval/evaluation.py``).
@@ -26,10 +26,10 @@ INSTRUCTION = (
     "Please continue to complete the function and return all completed code in a codeblock. "
     "Here is the given code to do completion:\n```{language}\n{prompt}\n```"
 )
-"""Of Qwen2.5-Coder's ``instruct/multipl_e/chat/convert_data.py``. nuprl's own way with chat models
-goes through DSPy, whose wording is another with every release."""
+"""Of Qwen2.5-Coder's ``instruct/multipl_e/chat/convert_data.py``. nuprl prompts chat models through
+DSPy, whose wording changes with every release."""
 
-# Qwen's, put before the program; without numpy, which the sandbox's Python does not have.
+# Qwen's, without numpy, which the sandbox's Python does not have.
 _PYTHON_IMPORTS = """\
 import math
 import re
@@ -57,7 +57,7 @@ _CS_USINGS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem; ``tests`` go after the function, and in some languages begin with its ``}``."""
+    """One problem. ``tests`` follow the function and in some languages begin with its ``}``."""
 
     id: str
     language: Annotated[
@@ -71,7 +71,7 @@ class Problem:
 
 
 def stop_texts(problem: Problem, harness: Harness) -> tuple[str, ...]:
-    """Where a raw completion is cut."""
+    """Stop texts of a raw completion."""
     if problem.language.code == "python":
         return QWEN_PYTHON_STOP if harness == "qwen" else OFFICIAL_PYTHON_STOP
     if problem.language.code == "ts" and harness == "qwen":
@@ -80,17 +80,17 @@ def stop_texts(problem: Problem, harness: Harness) -> tuple[str, ...]:
 
 
 def prompt_text(problem: Problem, harness: Harness) -> str:
-    """The raw prompt. Qwen's harness begins the line after it, the official one does not."""
+    """The raw prompt; Qwen's harness ends it with a line break."""
     return problem.prompt.strip() + ("\n" if harness == "qwen" else "")
 
 
 def question(problem: Problem) -> str:
-    """The prompt of a chat."""
+    """The user turn of a chat."""
     return INSTRUCTION.format(language=problem.language.code, prompt=problem.prompt.strip())
 
 
 def from_completion(problem: Problem, completion: str, harness: Harness) -> Program:
-    """The program that a raw completion makes."""
+    """The program of a raw completion."""
     body, _ = cut(completion, stop_texts(problem, harness))
     if harness == "official":
         return _with_tests(problem, problem.prompt + body, problem.tests)
@@ -108,24 +108,20 @@ def from_completion(problem: Problem, completion: str, harness: Harness) -> Prog
 
 
 def from_answer(problem: Problem, answer: str, harness: Harness) -> Program:
-    """The program that an answer in a chat makes.
+    """The program of a chat answer.
 
-    The answer's code holds the whole function, closed; the tests' own ``}`` for it goes. Code that
-    does not define the function that was asked for is taken as a raw completion.
+    The answer closes the function itself, so the ``}`` at the start of the tests is removed. Code
+    that does not define the problem's function is taken as a raw completion.
     """
     extracted = extract(problem.prompt, problem.language.code, answer)
     if extracted is None:
-        return from_completion(problem, _first_block(answer), harness)
+        block = re.search(r"```[^\n]*\n(.*?)(?:```|\Z)", answer, re.DOTALL)
+        return from_completion(problem, block[1] if block else answer, harness)
     code, rest = extracted
     tests = problem.tests
     if problem.language.code in ("cpp", "java", "cs", "sh"):
         tests = re.sub(r"\A\s*\}", "", tests)
     return _with_tests(problem, code, tests + rest)
-
-
-def _first_block(answer: str) -> str:
-    block = re.search(r"```[^\n]*\n(.*?)(?:```|\Z)", answer, re.DOTALL)
-    return block.group(1) if block else answer
 
 
 def _with_tests(problem: Problem, code: str, tests: str) -> Program:

@@ -1,20 +1,20 @@
-"""How programs of each language are compiled, run and proven to have passed.
+"""How each language's programs are compiled, run and checked.
 
-Two harnesses, which a result names:
+Two harnesses; the result names the one used:
 
 * ``official``: github.com/nuprl/MultiPL-E, ``evaluation/src/eval_*.py``.
 * ``qwen``: github.com/QwenLM/Qwen2.5-Coder at d5ead97, ``multiple-eval/human_eval/execution.py``.
 
-Commands are theirs. Added are heap sizes (what else bounds their memory see ``sandbox``), a driver
-that proves that the tests have ended (``drivers/``), and tsc's ``--skipDefaultLibCheck``, which
-leaves out to check TypeScript's own library against itself: more than half of its time.
+The commands are theirs, plus heap sizes (``sandbox`` has the other memory limits), a driver that
+proves that the tests ran to their end (``drivers/``), and tsc's ``--skipDefaultLibCheck``, which
+more than halves its time.
 
-Departures, in both: Mono's ``mcs`` stands for ``csc``, which Debian does not have; time limits are
-of processor time, so that a busy machine changes no verdict; whatever crashes or exits before the
-tests have ended fails (Qwen's harness passes JavaScript that exits with any status in silence). C#
-that crashes passes under ``qwen``, as it does there; the result counts such programs. From ``qwen``
-alone: numpy is not imported beforehand (programs run without packages), and C++ is not linked with
-OpenSSL for the one problem on MD5.
+Departures in both: Mono's ``mcs`` replaces ``csc``, which Debian does not have; limits are of
+processor time, so that a busy machine changes no verdict; a program that crashes or exits before
+its tests end fails (Qwen's harness passes JavaScript that exits silently with any status). C# that
+crashes passes under ``qwen``, as it does there, and the result counts such programs. Departures
+from ``qwen`` alone: numpy is not imported (programs run without packages), and C++ is not linked
+with OpenSSL, which one problem (MD5) needs.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ HARNESSES: tuple[Harness, ...] = get_args(Harness)
 
 MIB = 1024 * 1024
 TYPESCRIPT = "@typescript"
-"""In a command: the folder of the npm package, wherever it lies on this machine."""
+"""Placeholder in a command for the npm package's folder on this machine."""
 
 Commands = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one harness does with a program.
+    """One harness's commands for a program.
 
     Attributes:
-        attempts: commands (compilers, then the program), the next attempt where one fails.
-        silent: the program may print nothing.
+        attempts: command lists (compilers, then the program), tried until one passes.
+        silent: a program that prints anything fails.
         crashes_pass: an unhandled exception other than a failed assertion passes.
     """
 
@@ -56,17 +56,18 @@ class Language:
 
     Attributes:
         code: as in the names of the data files.
-        source: file that the program is written to.
-        official, qwen: None for Python, which the sandbox runs itself.
-        drivers: files of ``drivers/`` that lie beside the program.
-        epilogue: file of ``drivers/`` put after the program.
-        complaints: what standard error of a passing program does not hold.
+        source: name of the program's file.
+        official: None for Python, which the sandbox runs itself.
+        qwen: Qwen's recipe; None if it is the official one.
+        drivers: files of ``drivers/`` copied beside the program.
+        epilogue: file of ``drivers/`` appended to the program.
+        complaints: a program whose standard error contains one of these texts fails.
         variables: environment of its programs.
         configuration: host paths outside ``/usr`` that its tools read.
-        commands: tools looked for on the sandbox's PATH.
-        files: patterns of further files, of which one each must be there.
-        packages: of Debian 12, which bring all that.
-        trial: a program that passes wherever the tools work.
+        commands: tools required on the sandbox's PATH.
+        files: glob patterns; each must match a file.
+        packages: Debian 12 packages of the commands and files.
+        trial: a program that passes if the tools work.
     """
 
     code: str
@@ -86,14 +87,14 @@ class Language:
     limits: Limits = field(default_factory=Limits)
 
     def recipe(self, harness: Harness) -> Recipe | None:
-        """That of a harness."""
-        return self.qwen if harness == "qwen" else self.official
+        """The recipe of a harness."""
+        return (self.qwen if harness == "qwen" else None) or self.official
 
 
 def _limits(
     processes: int, address_space_bytes: int | None = None, cpu_seconds: float = 15.0
 ) -> Limits:
-    """The harnesses allow 15 s of wall time (Qwen's: 10 s) a command, on a machine of any load."""
+    """The harnesses allow 15 s of wall time per command (Qwen's: 10 s), whatever the load."""
     return Limits(
         wall_seconds=180.0,
         cpu_seconds=cpu_seconds,
@@ -109,7 +110,6 @@ CPP = Language(
     title="C++",
     source="prog.cpp",
     official=Recipe(((_GXX, ("./prog",)),)),
-    qwen=Recipe(((_GXX, ("./prog",)),)),
     drivers=("driver.cpp",),
     commands=("g++",),
     packages=("g++",),
@@ -131,7 +131,6 @@ JAVA = Language(
     title="Java",
     source="Problem.java",
     official=Recipe(((_JAVAC, _JAVA),)),
-    qwen=Recipe(((_JAVAC, _JAVA),)),
     drivers=("DftDriver.java",),
     configuration=("/etc/java-*-openjdk",),
     commands=("javac", "java"),
@@ -139,7 +138,7 @@ JAVA = Language(
     packages=("default-jdk-headless", "libjavatuples-java"),
     trial="import org.javatuples.*;\nclass Problem { public static void main(String[] args) {"
     " assert Pair.with(1, 2).getValue1() == 2; } }",
-    # Its compiler threads burn processor time as well.
+    # Its compiler threads use processor time as well.
     limits=_limits(processes=128, cpu_seconds=30.0),
 )
 
@@ -151,8 +150,7 @@ PHP = Language(
     code="php",
     title="PHP",
     source="prog.php",
-    official=Recipe((((_PHP),),)),
-    qwen=Recipe((((_PHP),),)),
+    official=Recipe(((_PHP,),)),
     drivers=("dft_prologue.php", "dft_epilogue.php"),
     configuration=("/etc/php",),
     commands=("php",),
@@ -236,14 +234,13 @@ BASH = Language(
     title="Bash",
     source="prog.sh",
     official=Recipe((_BASH,)),
-    qwen=Recipe((_BASH,)),
     drivers=("dft_prologue.sh",),
     epilogue="dft_epilogue.sh",
     variables={"BASH_ENV": "./dft_prologue.sh"},
     commands=("bash", "bc"),
     packages=("bash", "bc"),
     trial='set -e\n[[ $(echo "1 + 2" | bc) = "3" ]]\n',
-    # A recursive function run as $(f ...) is a process a level.
+    # A recursive function called as $(f ...) is one process per level.
     limits=_limits(processes=256, address_space_bytes=1024 * MIB),
 )
 

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
 import glob
 import os
 import shutil
 import subprocess
-import tempfile
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 
-from dft_eval.languages.recipes import LANGUAGES, TYPESCRIPT, Language
+from dft_eval.languages.recipes import TYPESCRIPT, Language
+from dft_eval.requirements import MissingRequirement
 from dft_eval.sandbox import host
 from dft_eval.sandbox.command import ENVIRONMENT
 
 TYPESCRIPT_PACKAGE = "typescript@5.9"
 """TypeScript 7 is another compiler."""
 _CHECKOUT = Path(__file__).parents[3]
-_lock = Lock()
-
-
-@dataclass(frozen=True)
-class MissingToolchain:
-    """A language whose programs cannot be judged here, why, and the install command."""
-
-    language: Language
-    what: str
-    fix: str
 
 
 def find_command(name: str) -> str | None:
-    """A tool where sandboxed programs find it too, which is below ``/usr`` alone."""
+    """Path of a tool on the sandbox's own PATH, which is below ``/usr``."""
     return shutil.which(name, path=ENVIRONMENT["PATH"])
 
 
@@ -46,55 +33,37 @@ def _typescript_folders() -> list[Path]:
 
 
 @lru_cache(maxsize=1)
-def _typescript() -> str | None:
+def typescript() -> str | None:
+    """The npm package's folder, readable by the sandbox's user; None if it is not installed."""
     for folder in _typescript_folders():
         if (folder / "lib" / "tsc.js").is_file():
             try:
-                seen = subprocess.run(
+                test = subprocess.run(
                     ["test", "-r", str(folder / "lib" / "_tsc.js")],
                     check=False,
                     **host.user_options(),
                 )
             except OSError:
                 continue
-            return str(folder) if seen.returncode == 0 else _staged(folder)
+            if test.returncode == 0:
+                return str(folder)
+            return str(host.stage({"lib": folder / "lib", "package.json": folder / "package.json"}))
     return None
 
 
-def typescript() -> str | None:
-    """The folder of the npm package, readable to the sandbox's user; ``None`` without one."""
-    with _lock:
-        return _typescript()
-
-
-def _staged(folder: Path) -> str:
-    """A copy for a sandbox's user who cannot enter our directories."""
-    stage = Path(tempfile.mkdtemp(prefix="dft-typescript-"))
-    owner = os.getpid()
-    atexit.register(lambda: shutil.rmtree(stage, True) if os.getpid() == owner else None)
-    (stage / "lib").mkdir()
-    for path in (folder / "lib").iterdir():
-        if path.is_file():
-            shutil.copyfile(path, stage / "lib" / path.name)
-    shutil.copyfile(folder / "package.json", stage / "package.json")
-    for path in (stage, *stage.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return str(stage)
-
-
-def missing_toolchain(language: Language) -> MissingToolchain | None:
-    """What keeps programs of this language from being judged here; ``None`` if nothing does."""
-    absent = [name for name in language.commands if find_command(name) is None]
-    absent += [pattern for pattern in language.files if not glob.glob(pattern)]
-    if absent:
-        places = ENVIRONMENT["PATH"].replace(":", ", ")
-        return MissingToolchain(
-            language,
-            f"{language.title}: {', '.join(absent)} not found (commands: looked for in {places})",
+def missing_toolchain(language: Language) -> MissingRequirement | None:
+    """What is missing to judge programs of this language here, or None."""
+    missing = [name for name in language.commands if find_command(name) is None]
+    missing += [pattern for pattern in language.files if not glob.glob(pattern)]
+    if missing:
+        path = ENVIRONMENT["PATH"].replace(":", ", ")
+        return MissingRequirement(
+            f"{language.title}: {', '.join(missing)} not found (commands are searched in {path})",
             f"apt-get install {' '.join(language.packages)}",
+            blocks=False,
         )
     if language.code == "ts" and typescript() is None:
-        return MissingToolchain(language, "TypeScript: tsc not found", _typescript_fix())
+        return MissingRequirement("TypeScript: tsc not found", _typescript_fix(), blocks=False)
     return None
 
 
@@ -104,15 +73,8 @@ def _typescript_fix() -> str:
     return f"npm install --global {TYPESCRIPT_PACKAGE}"
 
 
-def missing_toolchains() -> list[MissingToolchain]:
-    """Of all languages."""
-    return [
-        row for language in LANGUAGES.values() if (row := missing_toolchain(language)) is not None
-    ]
-
-
 def version(language: Language) -> str:
-    """First lines of what its tools say of themselves, such as ``g++ (Debian 12.2.0) 12.2.0``."""
+    """Versions of its tools as they print them, such as ``g++ (Debian 12.2.0) 12.2.0``."""
     if language.code == "python":
         return f"Python {_first_line(host.interpreter().path, '--version').split()[-1]}"
     lines = [
@@ -130,7 +92,7 @@ def version(language: Language) -> str:
 @lru_cache(maxsize=32)
 def _first_line(*command: str) -> str:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -142,12 +104,12 @@ def _first_line(*command: str) -> str:
         )
     except (OSError, subprocess.SubprocessError) as error:
         return f"{command[0]}: {error}"
-    lines = (done.stdout or done.stderr).strip().splitlines()
+    lines = (process.stdout or process.stderr).strip().splitlines()
     return lines[0] if lines else command[0]
 
 
 def resolve(command: tuple[str, ...]) -> list[str]:
-    """A recipe's command with the places of this machine.
+    """A recipe's command with this machine's paths filled in.
 
     Raises:
         LookupError: no TypeScript compiler here.

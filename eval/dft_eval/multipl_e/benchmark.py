@@ -47,15 +47,7 @@ HARNESS_NAMES: Mapping[Harness, str] = {
     "official": "MultiPL-E, official recipes (nuprl/MultiPL-E)",
     "qwen": "MultiPL-E, recipes of Qwen2.5-Coder (multiple-eval at d5ead97)",
 }
-Judged = Callable[[int, int], None]
 Data = dict[str, list[Problem]]
-
-
-def make_prompt(problem: Problem, style: PromptStyle, harness: Harness) -> Prompt:
-    """The prompt of one problem."""
-    if style == "chat":
-        return Prompt(problem.id, question(problem), chat=True)
-    return Prompt(problem.id, prompt_text(problem, harness))
 
 
 def judge(
@@ -66,9 +58,9 @@ def judge(
     *,
     sandboxed: bool,
     workers: int | None = None,
-    progress: Judged,
+    progress: Callable[[int, int], None],
 ) -> list[ItemScore]:
-    """Verdicts in the order of the problems; ``workers``: most programs to run at once."""
+    """Scores in the order of the problems; at most ``workers`` programs run at once."""
 
     def verdict(pair: tuple[Problem, Completion | Failure]) -> ItemScore:
         problem, completion = pair
@@ -90,19 +82,18 @@ def judge(
 
 
 def _missing() -> list[MissingRequirement]:
-    rows = missing_sandbox()
-    rows += [
-        MissingRequirement(f"{each.what}; unscored without it", each.fix, blocks=False)
-        for each in languages.missing_toolchains()
+    toolchains = map(languages.missing_toolchain, LANGUAGES.values())
+    return [
+        *missing_sandbox(),
+        *(replace(row, name=f"{row.name}; unscored without it") for row in toolchains if row),
     ]
-    return rows
 
 
 def _harness(name: str | None) -> Harness:
-    for known in HARNESSES:
-        if name in (None, known):
-            return known
-    raise UsageError(f"--harness {name!r}: choose from: {', '.join(HARNESSES)}.")
+    for harness in HARNESSES:
+        if name in (None, harness):
+            return harness
+    raise UsageError(f"--harness {name!r} is unknown. Choose from: {', '.join(HARNESSES)}.")
 
 
 def _load(benchmark: Benchmark, request: Request) -> Data:
@@ -110,22 +101,22 @@ def _load(benchmark: Benchmark, request: Request) -> Data:
 
 
 def _parts(benchmark: Benchmark, request: Request, data: Data) -> list[Part]:
-    """The prompts of each language."""
+    """One part per language."""
     style = request.prompt_style or benchmark.default_style
     harness = _harness(request.harness)
     parts = []
-    for code, whole in data.items():
-        problems = whole[: request.limit]
-        stops = {stop_texts(each, harness) if style == "completion" else () for each in problems}
+    for code, problems in data.items():
+        problems = problems[: request.limit]
+        if style == "chat":
+            prompts = [Prompt(problem.id, question(problem), chat=True) for problem in problems]
+            stops: set[tuple[str, ...]] = {()}
+        else:
+            prompts = [Prompt(problem.id, prompt_text(problem, harness)) for problem in problems]
+            stops = {stop_texts(problem, harness) for problem in problems}
         if len(stops) > 1:
             raise UsageError(f"humaneval-{code}: its problems have different stop_tokens.")
-        parts.append(
-            Part(
-                f"{benchmark.name}.{style}.{harness}.{code}",
-                [make_prompt(each, style, harness) for each in problems],
-                replace(request.decoding, stop=stops.pop()),
-            )
-        )
+        stem = f"{benchmark.name}.{style}.{harness}.{code}"
+        parts.append(Part(stem, prompts, replace(request.decoding, stop=stops.pop())))
     return parts
 
 
@@ -152,13 +143,13 @@ def _score(
     style = request.prompt_style or benchmark.default_style
     harness = _harness(request.harness)
     items: list[ItemScore] = []
-    for (code, whole), completions in zip(data.items(), rows, strict=True):
-        problems = whole[: request.limit]
+    for (code, problems), completions in zip(data.items(), rows, strict=True):
+        problems = problems[: request.limit]
         if reason := reasons[code]:
-            items += [ItemScore(id=each.id, score=None, reason=reason) for each in problems]
+            items += [ItemScore(id=problem.id, score=None, reason=reason) for problem in problems]
             continue
-        who = f"{request.label} {benchmark.name}.{style} {LANGUAGES[code].title}"
-        with Progress(f"{who}: programs run") as progress:
+        title = f"{request.label} {benchmark.name}.{style} {LANGUAGES[code].title}"
+        with Progress(f"{title}: programs run") as progress:
             items += judge(
                 problems,
                 completions,
@@ -190,7 +181,7 @@ def _score(
 
 
 def problem_of(id: str) -> str:
-    """What the translations of one problem share: its HumanEval number, else the name."""
+    """The cluster of a problem's translations: its HumanEval number, else its name."""
     match = re.search(r"HumanEval_\d+", id)
     return match[0] if match else id.partition("/")[2]
 
@@ -199,40 +190,40 @@ def breakdown(items: Sequence[ItemScore]) -> dict[str, float | None]:
     """pass@1 of each language over its scored items, and their average where all eight have one."""
     scores: dict[str, float | None] = {}
     for code in LANGUAGES:
-        own = [row.score for row in items if row.id.startswith(f"{code}/")]
-        scores[code], _ = mean_and_stderr([score for score in own if score is not None])
-    known = [score for score in scores.values() if score is not None]
-    average, _ = mean_and_stderr(known if len(known) == len(LANGUAGES) else [])
+        rows = [row for row in items if row.id.startswith(f"{code}/")]
+        scores[code], _ = mean_and_stderr([row.score for row in rows if row.score is not None])
+    means = [score for score in scores.values() if score is not None]
+    average, _ = mean_and_stderr(means if len(means) == len(LANGUAGES) else [])
     return {**scores, "average": average}
 
 
 def _notes(
     benchmark: Benchmark,
     request: Request,
-    whole: Mapping[str, Sequence[Problem]],
+    data: Data,
     items: Sequence[ItemScore],
     reasons: Mapping[str, str | None],
 ) -> list[str]:
-    available = sum(map(len, whole.values()))
-    notes = size_notes(len(items), available, benchmark.published)
+    notes = size_notes(len(items), sum(map(len, data.values())), benchmark.published)
     if request.limit is not None:
         notes.append(f"--limit {request.limit} problems a language")
-    absent = [LANGUAGES[code].title for code in LANGUAGES if code not in whole]
-    if absent:
-        notes.append(f"no data for {', '.join(absent)}")
+    missing = [LANGUAGES[code].title for code in LANGUAGES if code not in data]
+    if missing:
+        notes.append(f"no data for {', '.join(missing)}")
     digest = hashlib.sha256()
-    for problems in whole.values():
-        for each in problems:
-            digest.update(json.dumps([each.id, each.prompt, each.tests]).encode())
+    for problems in data.values():
+        for problem in problems:
+            digest.update(json.dumps([problem.id, problem.prompt, problem.tests]).encode())
     notes.append(f"data sha256 {digest.hexdigest()}")
     crashed = sum((item.reason or "").startswith(CRASH_PASSES) for item in items)
     if crashed:
         notes.append(f"C#: {crashed} crashed programs count as passing, as in Qwen's harness")
     notes += [f"unscored: {reason}" for reason in reasons.values() if reason]
     usable = [LANGUAGES[code] for code, reason in reasons.items() if reason is None]
-    notes.append("tools: " + "; ".join(languages.version(each) for each in usable))
-    where = sandbox.describe() if request.sandboxed else None
-    notes.append(f"programs ran in {where}" if where else "programs ran UNSANDBOXED")
+    notes.append("tools: " + "; ".join(languages.version(language) for language in usable))
+    notes.append(
+        f"programs ran in {sandbox.check()}" if request.sandboxed else "programs ran UNSANDBOXED"
+    )
     return notes
 
 

@@ -1,8 +1,8 @@
 """Natural Questions, closed book: NQ-open's 3,610 development questions (arXiv 1906.00300).
 
 The paper gives neither the model nor the protocol of its figures on this set; the protocol here
-is ours. ``exact_match`` is the score. The other rules of :mod:`dft_eval.natural_questions.rules`
-stand in the breakdown, and all three verdicts in each item's reason.
+is ours. The score is ``exact_match``. The breakdown has the other rules of
+:mod:`dft_eval.natural_questions.rules`, and each item's reason all three verdicts.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from dft_eval.natural_questions.prompts import (
     completion_prompt,
 )
 from dft_eval.natural_questions.rules import Verdict, judge
-from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.statistics import mean_and_stderr
 
 LM_EVAL = "exact_match of lm-eval"
 CONTAINS = "contains"
 MAX_NEW_TOKENS = 32
-"""Beside the longest answers there is room for a short sentence, which ``contains`` looks into."""
-SHOWN = 120
-"""Characters of a prediction, and aliases, that an item's reason shows."""
+"""Enough for the longest answers in a short sentence, which ``contains`` accepts."""
+REASON_CHARS = 120
+"""Characters of the prediction and of the answers in an item's reason."""
 PROMPTS = {
     "completion": f"{len(EXAMPLES)} fixed examples before the question, cut at the line's end",
     "chat": "the prompt that data prepare nq trains on",
@@ -47,45 +46,40 @@ def make_prompt(question: Question, style: str) -> Prompt:
 
 
 def score_item(question: Question, row: Completion | Failure) -> tuple[ItemScore, Verdict | None]:
-    """The item (its score is ``exact_match``) and what all rules say; None without a completion."""
+    """The item, scored by ``exact_match``, and all verdicts (None without a completion)."""
     if isinstance(row, Failure):
         return ItemScore(id=question.id, score=None, reason=row.reason), None
     verdict = judge(row.completion, question.answer)
-    said = row.completion.strip()
+    prediction = row.completion.strip()
     reason = (
         f"exact_match {verdict.exact_match:d}, lm-eval {verdict.lm_eval:d}, "
-        f"contains {verdict.contains:d}: {_shown(repr(said))}, right is "
-        f"{_shown(' or '.join(map(repr, question.answer)))}"
+        f"contains {verdict.contains:d}: {_shorten(repr(prediction))}, right is "
+        f"{_shorten(' or '.join(map(repr, question.answer)))}"
     )
-    if not said:
+    if not prediction:
         reason = f"{reason} (empty answer)"
     elif row.finish_reason == "length":
         reason = f"{reason} (cut at max_new_tokens)"
     return ItemScore(id=question.id, score=float(verdict.exact_match), reason=reason), verdict
 
 
-def _shown(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+def _shorten(text: str) -> str:
+    return text if len(text) <= REASON_CHARS else f"{text[: REASON_CHARS - 3]}..."
 
 
 def breakdown(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
     """Means of the two other rules over the scored items."""
     return {
-        LM_EVAL: mean_and_stderr([float(each.lm_eval) for each in verdicts])[0],
-        CONTAINS: mean_and_stderr([float(each.contains) for each in verdicts])[0],
+        LM_EVAL: mean_and_stderr([float(verdict.lm_eval) for verdict in verdicts])[0],
+        CONTAINS: mean_and_stderr([float(verdict.contains) for verdict in verdicts])[0],
     }
-
-
-def missing() -> list[MissingRequirement]:
-    """Nothing: it needs no package of its own."""
-    return []
 
 
 def load(benchmark: Benchmark, request: Request) -> QuestionSet:
     """The questions of ``--data``, or of the hub.
 
     Raises:
-        UsageError, PrerequisiteError: malformed, or out of reach.
+        UsageError, PrerequisiteError: malformed, or not available.
     """
     if request.decoding.temperature > 0:
         raise UsageError(
@@ -96,7 +90,7 @@ def load(benchmark: Benchmark, request: Request) -> QuestionSet:
 
 
 def parts(benchmark: Benchmark, request: Request, data: QuestionSet) -> list[Part]:
-    """One prompt a question."""
+    """One prompt per question."""
     style = request.prompt_style or benchmark.default_style
     decoding = replace(request.decoding, stop=COMPLETION_STOP if style == "completion" else ())
     prompts = [make_prompt(question, style) for question in data.questions[: request.limit]]
@@ -106,7 +100,7 @@ def parts(benchmark: Benchmark, request: Request, data: QuestionSet) -> list[Par
 def scorer(
     benchmark: Benchmark, request: Request, data: QuestionSet
 ) -> Callable[[Rows], BenchmarkResult]:
-    """What compares answers; it needs nothing."""
+    """Compares answers; needs nothing installed."""
     return partial(_score, benchmark, request, data)
 
 
@@ -129,7 +123,7 @@ def _score(
         notes=[
             *size_notes(len(questions), len(data.questions), benchmark.published),
             data.source,
-            f"our protocol, for the paper gives none: closed book, {PROMPTS[style]}",
+            f"our protocol (the paper gives none): closed book, {PROMPTS[style]}",
             f"'{LM_EVAL}': the answer cut at the first '.', ',' or line break, by nq_open 4.0; "
             f"'{CONTAINS}': an answer's words in a row within the model's",
         ],
@@ -141,7 +135,7 @@ NATURAL_QUESTIONS = Benchmark(
     summary="Natural Questions, closed book: 3,610 questions of NQ-open dev (arXiv 1906.00300)",
     published=3610,
     default_style="chat",
-    missing=missing,
+    missing=list,  # needs nothing
     data=QuestionSet,
     load=load,
     parts=parts,

@@ -1,7 +1,7 @@
 """The two prompts of Natural Questions, closed book; standard library only.
 
-``chat_prompt`` is also what ``dft-factory data prepare nq`` writes as instruction, so that a tuned
-model is asked in the words that it was trained on.
+``dft-factory data prepare nq`` writes ``chat_prompt`` as the instruction, so that training and
+evaluation use the same prompt.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ EXAMPLES: tuple[tuple[str, str], ...] = (
     ("how many strings does a viola have", "four"),
     ("when was the eiffel tower opened to the public", "1889"),
 )
-"""Of our own writing, in the style of the set: lower case, no question mark."""
+"""Written for this project in the style of the set: lower case, no question mark."""
 
 COMPLETION_STOP = ("\n",)
 
 
-def asked(question: str) -> str:
+def with_question_mark(question: str) -> str:
     """The question with one question mark at its end."""
     return f"{question.strip().rstrip('?').rstrip()}?"
 
 
 def chat_prompt(question: str) -> str:
-    """What the user says: the instruction and the question."""
-    return f"{INSTRUCTION}\n\n{asked(question)}"
+    """The user turn: the instruction and the question."""
+    return f"{INSTRUCTION}\n\n{with_question_mark(question)}"
 
 
 def completion_prompt(question: str) -> str:
@@ -36,5 +36,5 @@ def completion_prompt(question: str) -> str:
     The layout is that of lm-evaluation-harness' ``nq_open`` 4.0; its examples come from the
     training split, ours are fixed.
     """
-    shown = "".join(f"Q: {asked(text)}\nA: {answer}\n" for text, answer in EXAMPLES)
-    return f"Answer these questions:\n\n{shown}Q: {asked(question)}\nA:"
+    examples = "".join(f"Q: {with_question_mark(text)}\nA: {answer}\n" for text, answer in EXAMPLES)
+    return f"Answer these questions:\n\n{examples}Q: {with_question_mark(question)}\nA:"

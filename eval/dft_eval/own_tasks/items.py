@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dft_eval.data_files import load_hub
 from dft_eval.errors import UsageError
-from dft_eval.hub import load_split
 from dft_eval.own_tasks.numbers import last_number
 from dft_eval.own_tasks.task import COMPLETION, Task, TaskFile
 from dft_eval.own_tasks.template import field_of, fill, split_at, template_fields, text_of
@@ -62,7 +62,8 @@ def load_items(task_file: TaskFile, data: Path | None = None) -> TaskData:
     """
     task = task_file.task
     if data is None and task.split is not None:
-        rows = load_split(task.data, task.split, f"Give 'data: FILE.jsonl' in {task_file.file}.")
+        fix = f"Give 'data: FILE.jsonl' in {task_file.file}."
+        rows = load_hub(task.data, split=task.split, fix=fix)
         lines = [json.dumps(row, sort_keys=True, default=str).encode() for row in rows]
         source, where, sha256 = f"{task.data}, {task.split}", task.data, _sha256(lines)
         named: Iterable[tuple[int, Any]] = enumerate(rows, start=1)

@@ -35,10 +35,10 @@ class Place:
     """Where one program runs.
 
     Attributes:
-        home: its working directory, as it sees it.
+        home: the program's working directory, as it sees it.
         uid: the user that root drops to.
-        confinement: what the launcher applies before the program starts.
-        command: what starts the launcher; it hands on the standard streams alone.
+        confinement: rules that the launcher applies before the program starts.
+        command: container command that starts the launcher with the standard streams only.
     """
 
     home: str
@@ -48,24 +48,24 @@ class Place:
 
     @property
     def on_host(self) -> bool:
-        """Confined, with a working directory and a uid of the host."""
+        """Whether it is confined in a working directory of the host."""
         return self.confinement is not None and not self.command
 
 
 class Sandbox(Protocol):
-    """One way to hold a program."""
+    """One way to contain a program."""
 
     name: str
     namespaces: bool
-    """Processes, users and mounts of its own; ``bwrap`` starts the launcher."""
+    """Its own processes, users and mounts; ``bwrap`` starts the launcher."""
     protects_from: tuple[str, ...]
     does_not_protect_from: tuple[str, ...]
 
     def describe(self) -> str:
-        """Name and version; PrerequisiteError where this machine has none."""
+        """Name and version; PrerequisiteError if it is not available."""
 
     def place(self, config: RunConfig) -> contextlib.AbstractContextManager[Place]:
-        """What one program needs, for as long as it runs."""
+        """What one program needs while it runs."""
 
 
 _EVERYWHERE = (
@@ -76,7 +76,7 @@ _EVERYWHERE = (
 
 
 class Bubblewrap:
-    """Namespaces by ``bwrap``: the strongest one."""
+    """Namespaces by ``bwrap``: the strongest protection."""
 
     name = "bubblewrap"
     namespaces = True
@@ -95,12 +95,12 @@ class Bubblewrap:
 
     @contextlib.contextmanager
     def place(self, config: RunConfig) -> Iterator[Place]:
-        """All inside the namespaces."""
+        """A working directory inside the namespaces."""
         yield Place(working_directory(config.protections), host.NOBODY)
 
 
 class Landlock:
-    """Landlock, seccomp, resource limits and a uid of its own: needs no namespace."""
+    """Landlock, seccomp, resource limits and its own uid; needs no namespace."""
 
     name = "landlock"
     namespaces = False
@@ -128,7 +128,7 @@ class Landlock:
 
     @contextlib.contextmanager
     def place(self, config: RunConfig) -> Iterator[Place]:
-        """A directory of the host and a free uid."""
+        """A directory of the host and an unused uid."""
         readable = [*host.interpreter().prefixes, *config.read_only]
         with landlock.user() as uid, landlock.working_directory(uid) as home:
             rules = landlock.confinement(home, readable, config.protections)
@@ -136,12 +136,12 @@ class Landlock:
 
 
 _CONTAINER_NPROC = 16_384
-"""Counted over all containers, which share a uid; ``--pids-limit`` is what bounds one."""
+"""Counted over all containers, which share a uid; ``--pids-limit`` bounds each one."""
 
 
 @lru_cache(maxsize=1)
 def _engine() -> str:
-    """Docker or podman, whichever answers first; a client without its daemon does not."""
+    """Path of docker or podman, the first whose daemon answers."""
     reasons = []
     for name in ("docker", "podman"):
         path = shutil.which(name)
@@ -159,7 +159,7 @@ def _engine() -> str:
 
 @lru_cache(maxsize=1)
 def _image(engine: str) -> str:
-    """An empty image, imported once: programs and tools are this machine's, shown read-only."""
+    """An empty image, imported once; programs and tools are mounted from this machine."""
     if subprocess.run([engine, "image", "inspect", _IMAGE], capture_output=True).returncode:
         empty_tar = bytes(10_240)
         done = subprocess.run([engine, "import", "-", _IMAGE], input=empty_tar, capture_output=True)
@@ -171,7 +171,7 @@ def _image(engine: str) -> str:
 
 
 class Docker:
-    """A container a program, by a daemon on this machine that shows it our ``/usr``."""
+    """One container per program, with this machine's ``/usr`` mounted read-only."""
 
     name = "docker"
     namespaces = False
@@ -189,7 +189,7 @@ class Docker:
 
     @contextlib.contextmanager
     def place(self, config: RunConfig) -> Iterator[Place]:
-        """A container's command line; the container is gone afterwards."""
+        """A container's command line; removes the container afterwards."""
         limits = config.limits
         engine, name = _engine(), f"dft-sandbox-{secrets.token_hex(8)}"
         tmpfs = f"exec,size={limits.disk_bytes},mode=1777"
@@ -198,7 +198,7 @@ class Docker:
             # Podman refuses these. Docker makes --workdir before it mounts: a tmpfs takes its mode.
             tmpfs += f",nr_inodes={limits.files},uid={host.NOBODY},gid={host.NOBODY}"
         toolchain = [*host.interpreter().prefixes, *config.read_only]
-        shown = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *toolchain]
+        mounts = [*TOP_DIRECTORIES, "/usr", *SYSTEM_FILES, *toolchain]
         protections = replace(config.protections, environment=True)
         command = [
             *(engine, "run", "--rm", "--interactive", "--name", name, "--hostname", "sandbox"),
@@ -213,14 +213,14 @@ class Docker:
             *("--tmpfs", f"{HOME}:{tmpfs}", "--workdir", HOME),
             *("--tmpfs", f"/tmp:{tmpfs}"),
             *("--shm-size", str(limits.disk_bytes)),
-            *(f"--volume={path}:{path}:ro" for path in shown if os.path.exists(path)),
+            *(f"--volume={path}:{path}:ro" for path in mounts if os.path.exists(path)),
             *(
                 f"--env={key}={value}"
                 for key, value in environment(protections, HOME, config.variables).items()
             ),
             _image(engine),
         ]
-        # An engine's own filter lets through what no namespace holds (vsock, process_vm_readv).
+        # An engine's own filter allows vsock and process_vm_readv.
         program = refusal_filter(namespaces=False) if config.protections.system_calls else None
         rules: dict[str, Any] = {"ruleset": None, "paths": [], "seccomp": program and program.hex()}
         try:
@@ -238,7 +238,7 @@ class Unconfined:
     does_not_protect_from: tuple[str, ...] = ("everything else",)
 
     def describe(self) -> str:
-        """Says so."""
+        """``no sandbox``."""
         return "no sandbox"
 
     @contextlib.contextmanager
@@ -248,7 +248,7 @@ class Unconfined:
             yield Place(home, host.NOBODY)
 
 
-BACKENDS: dict[str, Sandbox] = {each.name: each for each in (Bubblewrap(), Landlock(), Docker())}
+BACKENDS: dict[str, Sandbox] = {s.name: s for s in (Bubblewrap(), Landlock(), Docker())}
 """In the order in which ``auto`` tries them."""
 UNCONFINED: Sandbox = Unconfined()
 _selected: Sandbox | None = None
@@ -256,17 +256,17 @@ _lock = RLock()
 
 
 def select(name: str = "auto") -> Sandbox:
-    """Choose the sandbox of this process, proven to work here.
+    """Choose the sandbox of this process and prove that it works here.
 
     Raises:
-        UsageError: no such one.
-        PrerequisiteError: it does not work here; for ``auto``: none does, each with its reason.
+        UsageError: unknown name.
+        PrerequisiteError: it does not work here; for ``auto``, none does, with each reason.
     """
     global _selected
     from dft_eval.sandbox.probe import prove
 
     if name not in SANDBOXES:
-        raise UsageError(f"--sandbox {name!r}: choose from: {', '.join(SANDBOXES)}.")
+        raise UsageError(f"--sandbox {name!r} is unknown. Choose from: {', '.join(SANDBOXES)}.")
     reasons: list[str] = []
     for backend in BACKENDS.values() if name == "auto" else [BACKENDS[name]]:
         try:
@@ -281,19 +281,19 @@ def select(name: str = "auto") -> Sandbox:
 
 
 def selected() -> Sandbox:
-    """The one chosen; the first that works here where none was."""
+    """The chosen sandbox, else the first that works here."""
     with _lock:
         return _selected or select()
 
 
 @contextlib.contextmanager
 def using(backend: Sandbox) -> Iterator[None]:
-    """``backend`` for a while, proven or not."""
+    """Use ``backend`` inside this context, without proving it."""
     global _selected
     with _lock:
-        former, _selected = _selected, backend
+        previous, _selected = _selected, backend
     try:
         yield
     finally:
         with _lock:
-            _selected = former
+            _selected = previous

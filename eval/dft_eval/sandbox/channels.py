@@ -1,4 +1,4 @@
-"""The pipes of one sandbox, served by the calling thread alone with bounded memory."""
+"""The pipes of one sandbox, served by the calling thread with bounded memory."""
 
 from __future__ import annotations
 
@@ -6,39 +6,31 @@ import contextlib
 import os
 import selectors
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 _CHUNK = 64 * 1024
 
 
-class Sink(Protocol):
-    """Whatever takes the bytes that a pipe brings."""
-
-    def take(self, data: bytes) -> None:
-        """Take the next bytes."""
-
-
 class Search:
-    """Counts some texts in a stream, across the edges of chunks."""
+    """Counts occurrences of texts in a stream, across chunks."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         self.counts = dict.fromkeys(texts, 0)
         self._tails = dict.fromkeys(texts, b"")
 
     def take(self, data: bytes) -> None:
-        """Look at the next bytes."""
+        """Search the next bytes."""
         for text, tail in self._tails.items():
             window = tail + data
             self.counts[text] += window.count(text)
-            # Too short to hold the text, so nothing is counted twice.
+            # Shorter than the text, so nothing is counted twice.
             self._tails[text] = window[max(0, len(window) - len(text) + 1) :]
 
 
 class Output:
-    """The first and the last half of ``keep`` bytes of a stream (all of it if ``None``).
+    """Keeps the first and the last ``keep / 2`` bytes of a stream; all of it if ``keep`` is None.
 
-    ``texts``: texts looked for in the whole stream, also in what is not kept.
+    ``texts`` are searched for in the whole stream.
     """
 
     def __init__(self, keep: int | None, texts: Sequence[bytes] = ()) -> None:
@@ -49,7 +41,7 @@ class Output:
         self._tail = bytearray()
 
     def take(self, data: bytes) -> None:
-        """Take the next bytes; drop what belongs to neither half."""
+        """Append bytes; drop those that belong to neither half."""
         self.total += len(data)
         self._search.take(data)
         if self._half is None:
@@ -60,22 +52,22 @@ class Output:
         self._tail += data[free:]
         del self._tail[: max(0, len(self._tail) - self._half)]
 
-    def held(self, text: bytes) -> bool:
-        """Whether the stream held this one of the texts texts."""
+    def contains(self, text: bytes) -> bool:
+        """Whether the stream contained this one of ``texts``."""
         return self._search.counts[text] > 0
 
     def text(self) -> str:
-        """What was kept, with a line that says how much was dropped between."""
+        """The kept bytes, with a line for those dropped in between."""
         dropped = self.total - len(self._head) - len(self._tail)
         between = f"\n[... {dropped} bytes dropped ...]\n".encode() if dropped else b""
         return (self._head + between + self._tail).decode(errors="replace")
 
 
 class Report:
-    """Looks for the launcher's secrets in whatever else a program may write to that pipe."""
+    """Finds the launcher's secrets among anything else that a program writes to its pipe."""
 
     def __init__(self, start: bytes, finish: bytes, step: bytes = b"\n") -> None:
-        self.begun: float | None = None  # time.monotonic()
+        self.started_at: float | None = None  # time.monotonic()
         self.finished = False
         self.total = 0
         self._start, self._finish, self._step = start, finish, step
@@ -84,41 +76,29 @@ class Report:
 
     @property
     def steps(self) -> int:
-        """How many commands ended well."""
+        """Number of commands that exited with status 0."""
         return self._search.counts[self._step]
 
     def take(self, data: bytes) -> None:
-        """Look at the next bytes, across the edges of chunks."""
+        """Search the next bytes, across chunks."""
         self.total += len(data)
         self._search.take(data)
         window = self._recent + data
-        if self.begun is None and self._start in window:
-            self.begun = time.monotonic()
-        if self.begun is not None and self._finish in window:
+        if self.started_at is None and self._start in window:
+            self.started_at = time.monotonic()
+        if self.started_at is not None and self._finish in window:
             self.finished = True
         self._recent = window[-(len(self._start) + len(self._finish)) :]
 
 
-class Both:
-    """Hands a stream on to two sinks."""
-
-    def __init__(self, first: Sink, second: Sink) -> None:
-        self._sinks = first, second
-
-    def take(self, data: bytes) -> None:
-        """Take the next bytes."""
-        for sink in self._sinks:
-            sink.take(data)
-
-
 class Channels:
-    """A context that holds our ends of the pipes; the ends returned go to the process."""
+    """Context manager of our ends of the pipes; the methods return the process's ends."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._theirs: list[int] = []
         self._writing: dict[int, memoryview] = {}
-        self._reading: dict[int, Sink] = {}
+        self._reading: dict[int, Callable[[bytes], None]] = {}
 
     def __enter__(self) -> Channels:
         return self
@@ -130,7 +110,7 @@ class Channels:
         self._selector.close()
 
     def outgoing(self, data: bytes) -> int:
-        """A pipe that brings ``data`` and then ends; the reading end."""
+        """The reading end of a pipe with ``data``."""
         theirs, ours = os.pipe()
         self._theirs.append(theirs)
         self._writing[ours] = memoryview(data)
@@ -138,27 +118,27 @@ class Channels:
         self._selector.register(ours, selectors.EVENT_WRITE)
         return theirs
 
-    def incoming(self, sink: Sink) -> int:
-        """A pipe that feeds ``sink``; the writing end."""
+    def incoming(self, take: Callable[[bytes], None]) -> int:
+        """The writing end of a pipe whose bytes go to ``take``."""
         ours, theirs = os.pipe()
         self._theirs.append(theirs)
-        self._reading[ours] = sink
+        self._reading[ours] = take
         os.set_blocking(ours, False)
         self._selector.register(ours, selectors.EVENT_READ)
         return theirs
 
     def close_theirs(self) -> None:
-        """Close our copies of the process's ends, once it has its own."""
+        """Close our copies of the process's ends once it is started."""
         while self._theirs:
             os.close(self._theirs.pop())
 
     @property
     def all_ended(self) -> bool:
-        """Whether nothing more can come."""
+        """Whether all incoming pipes are closed."""
         return not self._reading
 
     def step(self, seconds: float) -> None:
-        """Move what can be moved, waiting for it up to ``seconds``."""
+        """Read and write what is ready, waiting up to ``seconds``."""
         for key, _ in self._selector.select(seconds):
             if key.fd in self._writing:
                 self._write(key.fd)
@@ -166,9 +146,9 @@ class Channels:
                 self._read(key.fd)
 
     def drain(self) -> None:
-        """Take what already lies in the pipes, without waiting for more (at most a pipe's fill)."""
+        """Read what is already in the pipes, at most a pipe's capacity, without waiting."""
         for descriptor in list(self._reading):
-            for _ in range(32):  # a survivor outside every PID namespace may go on writing
+            for _ in range(32):  # without a PID namespace, a survivor may go on writing
                 if not self._read(descriptor):
                     break
 
@@ -178,7 +158,7 @@ class Channels:
             data = self._writing[descriptor] = data[os.write(descriptor, data[:_CHUNK]) :]
         except BlockingIOError:
             return
-        except BrokenPipeError:  # it does not want to read it
+        except BrokenPipeError:  # the process closed its end
             data = memoryview(b"")
         if not data:
             del self._writing[descriptor]
@@ -190,7 +170,7 @@ class Channels:
         except BlockingIOError:
             return False
         if data:
-            self._reading[descriptor].take(data)
+            self._reading[descriptor](data)
             return True
         del self._reading[descriptor]
         self._close(descriptor)

@@ -10,7 +10,7 @@ from dft_eval.sandbox.host import NOBODY
 from dft_eval.sandbox.limits import Limits, Protections
 
 HOME = "/work"
-#: What programs see of the environment.
+#: The environment of programs.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 TOP_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
@@ -18,7 +18,7 @@ _UNCOUNTED = 4096
 
 
 def working_directory(protections: Protections) -> str:
-    """The one place that a sandboxed program can write, a sized tmpfs."""
+    """The only directory that a sandboxed program can write, a sized tmpfs."""
     return HOME if protections.private_root else "/dev/shm"
 
 
@@ -38,16 +38,14 @@ def bubblewrap_command(
 ) -> list[str]:
     """``bwrap`` and its options, up to ``--``; the environment is that given to ``bwrap`` itself.
 
-    The program sees this line as that of its process 1, so it holds no secret and no host path but
-    those of the mounts.
-
-    Mounts are made in the order given, so the root is made read-only last.
+    The program can read this command line (its process 1), so it contains no secret and no host
+    path except the mounts. Mounts are made in the given order, so the root becomes read-only last.
     """
     size = ["--size", str(max(limits.disk_bytes, 4096))] if protections.disk else []
     command = ["bwrap", "--die-with-parent", "--new-session"]
     # What --unshare-all does, one by one: there is no --share-pid.
     command += ["--unshare-user", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    # The launcher as process 1: bubblewrap's own would at times outlive its parent, a zombie then.
+    # The launcher as process 1: bubblewrap's own sometimes outlives its parent as a zombie.
     command += ["--unshare-pid", "--as-pid-1"] if protections.pid_namespace else []
     command += ["--unshare-net"] if protections.network else []
     command += ["--disable-userns"] if protections.no_new_userns else []
@@ -92,7 +90,7 @@ def resource_limits(
     chosen = {
         "RLIMIT_CORE": [0, 0],
         "RLIMIT_NOFILE": [limits.open_files] * 2,
-        "RLIMIT_CPU": [cpu, cpu + 1],  # SIGXCPU first, which can be told from our own SIGKILL
+        "RLIMIT_CPU": [cpu, cpu + 1],  # SIGXCPU first, which differs from our own SIGKILL
     }
     if protections.memory and limits.address_space_bytes is not None:
         chosen["RLIMIT_AS"] = [limits.address_space_bytes] * 2

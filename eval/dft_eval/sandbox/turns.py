@@ -1,4 +1,4 @@
-"""Many runs at once, or one alone."""
+"""Shared and exclusive turns of runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class Turns:
-    """Shared and exclusive turns; an exclusive one holds back those that come later."""
+    """A readers-writer lock in which a waiting writer blocks later readers."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -17,7 +17,7 @@ class Turns:
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Run beside others."""
+        """Run at the same time as others."""
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._running += 1
@@ -30,7 +30,7 @@ class Turns:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait for the others to end, and hold back new ones."""
+        """Wait for the others to end and block new ones."""
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._closed = True

@@ -1,4 +1,4 @@
-"""The watchdog of one run: serves its pipes and tells which limit it passes."""
+"""The watchdog of one run: serves its pipes and detects which limit it exceeds."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _TICK_SECONDS = 0.05
 
 
 def _files(pid: int, protections: Protections) -> int:
-    """Files and directories in the file systems that the sandbox of ``pid`` can write to."""
+    """Number of files and directories in the sandbox's writable file systems."""
     count = 0
-    for place in ("/dev/shm", HOME) if protections.private_root else ("/dev/shm",):
-        with contextlib.suppress(OSError):  # it has just ended, or there is no such place
-            status = os.statvfs(f"/proc/{pid}/root{place}")
+    for path in ("/dev/shm", HOME) if protections.private_root else ("/dev/shm",):
+        with contextlib.suppress(OSError):  # the process has just ended, or there is no such path
+            status = os.statvfs(f"/proc/{pid}/root{path}")
             count += status.f_files - status.f_ffree
     return count
 
 
 @dataclass(frozen=True)
 class Watchdog:
-    """One run, from its start.
+    """Watches one run.
 
     Attributes:
-        called: when the sandbox was asked for (``time.monotonic()``).
-        info: what ``bwrap --info-fd`` wrote; empty without namespaces.
+        called: start of the call (``time.monotonic()``).
+        info: output of ``bwrap --info-fd``; empty without namespaces.
     """
 
     process: subprocess.Popen[bytes]
@@ -53,7 +53,7 @@ class Watchdog:
         return int(match.group(1)) if match else None
 
     def watch(self) -> KilledFor | None:
-        """Serve the pipes until the process ends (None) or passes a limit."""
+        """Serve the pipes until the process ends (None) or exceeds a limit (which one)."""
         next_look = 0.0
         while self.process.poll() is None:
             if self.channels.all_ended:
@@ -72,11 +72,12 @@ class Watchdog:
         return None
 
     def _streams(self, now: float) -> KilledFor | None:
-        """What the clock and the pipes tell."""
-        limits, protections, begun = self.config.limits, self.config.protections, self.report.begun
-        if begun is None and now - self.called > limits.start_seconds:
+        """Check start, wall time and output."""
+        limits, protections = self.config.limits, self.config.protections
+        started_at = self.report.started_at
+        if started_at is None and now - self.called > limits.start_seconds:
             return "start"
-        if protections.wall_time and begun is not None and now - begun > limits.wall_seconds:
+        if protections.wall_time and started_at and now - started_at > limits.wall_seconds:
             return "wall time"
         total = self.stdout.total + self.stderr.total + self.report.total
         return "output" if protections.output and total > limits.output_kill_bytes else None
@@ -93,7 +94,7 @@ class Watchdog:
         if not protections.disk:
             return None
         # Before the launcher's marker the first process still has the host's root.
-        first = self.first_pid() if self.report.begun is not None else None
+        first = self.first_pid() if self.report.started_at is not None else None
         if first is not None and _files(first, protections) > limits.files:
             return "files"
         if self.place.on_host:
