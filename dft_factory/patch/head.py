@@ -132,7 +132,7 @@ class HeadLoss:
             )
         self._answer = TokenLoss(
             total=loss.total,
-            rows=token_rows(loss.logps, loss.weights, sequence, labels.shape[0]),
+            rows=token_rows(loss.logps, loss.weights, loss.entropies, sequence, labels.shape[0]),
             logps=loss.logps,
             targets=targets,
         )
