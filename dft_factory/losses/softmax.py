@@ -29,7 +29,7 @@ KERNEL_DEVICES = ("cuda",)
 """Device types that run the Triton kernels; with TRITON_INTERPRET=1 every device does."""
 
 TILE_BYTES = 4 * 2**20
-"""Bytes of fp32 logits in a tile, a few rows that fit in the cache."""
+"""Bytes of a tile's fp32 logits and their exponentials: a few rows that fit in the cache."""
 
 Weigh = Callable[[Tensor, slice], Tensor]
 """(log-probabilities of a tile, its rows in the chunk) -> its weights, both (rows,)."""
@@ -117,8 +117,19 @@ def softmax_rows_(
 
 
 def _tiles(rows: int, vocabulary: int) -> Iterator[slice]:
-    step = max(1, TILE_BYTES // (4 * vocabulary))
+    step = max(1, TILE_BYTES // (2 * 4 * vocabulary))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _row_dots(exp_z: Tensor, z: Tensor) -> Tensor:
+    """Scalar products of the rows of two (c, V), (c,); a z of -inf adds nothing."""
+    if z.device.type == "cpu":  # where vecdot would write all products first, at twice the time
+        dots = torch.stack([torch.dot(*rows) for rows in zip(exp_z, z, strict=True)])
+    else:
+        dots = torch.linalg.vecdot(exp_z, z)
+    if not dots.isfinite().all():  # 0 times -inf
+        dots = torch.linalg.vecdot(exp_z, z.clamp(min=torch.finfo(z.dtype).min))
+    return dots
 
 
 def _softmax_rows_torch_(
@@ -139,11 +150,9 @@ def _softmax_rows_torch_(
         columns = targets[tile].unsqueeze(-1)
         row_max = z.amax(-1, keepdim=True)
         target_logits = z.gather(-1, columns) - row_max
-        # The smallest number stands for -inf, whose product with exp(-inf) would be NaN.
-        z.sub_(row_max).clamp_(min=torch.finfo(dtype).min)
-        torch.exp(z, out=exp_z)
+        torch.exp(z.sub_(row_max), out=exp_z)
         exp_sum = exp_z.sum(-1, keepdim=True)
-        mean_z = torch.linalg.vecdot(exp_z, z).unsqueeze(-1) / exp_sum
+        mean_z = _row_dots(exp_z, z).unsqueeze(-1) / exp_sum
         # Rounding can give a few ulp above 0, a probability above 1.
         row_logps = (target_logits - exp_sum.log()).squeeze(-1).clamp(max=0.0)
         logps[tile] = row_logps

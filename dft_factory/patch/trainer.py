@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,22 +24,14 @@ from dft_factory.losses.token import (
     token_weighted_nll,
 )
 from dft_factory.objectives import selection_of
+from dft_factory.patch.answers import HeldOut
 from dft_factory.patch.head import HeadLoss, find_head, transform_of
-from dft_factory.patch.record import (
-    COLUMNS,
-    FILE_NAME,
-    Recorder,
-    end_of_turn_ids,
-    sums_of,
-)
+from dft_factory.patch.record import COLUMNS, LOGGED, Recorder, end_of_turn_ids, sums_of
 from dft_factory.patch.refusals import refuse_runtime
 from dft_factory.patch.run import RunMixin
 
 # A child of LLaMA-Factory's logger: same format, same level, same files.
 logger = logging.getLogger("llamafactory.dft_factory")
-
-LOGGED = {"nll": "nll", "token_prob": "mean_token_prob", "token_weight": "token_weight_mean"}
-"""Statistic -> name in the logs; evaluation puts its prefix before each."""
 
 if TYPE_CHECKING:  # LLaMA-Factory's class at run time
     _Base = Any
@@ -49,7 +40,7 @@ else:
 
 
 def _means(sums: Sequence[float]) -> dict[str, float]:
-    """Token means of five summed :data:`STATISTICS`; NaN where there was no labelled token."""
+    """Token means of summed :data:`STATISTICS`; NaN where there was no labelled token."""
     named = dict(zip(STATISTICS, sums, strict=True))
     tokens = named.pop("tokens")
     return {name: value / tokens if tokens else float("nan") for name, value in named.items()}
@@ -77,14 +68,16 @@ class _HeadNotUnderstoodError(Exception):
 class TokenWeightedTrainerMixin(RunMixin):
     """Token-weighted NLL, exact over the accumulated all-rank batch, for text and multimodal data.
 
-    Logged in training beside ``loss``: ``nll`` (nats a token), ``mean_token_prob`` and
-    ``token_weight_mean``, means over the labelled tokens of all ranks since the last log. In
+    Logged in training beside ``loss``: ``nll`` (nats a token), ``mean_token_prob``,
+    ``token_weight_mean`` and ``mean_token_entropy`` (nats, of the model's own distributions), means
+    over the labelled tokens of all ranks since the last log. In
     evaluation the same with the prefix, and ``eval_loss`` as the mean over all labelled tokens of
     the set, so that it depends on neither batch size nor number of ranks.
 
-    Each training log also adds a line to ``token_probabilities.jsonl`` in ``output_dir``, and may
-    bring a warning (``patch.record``, ``watch``): from the sums of the same pass, in the same
-    exchange between the ranks.
+    Each training log also adds a line to ``token_probabilities.jsonl`` in ``output_dir``, each
+    evaluation during training one to ``evaluations.jsonl``, and both may bring a warning
+    (``patch.record``, ``watch``): from the sums of the same pass, in the same exchange between the
+    ranks. The answers to held-out prompts are rank 0's alone.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -100,6 +93,8 @@ class TokenWeightedTrainerMixin(RunMixin):
         self._since_log: Tensor | None = None
         self._recorder: Recorder | None = None
         self._template = getattr(self.data_collator, "template", None)  # LLaMA-Factory's
+        self._multimodal = getattr(self.data_collator, "processor", None) is not None
+        self._held_out: list[HeldOut] | None = None
         self.data_collator: Any = functools.partial(_collate, self.data_collator)
         ends = end_of_turn_ids(self._template, self.processing_class)
         self._end_of_turn = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
@@ -194,16 +189,6 @@ class TokenWeightedTrainerMixin(RunMixin):
         normalised: Tensor = loss.total / num_items_in_batch
         return normalised
 
-    def _start_recorder(self) -> None:
-        """At the first loss of a training, when the step at which it begins is known."""
-        if self._recorder is None and self.is_world_process_zero():
-            assert self._selection is not None
-            self._recorder = Recorder(
-                Path(self.args.output_dir) / FILE_NAME,
-                self.state.global_step,
-                warns=self._selection.objective.weighted,
-            )
-
     def _loss_of_head(self, logits: Tensor) -> TokenLoss | None:
         """What the head made of the open request; None where it gave whole logits."""
         if self._head is None or self._keep_logits:
@@ -282,4 +267,5 @@ class TokenWeightedTrainerMixin(RunMixin):
             output.metrics[f"{metric_key_prefix}_loss"] = means["objective"]
             for name, logged in LOGGED.items():
                 output.metrics[f"{metric_key_prefix}_{logged}"] = means[name]
+            self._record_evaluation(metric_key_prefix, means)
         return output

@@ -198,6 +198,15 @@ def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
     assert bool(torch.isfinite(logits.grad).all())
 
 
+def test_a_masked_vocabulary_has_no_part_in_the_entropy() -> None:
+    """Two equal logits among -inf: ln 2; one alone: 0."""
+    logits = torch.full((1, 3, 5), -math.inf, dtype=torch.float64)
+    logits[0, 0, [1, 3]] = 2.0
+    logits[0, 1, 4] = 2.0
+    rows = token_weighted_nll(logits, torch.tensor([[0, 1, 4]]), UNIT_WEIGHT).rows[0]
+    assert rows[STATISTICS.index("token_entropy")].item() == pytest.approx(math.log(2))
+
+
 def test_no_probability_above_one() -> None:
     logits = torch.randn(4096, 50, generator=torch.Generator().manual_seed(0)) * 30
     logps = per_token_logps(logits, logits.argmax(-1))
