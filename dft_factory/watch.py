@@ -2,12 +2,12 @@
 
 DFT gives up on what the model finds improbable, and its loss falls while it does. Three rules look
 at what is logged (field reports: NLL rises while the loss falls, DFT #6 and its author; end-of-turn
-and format tokens are not learned, DFT's issues; from improbable data nothing is learned). Each
-speaks once.
+and format tokens are not learned, DFT's issues; from improbable data nothing is learned). A fourth,
+:func:`collapse`, looks at evaluations on held-out data. Each speaks once.
 
-Pure logic on numbers: no torch, no trainer. A rule compares the first :data:`WINDOW` logged rows
+Pure logic on numbers: no torch, no trainer. A rule on logs compares the first :data:`WINDOW` rows
 with the last, against their own scatter, so that it neither depends on the scale of the data nor
-fires on noise.
+fires on noise. Evaluations are of the same tokens each time and need no window.
 """
 
 from __future__ import annotations
@@ -50,8 +50,13 @@ SHORT = 0.5
 REPEATED = 0.5
 """Share of answers that equal another one, above that of the references, that is too many."""
 
-SHARP = 0.7
-"""Share of its start to which the entropy must fall, while the NLL rises, to be overconfident."""
+SHARP = 0.5
+"""Share of its start to which the entropy must fall, without a gain in NLL, to be overconfident.
+
+Measured on SmolLM2-135M, 18 steps of DFT on the demo's data at a learning rate of 5e-5, which ends at
+10 % of python-basics (base 40 %): entropy 0.739, 0.460 and 0.283 nats and NLL 0.974, 0.902 and 1.013
+at steps 0, 6 and 12.
+"""
 
 LEAST_WEIGHT = 0.01
 """Below it DFT's gradient is a hundredth of SFT's. arXiv 2510.00526 has its least fit data set,
@@ -222,11 +227,11 @@ def _alike(answers: Answers) -> str | None:
 
 
 def _overconfident(first: Evaluation, last: Evaluation) -> str | None:
-    if last.nll < (1 + NLL_RISE) * first.nll or last.entropy > SHARP * first.entropy:
+    if last.nll < first.nll or last.entropy > SHARP * first.entropy:
         return None
     return (
         f"the entropy of its predictions on held-out text fell from {first.entropy:.3g} to "
-        f"{last.entropy:.3g} nats while their NLL rose from {first.nll:.3g} to {last.nll:.3g}"
+        f"{last.entropy:.3g} nats while the NLL went from {first.nll:.3g} to {last.nll:.3g}"
     )
 
 

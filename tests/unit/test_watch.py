@@ -200,3 +200,19 @@ def test_a_base_model_that_answers_shortly_is_not_blamed_before_the_warm_up() ->
 
 def test_an_evaluation_that_is_not_finite_is_left_out() -> None:
     assert Watch().see_evaluation(Evaluation(float("nan"), 0.7), 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("course", "warned"),
+    [
+        # SmolLM2-135M, DFT, the demo's data, evaluations at steps 0, 6 and 12 of 18.
+        ([(0.974, 0.739), (0.902, 0.460), (1.013, 0.283)], 2),  # 5e-5: collapsed
+        ([(0.974, 0.739), (0.902, 0.360), (0.90, 0.283)], None),  # surer and better
+        ([(0.974, 0.739), (1.1, 0.6), (1.2, 0.5)], None),  # worse and not much surer
+    ],
+)
+def test_half_the_entropy_without_a_gain_in_nll_is_collapse(
+    course: list[tuple[float, float]], warned: int | None
+) -> None:
+    found = evaluated(*[Evaluation(*numbers) for numbers in course])
+    assert [index for index, _ in found] == ([] if warned is None else [warned])
