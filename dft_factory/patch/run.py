@@ -115,6 +115,8 @@ class RunMixin(_Base):  # type: ignore[misc]
         reason, chosen = None, []
         if self._multimodal:
             reason = "the model reads pictures, sound or video"
+        elif not len(self._end_of_turn):
+            reason = "the tokenizer has no end-of-turn token"
         elif self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
             reason = "under ZeRO-3 and FSDP no process holds the whole model"
         else:
