@@ -245,8 +245,8 @@ def collapse(evaluations: Sequence[Evaluation], progress: float) -> str | None:
         signs += [_shrunken(last.answers), _alike(last.answers)]
     text = "; ".join(sign for sign in signs if sign is not None)
     return text and (
-        f"signs of collapse: {text}. Train with a lower learning_rate (a fifth of this one) or with "
-        "dft_weight: floor:0.1, and let an evaluation decide."
+        f"signs of collapse: {text}. Train with a lower learning_rate (a fifth of this one) or "
+        "with dft_weight: floor:0.1, and let an evaluation decide."
     )
 
 

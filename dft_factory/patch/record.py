@@ -114,7 +114,7 @@ class Recorder:
         self._logs = JsonLines(folder / FILE_NAME, resumed_at)
         self._evaluations = JsonLines(folder / EVALUATIONS_FILE, resumed_at)
         self._watch = Watch() if warns else None
-        self._ends: list[dict[str, Any]] = []  # the first log and the last
+        self._ends: list[Mapping[str, Any]] = []  # the first log and the last
         for line in self._logs.before:
             self._see_log(line)
         for line in self._evaluations.before:
