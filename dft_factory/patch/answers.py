@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from transformers import GenerationConfig
-
+from dft_eval.generation.hf_decode import decode
+from dft_eval.generation.run import Decoding
 from dft_factory.losses.token import IGNORE_INDEX
 from dft_factory.watch import Answers
 
@@ -45,25 +44,15 @@ def held_out(dataset: Iterable[Mapping[str, Any]]) -> list[HeldOut]:
     return chosen
 
 
-@torch.no_grad()  # inference mode would leave tensors in the model that training cannot use
 def greedy(model: Any, prompts: Sequence[Sequence[int]], ends: Sequence[int]) -> list[list[int]]:
-    """New token ids of each prompt, up to and without its end.
+    """New token ids of each prompt, up to and without its end; generation_config.json has no say.
 
     Args:
         ends: token ids that end an answer.
     """
-    width = max(map(len, prompts))
-    padded = [[ends[0]] * (width - len(ids)) + list(ids) for ids in prompts]
-    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-    config = GenerationConfig(
-        max_new_tokens=NEW_TOKENS, eos_token_id=list(ends), pad_token_id=ends[0], use_cache=True
-    )
-    made = model.generate(
-        input_ids=torch.tensor(padded, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        generation_config=config,
-    )
-    return [without_end(ids, ends) for ids in made[:, width:].tolist()]
+    decoding = Decoding(max_new_tokens=NEW_TOKENS, batch_size=N_PROMPTS)
+    made = decode(model, prompts, decoding, [0] * len(prompts), lambda row, ids: ids[-1] in ends)
+    return [without_end(ids, ends) for ids in made]
 
 
 def without_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:

@@ -39,19 +39,26 @@ def test_lengths_and_repeats() -> None:
 
 
 def test_answers_in_one_batch_are_those_of_each_prompt_alone(tmp_path: Path) -> None:
-    """Prompts of unlike length, padded on the left; the end is cut off; training goes on after."""
+    """Prompts of unlike length, padded on the left; the end is cut off; training goes on after.
+
+    What the model's own generation_config.json asks for, sampling, is not done.
+    """
     from transformers import AutoModelForCausalLM
 
     from dft_factory.tiny import make_tiny
 
     model = AutoModelForCausalLM.from_pretrained(make_tiny("qwen2.5-coder", tmp_path / "model"))
+    model.generation_config.update(do_sample=True, temperature=5.0, repetition_penalty=3.0)
     prompts = [[5, 6, 7, 8, 9], [10, 11], [12]]
     alone = [greedy(model, [prompt], [0])[0] for prompt in prompts]
     assert greedy(model, prompts, [0]) == alone
     assert all(len(ids) == NEW_TOKENS for ids in alone)
     end = alone[0][3]
     assert greedy(model, [prompts[0]], [end]) == [alone[0][: alone[0].index(end)]]
-    ids = torch.tensor([prompts[0]])
+    ids = torch.tensor([prompts[0] + alone[0]])
+    start = len(prompts[0])
+    best = model(input_ids=ids).logits[0, start - 1 : -1].argmax(-1)
+    assert best.tolist() == alone[0]
     model(input_ids=ids, labels=ids).loss.backward()
 
 
