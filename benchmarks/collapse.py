@@ -6,9 +6,10 @@
 BASE_DIR and RUN_DIR are result folders as for `dft-factory report`; a run's training record is
 looked for in its model's folder. A training collapsed on a benchmark where its score lies below the
 base model's by more than the 95 % interval of the paired difference. The advice is that of
-`dft_factory/probe/collapse.py` on the recorded settings, the watch's word that of
-`evaluations.jsonl`. Printed are one row a run and benchmark, and both confusion tables, as
-Markdown. Runs that were not trained with DFT are rows too, without advice, as a comparison.
+`dft_factory/probe/collapse.py` on the recorded settings; the watch sees the recorded
+`evaluations.jsonl` again, by the rules of today. Printed are one row a run and benchmark, and both
+confusion tables, as Markdown. Runs that were not trained with DFT are rows too, without advice, as
+a comparison.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from dft_eval.report.runs import Evaluation, Run
 from dft_eval.training_file import training_folder, training_record
 from dft_factory.errors import ConfigError
 from dft_factory.objectives import split_finetuning_type
-from dft_factory.patch.record import EVALUATIONS_FILE
+from dft_factory.patch.record import EVALUATIONS_FILE, evaluation_of
 from dft_factory.probe.collapse import HEADLINES, Plan, at_risk
+from dft_factory.watch import Watch
 
 SAID = {True: "warned", False: "silent", None: "no record"}
 
@@ -75,7 +77,8 @@ def _warned(folder: Path) -> bool | None:
     if not path.is_file():
         return None
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return any("collapse" in line["warnings"] for line in lines)
+    watch = Watch()
+    return any(watch.see_evaluation(evaluation_of(line), line["progress"]) for line in lines)
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:

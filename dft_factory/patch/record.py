@@ -101,6 +101,15 @@ def sums_of(loss: TokenLoss, end_of_turn: Tensor) -> Tensor:
     )
 
 
+def evaluation_of(line: Mapping[str, Any]) -> Evaluation:
+    """What the watch sees of a line of ``evaluations.jsonl``."""
+    nll, entropy = (
+        math.nan if line[key] is None else line[key] for key in ("nll", "mean_token_entropy")
+    )
+    answers = line["answers"]
+    return Evaluation(nll, entropy, None if answers is None else Answers(**answers))
+
+
 class Recorder:
     """Writes the lines of one run and logs its warnings; for rank 0 alone.
 
@@ -208,11 +217,7 @@ class Recorder:
     def _see_evaluation(self, line: Mapping[str, Any]) -> list[Warned]:
         if self._watch is None:
             return []
-        nll, entropy = (
-            math.nan if line[x] is None else line[x] for x in ("nll", "mean_token_entropy")
-        )
-        answers = None if line["answers"] is None else Answers(**line["answers"])
-        return self._watch.see_evaluation(Evaluation(nll, entropy, answers), line["progress"])
+        return self._watch.see_evaluation(evaluation_of(line), line["progress"])
 
     def _say(self, step: int, warnings: Sequence[Warned]) -> list[str]:
         for warned in warnings:

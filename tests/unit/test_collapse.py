@@ -41,7 +41,8 @@ def evaluated(folder: Path, passed: int) -> Path:
     return folder
 
 
-def trained(folder: Path, passed: int, warnings: list[str] | None, **changes: Any) -> Path:
+def trained(folder: Path, passed: int, entropy: float | None, **changes: Any) -> Path:
+    """``entropy``: at the last evaluation, 1 at the first; None for no evaluation."""
     evaluated(folder, passed)
     (folder / "model").mkdir()
     settings = {
@@ -58,8 +59,11 @@ def trained(folder: Path, passed: int, warnings: list[str] | None, **changes: An
         "hyperparameters": {**settings, **changes},
     }
     (folder / "model" / TRAINING_FILE).write_text(json.dumps(record))
-    if warnings is not None:
-        lines = [json.dumps({"warnings": each}) for each in ([], warnings)]
+    if entropy is not None:
+        lines = [
+            json.dumps({"progress": x, "nll": 1.0, "mean_token_entropy": value, "answers": None})
+            for x, value in ((0.0, 1.0), (0.6, entropy))
+        ]
         (folder / "model" / EVALUATIONS_FILE).write_text("\n".join(lines))
     return folder
 
@@ -68,8 +72,8 @@ def test_outcome_advice_and_watch(tmp_path: Path) -> None:
     """24 of 60 before; 6 after is a collapse, 20 is not: 4 items lost are within the interval."""
     base = read_run(evaluated(tmp_path / "base", 24))
     folders = [
-        trained(tmp_path / "far", 6, ["collapse"]),
-        trained(tmp_path / "near", 20, []),
+        trained(tmp_path / "far", 6, 0.4),
+        trained(tmp_path / "near", 20, 0.8),
         trained(tmp_path / "gentle", 30, None, learning_rate=1e-5),
     ]
     rows = [row for folder in folders for row in outcomes(base, read_run(folder))]
