@@ -207,7 +207,7 @@ def test_an_evaluation_that_is_not_finite_is_left_out() -> None:
     [
         # SmolLM2-135M, DFT, the demo's data, evaluations at steps 0, 6 and 12 of 18.
         ([(0.974, 0.739), (0.902, 0.460), (1.013, 0.283)], 2),  # 5e-5: collapsed
-        ([(0.974, 0.739), (0.961, 0.715)], None),  # 1e-5, without the last
+        ([(0.974, 0.739), (0.961, 0.715), (0.933, 0.665)], None),  # 1e-5
         ([(0.974, 0.739), (0.902, 0.360), (0.90, 0.283)], None),  # surer and better
         ([(0.974, 0.739), (1.1, 0.6), (1.2, 0.5)], None),  # worse and not much surer
     ],
