@@ -4,7 +4,7 @@ transformers and TRL (``trainer``) share."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +22,12 @@ from dft_factory.losses.token import (
 )
 from dft_factory.losses.weights import TokenWeight
 
-LOGGED = {"nll": "nll", "token_prob": "mean_token_prob", "token_weight": "token_weight_mean"}
+LOGGED = {
+    "nll": "nll",
+    "token_prob": "mean_token_prob",
+    "token_weight": "token_weight_mean",
+    "token_entropy": "mean_token_entropy",
+}
 """Statistic -> name in the logs; evaluation puts its prefix before each."""
 
 if TYPE_CHECKING:  # a subclass of transformers' Trainer at run time
@@ -32,7 +37,7 @@ else:
 
 
 def means_of(sums: Sequence[float]) -> dict[str, float]:
-    """Token means of five summed :data:`STATISTICS`; NaN where there was no labelled token."""
+    """Token means of summed :data:`STATISTICS`; NaN where there was no labelled token."""
     named = dict(zip(STATISTICS, sums, strict=True))
     tokens = named.pop("tokens")
     return {name: value / tokens if tokens else float("nan") for name, value in named.items()}
@@ -92,10 +97,11 @@ class _HeadNotUnderstoodError(Exception):
 class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
     """Token-weighted NLL, exact over the accumulated all-rank batch, for text and multimodal data.
 
-    Logged in training beside ``loss``: ``nll`` (nats a token), ``mean_token_prob`` and
-    ``token_weight_mean``, means over the labelled tokens of all ranks since the last log. In
-    evaluation the same with the prefix, and ``eval_loss`` as the mean over all labelled tokens of
-    the set, so that it depends on neither batch size nor number of ranks.
+    Logged in training beside ``loss``: ``nll`` (nats a token), ``mean_token_prob``,
+    ``token_weight_mean`` and ``mean_token_entropy`` (nats, of the model's own distributions), means
+    over the labelled tokens of all ranks since the last log. In evaluation the same with the
+    prefix, and ``eval_loss`` as the mean over all labelled tokens of the set, so that it depends on
+    neither batch size nor number of ranks.
 
     Every method calls the original unless :meth:`_set_token_weight` was called.
     """
@@ -217,6 +223,9 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
     def _log_sums(self, sums: list[float]) -> None:
         """What else is done with the sums since the last log."""
 
+    def _record_evaluation(self, prefix: str, means: Mapping[str, float]) -> None:
+        """What else is done with the means of an evaluation."""
+
     def _loss_of_head(self, logits: Tensor) -> TokenLoss | None:
         """What the head made of the open request; None where it gave full logits."""
         if self._head is None or self._keep_logits:
@@ -285,4 +294,5 @@ class TokenWeightedTrainerMixin(_Base):  # type: ignore[misc]
             output.metrics[f"{metric_key_prefix}_loss"] = means["objective"]
             for name, logged in LOGGED.items():
                 output.metrics[f"{metric_key_prefix}_{logged}"] = means[name]
+            self._record_evaluation(metric_key_prefix, means)
         return output

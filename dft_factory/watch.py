@@ -2,12 +2,12 @@
 
 DFT gives up on what the model finds improbable, and its loss falls while it does. Three rules look
 at what is logged (field reports: NLL rises while the loss falls, DFT #6 and its author; end-of-turn
-and format tokens are not learned, DFT's issues; from improbable data nothing is learned). Each
-speaks once.
+and format tokens are not learned, DFT's issues; from improbable data nothing is learned). A fourth,
+:func:`collapse`, looks at evaluations on held-out data. Each speaks once.
 
-Pure logic on numbers: no torch, no trainer. A rule compares the first :data:`WINDOW` logged rows
+Pure logic on numbers: no torch, no trainer. A rule on logs compares the first :data:`WINDOW` rows
 with the last, against their own scatter, so that it neither depends on the scale of the data nor
-fires on noise.
+fires on noise. Evaluations are of the same tokens each time and need no window.
 """
 
 from __future__ import annotations
@@ -44,6 +44,20 @@ stops where the data stops."""
 EOT_RISE = 0.01
 """Least rise of the end-of-turn probability that counts as learning: a slow but steady one does."""
 
+SHORT = 0.5
+"""Share of the references' length below which greedy answers are too short."""
+
+REPEATED = 0.5
+"""Share of answers that equal another one, above that of the references, that is too many."""
+
+SHARP = 0.5
+"""Share of its start to which the entropy must fall, without a gain in NLL, to be overconfident.
+
+Measured, SmolLM2-135M in 18 steps of DFT on the demo's data at a learning rate of 5e-5, which ended
+at 10 % of python-basics (base 40 %): entropy 0.739, 0.460 and 0.283 nats, NLL 0.974, 0.902 and
+1.013 at steps 0, 6 and 12. At 1e-5, where DFT is well, entropy 0.665 and NLL 0.933 at step 12.
+"""
+
 LEAST_WEIGHT = 0.01
 """Below it DFT's gradient is a hundredth of SFT's. arXiv 2510.00526 has its least fit data set,
 figfont, at a mean probability of about 0.01; random letters have 0.003 (SmolLM2-135M)."""
@@ -66,6 +80,38 @@ class Row:
     nll: float
     token_weight: float
     end_of_turn: float | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Greedy answers to a few held-out prompts beside their references, all cut to one length.
+
+    Attributes:
+        n: number of prompts.
+        length: mean, in tokens; ``reference_length`` that of the reference answers.
+        repeated: share of answers that equal another one; ``reference_repeated`` of references.
+    """
+
+    n: int
+    length: float
+    repeated: float
+    reference_length: float
+    reference_repeated: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation on the same held-out tokens as the one before.
+
+    Attributes:
+        nll: in nats a token.
+        entropy: mean entropy of the model's next-token distributions, in nats.
+        answers: None where none were generated.
+    """
+
+    nll: float
+    entropy: float
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True)
@@ -162,12 +208,67 @@ RULES: dict[str, Callable[[Sequence[Row], float], str | None]] = {
 """Name -> (all rows, share of the training that is done) -> the line, or None where all is well."""
 
 
+def _shrunken(answers: Answers) -> str | None:
+    if answers.length >= SHORT * answers.reference_length:
+        return None
+    return (
+        f"its greedy answers to {answers.n} held-out prompts have {answers.length:.3g} tokens, the "
+        f"references {answers.reference_length:.3g}"
+    )
+
+
+def _alike(answers: Answers) -> str | None:
+    if answers.repeated - answers.reference_repeated <= REPEATED:
+        return None
+    return (
+        f"{answers.repeated:.0%} of its greedy answers to {answers.n} held-out prompts equal "
+        f"another one, {answers.reference_repeated:.0%} of the references do"
+    )
+
+
+def _overconfident(first: Evaluation, last: Evaluation) -> str | None:
+    if last.nll < first.nll or last.entropy > SHARP * first.entropy:
+        return None
+    return (
+        f"the entropy of its predictions on held-out text fell from {first.entropy:.3g} to "
+        f"{last.entropy:.3g} nats while the NLL went from {first.nll:.3g} to {last.nll:.3g}"
+    )
+
+
+def collapse(evaluations: Sequence[Evaluation], progress: float) -> str | None:
+    """The rule on evaluations: the line, or None where all is well."""
+    if progress < WARM_UP:
+        return None
+    first, last = evaluations[0], evaluations[-1]
+    signs = [_overconfident(first, last)]
+    if last.answers is not None:
+        signs += [_shrunken(last.answers), _alike(last.answers)]
+    text = "; ".join(sign for sign in signs if sign is not None)
+    return text and (
+        f"signs of collapse: {text}. Train with a lower learning_rate (a fifth of this one) or "
+        "with dft_weight: floor:0.1, and let an evaluation decide."
+    )
+
+
 class Watch:
-    """Looks at every row; gives each rule's warning once."""
+    """Looks at every log and evaluation; gives each rule's warning once."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
         self._held = dict.fromkeys(RULES, 0)
+        self._evaluations: list[Evaluation] = []  # the first and the last
+        self._collapsed = False
+
+    def see_evaluation(self, evaluation: Evaluation, progress: float) -> list[Warned]:
+        """What is to be said after an evaluation; as :meth:`see`."""
+        if not math.isfinite(evaluation.nll + evaluation.entropy):
+            return []
+        self._evaluations[1:] = [evaluation]
+        message = None if self._collapsed else collapse(self._evaluations, progress)
+        if not message:
+            return []
+        self._collapsed = True
+        return [Warned("collapse", message)]
 
     def see(self, row: Row, progress: float) -> list[Warned]:
         """What is to be said now that ``row`` was logged.

@@ -466,6 +466,7 @@ def probe_command(
     typer.echo(f"advice: {SETTINGS[made.advice.choice]}")
     typer.echo(f"reason: {made.advice.reason}")
     typer.echo(f"uncertainty: {made.advice.uncertainty}")
+    typer.echo(f"collapse: {made.collapse.headline}. {made.collapse.reason}")
     typer.echo(str(paths.html))
 
 

@@ -47,7 +47,7 @@ def chunked_token_loss(
         )
     return TokenLoss(
         total=loss.total,
-        rows=token_rows(loss.logps, loss.weights, sequence, labels.shape[0]),
+        rows=token_rows(loss.logps, loss.weights, loss.entropies, sequence, labels.shape[0]),
         logps=loss.logps,
         targets=targets,
     )

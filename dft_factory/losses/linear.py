@@ -38,11 +38,13 @@ class LinearLoss:
         total: sum of sg(w)·NLL, scalar, fp32, differentiable with respect to hidden states, head
             weight and bias.
         logps: log-probability of each token, (n,), at least fp32, detached.
+        entropies: entropy of the distribution that predicts each token, (n,), in nats, detached.
         weights: token weights, (n,), detached.
     """
 
     total: Tensor
     logps: Tensor
+    entropies: Tensor
     weights: Tensor
 
 
@@ -67,13 +69,14 @@ class _LinearTokenLoss(torch.autograd.Function):
         chunk: int,
         scale: Tensor,
         grad_enabled: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         needs_hidden, needs_weight, needs_bias = (
             grad_enabled and needs_grad for needs_grad in ctx.needs_input_grad[:3]
         )
         needs_grad = needs_hidden or needs_weight or needs_bias
         n = positions.shape[0]
         logps = weight.new_empty(n, dtype=torch.promote_types(weight.dtype, torch.float32))
+        entropies = torch.empty_like(logps)
         chunks = [slice(start, min(start + chunk, n)) for start in range(0, n, chunk)]
         # Buffers are reused: one allocation per chunk would fragment a CPU's heap.
         multiply_, max_rows = Multiplier(), min(chunk, n)
@@ -91,7 +94,8 @@ class _LinearTokenLoss(torch.autograd.Function):
 
         if token_weight.needs_sequence or not needs_grad:
             for rows in chunks:
-                logps[rows] = softmax_rows_(project(rows)[1], targets[rows], transform, None)
+                _, logits = project(rows)
+                logps[rows], entropies[rows] = softmax_rows_(logits, targets[rows], transform, None)
             weights = token_weight(logps, sequence, n_sequences)
         else:
             weights = torch.empty_like(logps)
@@ -109,7 +113,9 @@ class _LinearTokenLoss(torch.autograd.Function):
                     return weights[tokens] * scale
 
                 states, gradient = project(rows)
-                logps[rows] = softmax_rows_(gradient, targets[rows], transform, weigh)
+                logps[rows], entropies[rows] = softmax_rows_(
+                    gradient, targets[rows], transform, weigh
+                )
                 if grad_weight is not None:
                     multiply_(grad_weight, gradient.t(), states, add=rows.start > 0)
                 if grad_bias is not None:
@@ -121,8 +127,8 @@ class _LinearTokenLoss(torch.autograd.Function):
             grad_weight.zero_()
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         ctx.scale = scale
-        ctx.mark_non_differentiable(logps, weights)
-        return -(weights * logps).sum(), logps, weights
+        ctx.mark_non_differentiable(logps, entropies, weights)
+        return -(weights * logps).sum(), logps, entropies, weights
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -179,7 +185,7 @@ def linear_token_weighted_nll(
     dtype = torch.promote_types(weight.dtype, torch.float32)
     scale = torch.as_tensor(expected_scale, dtype=dtype, device=hidden.device)
     apply: Any = _LinearTokenLoss.apply  # untyped in torch
-    total, logps, weights = apply(
+    total, logps, entropies, weights = apply(
         hidden,
         weight,
         bias,
@@ -195,4 +201,4 @@ def linear_token_weighted_nll(
         # Inside a Function grad mode is off, and needs_input_grad is True even under no_grad.
         torch.is_grad_enabled(),
     )
-    return LinearLoss(total, logps, weights)
+    return LinearLoss(total, logps, entropies, weights)

@@ -1,9 +1,10 @@
-"""Log-probabilities of one chunk of logits, and its gradient, in place.
+"""Log-probabilities and entropies of one chunk of logits, and its gradient, in place.
 
 With p = softmax(z), z the transformed logits, o the one-hot target and w a detached weight, the
 gradient of ``-w·log p_target`` with respect to z is ``w·(p - o)``, times the transform's
-derivative. Computed in fp32 whatever the logits' dtype. On a GPU the same arithmetic runs in the
-Triton kernels of ``losses.triton_softmax``.
+derivative. The entropy is ``log Σ exp(z - m) - Σ p·(z - m)``, m the largest z. Computed in fp32
+whatever the logits' dtype. On a GPU the same arithmetic runs in the Triton kernels of
+``losses.triton_softmax``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ KERNEL_DEVICES = ("cuda",)
 """Device types that run the Triton kernels; with TRITON_INTERPRET=1 every device does."""
 
 TILE_BYTES = 4 * 2**20
-"""Bytes of fp32 logits in a tile, a few rows that fit in the cache."""
+"""Bytes of a tile's fp32 logits and their exponentials: a few rows that fit in the cache."""
 
 Weigh = Callable[[Tensor, slice], Tensor]
 """(log-probabilities of a tile, its rows in the chunk) -> its weights, both (rows,)."""
@@ -68,9 +69,9 @@ def _launch_error(device: str, dtype: torch.dtype) -> str | None:
     logits = torch.zeros(1, 2, device=device, dtype=dtype)
     targets = torch.zeros(1, device=device, dtype=torch.int64)
     try:
-        from dft_factory.losses.triton_softmax import gradient_, logps_and_normalisers
+        from dft_factory.losses.triton_softmax import gradient_, row_statistics
 
-        logps, normalisers = logps_and_normalisers(logits, targets, IDENTITY)
+        logps, _, normalisers = row_statistics(logits, targets, IDENTITY)
         gradient_(logits, targets, normalisers, torch.ones_like(logps), IDENTITY)
         gradient = logits.tolist()  # waits for the GPU, which reports errors late
         if gradient != [[-0.5, 0.5]]:
@@ -91,8 +92,8 @@ def _launch_error(device: str, dtype: torch.dtype) -> str | None:
 
 def softmax_rows_(
     logits: Tensor, targets: Tensor, transform: LogitTransform, weigh: Weigh | None
-) -> Tensor:
-    """Log-probability of each row's target; with ``weigh``, ``logits`` becomes the gradient.
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each row's target, entropy of each row; ``weigh`` asks for the gradient.
 
     Args:
         logits: (c, V), the head's output, contiguous; overwritten with the gradient of
@@ -101,54 +102,65 @@ def softmax_rows_(
         weigh: called with the log-probabilities of consecutive rows.
 
     Returns:
-        (c,), at least fp32, in nats, never above 0.
+        log-probabilities, never above 0, and entropies, never below 0: both (c,), at least fp32,
+        in nats.
     """
-    if plain_torch_reason(logits.device, logits.dtype) is None:
-        from dft_factory.losses.triton_softmax import gradient_, logps_and_normalisers
+    if len(logits) and plain_torch_reason(logits.device, logits.dtype) is None:
+        from dft_factory.losses.triton_softmax import gradient_, row_statistics
 
-        logps, normalisers = logps_and_normalisers(logits, targets, transform)
+        logps, entropies, normalisers = row_statistics(logits, targets, transform)
         if weigh is not None:
             weights = weigh(logps, slice(0, logits.shape[0]))
             gradient_(logits, targets, normalisers, weights, transform)
-        return logps
+        return logps, entropies
     return _softmax_rows_torch_(logits, targets, transform, weigh)
 
 
 def _tiles(rows: int, vocabulary: int) -> Iterator[slice]:
-    step = max(1, TILE_BYTES // (4 * vocabulary))
+    step = max(1, TILE_BYTES // (2 * 4 * vocabulary))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _row_dots(exp_z: Tensor, z: Tensor) -> Tensor:
+    """Scalar products of the rows of two (c, V), (c,); a z of -inf adds nothing."""
+    if z.device.type == "cpu":  # where vecdot would write all products first, at twice the time
+        dots = torch.stack([torch.dot(*rows) for rows in zip(exp_z, z, strict=True)])
+    else:
+        dots = torch.linalg.vecdot(exp_z, z)
+    if not dots.isfinite().all():  # 0 times -inf
+        dots = torch.linalg.vecdot(exp_z, z.clamp(min=torch.finfo(z.dtype).min))
+    return dots
 
 
 def _softmax_rows_torch_(
     logits: Tensor, targets: Tensor, transform: LogitTransform, weigh: Weigh | None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(logits.dtype, torch.float32)
     logps = logits.new_empty(logits.shape[0], dtype=dtype)
+    entropies = torch.empty_like(logps)
     scratch: Tensor | None = None
     for tile in _tiles(*logits.shape):
         rows = logits[tile]
-        if rows.dtype == dtype and weigh is not None:
-            z = rows  # in place
-        else:
-            if scratch is None:
-                scratch = torch.empty_like(rows, dtype=dtype)
-            z = scratch[: rows.shape[0]].copy_(rows)
+        if scratch is None:
+            scratch = rows.new_empty((2, *rows.shape), dtype=dtype)
+        z, exp_z = scratch[:, : rows.shape[0]]
+        z.copy_(rows)
         transform.apply_(z)
         transformed = z.clone() if weigh is not None and transform.softcap is not None else z
         columns = targets[tile].unsqueeze(-1)
         row_max = z.amax(-1, keepdim=True)
         target_logits = z.gather(-1, columns) - row_max
-        z.sub_(row_max).exp_()
-        exp_sum = z.sum(-1, keepdim=True)
+        torch.exp(z.sub_(row_max), out=exp_z)
+        exp_sum = exp_z.sum(-1, keepdim=True)
+        mean_z = _row_dots(exp_z, z).unsqueeze(-1) / exp_sum
         # Rounding can give a few ulp above 0, a probability above 1.
         row_logps = (target_logits - exp_sum.log()).squeeze(-1).clamp(max=0.0)
         logps[tile] = row_logps
+        entropies[tile] = (exp_sum.log() - mean_z).squeeze(-1).clamp(min=0.0)
         if weigh is None:
             continue
         weights = weigh(row_logps, tile).unsqueeze(-1)
-        z.mul_(weights / exp_sum)
-        z.scatter_add_(-1, columns, -weights)
-        transform.derivative_(z, transformed)
-        if z is not rows:
-            rows.copy_(z)
-    return logps
+        exp_z.mul_(weights / exp_sum)
+        exp_z.scatter_add_(-1, columns, -weights)
+        rows.copy_(transform.derivative_(exp_z, transformed))
+    return logps, entropies

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from dft_factory.errors import UpstreamContractError
+from dft_factory.losses.softmax import softmax_rows_
+from dft_factory.losses.transform import IDENTITY
 from dft_factory.losses.weights import TokenWeight
 
 IGNORE_INDEX = -100
 
-STATISTICS = ("objective", "nll", "token_prob", "token_weight", "tokens")
+STATISTICS = ("objective", "nll", "token_prob", "token_weight", "token_entropy", "tokens")
 """Columns of :attr:`TokenLoss.rows`."""
 
 
@@ -28,7 +30,7 @@ class TokenLoss:
     Attributes:
         total: sum over labelled tokens of sg(w)·NLL, scalar, differentiable, in nats. Without a
             labelled token it is a zero through which backward still runs.
-        rows: per example the sums of the columns :data:`STATISTICS`, (B, 5), detached.
+        rows: per example the sums of the columns :data:`STATISTICS`, (B, 6), detached.
         logps: log-probability of each labelled token, (n,), at least fp32, detached; example by
             example, in the order of the text.
         targets: the labelled tokens themselves, (n,), int64.
@@ -78,16 +80,19 @@ def per_token_logps(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def token_rows(logps: Tensor, weights: Tensor, sequence: Tensor, n_rows: int) -> Tensor:
-    """:attr:`TokenLoss.rows` from log-probability, weight and example of each labelled token.
+def token_rows(
+    logps: Tensor, weights: Tensor, entropies: Tensor, sequence: Tensor, n_rows: int
+) -> Tensor:
+    """:attr:`TokenLoss.rows` from what is known of each labelled token.
 
     Args:
         logps: (n,).
         weights: (n,).
+        entropies: (n,).
         sequence: (n,), int64, below ``n_rows``.
     """
     columns = torch.stack(
-        [-weights * logps, -logps, logps.exp(), weights, torch.ones_like(logps)], dim=-1
+        [-weights * logps, -logps, logps.exp(), weights, entropies, torch.ones_like(logps)], dim=-1
     )
     return columns.new_zeros(n_rows, len(STATISTICS)).index_add_(0, sequence, columns)
 
@@ -114,13 +119,16 @@ def token_weighted_nll(
     labelled = targets.ne(ignore_index)
     sequence = labelled.nonzero(as_tuple=True)[0]
     targets = targets[labelled]
-    logps = per_token_logps(logits[labelled], targets)
+    labelled_logits = logits[labelled]
+    logps = per_token_logps(labelled_logits, targets)
+    # Tile by tile: as a tensor operation it would need another copy of the logits.
+    _, entropies = softmax_rows_(labelled_logits.detach(), targets, IDENTITY, None)
     n_rows = labels.shape[0]
     with torch.no_grad():
         weights = weight(logps, sequence, n_rows)
     return TokenLoss(
         total=-(weights * logps).sum(),
-        rows=token_rows(logps, weights, sequence, n_rows),
+        rows=token_rows(logps, weights, entropies, sequence, n_rows),
         logps=logps.detach(),
         targets=targets,
     )

@@ -1,8 +1,8 @@
 """The loss head's softmax on a GPU: two Triton kernels, one program per row.
 
-The first reads a row once and returns its normaliser and its target's log-probability (online
-softmax, Milakov and Gimelshein, arXiv 1805.02867). The second overwrites the row with its gradient.
-Between them torch computes the weights from the log-probabilities.
+The first reads a row once and returns its normaliser, its entropy and its target's log-probability
+(online softmax, Milakov and Gimelshein, arXiv 1805.02867). The second overwrites the row with its
+gradient. Between them torch computes the weights from the log-probabilities.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def _forward_kernel(
     stride,
     targets,
     logps,
+    entropies,
     normalisers,
     scale,
     softcap,
@@ -45,18 +46,25 @@ def _forward_kernel(
     columns = tl.arange(0, BLOCK)
     row_max = -float("inf")
     exp_sum = 0.0
+    exp_z_sum = 0.0  # of exp(z - row_max)·(z - row_max)
     for start in range(0, VOCABULARY, BLOCK):
         mask = start + columns < VOCABULARY
         raw = tl.load(base + start + columns, mask=mask, other=0.0)
         z = tl.where(mask, _transformed(raw, scale, softcap, HAS_SOFTCAP), -float("inf"))
         new_max = tl.maximum(row_max, tl.max(z, 0))
-        exp_sum = exp_sum * tl.exp(row_max - new_max) + tl.sum(tl.exp(z - new_max), 0)
+        rise = tl.where(exp_sum > 0, row_max - new_max, 0.0)
+        # The lower bound stands for -inf, whose product with exp(-inf) would be NaN.
+        z = tl.maximum(z - new_max, -1e4)
+        exp_z = tl.exp(z)
+        exp_z_sum = (exp_z_sum + exp_sum * rise) * tl.exp(rise) + tl.sum(exp_z * z, 0)
+        exp_sum = exp_sum * tl.exp(rise) + tl.sum(exp_z, 0)
         row_max = new_max
     target = tl.load(targets + row)
     target_logit = _transformed(tl.load(base + target), scale, softcap, HAS_SOFTCAP)
     # In this order: row_max + log(exp_sum) would round log(exp_sum) away beside a large maximum.
     logp = (target_logit - row_max) - tl.log(exp_sum)
     tl.store(logps + row, tl.minimum(logp, 0.0))
+    tl.store(entropies + row, tl.maximum(tl.log(exp_sum) - exp_z_sum / exp_sum, 0.0))
     tl.store(normalisers + 2 * row, row_max)
     tl.store(normalisers + 2 * row + 1, exp_sum)
 
@@ -92,14 +100,13 @@ def _gradient_kernel(
     tl.store(pointers, (gradient * scale).to(logits.dtype.element_ty), mask=mask)
 
 
-def _launch(kernel, grid, logits, targets, row_values, normalisers, transform):
+def _launch(kernel, grid, logits, targets, row_values, transform):
     with torch.cuda.device_of(logits):  # Triton launches on the current device
         kernel[grid](
             logits,
             logits.stride(0),
             targets,
-            row_values,
-            normalisers,
+            *row_values,
             transform.scale,
             transform.softcap or 1.0,
             VOCABULARY=logits.shape[1],
@@ -109,10 +116,10 @@ def _launch(kernel, grid, logits, targets, row_values, normalisers, transform):
         )
 
 
-def logps_and_normalisers(
+def row_statistics(
     logits: Tensor, targets: Tensor, transform: LogitTransform
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the targets, (c,), and (row_max, exp_sum) of each row, (c, 2).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of the targets and entropies, (c,), and (row_max, exp_sum), (c, 2).
 
     Args:
         logits: (c, V), rows contiguous.
@@ -120,9 +127,11 @@ def logps_and_normalisers(
     """
     rows = len(logits)
     logps = logits.new_empty(rows, dtype=torch.float32)
+    entropies = torch.empty_like(logps)
     normalisers = logits.new_empty((rows, 2), dtype=torch.float32)
-    _launch(_forward_kernel, (rows,), logits, targets, logps, normalisers, transform)
-    return logps, normalisers
+    row_values = (logps, entropies, normalisers)
+    _launch(_forward_kernel, (rows,), logits, targets, row_values, transform)
+    return logps, entropies, normalisers
 
 
 def gradient_(
@@ -136,7 +145,8 @@ def gradient_(
 
     Args:
         weights: (c,), fp32.
-        normalisers: (c, 2), from :func:`logps_and_normalisers`.
+        normalisers: (c, 2), from :func:`row_statistics`.
     """
     grid = (len(logits), triton.cdiv(logits.shape[1], BLOCK))
-    _launch(_gradient_kernel, grid, logits, targets, weights.contiguous(), normalisers, transform)
+    row_values = (weights.contiguous(), normalisers)
+    _launch(_gradient_kernel, grid, logits, targets, row_values, transform)

@@ -1,16 +1,18 @@
-"""What a training leaves beside LLaMA-Factory's own log, from numbers that its pass made anyway.
+"""What a training leaves beside LLaMA-Factory's own log.
 
-``token_probabilities.jsonl`` in ``output_dir``, one line a log: the histogram of token
-probabilities (the paper's figure, over time), its polarisation, and the end-of-turn probability.
+``token_probabilities.jsonl`` in ``output_dir``, one line a log, from numbers that its pass made
+anyway: the histogram of token probabilities (the paper's figure, over time), its polarisation, the
+end-of-turn probability and the entropy. ``evaluations.jsonl``, one line an evaluation during
+training: its means and greedy answers to a few held-out prompts. Both name the warnings given.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ from torch import Tensor
 
 from dft_factory.losses.histogram import N_BINS, bin_edges, histogram, polarisation
 from dft_factory.losses.token import STATISTICS, TokenLoss
-from dft_factory.watch import Row, Watch
+from dft_factory.patch.lines import JsonLines
+from dft_factory.trainer_base import LOGGED
+from dft_factory.watch import Answers, Evaluation, Row, Warned, Watch
 
 FILE_NAME = "token_probabilities.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
 COLUMNS = (*STATISTICS, *(f"bin {i}" for i in range(N_BINS)), "end_of_turn_prob", "end_of_turn")
 """What :func:`sums_of` adds up: the statistics, tokens in each bin, the probabilities of the
 end-of-turn tokens and their number."""
@@ -76,7 +81,7 @@ def sums_of(loss: TokenLoss, end_of_turn: Tensor) -> Tensor:
         end_of_turn: (k,) token ids, on the device of the loss.
 
     Returns:
-        (N_BINS + 7,), fp64 where the device has it.
+        (N_BINS + 8,), fp64 where the device has it.
     """
     rows = loss.rows
     exact = torch.float64 if rows.device.type in ("cpu", "cuda") else rows.dtype
@@ -90,27 +95,33 @@ def sums_of(loss: TokenLoss, end_of_turn: Tensor) -> Tensor:
     )
 
 
+def evaluation_of(line: Mapping[str, Any]) -> Evaluation:
+    """What the watch sees of a line of ``evaluations.jsonl``."""
+    nll, entropy = (
+        math.nan if line[key] is None else line[key] for key in ("nll", "mean_token_entropy")
+    )
+    answers = line["answers"]
+    return Evaluation(nll, entropy, None if answers is None else Answers(**answers))
+
+
 class Recorder:
-    """Writes the lines of one run and says its warnings; for rank 0 alone.
+    """Writes the lines of one run and logs its warnings; for rank 0 alone.
 
     Args:
-        path: the file, which a resumed run goes on with.
+        folder: the run's ``output_dir``; a resumed run goes on with the files in it.
         resumed_at: optimizer step at which this run began; lines after it are of a run before.
         warns: whether the warnings of :mod:`dft_factory.watch` apply.
     """
 
-    def __init__(self, path: Path, resumed_at: int, *, warns: bool) -> None:
-        self._path = path
-        self._writes = True
+    def __init__(self, folder: Path, resumed_at: int, *, warns: bool) -> None:
+        self._logs = JsonLines(folder / FILE_NAME, resumed_at)
+        self._evaluations = JsonLines(folder / EVALUATIONS_FILE, resumed_at)
         self._watch = Watch() if warns else None
-        self._ends: list[dict[str, Any]] = []  # the first line and the last
-        before = _lines_until(path, resumed_at) if resumed_at else []
-        for line in before:
-            self._see(line, say=False)
-        # Another file first: a kill in the middle of a rewrite would lose the lines.
-        self._write("".join(_text(line) for line in before), path.with_suffix(".tmp"), "w")
-        if self._writes:
-            path.with_suffix(".tmp").replace(path)
+        self._ends: list[Mapping[str, Any]] = []  # the first log and the last
+        for line in self._logs.before:
+            self._see_log(line)
+        for line in self._evaluations.before:
+            self._see_evaluation(line)
 
     def record(
         self, sums: Sequence[float], *, step: int, max_steps: int, epoch: float | None, ranks: int
@@ -126,7 +137,6 @@ class Recorder:
             return
         counts = [round(named[f"bin {i}"]) for i in range(N_BINS)]
         line = {
-            "schema_version": 1,
             "step": step,
             "progress": step / max_steps if max_steps > 0 else 0.0,
             "epoch": epoch,
@@ -139,78 +149,71 @@ class Recorder:
             "nll": named["nll"] / tokens,
             "mean_token_prob": named["token_prob"] / tokens,
             "token_weight_mean": named["token_weight"] / tokens,
+            "mean_token_entropy": named["token_entropy"] / tokens,
             "n_end_of_turn": round(ends),
             "end_of_turn_prob": named["end_of_turn_prob"] / ends if ends else None,
         }
-        self._write(_text(line), self._path, "a")
-        self._see(line, say=True)
+        self._logs.append({**line, "warnings": self._say(step, self._see_log(line))})
+
+    def record_evaluation(
+        self,
+        means: Mapping[str, float],
+        answers: Answers | None,
+        texts: Sequence[str],
+        *,
+        step: int,
+        max_steps: int,
+    ) -> None:
+        """One evaluation during training.
+
+        Args:
+            means: of :data:`STATISTICS`, over the labelled tokens.
+            answers: to a few held-out prompts, None without any; ``texts`` are these answers.
+        """
+        line = {
+            "step": step,
+            "progress": step / max_steps if max_steps > 0 else 0.0,
+            **{logged: means[name] for name, logged in LOGGED.items()},
+            "answers": None if answers is None else asdict(answers),
+            "texts": list(texts),
+        }
+        said = self._say(step, self._see_evaluation(line))
+        self._evaluations.append({**line, "warnings": said})
 
     def summarise(self) -> None:
         """One line: NLL and end-of-turn probability, at the first log and at the last."""
         if not self._ends:
             return
-        nll, end_of_turn = (
-            " -> ".join("none" if line[key] is None else f"{line[key]:.3g}" for line in self._ends)
-            for key in ("nll", "end_of_turn_prob")
+        nll, entropy, end_of_turn = (
+            " -> ".join(
+                "none" if line.get(key) is None else f"{line[key]:.3g}" for line in self._ends
+            )
+            for key in ("nll", "mean_token_entropy", "end_of_turn_prob")
         )
         logger.info(
-            "dft-factory: NLL %s nats a token, end-of-turn probability %s (first log -> last; all "
-            "in %s)",
+            "dft-factory: NLL %s nats a token, entropy %s, end-of-turn probability %s (first log "
+            "-> last; all in %s)",
             nll,
+            entropy,
             end_of_turn,
-            self._path,
+            self._logs.path,
         )
 
-    def _see(self, line: dict[str, Any], *, say: bool) -> None:
+    def _see_log(self, line: Mapping[str, Any]) -> list[Warned]:
         self._ends[1:] = [line]
         if self._watch is None:
-            return
+            return []
         names = ("objective", "nll", "token_weight_mean")
         objective, nll, weight = (math.nan if line[x] is None else line[x] for x in names)
         row = Row(line["step"], objective, nll, weight, line["end_of_turn_prob"])
-        for warned in self._watch.see(row, line["progress"]):
-            if say:
-                logger.warning("dft-factory: step %d: %s", line["step"], warned.message)
+        return self._watch.see(row, line["progress"])
 
-    def _write(self, text: str, path: Path, mode: str) -> None:
-        """A full disk ends the record, not the training."""
-        if not self._writes:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open(mode, encoding="utf-8") as stream:
-                stream.write(text)
-        except OSError as error:
-            self._writes = False
-            logger.warning("dft-factory: %s is written no further: %s", self._path, error)
+    def _see_evaluation(self, line: Mapping[str, Any]) -> list[Warned]:
+        if self._watch is None:
+            return []
+        return self._watch.see_evaluation(evaluation_of(line), line["progress"])
 
-
-def _text(line: dict[str, Any]) -> str:
-    """One line of JSON, which knows no NaN: null stands for a number that is not finite."""
-    return (
-        json.dumps(
-            {
-                key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in line.items()
-            }
-        )
-        + "\n"
-    )
-
-
-def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """The lines of an earlier part of the run, without any that a kill cut short."""
-    try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        logger.warning("dft-factory: %s cannot be read and begins anew: %s", path, error)
-        return []
-    lines = []
-    for text in texts:
-        try:
-            line = json.loads(text)
-            if line["schema_version"] == 1 and line["step"] <= step:
-                lines.append(line)
-        except (ValueError, KeyError, TypeError):
-            logger.warning("dft-factory: %s: a line cannot be read, left out: %.60s", path, text)
-    return lines
+    def _say(self, step: int, warnings: Sequence[Warned]) -> list[str]:
+        for warned in warnings:
+            logger.warning("dft-factory: step %d: %s", step, warned.message)
+        return [warned.rule for warned in warnings]

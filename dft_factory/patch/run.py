@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard
+from torch import Tensor
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import get_model_param_count
 
 import dft_factory
 from dft_eval.training_file import TRAINING_FILE
 from dft_factory.objectives import Selection
+from dft_factory.patch.answers import HeldOut, greedy, held_out, summarise, without_end
 from dft_factory.patch.checkpoint import load_weights, one_message_if_writing_fails
 from dft_factory.patch.record import Recorder, system_prompt_of
 from dft_factory.patch.tracking import NoteRuns, tracking_runs
+from dft_factory.watch import Answers
 
 # A child of LLaMA-Factory's logger: same format, same level, same files.
 logger = logging.getLogger("llamafactory.dft_factory")
@@ -54,6 +58,9 @@ class RunMixin(_Base):  # type: ignore[misc]
     _recorder: Recorder | None
     _head: Any
     _template: Any
+    _multimodal: bool
+    _end_of_turn: Tensor
+    _held_out: list[HeldOut] | None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; say at the start what is trained, at the end what became of it."""
@@ -76,6 +83,66 @@ class RunMixin(_Base):  # type: ignore[misc]
             self._recorder.summarise()
         return output
 
+    def _start_recorder(self) -> None:
+        """When the step at which a training begins is known."""
+        if self._recorder is None and self.is_world_process_zero():
+            assert self._selection is not None
+            self._recorder = Recorder(
+                Path(self.args.output_dir),
+                self.state.global_step,
+                warns=self._selection.objective.weighted,
+            )
+
+    def _record_evaluation(self, prefix: str, means: Mapping[str, float]) -> None:
+        """Of several evaluation sets the first one's."""
+        sets = self.eval_dataset
+        several = isinstance(sets, dict)
+        name = f"eval_{next(iter(sets))}" if several else "eval"
+        if not self.is_in_train or not self.is_world_process_zero() or prefix != name:
+            return
+        self._start_recorder()
+        assert self._recorder is not None
+        if self._held_out is None:
+            self._held_out = self._choose_held_out(next(iter(sets.values())) if several else sets)
+        self._recorder.record_evaluation(
+            means,
+            *self._answer_held_out(),
+            step=self.state.global_step,
+            max_steps=self.state.max_steps,
+        )
+
+    def _choose_held_out(self, dataset: Any) -> list[HeldOut]:
+        reason, chosen = None, []
+        if self._multimodal:
+            reason = "the model reads pictures, sound or video"
+        elif not len(self._end_of_turn):
+            reason = "the tokenizer has no end-of-turn token"
+        elif self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            reason = "under ZeRO-3 and FSDP no process holds the whole model"
+        else:
+            chosen = held_out(dataset)
+            reason = None if chosen else "no example of the evaluation set has a prompt"
+        if reason is not None:
+            logger.info(
+                "dft-factory: evaluations record no answers to held-out prompts: %s", reason
+            )
+        return chosen
+
+    def _answer_held_out(self) -> tuple[Answers | None, list[str]]:
+        """Greedy answers to the held-out prompts; without any, None."""
+        if not self._held_out:
+            return None, []
+        ends = self._end_of_turn.tolist()
+        try:
+            answers = greedy(self.model, [each.prompt for each in self._held_out], ends)
+        except Exception as error:  # for example out of memory: a diagnosis must not end a training
+            logger.warning("dft-factory: no further answers to held-out prompts: %s", error)
+            self._held_out = []
+            return None, []
+        references = [without_end(each.reference, ends) for each in self._held_out]
+        texts = [self.processing_class.decode(ids) for ids in answers]
+        return summarise(answers, references), texts
+
     def _write_training_file(self) -> None:
         """Tell ``dft-factory eval`` how the model was trained."""
         assert self._selection is not None
@@ -87,6 +154,7 @@ class RunMixin(_Base):  # type: ignore[misc]
             "token_weight": self._selection.weight.spec,
             "seed": self.args.seed,
             "system_prompt": system_prompt_of(self._template, tokenizer, dataset),
+            "n_examples": len(dataset) if hasattr(dataset, "__len__") else None,
             "base_model": getattr(self.model.config, "_name_or_path", None),
             "hyperparameters": {
                 "num_processes": self.args.world_size,

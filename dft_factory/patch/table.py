@@ -101,8 +101,9 @@ PATCHES: tuple[Patch, ...] = (
         factory=f"{_FACTORIES}:weight_trainer",
         change="With our objectives only: the token-weighted loss, exact normalisation over the "
         "accumulated all-rank batch for text and multimodal models, nll / mean_token_prob / "
-        "token_weight_mean in the logs, token_probabilities.jsonl in output_dir, three warnings, "
-        "evaluation losses that do not depend on batch size.",
+        "token_weight_mean / mean_token_entropy in the logs, token_probabilities.jsonl and "
+        "evaluations.jsonl in output_dir, four warnings, evaluation losses that do "
+        "not depend on batch size.",
         reason="use_dft_loss crashes on a micro-batch without labels, and plain VL SFT averages "
         "means of micro-batches (model_accepts_loss_kwargs = False). Remove when both are fixed "
         "upstream.",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from dft_factory.losses.token import IGNORE_INDEX, TokenLoss
 from dft_factory.objectives import selection_of
-from dft_factory.patch.record import COLUMNS, FILE_NAME, Recorder, end_of_turn_ids, sums_of
+from dft_factory.patch.answers import HeldOut
+from dft_factory.patch.record import COLUMNS, Recorder, end_of_turn_ids, sums_of
 from dft_factory.patch.run import RunMixin
 from dft_factory.trainer_base import TokenWeightedTrainerMixin
 
@@ -39,9 +39,10 @@ def _collate(collator: Any, rows: list[dict[str, Any]]) -> Any:
 class LlamaFactoryTrainerMixin(RunMixin, TokenWeightedTrainerMixin):
     """The token-weighted trainer in LLaMA-Factory.
 
-    Each training log also adds a line to ``token_probabilities.jsonl`` in ``output_dir``, and may
-    bring a warning (``patch.record``, ``watch``): from the sums of the same pass, in the same
-    exchange between the ranks.
+    Each training log also adds a line to ``token_probabilities.jsonl`` in ``output_dir``, each
+    evaluation during training one to ``evaluations.jsonl``, and both may bring a warning
+    (``patch.record``, ``watch``): from the sums of the same pass, in the same exchange between the
+    ranks. The answers to held-out prompts are rank 0's alone.
     """
 
     # A child of LLaMA-Factory's logger: same format, same level, same files.
@@ -55,6 +56,8 @@ class LlamaFactoryTrainerMixin(RunMixin, TokenWeightedTrainerMixin):
             return
         self._recorder: Recorder | None = None
         self._template = getattr(self.data_collator, "template", None)  # LLaMA-Factory's
+        self._multimodal = getattr(self.data_collator, "processor", None) is not None
+        self._held_out: list[HeldOut] | None = None
         self.data_collator: Any = functools.partial(_collate, self.data_collator)
         ends = end_of_turn_ids(self._template, self.processing_class)
         self._end_of_turn = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
@@ -62,14 +65,7 @@ class LlamaFactoryTrainerMixin(RunMixin, TokenWeightedTrainerMixin):
         self._set_token_weight(self._selection.weight, asked)
 
     def _sums(self, loss: TokenLoss) -> Tensor:
-        if self._recorder is None and self.is_world_process_zero():
-            # At the first loss of a training, when the step at which it begins is known.
-            assert self._selection is not None
-            self._recorder = Recorder(
-                Path(self.args.output_dir) / FILE_NAME,
-                self.state.global_step,
-                warns=self._selection.objective.weighted,
-            )
+        self._start_recorder()
         return sums_of(loss, self._end_of_turn.to(loss.targets.device))
 
     def _log_sums(self, sums: list[float]) -> None:

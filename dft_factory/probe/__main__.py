@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from dft_factory.errors import ConfigError, MissingDependencyError
-from dft_factory.probe.measure import measure, override, read_config
+from dft_factory.probe.measure import measure
+from dft_factory.probe.settings import read_config
 
 FILE_NAME = "token_probabilities.json"
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=64, help="examples (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     given = parser.parse_intermixed_args()
-    config = override(read_config(given.config), given.overrides)
+    config = read_config(given.config, given.overrides)
     models: dict[str, str | None] = {}
     folders: dict[str, Path] = {}
     for word in given.model:

@@ -7,7 +7,8 @@ are never whole, as in training.
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
+import math
 import random
 import sys
 import tempfile
@@ -17,64 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from dft_factory.errors import ConfigError, MissingDependencyError
 from dft_factory.losses.head import HeadLoss, find_head, transform_of
 from dft_factory.losses.token import IGNORE_INDEX, TokenLoss, shift_labels, token_weighted_nll
 from dft_factory.losses.weights import UNIT_WEIGHT
-from dft_factory.objectives import select
 from dft_factory.patch.record import end_of_turn_ids
+from dft_factory.probe.collapse import Plan
 from dft_factory.probe.segments import segments_of, turns_of
+from dft_factory.probe.settings import check_config, settings_for
 from dft_factory.probe.statistics import TokenProbabilities, summarise
-
-TRAINING_ONLY = (
-    *("deepspeed", "fsdp", "fsdp_config", "resume_from_checkpoint", "eval_on_start"),
-    *("eval_dataset", "eval_strategy", "do_eval", "do_predict", "predict_with_generate"),
-    *("load_best_model_at_end", "push_to_hub", "dft_weight", "preprocessing_num_workers"),
-    # Examples one by one: a packed row would be several of them.
-    *("packing", "neat_packing"),
-)
-"""Settings of a training YAML that a single forward pass must not bring up."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (label, batches done, all)."""
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The training YAML as a mapping.
-
-    Raises:
-        ConfigError: no such file, or no mapping.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file. Name a LLaMA-Factory training YAML.")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} holds no mapping of settings: write KEY: VALUE lines.")
-    return config
-
-
-def override(config: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The settings with ``KEY=VALUE`` words put over them, as after ``llamafactory-cli train``.
-
-    Raises:
-        ConfigError: a word is none.
-    """
-    changed = dict(config)
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"{word!r}: write KEY=VALUE.")
-        try:
-            changed[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{word!r}: {value!r} is no YAML value: {error}") from error
-    return changed
 
 
 @dataclass(frozen=True)
@@ -90,6 +47,7 @@ class Measured:
         rows: token ids of each example, padding included.
         decode: text of token ids.
         probabilities: the histogram and its numbers.
+        plan: the training that the YAML asks for.
     """
 
     logps: Tensor
@@ -100,59 +58,7 @@ class Measured:
     rows: tuple[tuple[int, ...], ...]
     decode: Callable[[Sequence[int]], str]
     probabilities: TokenProbabilities
-
-
-def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse what a probe cannot do.
-
-    Raises:
-        ConfigError: naming the setting, what is possible and the fix.
-    """
-    stage = config.get("stage", "sft")
-    if stage != "sft":
-        raise ConfigError(
-            f"stage: {stage!r} has no labelled answers that a probe could read. Possible: "
-            "stage: sft; if the data fits it, add stage=sft after the YAML."
-        )
-    select(config.get("finetuning_type", "lora"), config.get("dft_weight"))
-    if config.get("streaming"):
-        raise ConfigError(
-            "streaming: true: a stream cannot be sampled. Add streaming=false after the YAML, and "
-            "max_samples=N if the data set is too large to load."
-        )
-    for key in ("dataset", "template"):
-        if not config.get(key) and not config.get("tokenized_path"):
-            raise ConfigError(f"{key} is not set. Name the training set's in the YAML.")
-
-
-def settings_for(config: Mapping[str, Any], model: str | None, scratch: str) -> dict[str, Any]:
-    """LLaMA-Factory's settings for one model; None stands for the YAML's own.
-
-    Raises:
-        ConfigError: no model is named, or an adapter's base is not.
-    """
-    settings = {key: value for key, value in config.items() if key not in TRAINING_ONLY}
-    selection = select(config.get("finetuning_type", "lora"), config.get("dft_weight"))
-    if selection is not None:
-        settings["finetuning_type"] = selection.method
-    settings.update(output_dir=scratch, report_to="none", do_train=True)
-    if not Path(str(settings.get("tokenized_path"))).is_dir():
-        settings.pop("tokenized_path", None)  # LLaMA-Factory would write the sample there
-    if model is None:
-        if not settings.get("model_name_or_path"):
-            raise ConfigError("model_name_or_path is not set. Set it, or name models by --model.")
-        return settings
-    settings.pop("adapter_name_or_path", None)
-    settings["model_name_or_path"] = model
-    adapter = Path(model) / "adapter_config.json"
-    if adapter.is_file():
-        described = json.loads(adapter.read_text(encoding="utf-8"))
-        base = described.get("base_model_name_or_path")
-        if not base:
-            raise ConfigError(f"{adapter} names no base_model_name_or_path. Add it.")
-        method = str(described.get("peft_type", "LORA")).lower()
-        settings.update(model_name_or_path=base, adapter_name_or_path=model, finetuning_type=method)
-    return settings
+    plan: Plan
 
 
 def measure(
@@ -225,7 +131,9 @@ def _measure(
             module = load_tokenizer(model_args)
         tokenizer = module["tokenizer"]
         template = get_template(tokenizer, data_args)
-        dataset = _sample(template, model_args, data_args, training_args, module, limit, seed)
+        dataset, n_examples = _sample(
+            template, model_args, data_args, training_args, module, limit, seed
+        )
         with _present(shown):
             model = load_model(tokenizer, model_args, finetuning_args, False).eval()
     for part in (model.config, getattr(model.config, "text_config", None)):
@@ -262,12 +170,20 @@ def _measure(
         return str(text)
 
     all_logps = torch.cat(logps)
+    spell = functools.cache(lambda number: decode([number]))
+    ends, special = set(end_of_turn_ids(template, tokenizer)), set(tokenizer.all_special_ids)
+    # Examples far apart: no turn reaches from one into the next.
+    places = (example * 2**40 + position).tolist()
+    segments: list[str] = []
+    for turn in turns_of(places):
+        ids = tokens[turn.start : turn.stop].tolist()
+        segments += segments_of(ids, spell, end_of_turn=ends, special=special)
     return Measured(
         logps=all_logps,
         tokens=tokens,
         example=example,
         position=position,
-        segments=_segments(tokens, example, position, template, tokenizer, decode),
+        segments=tuple(segments),
         rows=tuple(rows),
         decode=decode,
         probabilities=summarise(
@@ -277,6 +193,20 @@ def _measure(
             dataset=", ".join(data_args.dataset or [str(settings.get("tokenized_path"))]),
             n_examples=len(dataset),
         ),
+        plan=_plan(training_args, n_examples, full=finetuning_args.finetuning_type == "full"),
+    )
+
+
+def _plan(args: Any, n_examples: int, *, full: bool) -> Plan:
+    """From transformers' TrainingArguments, as if in one process."""
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    steps = math.ceil(math.ceil(n_examples / batch) * args.num_train_epochs)
+    return Plan(
+        learning_rate=args.learning_rate,
+        batch=batch,
+        n_examples=n_examples,
+        steps=args.max_steps if args.max_steps > 0 else steps,
+        full=full,
     )
 
 
@@ -303,8 +233,8 @@ def _sample(
     module: Mapping[str, Any],
     limit: int,
     seed: int,
-) -> Any:
-    """The sampled examples, tokenized; only they are, where the set is not tokenized yet."""
+) -> tuple[Any, int]:
+    """The sampled examples, tokenized, and the number of all; the others stay as they are."""
     from llamafactory.data import get_dataset, loader
     from llamafactory.data.data_utils import split_dataset
 
@@ -320,11 +250,12 @@ def _sample(
     chosen = random.Random(seed).sample(range(len(whole)), min(limit, len(whole)))
     sample = whole.select(chosen)
     if data_args.tokenized_path is not None:
-        return sample
+        return sample, len(whole)
     try:
-        return loader._get_preprocessed_dataset(
+        tokenized = loader._get_preprocessed_dataset(
             sample, data_args, training_args, "sft", template, **module
         )
+        return tokenized, len(whole)
     except RuntimeError as error:  # its way of saying that no example is valid
         raise ConfigError(
             f"dataset: {', '.join(data_args.dataset)}: none of {len(chosen)} sampled examples is "
@@ -366,32 +297,3 @@ class _Forward:
         with self._autocast:
             logits = self._model(**inputs).logits
         return token_weighted_nll(logits, labels, UNIT_WEIGHT)
-
-
-def _segments(
-    tokens: Tensor,
-    example: Tensor,
-    position: Tensor,
-    template: Any,
-    tokenizer: Any,
-    decode: Callable[[Sequence[int]], str],
-) -> tuple[str, ...]:
-    ends = set(end_of_turn_ids(template, tokenizer))
-    special = set(tokenizer.all_special_ids)
-    spelt: dict[int, str] = {}
-
-    def spell(number: int) -> str:
-        if number not in spelt:
-            spelt[number] = decode([number])
-        return spelt[number]
-
-    found: list[str] = []
-    ids, places = tokens.tolist(), position.tolist()
-    _, sizes = torch.unique_consecutive(example, return_counts=True)
-    start = 0
-    for size in sizes.tolist():
-        for turn in turns_of(places[start : start + size]):
-            turn_ids = ids[start + turn.start : start + turn.stop]
-            found += segments_of(turn_ids, spell, end_of_turn=ends, special=special)
-        start += size
-    return tuple(found)

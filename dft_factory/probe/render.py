@@ -16,6 +16,7 @@ from dft_eval.report.render import environment_for
 from dft_eval.results import atomic_write
 from dft_factory.losses.histogram import bin_edges
 from dft_factory.probe.advice import EVIDENCE, SETTINGS, THRESHOLDS
+from dft_factory.probe.collapse import TRAININGS
 from dft_factory.probe.result import Probe
 from dft_factory.probe.segments import RULE
 
@@ -86,6 +87,7 @@ def render(probe: Probe, png: bytes, *, html: bool) -> str:
         first=probe.models[0].probabilities,
         evidence=EVIDENCE,
         thresholds=THRESHOLDS,
+        trainings=TRAININGS,
         rule=RULE,
         picture=base64.b64encode(png).decode("ascii"),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dft_factory.losses.histogram import bin_edges
 from dft_factory.probe.advice import COVERAGE, EVIDENCE, RESAMPLES, THRESHOLDS, Advice
+from dft_factory.probe.collapse import Risk
 from dft_factory.probe.segments import RULE
 from dft_factory.probe.statistics import Numbers, TokenProbabilities
 from dft_factory.probe.words import Ignored, Word
@@ -32,6 +33,7 @@ class Probe:
     config: str
     seed: int
     models: tuple[ModelProbe, ...]
+    collapse: Risk
     notes: tuple[str, ...]
 
     @property
@@ -50,6 +52,7 @@ class Probe:
             "segment_rule": RULE,
             "bootstrap": {"resamples": RESAMPLES, "coverage": COVERAGE, "unit": "example"},
             "advice": {**self.advice.to_json(), "for": self.models[0].probabilities.label},
+            "collapse": self.collapse.to_json(),
             "thresholds": [vars(each) for each in THRESHOLDS],
             "evidence": [vars(each) for each in EVIDENCE],
             "models": [

@@ -10,10 +10,12 @@ import torch
 
 from dft_factory.errors import ConfigError
 from dft_factory.probe.advice import advise, estimate
-from dft_factory.probe.measure import Measured, Progress, measure, override, read_config
+from dft_factory.probe.collapse import risk_of
+from dft_factory.probe.measure import Measured, Progress, measure
 from dft_factory.probe.render import ProbePaths, write
 from dft_factory.probe.result import ModelProbe, Probe
 from dft_factory.probe.segments import CONTENT, END_OF_TURN, SEGMENTS
+from dft_factory.probe.settings import read_config
 from dft_factory.probe.statistics import numbers_of
 from dft_factory.probe.words import ignored, lowest_bin
 
@@ -101,12 +103,13 @@ def probe(
         MissingDependencyError: a model or package is not here.
     """
     labelled = parse_models(models)
-    config = override(read_config(config_path), overrides)
+    config = read_config(config_path, overrides)
     found = measure(config, labelled, limit=limit, seed=seed, progress=progress)
     made = Probe(
         config=str(config_path),
         seed=seed,
         models=tuple(examine(each) for each in found),
+        collapse=risk_of(found[0].plan),
         notes=tuple(_notes(config, found, limit)),
     )
     return made, write(made, out, json.dumps(made.to_json(), indent=2) + "\n")

@@ -58,7 +58,8 @@ def test_the_command_on_text_and_pictures(
     assert [line.split()[0] for line in lines[:2]] == ["model", "again"]
     assert lines[2] == "advice: finetuning_type: sft"
     assert lines[-1] == str(out / "probe.html")
-    assert len(lines) == 6
+    assert lines[5].startswith("collapse: unknown. learning_rate 0.001 with 3 examples a step")
+    assert len(lines) == 7
     assert "whole logits" not in printed.err
     assert {path.name for path in out.iterdir()} == {
         f"probe.{x}" for x in ("json", "md", "html", "png")
@@ -73,6 +74,9 @@ def test_the_command_on_text_and_pictures(
     assert ends["n_tokens"] == 6  # <|im_end|>, without the template's newline after it
     assert sum(row["n_tokens"] for row in first["segments"].values() if row) == first["n_tokens"]
     assert found["advice"]["choice"] == "sft"
+    plan = {key: found["collapse"][key] for key in ("n_examples", "batch", "steps", "at_risk")}
+    rows = len(json.loads(next(bench.data.glob("tiny_*.json")).read_text()))
+    assert plan == {"n_examples": rows, "batch": 3, "steps": 1, "at_risk": None}
     assert any("<|im_start|>assistant" in each["before"] for each in first["ignored"])
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
     assert not Path("never").exists()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dft_factory.losses.histogram import N_BINS
-from dft_factory.patch.record import FILE_NAME
+from dft_factory.patch.record import EVALUATIONS_FILE, FILE_NAME
 from tests.conftest import Bench
 from tests.support.cli import Run, train
 
@@ -24,6 +24,10 @@ WORDS = {
 
 def lines(run: Run) -> list[dict[str, Any]]:
     return [json.loads(x) for x in (run.folder / FILE_NAME).read_text().splitlines()]
+
+
+def evaluations(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(x) for x in (run.folder / EVALUATIONS_FILE).read_text().splitlines()]
 
 
 def said(run: Run) -> dict[str, int]:
@@ -52,7 +56,7 @@ def test_one_line_a_log_that_agrees_with_the_log(
         for row, log in zip(rows, logged, strict=True):
             assert sum(row["counts"]) == row["n_tokens"] > 0
             assert len(row["counts"]) == N_BINS == len(row["bin_edges"]) - 1
-            for key in ("nll", "mean_token_prob", "token_weight_mean"):
+            for key in ("nll", "mean_token_prob", "token_weight_mean", "mean_token_entropy"):
                 assert row[key] == pytest.approx(log[key], rel=1e-9)
             assert row["ranks"] == (1 if name == "one" else 2)
             assert row["n_end_of_turn"] == 8  # two steps of four examples of one turn
@@ -180,3 +184,57 @@ def test_nll_that_rises_while_the_loss_falls_is_said_once(
     assert found[-1]["objective"] < found[0]["objective"]
     assert found[-1]["polarisation"] > found[0]["polarisation"]
     assert said(run) == {"nll_rises": 1}
+
+
+def test_evaluations_are_recorded_with_greedy_answers(text_bench: Bench, tmp_path: Path) -> None:
+    """Before the first step, and after two; one process and two; the answers against generate()."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    changes = {
+        "eval_dataset": "tiny_text",
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "eval_on_start": True,
+        "max_steps": 2,
+    }
+    one = train(text_bench.config(**changes), tmp_path / "one").ok()
+    two = train(
+        text_bench.config(**changes, per_device_train_batch_size=2), tmp_path / "two", ranks=2
+    ).ok()
+    first, last = evaluations(one)
+    assert (first["step"], last["step"]) == (0, 2)
+    for line, other in zip((first, last), evaluations(two), strict=True):
+        logged = [row for row in one.log if row.get("step") == line["step"] and "eval_nll" in row]
+        for key in ("nll", "mean_token_entropy"):
+            assert line[key] == pytest.approx(logged[0][f"eval_{key}"], rel=1e-9)
+            assert line[key] == pytest.approx(other[key], rel=1e-4)
+        assert line["answers"]["n"] == len(line["texts"]) == 8
+    tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
+    model = AutoModelForCausalLM.from_pretrained(text_bench.model)
+    row = json.loads((text_bench.data / "tiny_text.json").read_text())[0]
+    prompt = (
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
+        f"assistant.<|im_end|>\n<|im_start|>user\n{row['instruction']}<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    ids = torch.tensor([tokenizer.encode(prompt, add_special_tokens=False)])
+    ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    made = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=32,
+        do_sample=False,
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+    )[0, ids.shape[1] :].tolist()
+    assert first["texts"][0] == tokenizer.decode([token for token in made if token not in ends])
+
+
+def test_without_answers_that_is_said(vl_bench: Bench, tmp_path: Path) -> None:
+    config = vl_bench.config(
+        eval_dataset=vl_bench.config()["dataset"], eval_strategy="steps", eval_steps=1
+    )
+    run = train(config, tmp_path / "run").ok()
+    assert run.output.count("evaluations record no answers to held-out prompts") == 1
+    assert [line["answers"] for line in evaluations(run)] == [None]

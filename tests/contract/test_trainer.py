@@ -198,7 +198,7 @@ def test_gradient_does_not_depend_on_how_the_batch_is_split(
     error = relative_error(parts.gradients, whole.gradients)
     record_property(f"{bench.modality} {objective} {split}", error)
     assert error <= 1e-6
-    for name in ("loss", "nll", "mean_token_prob", "token_weight_mean"):
+    for name in ("loss", "nll", "mean_token_prob", "token_weight_mean", "mean_token_entropy"):
         assert parts.log[0][name] == pytest.approx(whole.log[0][name], rel=1e-5)
 
 
@@ -326,7 +326,10 @@ def test_evaluation_does_not_depend_on_the_batch_size(
         run = train(config, tmp_path / f"bs{size}", ranks=ranks).ok()
         found.append(_evaluation(run))
         assert ("eval_accuracy" in found[-1]) == (size == 2)
-    for name in ("eval_loss", "eval_nll", "eval_mean_token_prob", "eval_token_weight_mean"):
+    for name in (
+        *("eval_loss", "eval_nll", "eval_mean_token_prob", "eval_token_weight_mean"),
+        "eval_mean_token_entropy",
+    ):
         values = [row[name] for row in found]
         assert values == pytest.approx([values[0]] * 3, rel=1e-5), name
     assert found[0]["eval_nll"] > 10 * found[0]["eval_loss"]

@@ -61,7 +61,7 @@ def test_kernels_do_what_torch_does(
     monkeypatch.setenv(softmax.SWITCH, "0")
     expected = softmax_rows_(plain, targets, transform, lambda logps, place: weights[place])
     assert calls == [1]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # and the entropies
     # One rounding of the dtype, at most, lies between two ways to the same fp32 number.
     torch.testing.assert_close(
         kernel, plain, rtol=2 * torch.finfo(dtype).eps + 1e-6, atol=torch.finfo(dtype).tiny + 1e-7
@@ -73,8 +73,9 @@ def test_log_probabilities_alone_leave_the_logits(interpreted: Any) -> None:
     logits, targets, _ = chunk(torch.bfloat16)
     kept = logits.clone()
     found = softmax_rows_(logits, targets, IDENTITY, None)
-    expected = kept.float().log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    whole = torch.distributions.Categorical(logits=kept.double())
+    expected = whole.log_prob(targets), whole.entropy()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, check_dtype=False)
     assert torch.equal(logits, kept)
 
 
@@ -92,6 +93,18 @@ def test_rows_of_a_larger_buffer(interpreted: Any) -> None:
 def test_extreme_logits_stay_finite(interpreted: Any) -> None:
     logits = torch.tensor([[0.0, 1e4, -1e4], [0.0, 1e4, -1e4], [-1e4, -1e4, -1e4]])
     targets = torch.tensor([1, 2, 0])
-    found = softmax_rows_(logits, targets, IDENTITY, lambda logps, place: logps.exp())
-    assert found.tolist() == pytest.approx([0.0, -2e4, -1.0986123])
+    logps, entropies = softmax_rows_(logits, targets, IDENTITY, lambda logps, place: logps.exp())
+    assert logps.tolist() == pytest.approx([0.0, -2e4, -1.0986123])
+    assert entropies.tolist() == pytest.approx([0.0, 0.0, 1.0986123])
     assert bool(torch.isfinite(logits).all())
+
+
+def test_masked_vocabulary_and_a_late_maximum(interpreted: Any) -> None:
+    """Logits of -inf have no part in the entropy; the running sum follows a maximum that rises."""
+    size = interpreted.BLOCK * 2 + 10
+    logits = torch.full((2, size), -float("inf"))
+    logits[0, [0, 1]] = 1.0
+    logits[1, [0, interpreted.BLOCK, size - 1]] = torch.tensor([0.0, 5.0, 5.0])
+    _, entropies = softmax_rows_(logits, torch.tensor([0, 0]), IDENTITY, None)
+    expected = torch.distributions.Categorical(probs=logits.double().softmax(-1)).entropy()
+    torch.testing.assert_close(entropies.double(), expected, rtol=1e-5, atol=1e-6)

@@ -135,9 +135,7 @@ def train(
     recipe.write_text(yaml.safe_dump({"output_dir": str(folder), **config}))
     extra = {
         "RECORD_GRADIENTS": str(folder.with_suffix(".gradients.pt")),
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(warm.PLUGIN), os.environ.get("PYTHONPATH", "")])
-        ),
+        "PYTHONPATH": warm.python_path(),
     }
     if ranks > 1:
         extra.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))

@@ -29,6 +29,11 @@ _lock = threading.Lock()
 _server: _Server | None = None
 
 
+def python_path() -> str:
+    """The recorder, then whatever the tests themselves were started with."""
+    return os.pathsep.join(filter(None, [str(PLUGIN), os.environ.get("PYTHONPATH", "")]))
+
+
 def _without_records(environment: dict[str, str]) -> dict[str, str]:
     """The server's own import of torch must record nothing: every fork would inherit that."""
     return {key: value for key, value in environment.items() if not key.startswith("RECORD_")}
@@ -45,7 +50,7 @@ class _Server:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", __file__, str(listener.fileno())],
-                env={**_without_records(environment), "PYTHONPATH": str(PLUGIN)},
+                env={**_without_records(environment), "PYTHONPATH": python_path()},
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

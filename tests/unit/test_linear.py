@@ -81,6 +81,9 @@ def test_equals_whole_logits(
     assert result.total.item() == pytest.approx(expected.item(), rel=1e-12)
     for a, b in zip(mine, theirs, strict=True):
         assert relative(a.grad, b.grad) <= 1e-12
+    logits = transform.apply_(mine[0][positions] @ mine[1].t() + mine[2])
+    entropies = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(result.entropies, entropies, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("spec", ["token", "geometric_mean"])

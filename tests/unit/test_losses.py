@@ -79,6 +79,10 @@ def test_gradient_is_weight_times_softmax_minus_onehot(spec: str) -> None:
     assert sums["objective"] == pytest.approx(total)
     assert sums["nll"] == pytest.approx(-sum(math.log(x) for row in p for x in row))
     assert sums["token_prob"] == pytest.approx(sum(x for row in p for x in row))
+    entropy = -(soft * soft.log()).sum(-1)
+    assert sums["token_entropy"] == pytest.approx(
+        sum(float(entropy[b, t]) for b, ts in enumerate(places) for t in ts), rel=1e-12
+    )
     assert sums["token_weight"] == pytest.approx(sum(x for row in w for x in row))
     assert sums["tokens"] == sum(len(row) for row in p) == count_labelled(labels)
 
@@ -86,7 +90,8 @@ def test_gradient_is_weight_times_softmax_minus_onehot(spec: str) -> None:
 def test_three_tokens_by_hand() -> None:
     """Two classes, logits (0, ln 3): p(1) = 3/4, p(0) = 1/4. Labels 1, 0 (position 0 unpredicted).
 
-    DFT: 3/4·ln(4/3) + 1/4·ln 4 = 0.56233514; SFT: ln(4/3) + ln 4 = 1.67397643.
+    DFT: 3/4·ln(4/3) + 1/4·ln 4 = 0.56233514; SFT: ln(4/3) + ln 4 = 1.67397643. DFT's terms are also
+    those of the entropy of one position, of which there are two.
     """
     logits = torch.tensor([[[0.0, math.log(3.0)]] * 3], dtype=torch.float64)
     labels = torch.tensor([[1, 1, 0]])
@@ -96,6 +101,8 @@ def test_three_tokens_by_hand() -> None:
     assert token_weighted_nll(logits, labels, UNIT_WEIGHT).total.item() == (
         pytest.approx(1.6739764335, abs=1e-9)
     )
+    rows = token_weighted_nll(logits, labels, UNIT_WEIGHT).rows[0]
+    assert rows[STATISTICS.index("token_entropy")].item() == pytest.approx(2 * 0.5623351446)
 
 
 @settings(max_examples=40, deadline=None)
@@ -127,7 +134,7 @@ def test_a_dft_token_costs_at_most_one_over_e(seed: int) -> None:
     """-p·log p has its maximum 1/e at p = 1/e."""
     logits, labels = batch(seed)
     rows = token_weighted_nll(logits, labels, parse_weight("token")).rows
-    objective, tokens = rows[:, 0], rows[:, 4]
+    objective, tokens = rows[:, 0], rows[:, STATISTICS.index("tokens")]
     assert bool((objective <= tokens / math.e + 1e-12).all())
 
 
@@ -189,6 +196,15 @@ def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
     assert bool(torch.isfinite(loss.rows).all())
     assert logits.grad is not None
     assert bool(torch.isfinite(logits.grad).all())
+
+
+def test_a_masked_vocabulary_has_no_part_in_the_entropy() -> None:
+    """Two equal logits among -inf: ln 2; one alone: 0."""
+    logits = torch.full((1, 3, 5), -math.inf, dtype=torch.float64)
+    logits[0, 0, [1, 3]] = 2.0
+    logits[0, 1, 4] = 2.0
+    rows = token_weighted_nll(logits, torch.tensor([[0, 1, 4]]), UNIT_WEIGHT).rows[0]
+    assert rows[STATISTICS.index("token_entropy")].item() == pytest.approx(math.log(2))
 
 
 def test_no_probability_above_one() -> None:

@@ -610,8 +610,8 @@ def test_a_report_compares_own_tasks_and_says_where_their_data_differ(tmp_path: 
     text = build_report(folders, tmp_path / "report").markdown.read_text(encoding="utf-8")
     assert re.search(r"^\| dft \| 100.0 %", text, re.MULTILINE)
     assert "+87.5" in text
-    assert re.search(r"^\| task \(chat\): data\\_sha256 \|", text, re.MULTILINE)
-    assert not re.search(r"^\| task \(chat\): task\\_sha256 \|", text, re.MULTILINE)
+    assert re.search(r"^\| task \(chat, greedy\): data\\_sha256 \|", text, re.MULTILINE)
+    assert not re.search(r"^\| task \(chat, greedy\): task\\_sha256 \|", text, re.MULTILINE)
 
 
 def test_what_was_generated_is_scored_without_the_task_file(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import html
 import math
 import random
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,11 +29,13 @@ from dft_factory.probe.advice import (
     advise,
     estimate,
 )
-from dft_factory.probe.measure import Measured, check_config, override, settings_for
+from dft_factory.probe.collapse import TRAININGS, Plan, at_risk, risk_of
+from dft_factory.probe.measure import Measured
 from dft_factory.probe.render import picture, render
 from dft_factory.probe.result import Probe
 from dft_factory.probe.run import examine, parse_models
 from dft_factory.probe.segments import ANSWER, END_OF_TURN, FORMAT, REASONING, segments_of, turns_of
+from dft_factory.probe.settings import check_config, read_config, settings_for
 from dft_factory.probe.statistics import numbers_of, summarise
 from dft_factory.probe.words import lowest_bin
 
@@ -233,6 +238,7 @@ def test_the_mean_is_over_tokens_and_examples_keep_any_number() -> None:
 # --- whole probes -----------------------------
 
 ATTACK = "<script>alert(1)</script>"
+PLAN = Plan(learning_rate=1e-5, batch=8, n_examples=144, steps=18, full=True)
 
 
 def measured(p: Tensor, words: list[str], label: str = "base") -> Measured:
@@ -252,6 +258,7 @@ def measured(p: Tensor, words: list[str], label: str = "base") -> Measured:
         probabilities=summarise(
             p.log(), model="m", label=label, dataset=f"d{ATTACK}", n_examples=n // 10
         ),
+        plan=PLAN,
     )
 
 
@@ -294,7 +301,7 @@ def test_only_improbable_tokens_are_ignored() -> None:
     assert none.ignored == ()
     for as_html in (True, False):
         assert "Nothing: every labelled token has p ≥ 0.1." in render(
-            Probe("c", 0, (none,), ()), b"", html=as_html
+            Probe("c", 0, (none,), risk_of(PLAN), ()), b"", html=as_html
         )
     p[[3, 17, 31]] = torch.tensor([0.09, 0.02, 0.05], dtype=torch.float64)
     p[25] = 0.11
@@ -311,7 +318,13 @@ def test_lowest_bin_counts_what_lies_below_a_twentieth() -> None:
 def a_probe(words: list[str]) -> Probe:
     p = uniform(0.0, 1.0)
     models = (examine(measured(p, words)), examine(measured(p.sqrt(), words, f"dft{ATTACK}")))
-    return Probe(config=f"c{ATTACK}.yaml", seed=0, models=models, notes=(f"note {ATTACK}",))
+    return Probe(
+        config=f"c{ATTACK}.yaml",
+        seed=0,
+        models=models,
+        collapse=risk_of(PLAN),
+        notes=(f"note {ATTACK}",),
+    )
 
 
 def test_what_the_data_holds_is_shown_and_never_run() -> None:
@@ -335,7 +348,7 @@ def test_the_picture_is_the_same_for_the_same_data_and_shows_every_model() -> No
     probe = a_probe(["a"])
     assert picture(probe).startswith(b"\x89PNG")
     assert picture(probe) == picture(probe)
-    assert picture(probe) != picture(Probe(probe.config, 0, probe.models[:1], ()))
+    assert picture(probe) != picture(Probe(probe.config, 0, probe.models[:1], risk_of(PLAN), ()))
 
 
 # --- what is asked for ------------------------
@@ -381,10 +394,51 @@ def test_settings_bring_up_no_training(tmp_path: object) -> None:
     assert settings_for(given, "other", "s")["model_name_or_path"] == "other"
 
 
-def test_overrides() -> None:
-    assert override({"a": 1}, ["a=2", "b=true"]) == {"a": 2, "b": True}
-    with pytest.raises(ConfigError, match="KEY=VALUE"):
-        override({}, ["a"])
+def test_settings_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
+    """Numbers of YAML 1.2: 1e-5 is no text. A key set twice is an error."""
+    config = tmp_path / "train.yaml"
+    config.write_text("stage: sft\nlearning_rate: 1e-5\nmax_steps: 3\n")
+    changed = {"stage": "sft", "learning_rate": 1e-5, "max_steps": 2, "bf16": True}
+    assert read_config(config, ["max_steps=2", "bf16=true"]) == changed
+    with pytest.raises(ConfigError, match="'bf16': write KEY=VALUE"):
+        read_config(config, ["bf16"])
+    config.write_text("stage: sft\nstage: dpo\n")
+    with pytest.raises(ConfigError, match="stage: is set twice"):
+        read_config(config)
+    with pytest.raises(ConfigError, match="no such file"):
+        read_config(tmp_path / "none.yaml")
+
+
+# --- collapse ---------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "risk"),
+    [
+        ({"learning_rate": 1e-5}, False),
+        ({"learning_rate": 5e-5}, True),
+        ({"learning_rate": 5e-5, "batch": 32}, True),
+        ({"learning_rate": 5e-5, "batch": 256}, None),
+        ({"learning_rate": 5e-5, "full": False}, None),
+    ],
+)
+def test_the_learning_rate_decides_where_trainings_are_known(
+    changes: dict[str, Any], risk: bool | None
+) -> None:
+    found = risk_of(dataclasses.replace(PLAN, **changes))
+    assert found.at_risk is risk
+    assert ("learning_rate: 1e-5" in found.reason) == (risk is True)
+    assert "Nearest known training" in found.reason
+    assert found.to_json()["at_risk"] is risk
+
+
+def test_the_rule_never_misses_a_known_collapse() -> None:
+    """It may cry wolf, as for the demo in float32, and says how often it did."""
+    said = [(at_risk(each.plan), each.collapsed) for each in TRAININGS]
+    assert all(risk for risk, collapsed in said if collapsed)
+    spoken = [pair for pair in said if pair[0] is not None]
+    right = sum(risk == collapsed for risk, collapsed in spoken)
+    assert f"right for {right} of the {len(spoken)} known" in risk_of(PLAN).reason
 
 
 def test_advice_is_not_one_for_all() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from dft_factory.watch import HOLDS, RULES, WARM_UP, WINDOW, Row, Watch
+from dft_factory.watch import HOLDS, RULES, WARM_UP, WINDOW, Answers, Evaluation, Row, Watch
 
 Course = Callable[[float, random.Random], dict[str, float | None]]
 
@@ -148,3 +149,71 @@ def test_every_warning_is_one_line_that_says_what_to_do() -> None:
     for message in found:
         assert "\n" not in message
         assert "dft_weight: floor:0.1" in message
+
+
+# --- collapse, at evaluations -----------------
+
+ANSWERS = Answers(n=8, length=26.0, repeated=0.0, reference_length=28.0, reference_repeated=0.0)
+
+
+def evaluated(*evaluations: Evaluation) -> list[tuple[int, str]]:
+    """(evaluation, message) of every warning; the first evaluation is before the first step."""
+    watch, last = Watch(), len(evaluations) - 1
+    return [
+        (index, warned.message)
+        for index, evaluation in enumerate(evaluations)
+        for warned in watch.see_evaluation(evaluation, index / last)
+    ]
+
+
+def test_answers_that_shrink_are_said_once() -> None:
+    """`return n` where the references are functions, from the middle of the training on."""
+    short = dataclasses.replace(ANSWERS, length=4.0)
+    runs = [Evaluation(1.0, 0.7, answers) for answers in (ANSWERS, ANSWERS, short, short)]
+    [(index, message)] = evaluated(*runs)
+    assert index == 2
+    assert "have 4 tokens, the references 28" in message
+    assert "learning_rate" in message
+    assert "dft_weight: floor:0.1" in message
+    assert "\n" not in message
+
+
+def test_answers_that_become_alike_are_said() -> None:
+    alike = dataclasses.replace(ANSWERS, repeated=0.75)
+    [(index, message)] = evaluated(Evaluation(1.0, 0.7, ANSWERS), Evaluation(1.0, 0.7, alike))
+    assert index == 1
+    assert "75% of its greedy answers to 8 held-out prompts equal another one" in message
+
+
+def test_short_and_like_answers_are_well_where_the_references_are() -> None:
+    """Yes or no, one token each."""
+    yes = Answers(n=8, length=1.0, repeated=1.0, reference_length=1.0, reference_repeated=1.0)
+    assert evaluated(*[Evaluation(1.0, 0.7, yes)] * 4) == []
+
+
+def test_a_base_model_that_answers_shortly_is_not_blamed_before_the_warm_up() -> None:
+    short = dataclasses.replace(ANSWERS, length=4.0)
+    watch = Watch()
+    assert watch.see_evaluation(Evaluation(1.0, 0.7, short), WARM_UP / 2) == []
+    assert watch.see_evaluation(Evaluation(1.0, 0.7, short), WARM_UP) != []
+
+
+def test_an_evaluation_that_is_not_finite_is_left_out() -> None:
+    assert Watch().see_evaluation(Evaluation(float("nan"), 0.7), 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("course", "warned"),
+    [
+        # SmolLM2-135M, DFT, the demo's data, evaluations at steps 0, 6 and 12 of 18.
+        ([(0.974, 0.739), (0.902, 0.460), (1.013, 0.283)], 2),  # 5e-5: collapsed
+        ([(0.974, 0.739), (0.961, 0.715), (0.933, 0.665)], None),  # 1e-5
+        ([(0.974, 0.739), (0.902, 0.360), (0.90, 0.283)], None),  # surer and better
+        ([(0.974, 0.739), (1.1, 0.6), (1.2, 0.5)], None),  # worse and not much surer
+    ],
+)
+def test_half_the_entropy_without_a_gain_in_nll_is_collapse(
+    course: list[tuple[float, float]], warned: int | None
+) -> None:
+    found = evaluated(*[Evaluation(*numbers) for numbers in course])
+    assert [index for index, _ in found] == ([] if warned is None else [warned])

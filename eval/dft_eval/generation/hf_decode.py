@@ -65,7 +65,8 @@ def decode(
         row_ended(row, made[row], choose.entropies[row] / len(made[row]))
         return False
 
-    with torch.inference_mode():
+    # Not inference_mode: training could not use buffers that a model renews in it.
+    with torch.no_grad():
         while True:
             room = decoding.batch_size - (len(batch.rows) if batch else 0)
             if waiting and (batch is None or (room and can_join(batch.cache))):
