@@ -102,6 +102,43 @@ def test_short_prompts_are_not_padded_to_the_longest(loaded: tuple[Any, Any]) ->
         assert decode(model, [ids], decoding, [0], lambda row, ids: False) == [new]
 
 
+@pytest.mark.parametrize("batch_size", [4, 15])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_samples_of_a_prompt_share_its_run(
+    loaded: tuple[Any, Any], batch_size: int, penalty: float
+) -> None:
+    """Counted is what the embedding sees: each prompt once, though its samples are begun as room
+    is made for them. Tokens and entropies are those of each row by itself."""
+    model, _ = loaded
+    starts = [list(range(3, 3 + n)) for n in (24, 22, 9) for _ in range(5)]
+    decoding = Decoding(12, batch_size, temperature=0.9, samples=5, repetition_penalty=penalty)
+
+    def run(starts: list[list[int]], seeds: list[int]) -> list[tuple[list[int], float]]:
+        rows: dict[int, tuple[list[int], float]] = {}
+        decode(
+            model,
+            starts,
+            decoding,
+            seeds,
+            lambda row, ids: len(ids) > seeds[row] % 7,
+            lambda row, ids, mean_entropy: rows.update({row: (ids, mean_entropy)}),
+        )
+        return [rows[row] for row in range(len(starts))]
+
+    seen: list[tuple[int, ...]] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(tuple(args[0].shape))
+    )
+    try:
+        together = run(starts, list(range(15)))
+    finally:
+        hook.remove()
+    assert sum(rows for rows, length in seen if length > 1) == 3
+    assert len({tuple(ids) for ids, _ in together}) > 10
+    for row, (ids, mean_entropy) in enumerate(together):
+        assert run(starts[row : row + 1], [row]) == [(ids, pytest.approx(mean_entropy, abs=1e-4))]
+
+
 @pytest.mark.parametrize(
     ("text", "stop", "expected"),
     [
@@ -283,7 +320,7 @@ def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
     )
     model = Qwen2ForCausalLM(config).eval()
     hf_prepare.prepare(model)
-    starts = [list(range(5 + i, 13 + 3 * i)) for i in range(5)][::-1]
+    starts = [list(range(5 + i, 13 + 3 * i)) for i in (4, 4, 2, 1, 1)]
     decoding = Decoding(max_new_tokens=10, batch_size=3)
     made = decode(model, starts, decoding, [0] * 5, lambda row, ids: len(ids) > 2 * row + 1)
     for row, (ids, new) in enumerate(zip(starts, made, strict=True)):
