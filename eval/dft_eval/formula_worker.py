@@ -61,8 +61,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answer questions until there are no more."""
     logging.disable(logging.CRITICAL)
-    latex("1")
-    verify("1", "1", False)
+    for harness in ("math-verify", "qwen"):  # what they import is not the first question's time
+        answer({"harness": harness, "completion": "\\boxed{x}", "gold": "y"})
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
