@@ -6,14 +6,19 @@
 What follows ``--`` is a ``dft-factory eval`` call without ``--out``. It runs once undisturbed, then
 again with the kills, spread over the time that the first run took, and then to its end. Compared
 are results, items and completions; and no completion that was on disk at a kill is made again.
+With ``--score`` the completions are made first, and ``dft-factory score`` is killed. A kill ends
+the command and its workers at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -62,17 +67,19 @@ def kill_and_resume(
     now: Callable[[int], bool] | None = None,
     after_kill: Callable[[set[str]], None] = lambda kept: None,
 ) -> list[Kill]:
-    """Run ``command --out ...`` undisturbed and with kills; AssertionError where they differ.
+    """Run ``command`` undisturbed and with kills; AssertionError where they differ.
 
     Args:
+        command: without its last word, the folder ``undisturbed`` or ``killed`` in ``out``.
         now: asked often whether it is time for the n-th kill (from 0); None: at random moments.
         after_kill: told, after every kill, which completions are on disk.
     """
 
     def start(folder: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*command, "--out", str(out / folder)],
+            [*command, str(out / folder)],
             env=environment,
+            start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -95,7 +102,8 @@ def kill_and_resume(
                 break
             time.sleep(0.005)
         too_late = process.poll() is not None
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         _drop_half_a_line(out / "killed")
         kept = completions(out / "killed")
@@ -123,11 +131,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="replaced")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--score", action="store_true", help="kill the scoring alone")
     parser.add_argument("call", nargs="+", help="-- BENCHMARK... --model M ...")
     args = parser.parse_args()
     shutil.rmtree(args.out, ignore_errors=True)
     program = "import sys; from dft_factory.cli import main; sys.argv[0] = 'dft-factory'; main()"
-    command = [sys.executable, "-c", program, "eval", *args.call]
+    command = [sys.executable, "-c", program]
+    if args.score:
+        generate = [*command, "generate", *args.call, "--out", str(args.out / "undisturbed")]
+        subprocess.run(generate, check=True)
+        shutil.copytree(args.out / "undisturbed", args.out / "killed")
+        command += ["score"]
+    else:
+        command += ["eval", *args.call, "--out"]
     for kill in kill_and_resume(command, args.out, args.kills, args.seed):
         late = " (had ended before)" if kill.too_late else ""
         print(f"killed after {kill.seconds:6.1f} s, {kill.kept} completions on disk{late}")
