@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import itertools
 import json
@@ -20,7 +21,7 @@ from dft_eval.generation import hf_cache, hf_prepare
 from dft_eval.generation.chat import decode_text, stop_tokens
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.hf_decode import PADDED, alike, decode
-from dft_eval.generation.hf_sampling import entropy
+from dft_eval.generation.hf_sampling import LIKELY, Chooser, entropy
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
 from dft_eval.generation.resume import CompletionCache, completion_key, generate_each
 from dft_eval.generation.run import Decoding, Prompt, cut, samples_of
@@ -383,6 +384,29 @@ def test_samples_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> Non
         share = drawn.count(int(order.indices[0])) / 500
         expected = float(kept[0])
         assert abs(share - expected) < 5 * (expected * (1 - expected) / 500) ** 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_samples_from_a_large_vocabulary(loaded: tuple[Any, Any], spread: float) -> None:
+    """Each is the inverse of the cumulative probability, likeliest first, at the row's next random
+    number: added up token by token here. Most of a flat distribution lies beyond LIKELY tokens."""
+    import random
+
+    import torch
+
+    logits = spread * torch.randn(6, 5000, generator=torch.Generator().manual_seed(0))
+    choose = Chooser(loaded[0], [[1]] * 6, Decoding(temperature=1.0), range(6))
+    draws = [random.Random(seed) for seed in range(6)]
+    beyond = 0
+    for _ in range(5):
+        for row, token in enumerate(choose(logits, range(6))):
+            p = logits[row].softmax(-1, dtype=torch.float64).tolist()
+            order = sorted(range(5000), key=lambda i: -p[i])
+            ends = list(itertools.accumulate(p[i] for i in order))
+            place = bisect.bisect_right(ends, draws[row].random() * ends[-1])
+            assert token == order[place]
+            beyond += place >= LIKELY
+    assert 0 < beyond < 30
 
 
 @pytest.mark.parametrize(
