@@ -173,9 +173,9 @@ class OpenAIServer:
         if decoding.samples == 1:
             return [[i] for i in range(len(prompts))]
         planned: list[list[int]] = []
-        for prompt, same in groupby(range(len(prompts)), key=lambda i: replace(prompts[i], id="")):
-            size = MOST_SAMPLES if self._way(prompt, decoding).sends_n else 1
+        for _, same in groupby(range(len(prompts)), key=lambda i: replace(prompts[i], id="")):
             places = list(same)
+            size = MOST_SAMPLES if self._way(prompts[places[0]], decoding).sends_n else 1
             planned += [places[i : i + size] for i in range(0, len(places), size)]
         return planned
 
