@@ -41,10 +41,17 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def published(data: Path, harness: Harness) -> Iterator[Case]:
-    """6,793 generations with their published verdicts, against the golds that these used."""
+    r"""6,793 generations with their published verdicts, against the golds that these used.
+
+    Minerva's are the printed ones: published beside the verdicts is what the pipeline made of them,
+    and it does more to its own text (of ``\lambda_{\text {red}} / \sqrt{2}``, without the space,
+    ``\lambda_{`` is left, which equals a wrong answer).
+    """
+    printed = {row["problem"]: row["answer"] for row in rows(data / "minerva.jsonl")}
     for row in rows(data / "generations_qwen14b.jsonl"):
         minerva = row["benchmark"].startswith("minerva")
-        question = Question(harness, row["completion"], row["answer"], minerva)
+        gold = printed[row["problem"]] if minerva else row["answer"]
+        question = Question(harness, row["completion"], gold, minerva)
         yield Case(f"Qwen2.5-14B-Instruct {row['benchmark']}", question, row["correct"])
     for row in rows(data / "generations_gsm8k_openai.jsonl"):
         for model in row["models"].values():

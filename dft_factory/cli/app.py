@@ -205,7 +205,13 @@ def eval_command(
     batch_size: Annotated[
         int, typer.Option(help="Prompts run together; requests at once, with a server.")
     ] = 32,
-    samples: Annotated[int, typer.Option(help="Completions a prompt, for pass@k.")] = 1,
+    samples: Annotated[
+        int,
+        typer.Option(
+            help="Completions a prompt, with a temperature: pass@k for code (multipl-e: in every "
+            "language); avg@N, maj@N and pass@N for mathematics."
+        ),
+    ] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy decoding.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="With a temperature: nucleus sampling.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="With a temperature: the K likeliest; -1: all.")] = -1,
@@ -246,7 +252,10 @@ def eval_command(
     ] = None,
     harness: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="For multipl-e: whose recipes, official or qwen."),
+        typer.Option(
+            help="multipl-e: whose recipes, official (default) or qwen. Mathematics: whose rules "
+            "of equality, math-verify (default) or qwen; the other's score is in the breakdown."
+        ),
     ] = None,
     shard: Annotated[
         Optional[str],  # noqa: UP045

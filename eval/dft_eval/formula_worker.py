@@ -52,6 +52,6 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    latex("1")
-    verify("1", "1", False)
+    for harness in ("math-verify", "qwen"):  # what they import is not the first question's time
+        answer({"harness": harness, "completion": "\\boxed{x}", "gold": "y"})
     serve(answer, cpu_seconds=CPU_SECONDS)

@@ -181,7 +181,7 @@ def test_killed_and_resumed_it_asks_for_nothing_twice(tmp_path: Path) -> None:
             [
                 *(executable("dft-factory"), "eval", "python-basics", "--backend", "openai"),
                 *("--base-url", server.url, "--model", "tiny", "--limit", "30"),
-                *("--prompt-style", "completion", "--batch-size", "2"),
+                *("--prompt-style", "completion", "--batch-size", "2", "--out"),
             ],
             tmp_path,
             kills=4,

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 from dft_eval.generation.openai_server import PROBES
 
@@ -25,6 +25,9 @@ class FakeServer:
         continues: it goes on from a begun answer, as vLLM does; else it ignores those fields.
         talks: a chat's answer that was not begun is a code block with words around it.
         most_stops: stop texts that it accepts.
+        choices: of a request of ``n``: ``seeded`` (as vLLM: each with the next seed, which stands
+            before its answer), ``equal``, ``one`` (it ignores ``n``) or ``refused`` above
+            ``most_choices``.
         weights: what it answers the probes of its fingerprint with; they are not in ``posts`` and
             ``seen``, and meet no fault.
         vocabulary: special tokens of its ``/tokenize`` (not in ``posts`` and ``seen``); it has none
@@ -38,6 +41,8 @@ class FakeServer:
     continues: bool = True
     talks: bool = True
     most_stops: int = 100
+    choices: Literal["seeded", "equal", "one", "refused"] = "one"
+    most_choices: int = 1
     key: str | None = None
     completions: bool = True
     weights: str = "first"
@@ -65,15 +70,27 @@ class FakeServer:
         stops = body.get("stop", [])
         if len(stops) > self.most_stops:
             return 400, {"error": {"message": f"'stop': at most {self.most_stops} are supported"}}
+        n = body.get("n", 1)
+        if self.choices == "refused" and n > self.most_choices:
+            return 400, {"error": {"message": f"'n': at most {self.most_choices} are supported"}}
         if path.endswith("/chat/completions"):
             rendered, text = self._chat(body)
         elif path.endswith("/completions") and self.completions:
             rendered, text = body["prompt"], self.answer(body["prompt"])
         else:
             return 404, {"detail": "Not Found"}
-        words = text.split(" ")
-        reason = "stop"
-        places = [p for p in (text.find(s) for s in stops) if p >= 0]
+        texts = [text] * (n if self.choices == "equal" else 1)
+        if self.choices in ("seeded", "refused") and "seed" in body:
+            texts = [f"{body['seed'] + i} {text}" for i in range(n)]
+        choices = [self._choice(body, each) for each in texts]
+        tokens = sum(count for _, count in choices)
+        usage = {"prompt_tokens": len(rendered.split()), "completion_tokens": tokens}
+        return 200, {"choices": [choice for choice, _ in choices], "usage": usage}
+
+    def _choice(self, body: dict[str, Any], text: str) -> tuple[dict[str, Any], int]:
+        """One choice, and its length in words."""
+        words, reason = text.split(" "), "stop"
+        places = [p for p in (text.find(s) for s in body.get("stop", [])) if p >= 0]
         if places:
             text = text[: min(places)]
         elif len(words) > body["max_tokens"]:
@@ -83,8 +100,7 @@ class FakeServer:
             choice["message"] = {"role": "assistant", "content": text}
         else:
             choice["text"] = text
-        usage = {"prompt_tokens": len(rendered.split()), "completion_tokens": len(text.split(" "))}
-        return 200, {"choices": [choice], "usage": usage}
+        return choice, len(text.split(" "))
 
     def _chat(self, body: dict[str, Any]) -> tuple[str, str]:
         user, *begun = (each for each in body["messages"] if each["role"] != "system")

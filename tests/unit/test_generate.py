@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import itertools
 import json
@@ -20,7 +21,7 @@ from dft_eval.generation import hf_cache, hf_prepare
 from dft_eval.generation.chat import decode_text, stop_tokens
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.hf_decode import PADDED, alike, decode
-from dft_eval.generation.hf_sampling import entropy
+from dft_eval.generation.hf_sampling import LIKELY, Chooser, entropy
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
 from dft_eval.generation.resume import CompletionCache, completion_key, generate_each
 from dft_eval.generation.run import Decoding, Prompt, cut, samples_of
@@ -100,6 +101,43 @@ def test_short_prompts_are_not_padded_to_the_longest(loaded: tuple[Any, Any]) ->
     assert [shape for shape in seen if shape[1] > 1] == [(2, 48), (2, 12), (1, 3)]
     for ids, new in zip(starts, together, strict=True):
         assert decode(model, [ids], decoding, [0], lambda row, ids: False) == [new]
+
+
+@pytest.mark.parametrize("batch_size", [4, 15])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_samples_of_a_prompt_share_its_run(
+    loaded: tuple[Any, Any], batch_size: int, penalty: float
+) -> None:
+    """Counted is what the embedding sees: each prompt once, though its samples are begun as room
+    is made for them. Tokens and entropies are those of each row by itself."""
+    model, _ = loaded
+    starts = [list(range(3, 3 + n)) for n in (24, 22, 9) for _ in range(5)]
+    decoding = Decoding(12, batch_size, temperature=0.9, samples=5, repetition_penalty=penalty)
+
+    def run(starts: list[list[int]], seeds: list[int]) -> list[tuple[list[int], float]]:
+        rows: dict[int, tuple[list[int], float]] = {}
+        decode(
+            model,
+            starts,
+            decoding,
+            seeds,
+            lambda row, ids: len(ids) > seeds[row] % 7,
+            lambda row, ids, mean_entropy: rows.update({row: (ids, mean_entropy)}),
+        )
+        return [rows[row] for row in range(len(starts))]
+
+    seen: list[tuple[int, ...]] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(tuple(args[0].shape))
+    )
+    try:
+        together = run(starts, list(range(15)))
+    finally:
+        hook.remove()
+    assert sum(rows for rows, length in seen if length > 1) == 3
+    assert len({tuple(ids) for ids, _ in together}) > 10
+    for row, (ids, mean_entropy) in enumerate(together):
+        assert run(starts[row : row + 1], [row]) == [(ids, pytest.approx(mean_entropy, abs=1e-4))]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +321,7 @@ def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
     )
     model = Qwen2ForCausalLM(config).eval()
     hf_prepare.prepare(model)
-    starts = [list(range(5 + i, 13 + 3 * i)) for i in range(5)][::-1]
+    starts = [list(range(5 + i, 13 + 3 * i)) for i in (4, 4, 2, 1, 1)]
     decoding = Decoding(max_new_tokens=10, batch_size=3)
     made = decode(model, starts, decoding, [0] * 5, lambda row, ids: len(ids) > 2 * row + 1)
     for row, (ids, new) in enumerate(zip(starts, made, strict=True)):
@@ -346,6 +384,29 @@ def test_samples_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> Non
         share = drawn.count(int(order.indices[0])) / 500
         expected = float(kept[0])
         assert abs(share - expected) < 5 * (expected * (1 - expected) / 500) ** 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_samples_from_a_large_vocabulary(loaded: tuple[Any, Any], spread: float) -> None:
+    """Each is the inverse of the cumulative probability, likeliest first, at the row's next random
+    number: added up token by token here. Most of a flat distribution lies beyond LIKELY tokens."""
+    import random
+
+    import torch
+
+    logits = spread * torch.randn(6, 5000, generator=torch.Generator().manual_seed(0))
+    choose = Chooser(loaded[0], [[1]] * 6, Decoding(temperature=1.0), range(6))
+    draws = [random.Random(seed) for seed in range(6)]
+    beyond = 0
+    for _ in range(5):
+        for row, token in enumerate(choose(logits, range(6))):
+            p = logits[row].softmax(-1, dtype=torch.float64).tolist()
+            order = sorted(range(5000), key=lambda i: -p[i])
+            ends = list(itertools.accumulate(p[i] for i in order))
+            place = bisect.bisect_right(ends, draws[row].random() * ends[-1])
+            assert token == order[place]
+            beyond += place >= LIKELY
+    assert 0 < beyond < 30
 
 
 @pytest.mark.parametrize(

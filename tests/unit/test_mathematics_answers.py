@@ -153,21 +153,42 @@ def workers_of_this_process() -> list[int]:
 
 
 def test_kills_of_the_worker_change_no_verdict() -> None:
-    """Two, since both may meet one question, which has three attempts."""
+    """Whichever questions the four meet."""
     rows = [row for row in ROWS if row["kind"] == "number"]
     kills = 0
 
     def kill(done: int, all: int) -> None:
         nonlocal kills
-        if kills < 2:
+        if kills < 4:
             for process in workers_of_this_process():
                 os.kill(process, signal.SIGKILL)
                 kills += 1
 
     questions = [Question("qwen", row["completion"], row["gold"]) for row in rows]
     verdicts = judge_all(questions, workers=1, progress=kill)
-    assert kills == 2
+    assert kills == 4
     assert [verdict.correct for verdict in verdicts] == [row["qwen"] for row in rows]
+
+
+def test_a_question_whose_worker_is_killed_again_and_again_is_judged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """SIGKILL comes from outside (an operator, the kernel out of memory): not the answer's doing.
+    Five workers are killed over one question."""
+    left = tmp_path / "left"
+    left.write_text("5")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib, signal\n"
+        f"left = pathlib.Path({str(left)!r})\n"
+        "if count := int(left.read_text()):\n"
+        "    left.write_text(str(count - 1))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    (verdict,) = judge_all([Question("qwen", box("7"), "7")])
+    assert left.read_text() == "0"
+    assert (verdict.correct, verdict.answer) == (True, "7")
 
 
 def test_a_question_that_always_ends_the_worker_is_unscored(

@@ -14,7 +14,7 @@ from dft_eval.generation.openai_http import Connection, check_base_url
 from dft_eval.generation.openai_messages import answer_from
 from dft_eval.generation.openai_server import OpenAIServer
 from dft_eval.generation.resume import generate_each
-from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
+from dft_eval.generation.run import Completion, Decoding, Failure, Prompt, samples_of
 from tests.support.generate import generate
 from tests.support.openai_server import FakeServer, serve
 
@@ -272,6 +272,123 @@ def test_no_server_and_no_route(tmp_path: Path) -> None:
         pytest.raises(UsageError, match="--prompt-style chat"),
     ):
         run(server, PROMPTS[:1], tmp_path)
+
+
+SAMPLED = replace(DECODING, samples=4, temperature=1.0, stop=())
+
+
+def sampled(
+    server: FakeServer, path: Path, decoding: Decoding = SAMPLED, **options: Any
+) -> tuple[list[Completion | Failure], str, list[int]]:
+    """Rows of three prompts' samples, what the record says, and the ``n`` of every request."""
+    model, before = backend(server, **options), len(server.seen)
+    asked = samples_of(PROMPTS[:3], decoding)
+    rows = generate_each(asked, decoding, path, backend=model, progress=silent)
+    assert [row.id for row in rows] == [prompt.id for prompt in asked]
+    said = model.record().get("samples_of_a_prompt", "")
+    return (
+        rows,
+        said,
+        [body.get("n", 1) for body in server.seen[before:] if body["max_tokens"] == 50],
+    )
+
+
+def text_of(row: Completion | Failure) -> str:
+    assert isinstance(row, Completion)
+    return row.completion
+
+
+def test_the_samples_of_a_prompt_are_one_request(tmp_path: Path) -> None:
+    """As vLLM: choice i has the request's seed plus i. Tokens are counted over all choices."""
+    with serve(FakeServer(answer, choices="seeded")) as server:
+        rows, said, asked = sampled(server, tmp_path / "x")
+    assert asked == [4, 4, 4]
+    assert said == "in one request (n)"
+    for place, row in enumerate(rows):
+        seed = SAMPLED.row_seed(f"q{place // 4}#0") + place % 4
+        assert text_of(row) == f"{seed} {answer(PROMPTS[place // 4].text)}"
+        assert isinstance(row, Completion)
+        assert abs(row.n_tokens - len(row.completion.split(" "))) <= 1
+    counts = [row.n_tokens for row in rows if isinstance(row, Completion)]
+    assert sum(counts) == sum(len(text_of(row).split(" ")) for row in rows)
+
+
+@pytest.mark.parametrize("choices", ["one", "equal", "refused"])
+def test_a_server_that_does_not_take_n_is_asked_one_by_one(choices: Any, tmp_path: Path) -> None:
+    """It ignores n, refuses it, or makes every sample with one seed."""
+    with serve(FakeServer(answer, choices=choices)) as server:
+        rows, said, asked = sampled(server, tmp_path / "x")
+        seeds = {body["seed"] for body in server.seen if body["max_tokens"] == 50}
+    assert asked == [1] * 12
+    assert said == "one request each"
+    assert all(isinstance(row, Completion) for row in rows)
+    assert seeds == {SAMPLED.row_seed(f"q{i}#{k}") for i in range(3) for k in range(4)}
+
+
+def test_more_samples_than_the_server_makes_at_once(tmp_path: Path) -> None:
+    """It refuses six, though it makes four: they are asked for one by one."""
+    with serve(FakeServer(answer, choices="refused", most_choices=4)) as server:
+        rows, _, asked = sampled(server, tmp_path / "x", replace(SAMPLED, samples=6))
+    assert asked == [1] * 18
+    assert len({text_of(row) for row in rows}) == 18
+
+
+def test_samples_that_a_request_leaves_out_are_asked_for_alone(tmp_path: Path) -> None:
+    class Short(FakeServer):
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            status, answer = super().reply(path, body)
+            if body["max_tokens"] == 50:
+                del answer["choices"][2:]
+            return status, answer
+
+    with serve(Short(answer, choices="seeded")) as server:
+        rows, _, asked = sampled(server, tmp_path / "x")
+    assert sorted(asked) == [1] * 6 + [4] * 3
+    assert len({text_of(row) for row in rows}) == 12
+
+
+def test_only_missing_samples_are_asked_for(tmp_path: Path) -> None:
+    """Two are cached, one is refused by a filter: the next run asks for the rest, then for it."""
+    filtered = [True]
+
+    class Filtering(FakeServer):
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            status, answer = super().reply(path, body)
+            if filtered[0] and body["max_tokens"] == 50 and body["prompt"] == PROMPTS[1].text:
+                answer["choices"][1]["finish_reason"] = "content_filter"
+            return status, answer
+
+    with serve(Filtering(answer, choices="seeded")) as server:
+        filtered[0] = False
+        _, _, asked = sampled(server, tmp_path / "x", replace(SAMPLED, samples=2))
+        assert asked == [2, 2, 2]
+        filtered[0] = True
+        rows, _, asked = sampled(server, tmp_path / "x")
+        assert asked == [2, 2, 2]
+        failed = [row for row in rows if isinstance(row, Failure)]
+        assert [row.id for row in failed] == ["q1#3"]
+        assert "content_filter" in failed[0].reason
+        filtered[0] = False
+        rows, _, asked = sampled(server, tmp_path / "x")
+        assert asked == [1]
+        assert len({text_of(row) for row in rows}) == 12
+
+
+@pytest.mark.parametrize("fault", ["drop", "garbage", 503])
+def test_a_request_of_several_samples_is_tried_again(fault: str | int, tmp_path: Path) -> None:
+    state = FakeServer(answer, choices="seeded", fault=lambda n: fault if n % 3 == 0 else None)
+    with serve(state) as server:
+        rows, _, asked = sampled(server, tmp_path / "x")
+    assert asked == [4, 4, 4]
+    assert len({text_of(row) for row in rows}) == 12
+
+
+def test_samples_of_a_request_that_fails_for_good_are_failures(tmp_path: Path) -> None:
+    state = FakeServer(answer, choices="seeded", fault=lambda n: 500 if n > 2 else None)
+    with serve(state) as server:
+        rows, _, _ = sampled(server, tmp_path / "x", attempts=1)
+    assert len(rows) == 12
+    assert all(isinstance(row, Failure) and "500" in row.reason for row in rows)
 
 
 class BaseModel(FakeServer):

@@ -16,6 +16,9 @@ UNSUPPORTED = (
 )
 """Settings of a generation_config that change decoding and have no option here."""
 
+LIKELY = 1024
+"""Tokens of a row among which a sample is looked for first."""
+
 
 def check_generation_config(config: Any) -> None:
     """Refuse a generation_config that asks for what no option of ours can ask for.
@@ -88,10 +91,11 @@ class Chooser:
         if self._decoding.temperature > 0:
             logits = logits / self._decoding.temperature
             p = logits.softmax(-1, dtype=torch.float64)
-            chosen = self._sample(p, rows)
+            tokens = self._sample(p, rows)
         else:
             p = logits.softmax(-1)
-            chosen = logits.argmax(-1).tolist()
+            tokens = logits.argmax(-1)
+        chosen: list[int] = tokens.tolist()
         for row, value in zip(rows, entropy(logits, p.float()).tolist(), strict=True):
             self.entropies[row] += value
         if penalty != 1.0:
@@ -109,15 +113,32 @@ class Chooser:
                 self._seen[row, list(ids)] = True
         return self._seen[list(rows)]
 
-    def _sample(self, p: Any, rows: Sequence[int]) -> list[int]:
-        """By each row's own random numbers: the inverse of its cumulative probability.
+    def _sample(self, p: Any, rows: Sequence[int]) -> Any:
+        """Token ids (B,) by each row's own random numbers: the inverse of its cumulative
+        probability, likeliest first.
 
         Args:
             p: probabilities (B, V) in float64.
         """
         import torch
 
-        draws = torch.tensor([self._draws[row].random() for row in rows], dtype=torch.float64)
+        numbers = [self._draws[row].random() for row in rows]
+        draws = torch.tensor(numbers, dtype=torch.float64, device=p.device)[:, None]
+        decoding = self._decoding
+        if (decoding.min_p, decoding.top_k, decoding.top_p) != (0, -1, 1) or p.shape[-1] <= LIKELY:
+            return self._sample_sorted(p, draws)
+        # Sorting all of a vocabulary takes as long as a step of a small model.
+        likely, order = p.topk(LIKELY)
+        place = torch.searchsorted(likely.cumsum(-1), draws * p.sum(-1, keepdim=True), right=True)
+        chosen = order.gather(-1, place.clamp(max=LIKELY - 1))[:, 0]
+        if len(beyond := (place[:, 0] == LIKELY).nonzero()[:, 0]):
+            chosen[beyond] = self._sample_sorted(p[beyond], draws[beyond])
+        return chosen
+
+    def _sample_sorted(self, p: Any, draws: Any) -> Any:
+        """Token ids (B,) of draws (B, 1) from 0 to 1."""
+        import torch
+
         p, order = p.sort(-1, descending=True)
         # The order of vLLM: min_p, top_k, then top_p of what those leave.
         p = p.masked_fill(p < self._decoding.min_p * p[:, :1], 0.0)
@@ -127,7 +148,5 @@ class Chooser:
             before = p.cumsum(-1) - p
             p = p.masked_fill(before >= self._decoding.top_p * p.sum(-1, keepdim=True), 0.0)
         total = p.cumsum(-1)
-        wanted = draws.to(p.device)[:, None] * total[:, -1:]
-        place = torch.searchsorted(total, wanted, right=True).clamp(max=p.shape[-1] - 1)
-        chosen: list[int] = order.gather(-1, place)[:, 0].tolist()
-        return chosen
+        place = torch.searchsorted(total, draws * total[:, -1:], right=True)
+        return order.gather(-1, place.clamp(max=p.shape[-1] - 1))[:, 0]

@@ -14,7 +14,7 @@ of two minutes is survived."""
 FIRST_CONTACT_ATTEMPTS = 3
 """At the look-up before a run, where a server that is not there is the user's to start."""
 READ_SECONDS = 900.0
-"""For the whole answer of one request: nothing is streamed."""
+"""For the whole answer of one request, and of each sample in it: nothing is streamed."""
 
 
 class RequestFailedError(EvaluationError):
@@ -68,8 +68,8 @@ class Connection:
             base_url=self.base_url,
             api_key=self._key or "EMPTY",  # the client insists on one
             max_retries=attempts - 1,
-            timeout=openai.Timeout(read_seconds, connect=15.0),
         )
+        self._read_seconds = read_seconds
 
     def get(self, path: str) -> dict[str, Any]:
         """The answer to a GET of ``path``, below the base URL."""
@@ -89,6 +89,8 @@ class Connection:
     ) -> dict[str, Any]:
         import openai
 
+        timeout = openai.Timeout(self._read_seconds * (body or {}).get("n", 1), connect=15.0)
+        client = client.with_options(timeout=timeout)
         status: int | None
         for _ in range(FIRST_CONTACT_ATTEMPTS):
             try:
@@ -122,3 +124,17 @@ def _message(error: Any) -> str:
     body = error.body
     inner = body.get("error", body) if isinstance(body, dict) else body
     return str(inner["message"] if isinstance(inner, dict) and "message" in inner else inner)[:500]
+
+
+def refusal(error: RequestFailedError) -> EvaluationError:
+    """What to tell the user of a request that failed before the run."""
+    if error.status in (401, 403):
+        return PrerequisiteError(f"{error} Give the server's key in OPENAI_API_KEY.")
+    if error.status is None or error.status >= 500 or error.status == 429:
+        return PrerequisiteError(f"{error} Start the server, or correct --base-url.")
+    if error.status in (404, 405):
+        return UsageError(
+            f"{error} Does --base-url end in /v1? A server may also lack /completions: try "
+            "--prompt-style chat."
+        )
+    return UsageError(f"The server refuses the first request: {error}")

@@ -13,6 +13,12 @@ what precedes the answer's first code block is dropped if the begun answer ends 
 A base model's end of sequence is often another token than the one that ends a turn in its chat
 template, and a server stops at the first alone. Where it has vLLM's ``/tokenize``, the second is
 asked for and sent as ``stop_token_ids``; ``record`` says whether.
+
+The samples of a prompt are asked for in one request (``n``) where the server makes samples that
+differ in this way, else one by one; ``record`` says which. One by one, each has a seed of its own.
+A request of several has the first one's, and what becomes of it is the server's: vLLM adds the
+sample's number, so that the same samples, asked for together, are made again, and others where some
+were cached before.
 """
 
 from __future__ import annotations
@@ -20,14 +26,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import groupby
 from threading import Lock
 from typing import Any
 
-from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
+from dft_eval.errors import UsageError
 from dft_eval.generation.chat import REPLY
-from dft_eval.generation.openai_http import Connection, RequestFailedError
-from dft_eval.generation.openai_messages import Way, content, read_answer
+from dft_eval.generation.openai_http import Connection, RequestFailedError, refusal
+from dft_eval.generation.openai_messages import Way, choice_text, content, read_answers
 from dft_eval.generation.run import Completion, Decoding, Failure, Prompt
 from dft_eval.system_prompts import NONE
 
@@ -45,6 +53,8 @@ SAMPLER = ("top_k", "min_p", "repetition_penalty")
 generation_config.json (1.05 to 1.1 for Qwen2.5 instruct). OpenAI's own server refuses them."""
 UNREACHABLE_AFTER = 4
 """Requests in a row without any answer after which the rest is not tried."""
+MOST_SAMPLES = 128
+"""In one request: the bound of OpenAI's own server."""
 
 
 class OpenAIServer:
@@ -98,7 +108,7 @@ class OpenAIServer:
                 return digest.hexdigest()[:16]
             except RequestFailedError as error:
                 if error.status not in (400, 404, 405, 422):
-                    raise _refusal(error) from None
+                    raise refusal(error) from None
             except (LookupError, TypeError):
                 continue
         return None
@@ -149,32 +159,57 @@ class OpenAIServer:
                 if ends and self.end_of_turn
                 else "the server's own"
             )
+        sampled = {way.sends_n for key, way in self._ways.items() if key[3]}
+        if sampled:
+            rows["samples_of_a_prompt"] = (
+                "in one request (n)" if sampled == {True} else "one request each"
+            )
         if any(not way.sends_sampler for way in self._ways.values()):
             rows["refused_by_server"] = list(SAMPLER)
         return rows
 
     def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
-        """One prompt each: requests do not depend on one another."""
-        return [[i] for i in range(len(prompts))]
+        """The samples of a prompt where the server takes ``n``, else one prompt each."""
+        if decoding.samples == 1:
+            return [[i] for i in range(len(prompts))]
+        planned: list[list[int]] = []
+        for _, same in groupby(range(len(prompts)), key=lambda i: replace(prompts[i], id="")):
+            places = list(same)
+            size = MOST_SAMPLES if self._way(prompts[places[0]], decoding).sends_n else 1
+            planned += [places[i : i + size] for i in range(0, len(places), size)]
+        return planned
 
     def complete(
         self, prompts: Sequence[Prompt], decoding: Decoding, _: Callable[[Completion], None]
     ) -> list[Completion | Failure]:
-        """A completion each, or why there is none after all attempts."""
-        return [self._complete(prompt, decoding) for prompt in prompts]
+        """A completion each, or why there is none after all attempts.
 
-    def _complete(self, prompt: Prompt, decoding: Decoding) -> Completion | Failure:
-        way = self._way(prompt, decoding)
-        if self._unanswered >= UNREACHABLE_AFTER:
-            return Failure(prompt.id, f"{self._connection.base_url} does not answer any more.")
-        path, body = self._body(prompt, decoding, way)
-        try:
-            answer = self._connection.post(path, body)
-        except RequestFailedError as error:
-            self._unanswered = self._unanswered + 1 if error.status is None else 0
-            return Failure(prompt.id, f"No completion: {error}")
-        self._unanswered = 0
-        return read_answer(answer, prompt, decoding, way)
+        Samples that a request of several leaves out, or is refused for, are asked for one by one.
+        """
+        rows = self._ask(prompts, decoding) if len(prompts) > 1 else []
+        for prompt in prompts[len(rows) :]:
+            rows += self._ask([prompt], decoding)
+        return rows
+
+    def _ask(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Completion | Failure]:
+        """One request for samples of a prompt. Empty if it is refused for asking for several."""
+        way = self._way(prompts[0], decoding)
+        reason = f"{self._connection.base_url} does not answer any more."
+        if self._unanswered < UNREACHABLE_AFTER:
+            path, body = self._body(prompts[0], decoding, way)
+            if len(prompts) > 1:
+                body["n"] = len(prompts)
+            try:
+                answer = self._connection.post(path, body)
+            except RequestFailedError as error:
+                self._unanswered = self._unanswered + 1 if error.status is None else 0
+                if len(prompts) > 1 and error.status in (400, 422):
+                    return []
+                reason = f"No completion: {error}"
+            else:
+                self._unanswered = 0
+                return read_answers(answer, prompts, decoding, way)
+        return [Failure(prompt.id, reason) for prompt in prompts]
 
     def _body(self, prompt: Prompt, decoding: Decoding, way: Way) -> tuple[str, dict[str, Any]]:
         """Path and body of the request for one completion."""
@@ -210,7 +245,7 @@ class OpenAIServer:
         except RequestFailedError as error:
             if error.status in (404, 405):
                 return {}
-            raise _refusal(error) from None
+            raise refusal(error) from None
         entries = {str(entry.get("id")): entry for entry in listed if isinstance(entry, dict)}
         if entries and self.model not in entries:
             raise UsageError(
@@ -221,7 +256,8 @@ class OpenAIServer:
 
     def _way(self, prompt: Prompt, decoding: Decoding) -> Way:
         """How the server takes this kind of prompt, found out once, by real calls of one token."""
-        key = (prompt.chat, bool(prompt.answer_begins), bool(prompt.images), decoding.stop)
+        begins, images = bool(prompt.answer_begins), bool(prompt.images)
+        key = (prompt.chat, begins, images, decoding.samples > 1, decoding.stop)
         with self._lock:
             if key not in self._ways:
                 self._ways[key] = self._find_way(prompt, decoding)
@@ -247,12 +283,27 @@ class OpenAIServer:
             try:
                 self._try(prompt, decoding, way)
             except RequestFailedError as error:
-                refusal = error
+                failed = error
                 if error.status not in (400, 422):
                     break
             else:
-                return way
-        raise _refusal(refusal) from None
+                several = decoding.samples > 1 and self._makes_samples(prompt, decoding, way)
+                return replace(way, sends_n=several)
+        raise refusal(failed) from None
+
+    def _makes_samples(self, prompt: Prompt, decoding: Decoding, way: Way) -> bool:
+        """Whether one request makes several samples, which differ at a high temperature.
+
+        Some servers refuse or ignore ``n``, some give one seed to all (vLLM before its #11898).
+        """
+        hot = Decoding(PROBE_TOKENS, samples=4, temperature=2.0, seed=decoding.seed)
+        path, body = self._body(prompt, hot, way)
+        try:
+            choices = self._connection.post(path, {**body, "n": 4})["choices"]
+            texts = [choice_text(choice, prompt) for choice in choices]
+        except (RequestFailedError, LookupError, TypeError):
+            return False
+        return len(texts) == 4 and len(set(texts)) > 1
 
     def _try(self, prompt: Prompt, decoding: Decoding, way: Way) -> dict[str, Any]:
         path, body = self._body(prompt, decoding, way)
@@ -270,22 +321,8 @@ class OpenAIServer:
             ]
         except RequestFailedError as error:
             if error.status is None or error.status in (401, 403):
-                raise _refusal(error) from None
+                raise refusal(error) from None
             return False
         except (KeyError, TypeError, ValueError):
             return False
         return counts[0] < counts[1]
-
-
-def _refusal(error: RequestFailedError) -> EvaluationError:
-    """What to tell the user of a request that failed before the run."""
-    if error.status in (401, 403):
-        return PrerequisiteError(f"{error} Give the server's key in OPENAI_API_KEY.")
-    if error.status is None or error.status >= 500 or error.status == 429:
-        return PrerequisiteError(f"{error} Start the server, or correct --base-url.")
-    if error.status in (404, 405):
-        return UsageError(
-            f"{error} Does --base-url end in /v1? A server may also lack /completions: try "
-            "--prompt-style chat."
-        )
-    return UsageError(f"The server refuses the first request: {error}")

@@ -1,8 +1,8 @@
 """Verdicts on many completions, on all usable cores, each within bounds.
 
 A completion that takes too long or too much memory to read is wrong, and the reason says so. A
-worker that something else ended is started again; the question is unscored after
-:data:`ATTEMPTS`.
+worker that ended otherwise is started again; the question is unscored after :data:`ATTEMPTS`, of
+which kills from outside are none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from dft_eval.worker import Worker, WorkerEndedError
 Harness = Literal["math-verify", "qwen"]
 HARNESSES: tuple[Harness, ...] = get_args(Harness)
 ATTEMPTS = 3
+KILLS = 20
+"""By :data:`FROM_OUTSIDE` over one question after which it is unscored: the kernel may be out of
+memory at every attempt."""
+FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+"""Signals that no answer sends: the worker's own bounds and crashes have others."""
 TOO_SLOW = "takes too long to read"
 TOO_LARGE = "too large to read"
 
@@ -88,16 +93,20 @@ def judge_all(
 
 
 def _judge(worker: Worker, question: Question) -> Verdict:
-    for attempt in range(1, ATTEMPTS + 1):
+    attempts = kills = 0
+    while True:
         try:
             reply = worker.ask(asdict(question))
         except WorkerEndedError as error:
             if error.signal_name == "SIGPROF":
                 return Verdict(False, None, TOO_SLOW)
-            if attempt == ATTEMPTS:
+            if error.signal_name in FROM_OUTSIDE:
+                kills += 1
+            else:
+                attempts += 1
+            if attempts == ATTEMPTS or kills == KILLS:
                 return Verdict(None, None, str(error))
             continue
         if "error" in reply:
             return Verdict(False, None, f"{TOO_LARGE} ({reply['error']})")
         return Verdict(reply["equal"], reply["answer"])
-    raise AssertionError("unreachable")
