@@ -1,10 +1,12 @@
 """An experiment killed ten times at random moments against the same one undisturbed.
 
     python benchmarks/kill_and_resume_experiment.py --out /tmp/killed [--kills 10] [--seed 0]
+    python benchmarks/kill_and_resume_experiment.py --out /tmp/killed --experiment demo
 
-Tiny checkpoints, SFT and DFT, two training seeds, through ``dft-factory run --jobs 2``. Every kill
-is a SIGKILL of the whole process group. Prints which jobs each run started, and whether the report,
-every results.json and every items file are equal in the end, byte for byte.
+Tiny checkpoints, SFT and DFT, two training seeds, or a shipped experiment, through ``dft-factory
+run --jobs 2``. Every kill is a SIGKILL of the whole process group. Prints which jobs each run
+started, and whether the report, every results.json and every items file are equal in the end, byte
+for byte.
 """
 
 from __future__ import annotations
@@ -42,13 +44,14 @@ evaluate:
     prompt_style: chat
     max_new_tokens: 4
 """
+OWN = "own.yaml"
 COMPARED = ("report.md", "report.html", "**/results.json", "**/*.items.jsonl", "plan.json")
 
 
-def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, experiment: str, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [executable("dft-factory"), "run", "own.yaml", "--jobs", "2"],
+            [executable("dft-factory"), "run", experiment, "--jobs", "2"],
             cwd=folder,
             env=clean_environment(),
             stdout=stream,
@@ -59,14 +62,15 @@ def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
 
 def make_folder(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "own.yaml").write_text(EXPERIMENT)
+    (folder / OWN).write_text(EXPERIMENT)
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "make_records.py").write_text(MAKE_RECORDS)
     return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    runs = folder / "runs"
+    (plan,) = folder.glob("runs/**/plan.json")
+    runs = plan.parent
     files = sorted({file for pattern in COMPARED for file in runs.glob(pattern)})
     text = {str(file.relative_to(runs)): file.read_bytes() for file in files}
     return {name: data.replace(str(folder).encode(), b"FOLDER") for name, data in text.items()}
@@ -75,13 +79,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--experiment", default=OWN, help="a shipped one, such as demo")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(args.seed)
     calm = make_folder(args.out.resolve() / "undisturbed")
     started = time.monotonic()
-    if start(calm, calm / "log").wait():
+    if start(calm, args.experiment, calm / "log").wait():
         sys.exit((calm / "log").read_text())
     seconds = time.monotonic() - started
     print(f"undisturbed: {seconds:.0f} s")
@@ -89,7 +94,7 @@ def main() -> None:
     share = 2 * seconds / args.kills
     for kill in range(args.kills):
         log = folder / f"log{kill}"
-        process = start(folder, log)
+        process = start(folder, args.experiment, log)
         try:
             process.wait(timeout=rng.uniform(0.5, 1) * share + 10)
             what = f"exit status {process.returncode}"
@@ -100,7 +105,7 @@ def main() -> None:
         jobs = re.findall(r"dft-factory: (.+): started", log.read_text())
         print(f"run {kill}: {what}; started {', '.join(jobs) or 'nothing'}", flush=True)
     log = folder / "log"
-    status = start(folder, log).wait()
+    status = start(folder, args.experiment, log).wait()
     jobs = re.findall(r"dft-factory: (.+): started", log.read_text())
     print(f"last run: exit status {status}; started {', '.join(jobs) or 'nothing'}")
     first, second = contents(calm), contents(folder)
