@@ -7,11 +7,10 @@ LLaMA-Factory's own methods; the method defaults to ``full``. LLaMA-Factory's ow
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from dft_factory.errors import ConfigError
+from dft_factory.errors import ConfigError, did_you_mean
 from dft_factory.losses.weights import DEFAULT_WEIGHT, UNIT_WEIGHT, TokenWeight, parse_weight
 
 METHODS = ("full", "lora", "freeze", "oft")
@@ -95,10 +94,9 @@ def split_finetuning_type(value: object) -> tuple[Objective, str] | None:
             if value.startswith(f"{name}_") and value[len(name) + 1 :] in METHODS:
                 return OBJECTIVES[name], value[len(name) + 1 :]
     choices = [*METHODS, *finetuning_types()]
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
-        f"finetuning_type: {value!r} is unknown. Choose from: {', '.join(choices)}.{hint}"
+        f"finetuning_type: {value!r} is unknown. Choose from: {', '.join(choices)}."
+        f"{did_you_mean(value, choices)}"
     )
 
 

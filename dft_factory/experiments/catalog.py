@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import dft_factory
-from dft_factory.errors import ConfigError
+from dft_factory.errors import ConfigError, did_you_mean
 
 
 def configs() -> Path:
@@ -37,11 +36,9 @@ def find(experiment: str) -> tuple[str, Path]:
         raise ConfigError(f"{path}: no such file.")
     if experiment in names():
         return experiment, configs() / "experiments" / f"{experiment}.yaml"
-    near = difflib.get_close_matches(experiment, names(), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
         f"experiment {experiment!r} is unknown. Give a YAML file, or choose from: "
-        f"{', '.join(names())}.{hint}"
+        f"{', '.join(names())}.{did_you_mean(experiment, names())}"
     )
 
 

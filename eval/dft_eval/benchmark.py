@@ -140,7 +140,7 @@ class Benchmark:
         published: number of items of the published set; 0 for a user's own task.
         default_style: prompt style unless ``--prompt-style`` is given.
         max_new_tokens: of a completion unless ``--max-new-tokens`` is given.
-        missing: what keeps it from running here, each with the command that mends it.
+        missing: what keeps it from running here, each with its fix.
         samples: takes more than one completion a prompt (pass@k).
         options: what else of :class:`Request` it takes: ``judge``, ``min_pixels``, ``max_pixels``.
         data_format: benchmarks with the same one can be given one ``--data`` together.

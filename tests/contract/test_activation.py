@@ -272,7 +272,7 @@ BROKEN_IN = {
 
 
 def break_in_turn(make: Callable[[], Environment], layout: str) -> dict[str, Any]:
-    """Break one environment in each way and mend it again; ``import torch`` in between."""
+    """Break one environment in each way and repair it again; ``import torch`` in between."""
     environment = make()
     package = environment.source / "dft_factory"
     found: dict[str, Any] = {"where": environment.found(WHERE), "site": str(environment.source)}
@@ -450,7 +450,7 @@ def test_torch_imports_where_no_notice_can_be_written(started: Started, layout: 
 
 
 def test_deleting_the_autoload_file_by_hand_is_torchs_error(started: Started) -> None:
-    """The one way to break ``import torch``; torch's own switch and an uninstall mend it."""
+    """The one way to break ``import torch``; torch's own switch and an uninstall repair it."""
     found = started["in wheel"].result()
     assert found["deleted"].returncode != 0
     assert "Failed to load the backend extension: dft_factory." in found["deleted"].stderr

@@ -207,7 +207,7 @@ def test_stock_multimodal_sft_depends_on_how_the_batch_is_split(
 ) -> None:
     """Why ``sft`` exists beside ``full``: with a processor LLaMA-Factory averages micro-batches.
 
-    When this fails, LLaMA-Factory has mended it, and the README's warning can go.
+    When this fails, LLaMA-Factory has fixed it, and the README's warning can go.
     """
     whole = train(vl_bench.config(finetuning_type="full"), tmp_path / "whole").ok()
     split = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}

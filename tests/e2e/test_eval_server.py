@@ -69,10 +69,10 @@ def test_an_item_without_an_answer_is_unscored_and_the_call_fails(tmp_path: Path
     answers = {p.prompt.strip(): p.canonical_solution for p in problems}
 
     class Refusing(FakeServer):
-        mended = False
+        repaired = False
 
         def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-            if not self.mended and body["prompt"].startswith(problems[2].prompt.strip()):
+            if not self.repaired and body["prompt"].startswith(problems[2].prompt.strip()):
                 return 400, {"error": {"message": "too long for me"}}
             return super().reply(path, body)
 
@@ -89,7 +89,7 @@ def test_an_item_without_an_answer_is_unscored_and_the_call_fails(tmp_path: Path
         assert (row["score"], row["n_total"], row["n_scored"]) == (1.0, 6, 5)
         assert items_of(tmp_path, row["items"])[problems[2].task_id] is None
         assert "too long for me" in (tmp_path / row["items"]).read_text()
-        server.mended = True
+        server.repaired = True
         assert dft_factory(*call).returncode == 0
     assert rows_of(tmp_path)["humaneval"]["n_scored"] == 6
 

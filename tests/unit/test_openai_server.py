@@ -126,7 +126,7 @@ def test_a_request_that_fails_for_good_is_a_failure_and_is_tried_again(tmp_path:
         assert [row.id for row in failed] == ["q3"]
         assert "the prompt is too long" in failed[0].reason
         assert sum(isinstance(row, Completion) for row in rows) == 29
-        reply = lambda body: False  # noqa: E731 - the server is mended
+        reply = lambda body: False  # noqa: E731 - the server is repaired
         before = len(server.seen)
         whole = generate(
             PROMPTS, DECODING, tmp_path / "x.jsonl", backend=backend(server), progress=silent
