@@ -1,5 +1,5 @@
 """VLMEvalKit's way from an answer to an option, used with ``--judge openai`` before and after the
-judge (version 0.0.20, ``utils/matching_util.py``, ``can_infer``), but for two points: nothing comes of
+judge (version 0.0.20, ``utils/matching_util.py``, ``can_infer``), except that nothing comes of
 an empty answer, and an option's text counts as whole words alone ('d' is not in 'unsure indeed').
 """
 
