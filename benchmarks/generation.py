@@ -1,12 +1,17 @@
 """Generation speed beside EvalPlus' own transformers backend: same problems, model and threads.
 
     python benchmarks/generation.py --model runs/demo/smollm2 --problems 32
+    python benchmarks/generation.py --model runs/demo/smollm2 --problems 32 --samples 16 \\
+        --max-new-tokens 16
 
 EvalPlus completes one problem at a time; we complete them in batches. Both start from the same
 prompts, run in the same precision (``--evalplus-dtype bfloat16`` is what EvalPlus does unasked) and
 stop at the same texts. Completions are compared, those that differ (ties between logits) are named,
 and tokens are counted on ours. Seconds are wall time and processor time; on a machine that does
 other work the second says more, with one thread.
+
+With ``--samples`` the comparison is of ours with ours: the samples of a problem one after the
+other, which share one run of its prompt, against an order in which no two of a batch can.
 """
 
 from __future__ import annotations
@@ -17,11 +22,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dft_eval.generation.run import Decoding, Prompt
+from dft_eval.generation.run import Completion, Decoding, Prompt, samples_of
 from dft_eval.humaneval_plus.adapter import COMPLETION_STOP
 from dft_eval.models import LocalModel
 from dft_eval.python_programs import human_eval
@@ -68,6 +73,33 @@ def evalplus_decoder(model: str, dtype: str, max_new_tokens: int) -> Callable[[s
     return complete
 
 
+def shared_prompts(model: LocalModel, prompts: list[Prompt], decoding: Decoding) -> dict[str, Any]:
+    """Samples of a prompt together and apart: the seconds of both, and completions that differ."""
+    planned = [prompts[i] for i in model.text.batches(prompts, decoding)[0]]
+    together = samples_of(planned, decoding)
+    apart = [row for k in range(decoding.samples) for row in together[k :: decoding.samples]]
+    spent = {"together": Spent(), "apart": Spent()}
+    rows: dict[str, dict[str, Completion]] = {}
+    for name, order in (("together", together), ("apart", apart)):
+        with spent[name].clock():
+            rows[name] = {row.id: row for row in model.text.complete(order, decoding)}
+    tokens = sum(row.n_tokens for row in rows["apart"].values())
+
+    def other(row: Completion) -> bool:
+        return rows["together"][row.id].completion != row.completion
+
+    return {
+        "tokens": tokens,
+        **{
+            name: {"seconds": s.wall, "cpu_seconds": s.cpu, "tokens/s": tokens / s.wall}
+            for name, s in spent.items()
+        },
+        "ratio": spent["apart"].wall / spent["together"].wall,
+        "cpu_ratio": spent["apart"].cpu / spent["together"].cpu,
+        "other completions": [id for id, row in rows["apart"].items() if other(row)],
+    }
+
+
 def main() -> None:
     """Run both and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -78,7 +110,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--evalplus-dtype", default="float32")
     parser.add_argument("--ours-only", action="store_true", help="leave EvalPlus out")
+    parser.add_argument("--samples", type=int, default=1, help="of each problem, at temperature 1")
     args = parser.parse_args()
+    if args.samples > 1 and args.batch_size > args.problems:
+        parser.error(f"--batch-size {args.batch_size}: at most --problems ({args.problems})")
 
     import torch
 
@@ -87,6 +122,14 @@ def main() -> None:
     decoding = Decoding(args.max_new_tokens, args.batch_size, COMPLETION_STOP)
     model = LocalModel(args.model)
     model.load()
+    if args.samples > 1:
+        decoding = replace(decoding, samples=args.samples, temperature=1.0)
+        names = ("problems", "samples", "batch_size", "max_new_tokens", "threads")
+        settings = {name: getattr(args, name) for name in names}
+        print(
+            json.dumps({**model.record(), **settings, **shared_prompts(model, prompts, decoding)})
+        )
+        return
     ours, theirs = Spent(), Spent()
     rows = {}
     planned = model.text.batches(prompts, decoding)

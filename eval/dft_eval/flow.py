@@ -236,6 +236,7 @@ def score(
     ]
     result: BenchmarkResult = scorer(rows)
     made = [row for part in rows for row in part if isinstance(row, Completion)]
+    entropies = [row.mean_entropy for row in made if row.mean_entropy is not None]
     update = {
         "decoding": {**run.record, **result.decoding},
         "notes": [*result.notes, *run.notes],
@@ -243,6 +244,7 @@ def score(
         "n_truncated": sum(row.finish_reason == "length" for row in made),
         "n_empty": sum(not row.completion.strip() for row in made),
         "mean_tokens": mean_and_stderr([float(row.n_tokens) for row in made])[0],
+        "mean_entropy": mean_and_stderr(entropies)[0] if len(entropies) == len(made) else None,
     }
     return result.model_copy(update=update)
 

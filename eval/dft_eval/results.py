@@ -53,6 +53,8 @@ class BenchmarkResult(BaseModel):
         n_truncated: completions cut at ``max_new_tokens``.
         n_empty: completions without a text.
         mean_tokens: of a completion.
+        mean_entropy: nats a token, the mean over completions of each one's own
+            (:class:`~dft_eval.generation.run.Completion`); None where one of them has none.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -75,6 +77,7 @@ class BenchmarkResult(BaseModel):
     n_truncated: int | None = Field(default=None, ge=0)
     n_empty: int | None = Field(default=None, ge=0)
     mean_tokens: float | None = Field(default=None, ge=0.0)
+    mean_entropy: float | None = None
     notes: list[str] = Field(default_factory=list)
     sandbox: str | None = None
 

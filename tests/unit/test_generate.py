@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from dft_eval.generation import hf_cache, hf_prepare
 from dft_eval.generation.chat import decode_text, stop_tokens
 from dft_eval.generation.hf_cache import GROUPED
 from dft_eval.generation.hf_decode import PADDED, alike, decode
+from dft_eval.generation.hf_sampling import entropy
 from dft_eval.generation.hf_text import HfTextBackend, batches, complete_batch, render
 from dft_eval.generation.resume import CompletionCache, completion_key, generate_each
 from dft_eval.generation.run import Decoding, Prompt, cut, samples_of
@@ -98,6 +100,43 @@ def test_short_prompts_are_not_padded_to_the_longest(loaded: tuple[Any, Any]) ->
     assert [shape for shape in seen if shape[1] > 1] == [(2, 48), (2, 12), (1, 3)]
     for ids, new in zip(starts, together, strict=True):
         assert decode(model, [ids], decoding, [0], lambda row, ids: False) == [new]
+
+
+@pytest.mark.parametrize("batch_size", [4, 15])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_samples_of_a_prompt_share_its_run(
+    loaded: tuple[Any, Any], batch_size: int, penalty: float
+) -> None:
+    """Counted is what the embedding sees: each prompt once, though its samples are begun as room
+    is made for them. Tokens and entropies are those of each row by itself."""
+    model, _ = loaded
+    starts = [list(range(3, 3 + n)) for n in (24, 22, 9) for _ in range(5)]
+    decoding = Decoding(12, batch_size, temperature=0.9, samples=5, repetition_penalty=penalty)
+
+    def run(starts: list[list[int]], seeds: list[int]) -> list[tuple[list[int], float]]:
+        rows: dict[int, tuple[list[int], float]] = {}
+        decode(
+            model,
+            starts,
+            decoding,
+            seeds,
+            lambda row, ids: len(ids) > seeds[row] % 7,
+            lambda row, ids, mean_entropy: rows.update({row: (ids, mean_entropy)}),
+        )
+        return [rows[row] for row in range(len(starts))]
+
+    seen: list[tuple[int, ...]] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(tuple(args[0].shape))
+    )
+    try:
+        together = run(starts, list(range(15)))
+    finally:
+        hook.remove()
+    assert sum(rows for rows, length in seen if length > 1) == 3
+    assert len({tuple(ids) for ids, _ in together}) > 10
+    for row, (ids, mean_entropy) in enumerate(together):
+        assert run(starts[row : row + 1], [row]) == [(ids, pytest.approx(mean_entropy, abs=1e-4))]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +264,42 @@ def test_rows_that_end_leave_the_others_as_they_are(
     assert late[1:] == some[1:]
 
 
+@pytest.mark.parametrize("sampler", [{}, {"temperature": 0.7, "top_p": 0.5, "top_k": 9}])
+def test_the_mean_entropy_of_a_row_is_that_of_its_own_tokens(
+    loaded: tuple[Any, Any], stock: Any, prompts: list[Prompt], sampler: dict[str, Any]
+) -> None:
+    """The oracle is torch's Categorical on one pass over prompt and completion. Row i ends after
+    i + 1 tokens, and others go on in its batch; sampling's cuts do not count."""
+    import torch
+
+    model, tokenizer = loaded
+    starts = [tokenizer(p.text)["input_ids"] for p in prompts]
+    decoding = Decoding(max_new_tokens=6, batch_size=3, **sampler)
+    rows: dict[int, float] = {}
+
+    def row_ended(row: int, ids: list[int], mean_entropy: float) -> None:
+        rows[row] = mean_entropy
+
+    made = decode(model, starts, decoding, range(8), lambda row, ids: len(ids) > row, row_ended)
+    assert list(map(len, made)) == [1, 2, 3, 4, 5, 6, 6, 6]
+    for row, (start, ids) in enumerate(zip(starts, made, strict=True)):
+        with torch.inference_mode():
+            logits = stock(torch.tensor([start + ids])).logits[0, len(start) - 1 : -1].double()
+        expected = torch.distributions.Categorical(logits=logits / (decoding.temperature or 1.0))
+        assert rows[row] == pytest.approx(float(expected.entropy().mean()), abs=1e-4)
+        assert rows[row] > 0.1
+
+
+def test_entropy_of_tokens_that_a_model_rules_out() -> None:
+    """Two equal tokens and an impossible one: ln 2; one token of probability 1 - e: e (1 - ln e)"""
+    import torch
+
+    logits = torch.tensor([[3.0, 3.0, -torch.inf], [0.0, -12.0, -torch.inf]])
+    e = math.exp(-12)
+    expected = torch.tensor([math.log(2), e * 13])
+    torch.testing.assert_close(entropy(logits, logits.softmax(-1)), expected, rtol=0.02, atol=1e-7)
+
+
 def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
     """Their cache cannot be joined: rows end and leave, others wait for the whole batch."""
     import torch
@@ -245,7 +320,7 @@ def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
     )
     model = Qwen2ForCausalLM(config).eval()
     hf_prepare.prepare(model)
-    starts = [list(range(5 + i, 13 + 3 * i)) for i in range(5)][::-1]
+    starts = [list(range(5 + i, 13 + 3 * i)) for i in (4, 4, 2, 1, 1)]
     decoding = Decoding(max_new_tokens=10, batch_size=3)
     made = decode(model, starts, decoding, [0] * 5, lambda row, ids: len(ids) > 2 * row + 1)
     for row, (ids, new) in enumerate(zip(starts, made, strict=True)):
@@ -620,6 +695,20 @@ def test_what_changes_a_completion_makes_it_again(
     assert asked_for(loaded, folder=tmp_path, **settings) == ["q0"]
     assert asked_for(loaded, folder=tmp_path, **{**settings, **change}) == ["q0"]
     assert asked_for(loaded, folder=tmp_path, **settings) == []
+
+
+def test_completions_of_earlier_versions_are_reused(
+    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    """They have no mean entropy."""
+    asked_for(loaded, prompts[:2], tmp_path)
+    cache = tmp_path / CompletionCache.NAME
+    old = [json.loads(line) for line in cache.read_text().splitlines()]
+    assert all(row.pop("mean_entropy") > 0 for row in old)
+    cache.write_text("".join(f"{json.dumps(row)}\n" for row in old))
+    assert asked_for(loaded, prompts[:2], tmp_path) == []
+    rows = [json.loads(line) for line in (tmp_path / "x.completions.jsonl").open()]
+    assert [row["mean_entropy"] for row in rows] == [None, None]
 
 
 def test_more_samples_add_to_those_that_are_there(

@@ -177,6 +177,7 @@ def test_truncated_empty_and_length(tmp_path: Path) -> None:
         (row,) = evaluate(["nq"], asked(data, server, tmp_path / "out", "nq")).results
     assert (row.n_completions, row.n_truncated, row.n_empty) == (2, 1, 1)
     assert row.mean_tokens == (32 + 1) / 2  # this server counts an empty text as one token
+    assert row.mean_entropy is None
 
 
 def test_results_of_another_model_behind_the_same_name_are_dropped(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -63,14 +65,24 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
     return [*made, both, Prompt("none", "What is one and one?", chat=True)]
 
 
-def alone(model: Any, processor: Any, prompt: Prompt, **options: Any) -> list[int]:
-    """transformers' own greedy generation of one prompt, the oracle: tokens."""
+def alone(
+    model: Any, processor: Any, prompt: Prompt, **options: Any
+) -> tuple[list[int], list[float]]:
+    """transformers' own greedy generation of one prompt, the oracle: tokens and their entropies."""
+    from torch import stack
+    from torch.distributions import Categorical
+
     inputs = hf_vision._inputs(processor, [prompt], [render(processor, prompt)], PIXELS)
     output = model.generate(
-        **inputs, max_new_tokens=DECODING.max_new_tokens, do_sample=False, **options
+        **inputs,
+        max_new_tokens=DECODING.max_new_tokens,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **options,
     )
-    tokens: list[int] = output[0, inputs["input_ids"].shape[1] :].tolist()
-    return tokens
+    tokens: list[int] = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    return tokens, Categorical(logits=stack(output.scores)).entropy()[:, 0].tolist()
 
 
 def text_of(processor: Any, tokens: list[int]) -> str:
@@ -101,8 +113,10 @@ def test_a_batch_gives_what_transformers_gives_one_by_one(
     assert loaded[0].config._attn_implementation == GROUPED
     decoding = replace(DECODING, repetition_penalty=penalty)
     rows = complete_batch(*loaded, prompts, decoding, PIXELS)
-    tokens = [alone(stock, loaded[1], prompt, repetition_penalty=penalty) for prompt in prompts]
-    assert [row.completion for row in rows] == [text_of(loaded[1], each) for each in tokens]
+    alone_rows = [alone(stock, loaded[1], prompt, repetition_penalty=penalty) for prompt in prompts]
+    assert [row.completion for row in rows] == [text_of(loaded[1], ids) for ids, _ in alone_rows]
+    entropies = [fmean(values) for _, values in alone_rows]
+    assert [row.mean_entropy for row in rows] == pytest.approx(entropies, abs=1e-4)
     assert [row.id for row in rows] == [prompt.id for prompt in prompts]
 
 
@@ -111,7 +125,7 @@ def test_rows_that_have_ended_leave_the_batch(
 ) -> None:
     """One row's fourth token is made an end of turn; the others go on unchanged."""
     model, processor = loaded
-    tokens = [alone(stock, processor, prompt) for prompt in prompts]
+    tokens, entropies = zip(*(alone(stock, processor, prompt) for prompt in prompts), strict=True)
     ends = {tokens[0][3], processor.tokenizer.eos_token_id}
     lengths = [
         next((i for i, token in enumerate(each) if token in ends), len(each)) for each in tokens
@@ -130,8 +144,9 @@ def test_rows_that_have_ended_leave_the_batch(
     assert widths[0] == len(prompts)
     assert widths[-1] == sum(length > 32 for length in lengths) < len(prompts)
     assert [row.n_tokens for row in rows] == lengths
-    for row, each, length in zip(rows, tokens, lengths, strict=True):
+    for row, each, values, length in zip(rows, tokens, entropies, lengths, strict=True):
         assert row.completion == text_of(processor, each[:length])
+        assert row.mean_entropy == pytest.approx(fmean(values[: length + 1]), abs=1e-4)
         assert row.finish_reason == ("length" if length == len(each) else "stop")
 
 
@@ -199,7 +214,7 @@ def test_a_lora_adapter_is_put_on_its_base(
         if parameter.requires_grad:
             parameter.data.mul_(5)
     adapted.save_pretrained(tmp_path / "adapter")
-    expected = [text_of(processor, alone(adapted, processor, each)) for each in prompts[:3]]
+    expected = [text_of(processor, alone(adapted, processor, each)[0]) for each in prompts[:3]]
     subject = LocalModel(str(tmp_path / "adapter"))
     rows = subject.vision(PIXELS).complete(prompts[:3], DECODING)
     texts = [row.completion for row in rows if isinstance(row, Completion)]
@@ -241,6 +256,8 @@ def test_the_real_items_run_and_are_scored_by_both_judges(
     assert set(rules.breakdown) == {item["subject"] for item in items}
     assert rules.decoding["min_pixels"] == PIXELS.min_pixels
     made = (tmp_path / "out" / "mathvision.chat.completions.jsonl").read_bytes()
+    entropies = [json.loads(line)["mean_entropy"] for line in made.splitlines()]
+    assert rules.mean_entropy == pytest.approx(fmean(entropies))
     with judge_server() as server:
         choice = JudgeChoice("openai", "judge-model", server.url)
         (judged,) = evaluate(["mathvision"], request(choice)).results

@@ -7,6 +7,7 @@ query heads. Here columns are appended in place, and grouped heads are queries o
 
 from __future__ import annotations
 
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -102,6 +103,7 @@ def select(cache: Any, mask: Any, places: list[int]) -> Any:
 
     Args:
         mask: (B, T), 1 where a column holds a token of the row.
+        places: of the rows, which may repeat.
     """
     import torch
 
@@ -114,6 +116,13 @@ def select(cache: Any, mask: Any, places: list[int]) -> Any:
     for layer in cache.layers:
         layer.hold(layer.keys[index, :, first:], layer.values[index, :, first:])
     return mask[:, first:]
+
+
+def copy_rows(cache: Any, mask: Any, places: list[int]) -> tuple[Any, Any]:
+    """The mask and a cache of these rows; ``cache`` stays as it is."""
+    rows = copy(cache)
+    rows.layers = [copy(layer) for layer in cache.layers]
+    return select(rows, mask, places), rows
 
 
 def join(cache: Any, mask: Any, other: Any, other_mask: Any) -> Any:

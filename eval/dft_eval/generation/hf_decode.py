@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
-from dft_eval.generation.hf_cache import can_join, join, new_cache, select
+from dft_eval.generation.hf_cache import can_join, copy_rows, join, new_cache, select
 from dft_eval.generation.hf_sampling import Chooser
 from dft_eval.generation.run import Decoding
 
@@ -36,22 +37,25 @@ def decode(
     decoding: Decoding,
     seeds: Sequence[int],
     ended: Callable[[int, list[int]], bool],
-    row_ended: Callable[[int, list[int]], None] = lambda row, ids: None,
+    row_ended: Callable[[int, list[int], float], None] = lambda row, ids, mean_entropy: None,
 ) -> list[list[int]]:
     """New token ids of every prompt, up to ``decoding.max_new_tokens`` or the end of each.
 
     ``decoding.batch_size`` rows run together; those that have ended are replaced by the next
-    prompts, whose prefix is run by itself and joined to the others' cache.
+    prompts, whose prefix is run by itself and joined to the others' cache. Equal prompts that
+    follow one another (the samples of one) are run once.
 
     Args:
         prompts: token ids, in the order in which they are to be begun.
         seeds: of each row's sampling, which does not depend on the other rows.
         ended: whether row i ends with the token that was just added to its new ids.
-        row_ended: called with a row that has ended, for whatever reason, and its new ids.
+        row_ended: called with a row that has ended, for whatever reason, its new ids and the mean
+            of their entropies (:class:`~dft_eval.generation.hf_sampling.Chooser`).
     """
     import torch
 
     choose = Chooser(model, prompts, decoding, seeds)
+    prefill = _Prefill(model, prompts)
     waiting = deque(range(len(prompts)))
     made: list[list[int]] = [[] for _ in prompts]
     batch: _Batch | None = None
@@ -61,7 +65,7 @@ def decode(
         made[row].append(token)
         if not ended(row, made[row]) and len(made[row]) < decoding.max_new_tokens:
             return True
-        row_ended(row, made[row])
+        row_ended(row, made[row], choose.entropies[row] / len(made[row]))
         return False
 
     with torch.inference_mode():
@@ -69,7 +73,7 @@ def decode(
             room = decoding.batch_size - (len(batch.rows) if batch else 0)
             if waiting and (batch is None or (room and can_join(batch.cache))):
                 rows = [waiting.popleft() for _ in range(min(room, len(waiting)))]
-                new = _begin(model, prompts, rows, choose)
+                new = _begin(prefill, rows, choose)
                 batch = _joined(batch, new)
                 going = [goes_on(row, token) for row, token in zip(rows, new.tokens, strict=True)]
                 alive = [True] * (len(batch.rows) - len(rows)) + going
@@ -87,17 +91,52 @@ def decode(
                 alive = [True] * len(places)
 
 
-def _begin(
-    model: Any, prompts: Sequence[Sequence[int]], rows: list[int], choose: Chooser
-) -> _Batch:
-    """Run these prompts and choose the first token of each; those of like length together."""
-    parts = [rows]
-    if can_join(new_cache(model.config)):
-        parts = alike(rows, [len(prompts[row]) for row in rows])
-    batch = _begin_padded(model, prompts, parts[0], choose)
-    for part in parts[1:]:
-        batch = _joined(batch, _begin_padded(model, prompts, part, choose))
+def _begin(prefill: _Prefill, rows: list[int], choose: Chooser) -> _Batch:
+    """Run these prompts and choose the first token of each."""
+    batch: _Batch | None = None
+    for part in prefill.parts(rows):
+        logits, mask, cache = prefill(part)
+        batch = _joined(batch, _Batch(part, choose(logits, part), mask, cache))
+    assert batch is not None
     return batch
+
+
+class _Prefill:
+    """Runs prompts, each once for all of its samples.
+
+    While samples of the last prompt wait for room in the batch, its cache and logits are kept.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._kept: tuple[Sequence[int], Any, Any, Any] | None = None
+
+    def parts(self, rows: list[int]) -> list[list[int]]:
+        """Rows that are begun together: samples of a kept prompt, then those of like length."""
+        if not can_join(new_cache(self._model.config)):
+            return [rows]
+        kept = self._kept[0] if self._kept else None
+        samples = list(takewhile(lambda row: self._prompts[row] == kept, rows))
+        others = rows[len(samples) :]
+        parts = alike(others, [len(self._prompts[row]) for row in others])
+        return [samples, *parts] if samples else parts
+
+    def __call__(self, rows: list[int]) -> tuple[Any, Any, Any]:
+        """Logits (B, V) of the first new token, mask (B, T) and cache of one of the parts."""
+        distinct: dict[tuple[int, ...], int] = {}
+        places = [distinct.setdefault(tuple(self._prompts[row]), len(distinct)) for row in rows]
+        if self._kept is not None and self._prompts[rows[0]] == self._kept[0]:
+            _, logits, mask, cache = self._kept
+        else:
+            logits, mask, cache = _run_padded(self._model, list(distinct))
+        self._kept = None
+        last, following = self._prompts[rows[-1]], self._prompts[rows[-1] + 1 : rows[-1] + 2]
+        if following == [last] and can_join(cache):  # else nothing joins this batch
+            self._kept = (last, logits[places[-1:]], *copy_rows(cache, mask, places[-1:]))
+        if len(distinct) < len(rows):
+            logits, mask = logits[places], select(cache, mask, places)
+        return logits, mask, cache
 
 
 def alike(rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
@@ -113,27 +152,25 @@ def alike(rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     return parts
 
 
-def _begin_padded(
-    model: Any, prompts: Sequence[Sequence[int]], rows: list[int], choose: Chooser
-) -> _Batch:
-    """Run these prompts together, padded on the left."""
+def _run_padded(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, Any, Any]:
+    """Run prompts together, padded on the left: logits (B, V), mask (B, T) and cache."""
     import torch
 
-    width = max(len(prompts[row]) for row in rows)
-    blanks = [width - len(prompts[row]) for row in rows]
-    ids = [[0] * blank + list(prompts[row]) for blank, row in zip(blanks, rows, strict=True)]
+    width = max(map(len, prompts))
+    blanks = [width - len(ids) for ids in prompts]
+    padded = [[0] * blank + list(ids) for blank, ids in zip(blanks, prompts, strict=True)]
     held = [[0] * blank + [1] * (width - blank) for blank in blanks]
     mask = torch.tensor(held, device=model.device)
     cache = new_cache(model.config)
     logits = model(
-        input_ids=torch.tensor(ids, device=model.device),
+        input_ids=torch.tensor(padded, device=model.device),
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
-    return _Batch(rows, choose(logits, rows), mask, cache)
+    return logits, mask, cache
 
 
 def _step(model: Any, batch: _Batch) -> Any:

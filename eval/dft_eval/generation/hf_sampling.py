@@ -46,8 +46,22 @@ def penalise(logits: Any, seen: Any, penalty: float) -> Any:
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
+def entropy(logits: Any, p: Any) -> Any:
+    """Entropy (B,) in nats of ``p`` (B, V), the softmax of ``logits`` (B, V)."""
+    import torch
+
+    below_max = (logits - logits.amax(-1, keepdim=True)).clamp_(min=-1e4)  # 0 * -inf is NaN
+    return -p.amax(-1).log() - torch.linalg.vecdot(p, below_max)
+
+
 class Chooser:
-    """Chooses tokens for a list of prompts, whichever of them are in a batch together."""
+    """Chooses tokens for a list of prompts, whichever of them are in a batch together.
+
+    Attributes:
+        entropies: of each prompt, the sum over its tokens of the entropy (nats) of the distribution
+            that they were drawn from, softmax(logits / temperature), before min_p, top_k and top_p
+            leave tokens out. Of greedy decoding, at temperature 1.
+    """
 
     def __init__(
         self,
@@ -61,17 +75,25 @@ class Chooser:
         self._seen: Any = None
         self._decoding = decoding
         self._draws = [random.Random(seed) for seed in seeds]
+        self.entropies = [0.0] * len(prompts)
 
     def __call__(self, logits: Any, rows: Sequence[int]) -> list[int]:
         """Token ids, one a row. ``logits`` (B, V); ``rows``: the prompt of each."""
+        import torch
+
         logits = logits.float()
         penalty = self._decoding.repetition_penalty
         if penalty != 1.0:
             logits = penalise(logits, self._seen_by(rows, logits), penalty)
-        if self._decoding.temperature == 0:
-            chosen: list[int] = logits.argmax(-1).tolist()
+        if self._decoding.temperature > 0:
+            logits = logits / self._decoding.temperature
+            p = logits.softmax(-1, dtype=torch.float64)
+            chosen = self._sample(p, rows)
         else:
-            chosen = self._sample(logits, rows)
+            p = logits.softmax(-1)
+            chosen = logits.argmax(-1).tolist()
+        for row, value in zip(rows, entropy(logits, p.float()).tolist(), strict=True):
+            self.entropies[row] += value
         if penalty != 1.0:
             self._seen[list(rows), chosen] = True
         return chosen
@@ -87,12 +109,15 @@ class Chooser:
                 self._seen[row, list(ids)] = True
         return self._seen[list(rows)]
 
-    def _sample(self, logits: Any, rows: Sequence[int]) -> list[int]:
-        """By each row's own random numbers: the inverse of its cumulative probability."""
+    def _sample(self, p: Any, rows: Sequence[int]) -> list[int]:
+        """By each row's own random numbers: the inverse of its cumulative probability.
+
+        Args:
+            p: probabilities (B, V) in float64.
+        """
         import torch
 
         draws = torch.tensor([self._draws[row].random() for row in rows], dtype=torch.float64)
-        p = (logits / self._decoding.temperature).softmax(-1, dtype=torch.float64)
         p, order = p.sort(-1, descending=True)
         # The order of vLLM: min_p, top_k, then top_p of what those leave.
         p = p.masked_fill(p < self._decoding.min_p * p[:, :1], 0.0)

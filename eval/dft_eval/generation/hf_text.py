@@ -101,7 +101,7 @@ def complete_batch(
     seeds = [decoding.row_seed(prompt.id) for prompt in prompts]
     rows: dict[int, Completion] = {}
 
-    def complete(row: int, ids: list[int]) -> None:
+    def complete(row: int, ids: list[int], mean_entropy: float) -> None:
         ended_turn = ids[-1] in ends[row]
         answer = decode_text(tokenizer, ids[:-1] if ended_turn else ids)
         completion, stopped = cut(answer, decoding.stop)
@@ -111,6 +111,7 @@ def complete_batch(
             completion=completion,
             finish_reason="stop" if stopped or ended_turn else "length",
             n_tokens=len(ids) - ended_turn,
+            mean_entropy=round(mean_entropy, 6),
         )
         row_ended(rows[row])
 

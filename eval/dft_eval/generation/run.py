@@ -119,8 +119,16 @@ def samples_of(prompts: Sequence[Prompt], decoding: Decoding) -> list[Prompt]:
 
 
 class Completion(BaseModel):
-    """One line of a completions file. ``finish_reason``: 'stop' (end of turn or stop text) or
-    'length'; ``n_tokens`` counts generated tokens up to the end of turn."""
+    """One line of a completions file.
+
+    Attributes:
+        finish_reason: 'stop' (end of turn or stop text) or 'length'.
+        n_tokens: generated tokens up to the end of turn.
+        mean_entropy: nats a token, over all generated tokens and the end of turn, of the
+            distribution that they were drawn from: softmax(logits / temperature), before min_p,
+            top_k and top_p; at temperature 1 where decoding was greedy. None where it is not
+            known: of a server, or made by an earlier version.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -129,6 +137,7 @@ class Completion(BaseModel):
     completion: str
     finish_reason: str
     n_tokens: int
+    mean_entropy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 from dft_eval.benchmark import PixelRange, is_installed
@@ -17,7 +18,7 @@ from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.chat import decode_text, render_chat, stop_tokens
 from dft_eval.generation.hf_cache import new_cache, select
 from dft_eval.generation.hf_prepare import memory_errors, ready_to_generate
-from dft_eval.generation.hf_sampling import check_generation_config, penalise
+from dft_eval.generation.hf_sampling import check_generation_config, entropy, penalise
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
 from dft_eval.model_files import ModelFiles
 
@@ -174,6 +175,7 @@ def complete_batch(
     rows: dict[int, Completion] = {}
     active = list(range(len(prompts)))
     made: list[list[int]] = [[] for _ in prompts]
+    entropies: list[list[float]] = [[] for _ in prompts]
     with torch.inference_mode():
         mask, cache = inputs["attention_mask"], new_cache(model.config)
         output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -184,11 +186,12 @@ def complete_batch(
             for row, ids, held in zip(seen, inputs["input_ids"], mask.bool(), strict=True):
                 row[ids[held]] = True
         while active:
-            tokens = []
+            tokens, nats = [], []
             for _ in range(STEPS_BETWEEN_CHECKS):
-                logits = output.logits[:, -1]
+                logits = output.logits[:, -1].float()
                 if penalty != 1.0:
-                    logits = penalise(logits.float(), seen, penalty)
+                    logits = penalise(logits, seen, penalty)
+                nats.append(entropy(logits, logits.softmax(-1)))
                 tokens.append(logits.argmax(-1))
                 seen.scatter_(1, tokens[-1][:, None], value=True)
                 if len(made[active[0]]) + len(tokens) >= decoding.max_new_tokens:
@@ -202,10 +205,14 @@ def complete_batch(
                     past_key_values=cache,
                     use_cache=True,
                 )
-            for i, new in zip(active, torch.stack(tokens, dim=1).tolist(), strict=True):
+            columns = (torch.stack(each, dim=1).tolist() for each in (tokens, nats))
+            for i, new, values in zip(active, *columns, strict=True):
                 made[i] += new
+                entropies[i] += values
                 row = _ended(processor.tokenizer, prompts[i].id, texts[i], made[i], ends, decoding)
                 if row is not None:
+                    with_end = entropies[i][: row.n_tokens + 1]
+                    row = row.model_copy(update={"mean_entropy": round(fmean(with_end), 6)})
                     rows[i] = row
                     ended(row)
             stay = [place for place, i in enumerate(active) if i not in rows]
