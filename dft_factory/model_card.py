@@ -59,8 +59,9 @@ def _section(
     if rows:
         lines += [
             *("", "## Scores", ""),
-            "| benchmark | metric | score | 95 % interval | items | harness | prompt | seed |",
-            "|---|---|---|---|---|---|---|---|",
+            "| benchmark | metric | score | 95 % interval | items | harness | prompt | decoding "
+            "| seed |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
     for folder, row in rows:
         score = "unscored" if row.score is None else f"{100 * row.score:.1f} %"
@@ -69,7 +70,7 @@ def _section(
         items = str(row.n_total) if row.n_scored == row.n_total else f"{row.n_scored}/{row.n_total}"
         lines.append(
             f"| {row.benchmark} | {row.metric} | {score} | {between} | {items} | {row.harness} | "
-            f"{row.prompt_style} | {row.seed} |"
+            f"{row.prompt_style} | {row.decoding_name} | {row.seed} |"
         )
     return "\n".join([BEGIN, *lines, END])
 
@@ -92,7 +93,11 @@ def _model_index(rows: Sequence[tuple[Path, BenchmarkResult]]) -> list[Any]:
                     task_type="text-generation",
                     dataset_type=row.benchmark,
                     dataset_name=row.benchmark,
-                    dataset_args={"prompt_style": row.prompt_style, "seed": row.seed},
+                    dataset_args={
+                        "prompt_style": row.prompt_style,
+                        "decoding": row.decoding_name,
+                        "seed": row.seed,
+                    },
                     metric_type=row.metric,
                     metric_name=f"{row.metric} ({row.harness})",
                     metric_value=round(100 * row.score, 2),

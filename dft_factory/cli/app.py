@@ -464,11 +464,18 @@ def report_command(
             "--against-paper", help="Also beside the paper's figures, by --base-model and --label."
         ),
     ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Label that every other is compared with. Default: all pairs."),
+    ] = None,
 ) -> None:
-    """Compare runs: scores with standard errors, paired differences, curves, completions."""
+    """Compare runs: scores with intervals, paired differences, curves, completions.
+
+    Runs of one label are one row: their training seeds, and greedy and sampled scores side by side.
+    """
     from dft_eval.report import build_report
 
-    paths = build_report(runs, out, against_paper=against_paper)
+    paths = build_report(runs, out, against_paper=against_paper, reference=reference)
     typer.echo(str(paths.html))
 
 

@@ -17,7 +17,7 @@ from dft_eval.errors import UsageError
 from dft_eval.own_tasks.items import data_path
 from dft_eval.own_tasks.task import is_task_path, read_task
 from dft_factory.errors import ConfigError
-from dft_factory.experiments import catalog
+from dft_factory.experiments import catalog, grouping
 from dft_factory.experiments.plan import BASE, PLAN_NAME, VERSIONS, Comparison, Job, Plan
 from dft_factory.experiments.schema import (
     DataSpec,
@@ -260,9 +260,13 @@ class _Planner:
         for run in runs:
             if run.label != BASE:
                 self._card(run, {name: scored[run, name] for name in names})
-        for name in names:
-            jobs = {self._path(_inside(run.folder, name)): scored[run, name] for run in runs}
-            self._report(prefix, name, base_model, jobs, probes if name is None else [])
+        for group in grouping.reports(self.experiment.evaluate):
+            jobs = {
+                self._path(_inside(run.folder, name)): scored[run, name]
+                for run in runs
+                for name in group
+            }
+            self._report(prefix, group[0], base_model, jobs, probes if None in group else [])
 
     def _train_base(self, prefix: str, spec: TrainingSpec, path: str, after: Sequence[str]) -> _Run:
         values = {**self._recipe(spec.recipe), **spec.set, "model_name_or_path": path}
@@ -292,7 +296,7 @@ class _Planner:
         if reference is None and not train.grid:
             return ()
         reference = reference or next(iter(train.variants))
-        variants = [BASE, *train.variants] if self.experiment.base else list(train.variants)
+        variants = [*train.variants, BASE] if self.experiment.base else list(train.variants)
         return tuple(
             (_label(variant, axes), _label(reference, axes))
             for axes in self._grid()

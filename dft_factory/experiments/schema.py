@@ -143,8 +143,9 @@ class Evaluation(BaseModel):
     A benchmark is a name, or the path of a task file: beside the experiment file, or shipped.
 
     Attributes:
-        name: of the evaluation's folder and report; none: the run's folder itself. Needed where
-            one benchmark is scored in two ways (greedy and sampled).
+        name: of the evaluation's folder; none: the run's folder itself. Needed where one benchmark
+            is scored in two ways. Decodings of the same items (greedy and sampled) share a report,
+            any other named evaluation has its own.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

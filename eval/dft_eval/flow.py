@@ -144,10 +144,13 @@ def training_of(model: str) -> Training | None:
     if not record:
         return None
     # finetuning_type is <objective>[_<method>].
-    objective = re.sub(r"_(full|lora|freeze|oft)$", "", str(record.get("finetuning_type") or ""))
+    named = re.fullmatch(r"(.*?)(?:_(full|lora|freeze|oft))?", record.get("finetuning_type") or "")
+    objective, method = named.groups() if named else ("", None)
     try:
         return Training(
             objective=objective or None,
+            method=(method or "full") if objective else None,
+            dataset=tuple(record.get("dataset") or ()),
             weight=record.get("token_weight"),
             seed=record.get("seed"),
             variant=record.get("variant"),

@@ -21,6 +21,7 @@ from dft_eval.statistics import mean_and_stderr
 
 SCHEMA_VERSION = 1
 RESULTS_NAME = "results.json"
+GREEDY = "greedy"
 
 
 class ItemScore(BaseModel):
@@ -81,12 +82,27 @@ class BenchmarkResult(BaseModel):
     notes: list[str] = Field(default_factory=list)
     sandbox: str | None = None
 
+    @property
+    def decoding_name(self) -> str:
+        """``greedy`` or ``temperature 0.7, top-p 0.95``; empty where it is not recorded."""
+        strategy, temperature = self.decoding.get("strategy"), self.decoding.get("temperature")
+        if strategy == GREEDY or not isinstance(temperature, int | float):
+            return str(strategy or "")
+        limits = [
+            f"{name.replace('_', '-')} {self.decoding[name]}"
+            for name, neutral in (("top_p", 1), ("top_k", -1), ("min_p", 0))
+            if self.decoding.get(name, neutral) != neutral
+        ]
+        return ", ".join([f"temperature {temperature:g}", *limits])
+
 
 class Training(BaseModel):
     """How a model was trained, as far as its folder says.
 
     Attributes:
         objective: ``dft`` or ``sft``, or another that dft-factory trains.
+        method: ``full``, ``lora``, ``freeze`` or ``oft``.
+        dataset: names of the training data sets.
         weight: token weight of the objective, ``token`` or ``floor:0.1``.
         seed: of the training; runs that differ in it alone are one row of a report.
         variant: name of the recipe in an experiment.
@@ -95,6 +111,8 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     objective: str | None = None
+    method: str | None = None
+    dataset: tuple[str, ...] = ()
     weight: str | None = None
     seed: int | None = None
     variant: str | None = None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.results import ResultFile
+from dft_eval.results import GREEDY, ResultFile
 from dft_eval.training_file import TRAINING_FILE, trained_steps, training_folder, training_record
 
 Run = Mapping[str, Any]
@@ -90,6 +90,8 @@ def metrics(results: ResultFile) -> dict[str, float]:
     values: dict[str, float] = {}
     for row in results.results:
         name = f"{row.benchmark}/{row.metric}"
+        if row.decoding_name not in ("", GREEDY):
+            name = f"{name} ({row.decoding_name})"
         if name in values:  # the other prompt style
             name = f"{name} ({row.prompt_style})"
         if row.score is not None:

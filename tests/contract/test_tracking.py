@@ -95,3 +95,6 @@ def test_an_unscored_benchmark_is_no_metric() -> None:
     named = metrics(twice)
     assert named["humaneval+/pass@1"] == 0.25
     assert named["humaneval+/pass@1 (completion)"] == 0.5
+    sampled = {"strategy": "sampling", "temperature": 1.0}
+    twice.results[0] = twice.results[0].model_copy(update={"decoding": sampled})
+    assert metrics(twice)["humaneval+/pass@1 (temperature 1)"] == 0.25

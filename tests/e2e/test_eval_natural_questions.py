@@ -51,8 +51,11 @@ def test_a_tiny_checkpoint_in_both_styles(text_bench: Bench, tmp_path: Path) -> 
     report = dft_factory("report", str(tmp_path / "run"), "--out", str(tmp_path))
     assert report.returncode == 0, report.stderr
     text = (tmp_path / "report.md").read_text()
-    assert "| run | nq, exact\\_match (completion) | nq, exact\\_match (chat) |" in text
-    assert "Parts of nq (chat)" in text
+    assert (
+        "| run | nq, exact\\_match (completion, greedy) | nq, exact\\_match (chat, greedy) |"
+        in text
+    )
+    assert "Parts of nq (chat, greedy)" in text
     assert "our protocol, for the paper gives none" in text
 
 

@@ -261,14 +261,29 @@ def test_nodes_start_through_the_launcher() -> None:
     assert words[:4] == ("python", "-m", "dft_factory.experiments.launch", "2")
 
 
-def test_checkpoints_and_named_evaluations_have_folders_and_reports_of_their_own() -> None:
+def test_checkpoints_and_named_evaluations_have_folders_of_their_own() -> None:
     text = TEN_LINES + "  - {name: sampled, benchmarks: [humaneval+], temperature: 1, samples: 4}\n"
     plan = plan_of(text, "train.checkpoints=[20]", "train.seeds=[0]")
     job = plan.jobs["generate dft/seed0/checkpoint-20/sampled"]
     words = job.commands[0]
     assert words[words.index("--model") + 1] == "runs/own/dft/seed0/model/checkpoint-20"
     assert words[words.index("--samples") + 1] == "4"
-    assert set(plan.reports) == {"report own", "report sampled"}
+    # Greedy and sampled scores of HumanEval+ are side by side.
+    (report,) = plan.reports.values()
+    assert list(report.jobs)[:2] == ["runs/own/base", "runs/own/base/sampled"]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "reports"),
+    [
+        ("{name: b, benchmarks: [multipl-e], temperature: 0.8, samples: 4}", 1),
+        ("{name: b, benchmarks: [humaneval+], temperature: 0}", 2),  # the same decoding
+        ("{name: b, benchmarks: [humaneval+], temperature: 1, limit: 5}", 2),
+        ("{name: b, benchmarks: [humaneval+, nq], temperature: 1}", 2),
+    ],
+)
+def test_decodings_of_the_same_items_share_a_report(evaluation: str, reports: int) -> None:
+    assert len(plan_of(f"{TEN_LINES}  - {evaluation}\n").reports) == reports
 
 
 @pytest.mark.parametrize(

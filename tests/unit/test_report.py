@@ -121,7 +121,7 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 GOLDEN = """\
 # Toys
 
-**sft against base: no difference can be told apart from chance on toy.**
+**sft and base cannot be told apart on toy: +66.7 points (95 % interval −100.0 to +100.0).**
 
 ## Scores
 
@@ -155,9 +155,9 @@ toy (chat): left out 1 item in both but unscored in at least one.
 
 ## Failures, length and settings
 
-| benchmark | run | cut at the token limit | empty | mean tokens |
-| --- | --- | --- | --- | --- |
-| toy (chat) | base | 0.0 % | 0.0 % | not recorded |
+| benchmark | run | cut at the token limit | empty | same text as another item | mean tokens |
+| --- | --- | --- | --- | --- | --- |
+| toy (chat) | base | 0.0 % | 0.0 % | 0.0 % | not recorded |
 
 ### Failure reasons: toy (chat)
 
@@ -397,8 +397,9 @@ def test_another_system_prompt_is_said(tmp_path: Path) -> None:
         write_run(tmp_path / "b", "b", scores, decoding={**greedy, "system_prompt": "Think."}),
     ]
     text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
-    assert "toy (chat): not like for like, system_prompt None and 'Think.'." in text.replace(
-        "\\_", "_"
+    assert (
+        "toy (chat, greedy): not like for like, system_prompt None and 'Think.'."
+        in text.replace("\\_", "_")
     )
 
 
@@ -614,8 +615,8 @@ def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (sft / "toy.completions.jsonl").write_text(lines)
     text = build_report([base, sft], tmp_path / "out").markdown.read_text(encoding="utf-8")
-    assert "| toy (chat) | base | 50.0 % | 0.0 % | 150 |" in text
-    assert "| toy (chat) | sft | 0.0 % | 50.0 % | 50 |" in text
+    assert "| toy (chat) | base | 50.0 % | 0.0 % | not recorded | 150 |" in text
+    assert "| toy (chat) | sft | 0.0 % | 50.0 % | 0.0 % | 50 |" in text
     assert "completions cut at the token limit: 50.0 % of base's, 0.0 % of sft's." in text
     assert "completions empty: 0.0 % of base's, 50.0 % of sft's." in text
     assert "mean tokens of a completion: base 150, sft 50." in text
@@ -646,7 +647,7 @@ def test_the_report_opens_with_the_verdict(tmp_path: Path) -> None:
     ]
     html = build_report(runs, tmp_path / "out").html.read_text(encoding="utf-8")
     text = " ".join(Page(html).text.split())
-    verdict = text.index("dft against sft: dft scores higher on toy (+100.0 points).")
+    verdict = text.index("dft scores 100.0 points above sft on toy (100.0 % against 0.0 %, ")
     assert verdict < text.index("sft against base: the same score on every item of toy.")
     assert verdict < text.index("Mind:")
     assert verdict < text.index("SHA-256 of the weights")

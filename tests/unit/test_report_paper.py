@@ -15,7 +15,9 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from dft_eval.benchmarks import BENCHMARKS
+from dft_eval.generation.run import Decoding
 from dft_eval.languages import LANGUAGES
+from dft_eval.mathematics.benchmark import _harness_name
 from dft_eval.report import build_report
 from dft_eval.report.paper.match import label_of
 from dft_eval.report.paper.section import NOTHING
@@ -30,15 +32,10 @@ PAPER = load_paper()
 CODER = "Qwen/Qwen2.5-Coder-3B"
 MATH = {"math500": 500, "minerva": 272, "olympiadbench": 675, "aime24": 30, "amc23": 40}
 MATH_FIELDS = {
-    "metric": "accuracy",
+    "metric": "avg@16",
     "prompt_style": "chat",
-    "harness": "rules of Qwen2.5-Math",
-    "decoding": {
-        "strategy": "sampling",
-        "samples": 16,
-        "temperature": 1.0,
-        "max_new_tokens": 4096,
-    },
+    "harness": _harness_name("qwen"),
+    "decoding": Decoding(samples=16, temperature=1.0, max_new_tokens=4096).record(),
 }
 VISION_FIELDS = {
     "metric": "accuracy",
@@ -128,14 +125,14 @@ def cells(measured: str) -> list[tuple[Any, Column, Decimal]]:
 
 
 def test_every_model_of_a_table_has_its_three_rows() -> None:
-    """5 models of 6 figures, 3 of 11, 1 of 6 and 2 of 6, thrice each."""
+    """5 models of 6 figures, 3 of 11, 1 of 6, 1 of 6 and 2 of 6, thrice each."""
     for table in PAPER.tables:
         labels = [(row.model, row.label) for row in table.rows]
         models = dict.fromkeys(row.model for row in table.rows)
         assert labels == [(model, one) for model in models for one in ("base", "sft", "dft")]
     counts = [sum(len(row.values) for row in table.rows) for table in PAPER.tables]
-    assert counts == [90, 99, 18, 36]
-    assert [table.number for table in PAPER.tables] == [1, 3, 4, 9]
+    assert counts == [90, 99, 18, 18, 36]
+    assert [table.number for table in PAPER.tables] == [1, 3, 4, 8, 9]
 
 
 @pytest.mark.parametrize(
@@ -332,17 +329,17 @@ def test_a_score_and_a_change_by_hand(tmp_path: Path) -> None:
     base = write_run(tmp_path / "base", "base", {"humaneval": first_right(70, 164)})
     dft = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(90, 164)})
     text = section([base, dft], tmp_path / "out")
-    assert lines(text, "base", "HumanEval (completion)") == [
-        "base | HumanEval (completion) | 3 | 52.4 % | 42.7 ± 3.9 % | −9.7 ± 3.9 | 35.4 % to 50.3 % "
-        "| no | P1"
+    assert lines(text, "base", "HumanEval (completion, greedy)") == [
+        "base | HumanEval (completion, greedy) | 3 | 52.4 % | 42.7 ± 3.9 % | −9.7 ± 3.9 "
+        "| 35.4 % to 50.3 % | no | P1"
     ]
-    assert lines(text, "dft", "HumanEval (completion)") == [
-        "dft | HumanEval (completion) | 3 | 56.7 % | 54.9 ± 3.9 % | −1.8 ± 3.9 | 47.2 % to 62.3 % "
-        "| yes | P1, P2"
+    assert lines(text, "dft", "HumanEval (completion, greedy)") == [
+        "dft | HumanEval (completion, greedy) | 3 | 56.7 % | 54.9 ± 3.9 % | −1.8 ± 3.9 "
+        "| 47.2 % to 62.3 % | yes | P1, P2"
     ]
     assert lines(text, "base to dft") == [
-        "base to dft | HumanEval (completion) | 3 | +4.3 | +12.2 ± 2.6 | +7.9 | +7.2 to +17.2 | no "
-        "| P1, P2"
+        "base to dft | HumanEval (completion, greedy) | 3 | +4.3 | +12.2 ± 2.6 | +7.9 "
+        "| +7.2 to +17.2 | no | P1, P2"
     ]
     assert note(text, 1) == "P1: The paper names no harness for HumanEval and HumanEval+."
     assert "**With a counterpart in the paper: 2 figures of ours. Nothing known speaks" in text
@@ -372,7 +369,7 @@ def test_the_command_line_takes_the_option(tmp_path: Path) -> None:
 
 def test_scores_that_do_not_vary_have_wilsons_interval(tmp_path: Path) -> None:
     run = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(164, 164)})
-    (line,) = lines(section([run], tmp_path / "out"), "dft", "HumanEval (completion)")
+    (line,) = lines(section([run], tmp_path / "out"), "dft", "HumanEval (completion, greedy)")
     # 164 / (164 + z²) = 97.7 %.
     assert "| 100.0 % | +43.3 | 97.7 % to 100.0 % | no |" in line
 
@@ -384,7 +381,9 @@ def test_versions_of_a_problem_change_together(tmp_path: Path) -> None:
         scores = first_right(right, 20, "")
         clusters = {name: str(int(name) // 5) for name in scores}
         runs.append(vision_run(tmp_path / label, label, scores, clusters=clusters, breakdown={}))
-    (line,) = lines(section(runs, tmp_path / "out"), "base to dft", "MathVerse Overall (chat)")
+    (line,) = lines(
+        section(runs, tmp_path / "out"), "base to dft", "MathVerse Overall (chat, greedy)"
+    )
     assert "| +25.0 ± 25.0 |" in line
 
 
@@ -426,16 +425,16 @@ def test_languages_have_their_own_items(tmp_path: Path) -> None:
         notes=["partial: 1139 of 1280", "--limit 20 problems a language"],
     )
     text = section([run], tmp_path / "out")
-    (java,) = lines(text, "dft", "MultiPL-E Java (completion)")
+    (java,) = lines(text, "dft", "MultiPL-E Java (completion, greedy)")
     assert "| 51.27 % | 51.3 ± 4.0 % | 0.0 ± 4.0 | 43.5 % to 58.9 % | yes |" in java
     for name in ("C++", "Avg."):
-        (line,) = lines(text, "dft", f"MultiPL-E {name} (completion)")
+        (line,) = lines(text, "dft", f"MultiPL-E {name} (completion, greedy)")
         assert "| not comparable: P" in line
     assert "MultiPL-E C++: 20 items where the paper's set has 161." in text
     assert "MultiPL-E Avg.: 1,139 items where the paper's set has 1,280." in text
     assert text.count("not comparable:") == 2
     # The average's standard error is over problems: larger than that of 1,139 single draws.
-    (average,) = lines(text, "dft", "MultiPL-E Avg. (completion)")
+    (average,) = lines(text, "dft", "MultiPL-E Avg. (completion, greedy)")
     stderr = float(re.findall(r"± ([0-9.]+)", average)[0])
     assert stderr > 2.5
 
@@ -451,9 +450,9 @@ def test_a_language_without_toolchain_is_listed_and_not_zero(tmp_path: Path) -> 
     )
     text = section([run], tmp_path / "out")
     for name, part in (("MultiPL-E C\\#", "cs"), ("MultiPL-E Avg.", "average")):
-        (line,) = lines(text, "dft", f"{name} (completion)")
+        (line,) = lines(text, "dft", f"{name} (completion, greedy)")
         assert line.endswith(f"no counterpart | its part '{part}' is unscored.")
-    assert len(lines(text, "dft", "MultiPL-E Bash (completion)")) == 1
+    assert len(lines(text, "dft", "MultiPL-E Bash (completion, greedy)")) == 1
 
 
 def vision_run(folder: Path, label: str, scores: Mapping[str, float | None], **fields: Any) -> Path:
@@ -486,11 +485,11 @@ def test_parts_of_a_benchmark_have_their_own_items(tmp_path: Path) -> None:
         vision_run(tmp_path / "b", "dft", first_right(1182, 3940, "")),
     ]
     text = section(runs, tmp_path / "out")
-    (only,) = lines(text, "base", "MathVerse Vision Only (chat)")
+    (only,) = lines(text, "base", "MathVerse Vision Only (chat, greedy)")
     assert "| 4 | 28.81 % | 25.0 ± 1.5 % | −3.8 ± 1.5 | 22.1 % to 28.1 % | no | P1" in only
-    (change,) = lines(text, "base to dft", "MathVerse Vision Only (chat)")
+    (change,) = lines(text, "base to dft", "MathVerse Vision Only (chat, greedy)")
     assert "| +3.68 | +5.1 ± 0.8 | +1.4 | +3.5 to +6.6 | yes |" in change
-    (overall,) = lines(text, "base to dft", "MathVerse Overall (chat)")
+    (overall,) = lines(text, "base to dft", "MathVerse Overall (chat, greedy)")
     assert "| +3.71 | +5.0 ± 0.3 | +1.3 | +4.3 to +5.7 | no |" in overall
     assert "Qwen/Qwen2.5-VL-3B-Instruct (the paper leaves out Instruct, but no base" in text
     assert "The paper does not name the model that judged MathVerse, MathVision and WeMath." in text
@@ -511,7 +510,7 @@ def test_a_score_that_is_not_the_mean_of_its_items_has_no_interval(tmp_path: Pat
         for label, score in (("base", 0.2), ("sft", 0.25))
     ]
     text = section(runs, tmp_path / "out")
-    (line,) = lines(text, "base to sft", "WeMath (chat)")
+    (line,) = lines(text, "base to sft", "WeMath (chat, greedy)")
     assert "| +19.23 | +5.0 | −14.2 | undefined | no interval |" in line
 
 
@@ -527,7 +526,7 @@ def test_seeds_are_a_mean_with_the_spread_between_them(tmp_path: Path) -> None:
         write_run(tmp_path / f"seed{seed}", "dft", {"humaneval": first_right(right, 164)})
         for seed, right in ((0, 80), (1, 100))
     ]
-    (line,) = lines(section(runs, tmp_path / "out"), "dft", "HumanEval (completion)")
+    (line,) = lines(section(runs, tmp_path / "out"), "dft", "HumanEval (completion, greedy)")
     assert "| 56.7 % | 54.9 ± 7.0 % | −1.8 ± 7.0 | 0.0 % to 100.0 % | yes |" in line
 
 
@@ -552,26 +551,49 @@ def test_the_average_of_mathematics_and_the_lora_table(tmp_path: Path) -> None:
     lora = math_run(tmp_path / "lora", "dft_lora", model="runs/lora/dft")
     base = math_run(tmp_path / "base", "base", more=-3)
     text = section([base, dft, lora], tmp_path / "out")
-    (average,) = lines(text, "dft", "Mathematics Avg. (chat)")
+    (average,) = lines(text, "dft", "Mathematics Avg. (chat, temperature 1)")
     assert average.startswith(
-        "dft | Mathematics Avg. (chat) | 1 | 31.58 % | 50.0 ± 2.6 % | +18.4 ± 2.6 | "
+        "dft | Mathematics Avg. (chat, temperature 1) | 1 | 31.58 % | 50.0 ± 2.6 % | +18.4 ± 2.6 | "
         "45.0 % to 55.0 % | no |"
     )
-    (average,) = lines(text, "dft\\_lora", "Mathematics Avg. (chat)")
+    (average,) = lines(text, "dft\\_lora", "Mathematics Avg. (chat, temperature 1)")
     assert "| 9 | 32.90 % | 50.0 ± 2.6 % | +17.1 ± 2.6 |" in average
     assert (
         "The paper prints 32.90, which exceeds the mean of the row's own five cells, 32.50" in text
     )
     assert "(Table 7) prints other figures, 30.67 on average instead of 31.58" in text
-    (change,) = lines(text, "base to dft\\_lora", "Mathematics Avg. (chat)")
+    (change,) = lines(text, "base to dft\\_lora", "Mathematics Avg. (chat, temperature 1)")
     assert "| 9 | +16.98 | +3.9 ± 1.4 | −13.1 | +1.2 to +6.6 | no |" in change
     assert "Table 9, mathematics with LoRA" in text
     assert "speaks of LoRA" not in text
 
 
+@pytest.mark.parametrize(
+    ("training", "table"),
+    [
+        (None, "1 | 38.13 %"),
+        ({"method": "full", "dataset": ["numinamath"]}, "1 | 38.13 %"),
+        ({"method": "full", "dataset": ["openr1_math"]}, "8 | 48.91 %"),
+        ({"method": "lora", "dataset": ["numinamath"]}, "9 | 40.78 %"),
+        ({"method": "lora", "dataset": ["under_another_name"]}, "9 | 40.78 %"),
+    ],
+)
+def test_method_and_data_of_the_training_choose_the_table(
+    tmp_path: Path, training: dict[str, Any] | None, table: str
+) -> None:
+    run = write_run(
+        tmp_path / "a", "dft", {"amc23": first_right(20, 40, "")}, model="m",
+        base_model="Qwen/Qwen2.5-Math-1.5B", **MATH_FIELDS,
+    )  # fmt: skip
+    document = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**document, "training": training}))
+    (line,) = lines(section([run], tmp_path / "out"), "dft", "AMC23 (chat, temperature 1)")
+    assert line.startswith(f"dft | AMC23 (chat, temperature 1) | {table} | 50.0 ")
+
+
 def test_an_average_needs_all_its_benchmarks(tmp_path: Path) -> None:
     text = section([math_run(tmp_path / "a", "dft", leave_out="aime24")], tmp_path / "out")
-    (line,) = lines(text, "dft", "Mathematics Avg. (chat)")
+    (line,) = lines(text, "dft", "Mathematics Avg. (chat, temperature 1)")
     assert line.endswith("no counterpart | the mean of 5 benchmarks, without aime24.")
 
 
@@ -691,19 +713,19 @@ def test_mathematics_that_is_not_comparable(
 
 
 def test_a_change_is_as_comparable_as_both_its_ends(tmp_path: Path) -> None:
-    base = write_run(tmp_path / "a", "base", {"humaneval": first_right(70, 164)}, decoding={})
+    base = write_run(tmp_path / "a", "base", {"humaneval": first_right(70, 160)})
     sft = write_run(tmp_path / "b", "sft", {"humaneval": first_right(80, 164)})
     text = section([base, sft], tmp_path / "out")
-    (line,) = lines(text, "base to sft", "HumanEval (completion)")
+    (line,) = lines(text, "base to sft", "HumanEval (completion, greedy)")
     assert "| not comparable: P1 |" in line
-    assert "| yes |" in lines(text, "sft", "HumanEval (completion)")[0]
+    assert "| yes |" in lines(text, "sft", "HumanEval (completion, greedy)")[0]
 
 
 def test_prompt_styles_of_tuned_models_are_left_open(tmp_path: Path) -> None:
     """Both styles are set against the one printed figure; only the base row is known."""
     run = write_run(tmp_path / "a", "sft", {"humaneval": first_right(80, 164)}, prompt_style="chat")
     text = section([run], tmp_path / "out")
-    assert "| yes | P1, P2" in lines(text, "sft", "HumanEval (chat)")[0]
+    assert "| yes | P1, P2" in lines(text, "sft", "HumanEval (chat, greedy)")[0]
     assert "does not say whether tuned models were asked in chat or by raw" in note(text, 2)
 
 
@@ -784,7 +806,7 @@ def test_runs_that_share_names_and_reason_share_a_line(tmp_path: Path) -> None:
     ]
     text = section(runs, tmp_path / "out")
     assert (
-        "| base, sft, dft | python-basics (completion) |  |  |  |  |  | no counterpart "
+        "| base, sft, dft | python-basics (completion, greedy) |  |  |  |  |  | no counterpart "
         "| the paper has no figure on it. |" in text
     )
 

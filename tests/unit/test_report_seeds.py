@@ -80,7 +80,10 @@ def test_runs_of_one_label_are_one_row(runs: list[Path], tmp_path: Path) -> None
     assert "| 0: 60.0 %, 1: 60.0 %, 2: 75.0 % | 8.7 | " in text
     assert "| 0: 40.0 %, 1: 45.0 %, 2: 50.0 % | 5.0 | " in text
     assert re.search(r"\| toy \(chat\) \| base \| 20\.0 %, [^|]*\| one run \|", text)
-    assert "**Over 3 seeds, dft scores 20.0 points above sft on toy (95 % interval " in text
+    assert (
+        "**Over 3 seeds, dft scores 20.0 points above sft on toy (65.0 % against 45.0 %, 95 % "
+        in text
+    )
     assert text.split("\n\n")[2].startswith("The error over items (")
     (pair, *_) = compare_variants(read_variants(runs))
     (row,) = pair.comparisons
@@ -109,11 +112,11 @@ def test_seeds_that_one_variant_lacks_are_named(runs: list[Path], tmp_path: Path
     assert "sft: no results of seed 1." in text
     assert "base: no results" not in text
     assert "Seeds that both have: 0, 2 (sft has 0, 2; dft has 0, 1, 2)." in text
-    assert "Over 2 seeds, dft scores 22.5 points above sft" in text
+    assert "Over 2 seeds, dft and sft cannot be told apart on toy: +22.5 points" in text
 
     lone = report([runs[1], *runs[4:]], tmp_path / "lone")
     assert "sft: no results of seeds 1, 2." in lone
-    assert "**dft against sft: " in lone
+    assert "**dft and sft cannot be told apart on toy: " in lone
     assert "Seeds that both have: 0 (sft has 0; dft has 0, 1, 2)." in lone
 
     apart = report([*runs[1:3], runs[6]], tmp_path / "apart")
@@ -135,7 +138,7 @@ def test_variants_without_a_common_seed_are_not_compared(tmp_path: Path) -> None
 def test_single_runs_of_different_seeds_are_compared_and_that_is_said(tmp_path: Path) -> None:
     runs = write_seeds(tmp_path, {"sft": {0: range(8)}, "dft": {1: range(20)}})
     text = report(runs, tmp_path / "out")
-    assert "dft scores higher on toy (+60.0 points)." in text
+    assert "dft scores 60.0 points above sft on toy (100.0 % against 40.0 %, " in text
     assert "Different training seeds: 0 and 1." in text
     assert "Scores by seed" not in text
 
@@ -172,14 +175,16 @@ def test_what_is_no_seed_of_one_variant_is_refused(tmp_path: Path) -> None:
     first = write_seed(tmp_path / "a", "dft", 0, range(9))
     twice = write_seed(tmp_path / "b", "dft", 0, range(9))
     none = write_seed(tmp_path / "c", "dft", None, range(9))
-    sampled = write_seed(tmp_path / "d", "dft", 1, range(9), decoding={"temperature": 1.0})
+    longer = write_seed(tmp_path / "d", "dft", 1, range(9), decoding={"max_new_tokens": 9})
     own_seed = write_seed(tmp_path / "e", "dft", 2, range(9), seed=2)
-    with pytest.raises(UsageError, match=r"a and .*b are labelled 'dft', seed 0: give"):
+    with pytest.raises(
+        UsageError, match=r"a and .*b are labelled 'dft', seed 0 and hold toy \(chat\): "
+    ):
         read_variants([first, twice])
     with pytest.raises(UsageError, match=r"a and .*c are labelled 'dft': give"):
         read_variants([first, none])
-    with pytest.raises(UsageError, match=r"differ in more than .* toy: temperature None and 1\.0"):
-        read_variants([first, sampled])
+    with pytest.raises(UsageError, match=r"differ in more than .* toy: max_new_tokens None and 9"):
+        read_variants([first, longer])
     assert read_variants([first, own_seed])[0].seeds == (0, 2)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dft_eval.errors import UsageError
+from dft_eval.generation.run import Decoding
 from dft_eval.results import (
     BenchmarkResult,
     ItemScore,
@@ -109,3 +111,20 @@ def test_unreadable_results(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"schema_version": 2}')
     with pytest.raises(UsageError, match="schema"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("decoding", "name"),
+    [
+        (Decoding().record(), "greedy"),
+        (Decoding(temperature=0.7, samples=4).record(), "temperature 0.7"),
+        (
+            Decoding(temperature=1.0, top_p=0.95, min_p=0.1).record(),
+            "temperature 1, top-p 0.95, min-p 0.1",
+        ),
+        ({"strategy": "greedy", "temperature": 0.01, "top_k": 1}, "greedy"),
+        ({}, ""),
+    ],
+)
+def test_decodings_have_names(decoding: dict[str, Any], name: str) -> None:
+    assert row().model_copy(update={"decoding": decoding}).decoding_name == name

@@ -220,8 +220,9 @@ def test_a_model_is_asked_as_it_was_trained(where: str, tmp_path: Path, text_ben
 
 
 def test_results_say_how_the_model_was_trained(tmp_path: Path, text_bench: Bench) -> None:
-    """Objective, weight and seed, as far as the training recorded them; base has no record."""
+    """As far as the training recorded it; base has no record."""
     record = {"finetuning_type": "dft_lora", "token_weight": "floor:0.1", "system_prompt": None}
+    record = {**record, "dataset": ["facts"]}
     wanted = {"seeded": 7, "older": None, "base": None}
     found, outs = {}, {}
     for name, seed in wanted.items():
@@ -240,7 +241,13 @@ def test_results_say_how_the_model_was_trained(tmp_path: Path, text_bench: Bench
         outs[name] = asked.out
     assert found["base"] is None
     for name in ("seeded", "older"):
-        assert found[name] == Training(objective="dft", weight="floor:0.1", seed=wanted[name])
+        assert found[name] == Training(
+            objective="dft",
+            method="lora",
+            dataset=("facts",),
+            weight="floor:0.1",
+            seed=wanted[name],
+        )
         assert read_results(outs[name]).training == found[name]
     (tmp_path / "seeded" / TRAINING_FILE).write_text(json.dumps({**record, "seed": "first"}))
     with pytest.raises(UsageError, match="malformed"):

@@ -62,6 +62,8 @@ def _answer(evaluation: Evaluation, id: str, seed: Seed) -> dict[str, Any]:
     if completion := (evaluation.completions or {}).get(id):
         answer |= _shown(completion.completion)
         answer |= {"finish": visible(completion.finish_reason or ""), "tokens": completion.n_tokens}
+        if evaluation.samples > 1:
+            answer["sample"] = f"first of {evaluation.samples} samples"
     return answer
 
 
@@ -92,23 +94,23 @@ def browser_data(variants: Sequence[Variant]) -> dict[str, Any]:
     sets = []
     for key in benchmarks(variants):
         evaluations = [
-            (run.folder, run.evaluations[key])
+            run.evaluations[key]
             for variant in variants
             for run in variant.runs
             if key in run.evaluations
         ]
         rows: list[dict[str, Any]] = []
-        for id in dict.fromkeys(id for _, one in evaluations for id in one.items):
+        for id in dict.fromkeys(id for one in evaluations for id in one.items):
             row: dict[str, Any] = {"id": visible(id)}
             prompts = []
-            for folder, one in evaluations:
+            for one in evaluations:
                 if id not in one.items:
                     continue
                 item = one.items[id]
                 row.setdefault("category", visible(item.category or ""))
                 row.setdefault("pictures", list(item.pictures))
                 for name in item.pictures:
-                    pictures.add(folder, name)
+                    pictures.add(one.folder, name)
                 if completion := (one.completions or {}).get(id):
                     prompts.append(completion.prompt)
             if prompts:

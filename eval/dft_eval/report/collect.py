@@ -2,15 +2,16 @@
 
 A run folder holds ``results.json`` and the item files that it names. Optional are
 ``<benchmark>.completions.jsonl``; ``trainer_state.json`` in the folder, one immediate sub folder,
-the model's folder or the one above it; ``token_probabilities.json`` or ``probe.json``. Runs of one
-label that differ in the training seed are one variant.
+the model's folder or the one above it; ``token_probabilities.json`` or ``probe.json``. Run folders
+of one label, seed and model, such as one greedy and one sampled, are one run; runs of one label
+that differ in the training seed are one variant.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from dft_eval.errors import UsageError
 from dft_eval.report.files import (
     PROBE,
     TOKEN_PROBABILITIES,
+    Completion,
     read_completions,
     read_curves,
     read_probabilities,
     read_probe,
 )
 from dft_eval.report.formats import one_line
-from dft_eval.report.runs import Evaluation, Key, Run, Variant
+from dft_eval.report.runs import Evaluation, Key, Run, Variant, key_name
 from dft_eval.results import RESULTS_NAME, BenchmarkResult, ItemScore, read_items, read_results
 
 
@@ -87,6 +89,11 @@ def _add_probe(folder: Path, runs: Sequence[Run]) -> list[Run]:
     return with_probe
 
 
+def _first_samples(completions: Mapping[str, Completion]) -> dict[str, Completion]:
+    """By item the first of its samples, whose ids are ``<item>#0``, ``<item>#1``, ..."""
+    return {id.removesuffix("#0"): each for id, each in completions.items() if id.endswith("#0")}
+
+
 def read_run(folder: Path) -> Run:
     """Read one run folder.
 
@@ -99,14 +106,18 @@ def read_run(folder: Path) -> Run:
     results = results.model_copy(update={"label": one_line(results.label)})
     evaluations: dict[Key, Evaluation] = {}
     for row in results.results:
+        completions = read_completions(_completions_path(folder, row, results.results))
         evaluation = Evaluation(
+            folder=folder,
             row=row,
             items=_read_items(folder, row),
             problems=_read_problems(folder, row),
-            completions=read_completions(_completions_path(folder, row, results.results)),
+            completions=completions,
         )
+        if completions and evaluation.samples > 1:
+            evaluation = replace(evaluation, completions=_first_samples(completions))
         if evaluation.key in evaluations:
-            name = " in style ".join(evaluation.key)
+            name = key_name(evaluation.key)
             raise UsageError(f"{folder / 'results.json'} holds {name} twice.")
         evaluations[evaluation.key] = evaluation
     return Run(
@@ -142,20 +153,52 @@ def read_variants(folders: Sequence[Path]) -> tuple[Variant, ...]:
     _refuse_different_bins(runs)
     by_label: dict[str, list[Run]] = {}
     for run in runs:
-        by_label.setdefault(run.label, []).append(run)
+        alike = by_label.setdefault(run.label, [])
+        for number, earlier in enumerate(alike):
+            if earlier.seed == run.seed:
+                alike[number] = _joined(earlier, run)
+                break
+        else:
+            alike.append(run)
     return tuple(_variant(label, alike) for label, alike in by_label.items())
 
 
+def _joined(first: Run, second: Run) -> Run:
+    """One run of two folders of the same label and seed.
+
+    Raises:
+        UsageError: they hold the same evaluation, or results of different models.
+    """
+    one, other = first.results, second.results
+    same = first.evaluations.keys() & second.evaluations.keys()
+    if same:
+        why = f"hold {', '.join(sorted(map(key_name, same)))}"
+    elif (one.model_sha256 or one.model) != (other.model_sha256 or other.model):
+        why = f"are of different models, {one.model} and {other.model}"
+    else:
+        return replace(
+            first,
+            evaluations={**first.evaluations, **second.evaluations},
+            curves=first.curves or second.curves,
+            probabilities=first.probabilities or second.probabilities,
+        )
+    seed = "" if first.seed is None else f", seed {first.seed}"
+    raise UsageError(
+        f"Both {first.folder} and {second.folder} are labelled {first.label!r}{seed} and {why}: "
+        f"{_RELABEL}"
+    )
+
+
+_RELABEL = (
+    "give one of them another `label` in its results.json, or runs that differ in the training "
+    'seed their `training: {"seed": N}`.'
+)
+
+
 def _variant(label: str, runs: Sequence[Run]) -> Variant:
-    for index, run in enumerate(runs):
-        for earlier in runs[:index]:
-            if run.seed == earlier.seed or None in (run.seed, earlier.seed):
-                seeds = "" if run.seed != earlier.seed or run.seed is None else f", seed {run.seed}"
-                raise UsageError(
-                    f"Both {earlier.folder} and {run.folder} are labelled {label!r}{seeds}: give "
-                    "one of them another `label` in its results.json, or runs that differ in the "
-                    'training seed their `training: {"seed": N}`.'
-                )
+    if len(runs) > 1 and None in [run.seed for run in runs]:
+        folders = f"{runs[0].folder} and {runs[1].folder}"
+        raise UsageError(f"Both {folders} are labelled {label!r}: {_RELABEL}")
     variant = Variant(label, tuple(sorted(runs, key=lambda run: run.seed or 0)))
     for run in variant.runs[1:]:
         unlike = _unlike(variant.runs[0], run)
@@ -177,7 +220,7 @@ def _unlike(first: Run, second: Run) -> str:
     for key in first.evaluations.keys() & second.evaluations.keys():
         a, b = first.evaluations[key].settings, second.evaluations[key].settings
         unlike += [
-            f"{key[0]}: {name} {a.get(name)!r} and {b.get(name)!r}"
+            f"{key.benchmark}: {name} {a.get(name)!r} and {b.get(name)!r}"
             for name in {**a, **b}
             # Each training may be sampled with its own seed.
             if name != "seed" and a.get(name) != b.get(name)

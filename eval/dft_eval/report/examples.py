@@ -33,7 +33,7 @@ def _ranked(runs: Sequence[Run], key: Key) -> tuple[list[str], list[str]]:
             kept[name] = kept.get(name, 0) + 1
 
     def rank(name: str) -> tuple[int, str]:
-        text = "\0".join((*key, name)).encode("utf-8", "surrogatepass")
+        text = "\0".join((key.benchmark, key.style, name)).encode("utf-8", "surrogatepass")
         return -kept[name], hashlib.sha256(text).hexdigest()
 
     disagreed: list[str] = []
@@ -97,6 +97,8 @@ def _answer(run: Run, name: str, key: Key, item_id: str) -> Answer:
     text, notes = None, []
     if completion:
         text, note = cut(completion.completion, COMPLETION_LIMIT)
+        if evaluation.samples > 1:
+            notes.append(f"first of {evaluation.samples} samples")
         if note:
             notes.append(note)
         if not text.strip():
@@ -125,6 +127,10 @@ def _example(runs: Sequence[Run], names: Sequence[str], key: Key, item_id: str) 
     return Example(key_name(key), item_id, prompt, tuple(notes), answers)
 
 
+def _folders(run: Run, keys: Sequence[Key]) -> str:
+    return ", ".join(dict.fromkeys(str(run.evaluations[key].folder) for key in keys))
+
+
 def examples(variants: Sequence[Variant]) -> tuple[tuple[Example, ...], tuple[str, ...]]:
     """The chosen items with all answers, and what is missing, in words."""
     notes = []
@@ -132,11 +138,11 @@ def examples(variants: Sequence[Variant]) -> tuple[tuple[Example, ...], tuple[st
         for run in variant.runs:
             name = variant.run_name(run)
             evaluations = run.evaluations.items()
-            lacking = [key_name(key) for key, one in evaluations if one.completions is None]
+            lacking = [key for key, one in evaluations if one.completions is None]
             if lacking:
                 notes.append(
-                    f"No completions of {name} for {', '.join(lacking)}: "
-                    f"no such .completions.jsonl in {run.folder}."
+                    f"No completions of {name} for {', '.join(map(key_name, lacking))}: "
+                    f"no such .completions.jsonl in {_folders(run, lacking)}."
                 )
             for key, one in evaluations:
                 strange = len((one.completions or {}).keys() - one.items.keys())

@@ -1,4 +1,4 @@
-"""The two pictures, as PNG bytes that are the same for the same data.
+"""The pictures, as PNG bytes that are the same for the same data.
 
 matplotlib is imported inside the functions. Figures are made without pyplot: neither the backend
 nor the settings of the caller are touched, and no window is ever opened.
@@ -13,7 +13,9 @@ from typing import Any
 
 from dft_eval.report.files import CURVES, Points
 from dft_eval.report.formats import one_line
-from dft_eval.report.runs import Variant
+from dft_eval.report.runs import Variant, key_name
+from dft_eval.report.samples import curves
+from dft_eval.results import GREEDY
 
 # Okabe and Ito (2008), without the yellow: safe for colour-blind readers, dark enough on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -166,6 +168,45 @@ def learning_curves(variants: Sequence[Variant], *, dark: bool = False) -> bytes
             panel.set_title(_AXES[name], loc="left", fontsize=10.5)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(figure, drawn)
+        return _png(figure)
+
+
+def pass_at_k(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
+    """pass@k against k by benchmark, with 95 % bands; greedy scores as dotted lines."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator, PercentFormatter
+
+    found = curves(variants)
+    with style.context(["default", _STYLE, _DARK if dark else {}]):
+        columns = min(3, len(found))
+        rows = math.ceil(len(found) / columns)
+        figure = Figure(figsize=(max(6.0, 4.4 * columns), 3.6 * rows), layout="constrained")
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+        drawn: dict[str, dict[str, Any]] = {}
+        for panel, (key, each) in zip(panels, found.items(), strict=False):
+            for index, (variant, curve) in enumerate(zip(variants, each, strict=True)):
+                look = {**_look(index, dark=dark), "linestyle": "-"}
+                greedy = variant.evaluations.get(key._replace(decoding=GREEDY))
+                if curve and greedy is not None and greedy.score is not None:
+                    panel.axhline(greedy.score, color=look["color"], linestyle=":", linewidth=1.3)
+                if curve:
+                    drawn[variant.label] = look
+                    ks = [point.k for point in curve]
+                    low, high = [p.low for p in curve], [p.high for p in curve]
+                    panel.fill_between(ks, low, high, color=look["color"], alpha=0.15, linewidth=0)
+                    panel.plot(ks, [point.mean for point in curve], markersize=4.5, **look)
+            ticks = sorted({point.k for curve in each for point in curve})
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(ticks, [str(k) for k in ticks])
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+            panel.set_xlabel("samples k")
+            panel.set_ylabel("pass@k")
+            panel.set_title(_legend_text(key_name(key)), loc="left", fontsize=10.5)
+        for panel in panels[len(found) :]:
+            panel.set_axis_off()
+        _legend(figure, list(drawn.items()))
         return _png(figure)
 
 

@@ -1,53 +1,60 @@
-"""What the report opens with: the verdict in words, differences, failures, length, settings."""
+"""What the report opens with: the verdict in words, differences, reasons of failure."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from dft_eval.report.comparison import outcome, seeds_or_items
+from dft_eval.report.decodings import entropies, gains, sentence
 from dft_eval.report.formats import percent, plural, points
+from dft_eval.report.lengths import collapses
 from dft_eval.report.pairs import Comparison, Pair
-from dft_eval.report.runs import Evaluation, Pooled, Variant, benchmarks, key_name
+from dft_eval.report.runs import Variant, benchmarks, key_name, short_names
 from dft_eval.report.scores import Bar, Chart, Table
+from dft_eval.results import ItemScore
 
 REASONS = 8
 """Rows of the table of failure reasons; the rest are summed."""
-SHARE_GAP = 0.05
-"""Difference of the shares truncated, or empty, from which on there is a warning."""
 IN_FULL = 3
 """Benchmarks up to which the first pair has a sentence for each."""
-TOKENS_RATIO = 1.5
-"""The same for the ratio of the mean numbers of tokens."""
 
 
 def headline(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, ...]:
-    """The verdicts, the most important first: in full for the first pair, then one a pair."""
+    """What happened, the most important first: the first pair in full, collapse, other pairs."""
     if not variants:
         return ("No run has results.",)
     if len(variants) == 1:
         return (f"One run, {variants[0].label}: there is nothing to compare it with.",)
     if not pairs:
         return ("No two runs are compared.",)
-    return (*_first(pairs[0]), *map(_grouped, pairs[1:]))
+    names = short_names(benchmarks(variants))
+    return (
+        *_first(pairs[0], variants),
+        *collapses(variants),
+        *entropies(variants, names),
+        *map(_grouped, pairs[1:]),
+    )
 
 
 def _rows(pair: Pair) -> list[tuple[str, Comparison]]:
     """Comparisons by a short name; the parts of a score have their place in the charts."""
     rows = [row for row in pair.comparisons if row.name == key_name(row.key)]
-    styles = Counter(row.key[0] for row in rows)
-    return [(row.name if styles[row.key[0]] > 1 else row.key[0], row) for row in rows]
+    names = short_names([row.key for row in rows])
+    return [(names[row.key], row) for row in rows]
 
 
-def _first(pair: Pair) -> tuple[str, ...]:
-    rows = _rows(pair)
-    if len(rows) > IN_FULL or not any(row.result.n_seeds > 1 for _, row in rows):
+def _first(pair: Pair, variants: Sequence[Variant]) -> tuple[str, ...]:
+    """A sentence for each benchmark, where they are few; one for its decodings together."""
+    rows, both = _rows(pair), gains(pair, variants)
+    told = {row.key for gain in both for row in (gain.sampled, gain.greedy)}
+    alone = [(name, row) for name, row in rows if row.key not in told]
+    if not rows or len(both) + len(alone) > IN_FULL:
         return (_grouped(pair),)
-    sentences = [sentence for name, row in rows for sentence in _over_seeds(row, name)]
-    return tuple(sentence for sentence in sentences if sentence)
+    sentences = [*map(sentence, both)]
+    sentences += [text for name, row in alone for text in _in_full(row, name)]
+    return tuple(filter(None, sentences))
 
 
 def _grouped(pair: Pair) -> str:
@@ -71,30 +78,33 @@ def _grouped(pair: Pair) -> str:
     return f"{pair.title}{over}: {'; '.join(words)}."
 
 
-def _over_seeds(row: Comparison, name: str) -> tuple[str, ...]:
-    """The difference over the seeds with its interval; what makes that wide."""
+def _in_full(row: Comparison, name: str) -> tuple[str, ...]:
+    """The difference with its interval; over seeds what makes that wide."""
     effect, kind = row.result.effect, outcome(row.result, row.adjusted)
-    over = f"Over {plural(row.result.n_seeds, 'seed')}, "
+    seeds = row.result.n_seeds
+    over = f"Over {plural(seeds, 'seed')}, " if seeds > 1 else ""
     if effect is None:
         return (f"{row.second} against {row.first}: no item of {name} is scored in both.",)
     if kind == "same":
         return (f"{over}{row.second} and {row.first} score the same on every item of {name}.",)
+    interval = " to ".join(map(points, effect.interval))
+    if kind == "open":
+        text = (
+            f"{over}{row.second} and {row.first} cannot be told apart on {name}: "
+            f"{points(effect.difference)} points (95 % interval {interval})."
+        )
+        return text, seeds_or_items(effect.estimate)
     size = points(abs(effect.difference)).removeprefix("+")
     side = "above" if effect.difference > 0 else "below"
-    low, high = map(points, effect.interval)
+    scores = f"{percent(effect.mean_second)} against {percent(effect.mean_first)}"
     text = (
         f"{over}{row.second} scores {size} points {side} {row.first} on {name} "
-        f"(95 % interval {low} to {high}){_SEEDED[kind]}."
+        f"({scores}, 95 % interval of the difference {interval})"
     )
-    return text, seeds_or_items(effect.estimate)
+    weak = ", which does not hold after the correction for all comparisons here"
+    return f"{text}{weak if kind == 'weak' else ''}.", seeds_or_items(effect.estimate)
 
 
-_SEEDED = {
-    "higher": "",
-    "lower": "",
-    "weak": ", which does not hold after the correction for all comparisons here",
-    "open": ", which cannot be told apart from chance",
-}
 _BETTER = ("higher", "lower", "weak")
 _WORDS = {
     "higher": "{second} scores higher on {0}",
@@ -148,6 +158,14 @@ def _failure(reason: str) -> str:
     return (text if len(text) <= 60 else f"{text[:59]}…") or "no reason recorded"
 
 
+def _outcome(item: ItemScore, samples: int) -> str:
+    if item.score is None:
+        return f"unscored: {_failure(item.reason)}"
+    if samples == 1:
+        return _failure(item.reason)
+    return "some samples right, not all" if item.score > 0 else "no sample right"
+
+
 def failures(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
     """Why items are not right, by benchmark: counts over all seeds, the most frequent first."""
     tables = []
@@ -159,9 +177,7 @@ def failures(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
                 labels.append(f"{variant.label} ({n} seeds)" if n > 1 else variant.label)
                 counts.append(
                     Counter(
-                        _failure(item.reason)
-                        if item.score is not None
-                        else f"unscored: {_failure(item.reason)}"
+                        _outcome(item, evaluation.samples)
                         for evaluation in pooled.evaluations
                         for item in evaluation.items.values()
                         if item.score is None or item.score < 1
@@ -179,106 +195,3 @@ def failures(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
             head = ("reason, items not fully right", *labels)
             tables.append((key_name(key), Table(head, tuple(rows))))
     return tuple(tables)
-
-
-@dataclass(frozen=True)
-class _Length:
-    truncated: float | None
-    empty: float | None
-    tokens: float | None
-
-
-def _length(pooled: Pooled) -> _Length:
-    """Means over seeds."""
-    seeds = [_seed_length(each) for each in pooled.evaluations]
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
-
-    return _Length(
-        mean([each.truncated for each in seeds]),
-        mean([each.empty for each in seeds]),
-        mean([each.tokens for each in seeds]),
-    )
-
-
-def _seed_length(evaluation: Evaluation) -> _Length:
-    """From results.json, else from the completions."""
-    row = evaluation.row
-    completions = [
-        each for id, each in (evaluation.completions or {}).items() if id in evaluation.items
-    ]
-    total = row.n_completions or row.n_total
-    truncated = row.n_truncated / total if row.n_truncated is not None else None
-    empty = row.n_empty / total if row.n_empty is not None else None
-    tokens = row.mean_tokens
-    if completions:
-        n = len(completions)
-        if truncated is None:
-            truncated = sum(each.finish_reason == "length" for each in completions) / n
-        if empty is None:
-            empty = sum(not each.completion.strip() for each in completions) / n
-        counts = [each.n_tokens for each in completions if each.n_tokens is not None]
-        if tokens is None and counts:
-            tokens = sum(counts) / len(counts)
-    return _Length(truncated, empty, tokens)
-
-
-def lengths(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]:
-    """Shares truncated and empty, mean tokens; and a warning of each in which runs differ."""
-    rows, warnings = [], []
-    for key in benchmarks(variants):
-        by_run = {
-            each.label: _length(each.evaluations[key])
-            for each in variants
-            if key in each.evaluations
-        }
-        for label, each in by_run.items():
-            if each == _Length(None, None, None):
-                continue
-            texts = (
-                "not recorded" if share is None else percent(share)
-                for share in (each.truncated, each.empty)
-            )
-            tokens = "not recorded" if each.tokens is None else f"{each.tokens:,.0f}"
-            rows.append((key_name(key), label, *texts, tokens))
-        for what, name in (("cut at the token limit", "truncated"), ("empty", "empty")):
-            shares = {label: getattr(each, name) for label, each in by_run.items()}
-            shares = {label: share for label, share in shares.items() if share is not None}
-            if shares and max(shares.values()) - min(shares.values()) >= SHARE_GAP:
-                listed = ", ".join(
-                    f"{percent(share)} of {name}'s" for name, share in shares.items()
-                )
-                warnings.append(
-                    f"{key_name(key)}: completions {what}: {listed}. Scores differ for that reason "
-                    "too."
-                )
-        counts = {label: each.tokens for label, each in by_run.items() if each.tokens}
-        if counts and max(counts.values()) >= TOKENS_RATIO * min(counts.values()):
-            listed = ", ".join(f"{label} {count:,.0f}" for label, count in counts.items())
-            warnings.append(f"{key_name(key)}: mean tokens of a completion: {listed}.")
-    head = ("benchmark", "run", "cut at the token limit", "empty", "mean tokens")
-    return (Table(head, tuple(rows)) if rows else None), tuple(warnings)
-
-
-def settings(variants: Sequence[Variant]) -> Table | None:
-    """Settings in which the variants differ on a benchmark; None where none do."""
-    rows = []
-    for key in benchmarks(variants):
-        by_label = {
-            variant.label: variant.evaluations[key].evaluations[0].settings
-            for variant in variants
-            if key in variant.evaluations
-        }
-        for name in dict.fromkeys(name for fields in by_label.values() for name in fields):
-            cells = [
-                json.dumps(by_label[variant.label].get(name), ensure_ascii=False)
-                if variant.label in by_label
-                else "not run"
-                for variant in variants
-            ]
-            if len(set(cells) - {"not run"}) > 1:
-                rows.append((f"{key_name(key)}: {name}", *cells))
-    head = ("setting", *(variant.label for variant in variants))
-    return Table(head, tuple(rows)) if rows else None

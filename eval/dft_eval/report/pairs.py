@@ -105,18 +105,26 @@ def _compare(
     )
 
 
+def compare_pooled(first: Pooled, second: Pooled) -> PairedComparison:
+    """Of what the score is the mean of, over the seeds that both have."""
+    pairs = paired_seeds(first.by_seed, second.by_seed)
+    if all(a.problems and b.problems for a, b in pairs):
+        return _compare([(a.units, b.units) for a, b in pairs])
+    return _compare([(a.items, b.items) for a, b in pairs])
+
+
 def _comparisons(first: Variant, second: Variant, keys: Sequence[Key]) -> list[Comparison]:
     rows = []
     for key in keys:
         if key not in first.evaluations or key not in second.evaluations:
             continue
-        pairs = paired_seeds(first.evaluations[key].by_seed, second.evaluations[key].by_seed)
-        results = {key_name(key): _compare([(a.items, b.items) for a, b in pairs])}
+        one, other = first.evaluations[key], second.evaluations[key]
+        pairs = paired_seeds(one.by_seed, other.by_seed)
+        results = {key_name(key): compare_pooled(one, other)}
         if pairs and all(a.problems and b.problems for a, b in pairs):
             # The score is that of whole problems; their single questions come second.
-            single = results[key_name(key)]
-            results = {key_name(key): _compare([(a.units, b.units) for a, b in pairs])}
-            results[f"{key_name(key)}, single questions"] = single
+            name = f"{key_name(key)}, single questions"
+            results[name] = _compare([(a.items, b.items) for a, b in pairs])
         rows += [
             Comparison(first.label, second.label, key, name, result, 1.0, _unlike(pairs))
             for name, result in results.items()

@@ -27,7 +27,9 @@ MARKDOWN_NAME = "report.md"
 HTML_NAME = "report.html"
 SIGNS = {"higher": "▲ ", "lower": "▼ ", "open": "≈ ", "weak": "~ ", "same": "= "}
 CURVES_PNG = "learning_curves.png"
+PASS_PNG = "pass_at_k.png"
 PROBABILITIES_PNG = "token_probabilities.png"
+PICTURES = (CURVES_PNG, PASS_PNG, PROBABILITIES_PNG)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def _pictures(variants: Sequence[Variant], view: View, *, dark: bool = False) ->
     pictures: dict[str, bytes] = {}
     if view.curves is not None:
         pictures[CURVES_PNG] = figures.learning_curves(variants, dark=dark)
+    if view.pass_at_k is not None:
+        pictures[PASS_PNG] = figures.pass_at_k(variants, dark=dark)
     if view.probabilities is not None:
         pictures[PROBABILITIES_PNG] = figures.token_probabilities(variants, dark=dark)
     return pictures
@@ -179,7 +183,7 @@ def build_report(
     markdown = render_markdown(view)
     html = render_html(view, pictures, dark, browser_data(variants))
     out.mkdir(parents=True, exist_ok=True)
-    for name in (CURVES_PNG, PROBABILITIES_PNG):
+    for name in PICTURES:
         if name in pictures:
             (out / name).write_bytes(pictures[name])
         else:

@@ -8,28 +8,41 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dft_eval.report.files import Completion, LearningCurves, TokenProbabilities
 from dft_eval.results import BenchmarkResult, ItemScore, ResultFile
 from dft_eval.seed_statistics import Crossed, Scored, crossed, score_interval
 
-Key = tuple[str, str]
-"""A benchmark and its prompt style: scores of different styles are never compared."""
 Seed = int | None
 """Of a training; None where none is known."""
 MODELS_OWN = ("server_fingerprint",)
 """Entries of ``decoding`` that tell models apart, not ways of decoding."""
 
 
+class Key(NamedTuple):
+    """A benchmark, its prompt style and decoding: scores that differ in one are never compared.
+
+    Attributes:
+        decoding: ``greedy``, ``temperature 0.7``; empty where results.json does not say.
+    """
+
+    benchmark: str
+    style: str
+    decoding: str = ""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One benchmark of one run.
 
-    ``problems`` are the scores of whole problems where the benchmark's score is their mean and not
-    that of its items (WeMath). ``completions`` is ``None`` where none were kept.
+    Attributes:
+        problems: scores of whole problems where the benchmark's score is their mean and not that
+            of its items (WeMath).
+        completions: by item, of several samples the first; None where none were kept.
     """
 
+    folder: Path
     row: BenchmarkResult
     items: Mapping[str, ItemScore]
     problems: Mapping[str, ItemScore] | None
@@ -37,7 +50,13 @@ class Evaluation:
 
     @property
     def key(self) -> Key:
-        return self.row.benchmark, self.row.prompt_style
+        return Key(self.row.benchmark, self.row.prompt_style, self.row.decoding_name)
+
+    @property
+    def samples(self) -> int:
+        """Completions an item."""
+        samples = self.row.decoding.get("samples")
+        return samples if isinstance(samples, int) else 1
 
     @property
     def units(self) -> Mapping[str, ItemScore]:
@@ -125,7 +144,7 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything known of one evaluated model."""
+    """Everything known of one evaluated model; ``folder`` is the first of its run folders."""
 
     folder: Path
     results: ResultFile
@@ -139,11 +158,12 @@ class Run:
 
     @property
     def seed(self) -> Seed:
-        """Of the training, by results.json, else by a folder named ``seed0``."""
+        """Of the training, by results.json, else by a folder named ``seed0`` or one in that."""
         if self.results.training is not None and self.results.training.seed is not None:
             return self.results.training.seed
-        match = re.fullmatch(r"seed[-_]?(\d+)", self.folder.resolve().name)
-        return int(match[1]) if match else None
+        folder = self.folder.resolve()
+        matches = [re.fullmatch(r"seed[-_]?(\d+)", each.name) for each in (folder, folder.parent)]
+        return next((int(match[1]) for match in matches if match), None)
 
     @property
     def name(self) -> str:
@@ -169,7 +189,7 @@ class Variant:
 
     @functools.cached_property
     def evaluations(self) -> Mapping[Key, Pooled]:
-        """By benchmark and prompt style."""
+        """By benchmark, prompt style and decoding."""
         keys = dict.fromkeys(key for run in self.runs for key in run.evaluations)
         return {
             key: Pooled(
@@ -198,10 +218,26 @@ def paired_seeds(first: Mapping[Seed, T], second: Mapping[Seed, T]) -> list[tupl
 
 
 def benchmarks(variants: Sequence[Variant]) -> tuple[Key, ...]:
-    """All benchmarks of all variants, in the order of first appearance."""
-    return tuple(dict.fromkeys(key for variant in variants for key in variant.evaluations))
+    """All benchmarks of all variants in the order of first appearance, decodings side by side."""
+    keys = list(dict.fromkeys(key for variant in variants for key in variant.evaluations))
+    groups = list(dict.fromkeys(key[:2] for key in keys))
+    return tuple(sorted(keys, key=lambda key: groups.index(key[:2])))
 
 
 def key_name(key: Key) -> str:
-    """A benchmark and its prompt style."""
-    return f"{key[0]} ({key[1]})"
+    """A benchmark, its prompt style and, where known, decoding."""
+    return f"{key.benchmark} ({', '.join(filter(None, key[1:]))})"
+
+
+def short_names(keys: Sequence[Key]) -> dict[Key, str]:
+    """Each benchmark with no more than tells it apart from the others, for a sentence."""
+    names = {}
+    for key in keys:
+        alike = [each for each in keys if each.benchmark == key.benchmark]
+        name = key.benchmark
+        if len({each.style for each in alike}) > 1:
+            name += f" ({key.style})"
+        if len({each.decoding for each in alike}) > 1 and key.decoding:
+            name += f", {key.decoding}"
+        names[key] = name
+    return names

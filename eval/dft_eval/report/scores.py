@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dft_eval.report.formats import breakdown, percent
+from dft_eval.report.formats import breakdown, percent, points
 from dft_eval.report.runs import Evaluation, Key, Pooled, Seed, Variant, benchmarks, key_name
 from dft_eval.statistics import mean_and_stderr
 
@@ -22,8 +21,6 @@ WEMATH_PARTS = (
     "Loose: one right step is enough for CM. The score is CM + IG / 2, strict."
 )
 """Of WeMath's breakdown."""
-SHORT_SHA = 12
-"""Characters of a checksum that are shown."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Summary:
-    """Variants by benchmarks. ``benchmarks`` holds name, metric and prompt style of each column."""
+    """Variants by benchmarks: name, metric, and prompt style with decoding of each."""
 
     benchmarks: tuple[tuple[str, str, str], ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
@@ -167,6 +164,31 @@ def doubts(variants: Sequence[Variant]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def harness_table(variants: Sequence[Variant]) -> Table | None:
+    """Scores by another harness that differ from the score by more than a standard error.
+
+    Mathematics records them in its breakdown as ``accuracy of qwen``. None where none differs.
+    """
+    rows = []
+    for key in benchmarks(variants):
+        for variant in variants:
+            pooled = variant.evaluations.get(key)
+            if pooled is None or pooled.score is None:
+                continue
+            stderr = (pooled.estimate.stderr if pooled.estimate else None) or 0.0
+            own = re.split(r"[\s:]", pooled.row.harness, maxsplit=1)[0]
+            for name, value in _mean_parts(pooled).items():
+                metric, _, other = name.rpartition(" of ")
+                if metric != pooled.row.metric or value is None:
+                    continue
+                gap = value - pooled.score
+                if abs(gap) > stderr:
+                    cells = f"{own} {percent(pooled.score, stderr)}", f"{other} {percent(value)}"
+                    rows.append((key_name(key), variant.label, *cells, points(gap)))
+    head = ("benchmark", "run", "score", "by the other harness", "difference (points)")
+    return Table(head, tuple(rows)) if rows else None
+
+
 def missing_seeds(variants: Sequence[Variant]) -> tuple[str, ...]:
     """Seeds missing from some variants or benchmarks."""
     seeded = [variant for variant in variants if variant.seeded]
@@ -188,9 +210,12 @@ def missing_seeds(variants: Sequence[Variant]) -> tuple[str, ...]:
 
 
 def summary(variants: Sequence[Variant]) -> Summary:
-    """The scores of all variants; notes of their results, and of the report, as footnotes."""
+    """The scores of all variants; notes of their results, and of the report, as footnotes.
+
+    A note on several benchmarks is one footnote.
+    """
     keys = benchmarks(variants)
-    numbers: dict[str, int] = {}
+    about: dict[str, dict[str, None]] = {}
     rows = []
     for variant in variants:
         cells = []
@@ -200,48 +225,23 @@ def summary(variants: Sequence[Variant]) -> Summary:
                 cells.append(Cell("not run"))
                 continue
             notes = dict.fromkeys(
-                f"{key[0]}: {note}"
-                for each in pooled.evaluations
-                for note in [*each.row.notes, *_own_notes(each)]
+                note for each in pooled.evaluations for note in [*each.row.notes, *_own_notes(each)]
             )
-            marks = tuple(numbers.setdefault(note, len(numbers) + 1) for note in notes)
-            cells.append(Cell(score_text(pooled), marks))
+            for note in notes:
+                about.setdefault(note, {})[key.benchmark] = None
+            numbers = {note: number for number, note in enumerate(about, start=1)}
+            cells.append(Cell(score_text(pooled), tuple(numbers[note] for note in notes)))
         rows.append((variant.label, tuple(cells)))
-    columns = tuple((key[0], _metrics(variants, key), key[1]) for key in keys)
-    return Summary(columns, tuple(rows), tuple(numbers))
+    columns = tuple(
+        (key.benchmark, _metrics(variants, key), ", ".join(filter(None, key[1:]))) for key in keys
+    )
+    footnotes = tuple(f"{', '.join(names)}: {note}" for note, names in about.items())
+    return Summary(columns, tuple(rows), footnotes)
 
 
 def _metrics(variants: Sequence[Variant], key: Key) -> str:
     having = [each.evaluations[key] for each in variants if key in each.evaluations]
     return " / ".join(dict.fromkeys(pooled.row.metric for pooled in having))
-
-
-def models(variants: Sequence[Variant]) -> Table:
-    """Which weights each run was."""
-    rows = []
-    for variant in variants:
-        for run in variant.runs:
-            sha = run.results.model_sha256
-            short = sha[:SHORT_SHA] if sha else "none (a served model has no files to sum)"
-            base = run.results.base_model or "not given"
-            rows.append((variant.run_name(run), run.results.model, short, base))
-    return Table(("run", "model", "SHA-256 of the weights", "base model"), tuple(rows))
-
-
-def methods(variants: Sequence[Variant]) -> Table:
-    """How each score was made; runs scored in the same way share a row."""
-    rows = []
-    for key in benchmarks(variants):
-        alike: dict[tuple[str, ...], list[str]] = {}
-        for variant in variants:
-            if pooled := variant.evaluations.get(key):
-                row = pooled.row
-                decoding = json.dumps(row.decoding, sort_keys=True, ensure_ascii=False)
-                seeds = ", ".join(dict.fromkeys(str(each.seed) for each in pooled.rows))
-                how = (row.harness, row.judge or "none", seeds, decoding)
-                alike.setdefault(how, []).append(variant.label)
-        rows += [(key_name(key), ", ".join(labels), *how) for how, labels in alike.items()]
-    return Table(("benchmark", "runs", "harness", "judge", "seed", "decoding"), tuple(rows))
 
 
 def breakdown_notes(parts: Sequence[tuple[str, Table]]) -> tuple[str, ...]:

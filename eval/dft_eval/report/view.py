@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dft_eval.report import overview, scores, training
+from dft_eval.report import decodings, lengths, overview, provenance, samples, scores, training
 from dft_eval.report.examples import Example, examples
 from dft_eval.report.pairs import Pair, compare_variants, seed_table
 from dft_eval.report.paper.section import AgainstPaper, against_paper
+from dft_eval.report.provenance import SHORT_SHA
 from dft_eval.report.runs import Variant
-from dft_eval.report.scores import SHORT_SHA, Chart, Summary, Table
+from dft_eval.report.scores import Chart, Summary, Table
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class View:
     settings: Table | None
     summary: Summary
     by_seed: Table | None
+    decodings: Table | None
+    left_under_greedy: tuple[str, ...]
+    pass_at_k: Table | None
+    harnesses: Table | None
     models: Table
     methods: Table
     breakdowns: tuple[tuple[str, Table], ...]
@@ -100,7 +105,7 @@ def build_view(
     probabilities, probability_notes = training.probabilities(variants)
     shown, example_notes = examples(variants)
     pairs = compare_variants(variants, chosen)
-    lengths, length_warnings = overview.lengths(variants)
+    look, length_warnings = lengths.lengths(variants)
     labels = [variant.label for variant in variants]
     indices = [[labels.index(pair.first), labels.index(pair.second)] for pair in pairs]
     parts = scores.breakdowns(variants)
@@ -115,13 +120,17 @@ def build_view(
         seed_notes=scores.missing_seeds(variants),
         doubts=scores.doubts(variants),
         failures=overview.failures(variants),
-        lengths=lengths,
+        lengths=look,
         length_warnings=length_warnings,
-        settings=overview.settings(variants),
+        settings=provenance.settings(variants),
         summary=scores.summary(variants),
         by_seed=seed_table(variants, pairs, reference),
-        models=scores.models(variants),
-        methods=scores.methods(variants),
+        decodings=decodings.decoding_table(variants),
+        left_under_greedy=decodings.sentences(pairs, variants),
+        pass_at_k=samples.pass_table(variants),
+        harnesses=scores.harness_table(variants),
+        models=provenance.models(variants),
+        methods=provenance.methods(variants),
         breakdowns=parts,
         breakdown_notes=scores.breakdown_notes(parts),
         pairs=pairs,

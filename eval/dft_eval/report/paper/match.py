@@ -50,7 +50,7 @@ class Match:
 
     @property
     def name(self) -> str:
-        """The column and our prompt style."""
+        """The column, our prompt style and decoding."""
         return f"{self.column.title} ({self.style})"
 
     @property
@@ -72,15 +72,16 @@ def match(variant: Variant, paper: Paper) -> tuple[list[Match], list[Unmatched]]
     """Every score of a variant with its counterparts, or with the reason why it has none."""
     matches: list[Match] = []
     unmatched: list[Unmatched] = []
-    by_style: dict[tuple[int, str], tuple[Place, dict[str, Pooled]]] = {}
+    by_way: dict[tuple[int, str, str], tuple[Place, dict[str, Pooled]]] = {}
     for key, pooled in variant.evaluations.items():
-        place = _place(variant, key[0], paper)
+        place = _place(variant, key.benchmark, paper)
         if isinstance(place, str):
             unmatched.append(Unmatched(variant, key_name(key), place))
         else:
-            group = by_style.setdefault((place.table.number, key[1]), (place, {}))
-            group[1][key[0]] = pooled
-    for (_, style), (place, found) in by_style.items():
+            way = (place.table.number, key.style, key.decoding)
+            by_way.setdefault(way, (place, {}))[1][key.benchmark] = pooled
+    for (_, *names), (place, found) in by_way.items():
+        style = ", ".join(name for name in map(str, names) if name)
         for column in place.how.columns:
             if column.items.keys().isdisjoint(found):
                 continue
@@ -192,6 +193,12 @@ def _place(variant: Variant, benchmark: str, paper: Paper) -> Place | str:
         ]  # fmt: skip
         return "; ".join([*reasons, *([model] if isinstance(model, str) else [])])
     objective, adapter = label
+    training = variant.runs[0].results.training
+    if training is not None and objective != "base":
+        adapter = adapter or training.method == "lora"
+        # Without a table of its own, the data may be that of the table under another name.
+        trained_on = [table for table in tables if table.dataset in training.dataset]
+        tables = [table for table in trained_on if table.adapters == adapter] or tables
     having = [table for table in tables if table.adapters == adapter]
     if not having:
         return "the paper has figures by LoRA on mathematics alone"

@@ -103,12 +103,16 @@ class PaperRow(_Data):
 
 
 class PaperTable(_Data):
-    """One table: ``measured`` names its columns, ``training`` says how its rows were trained."""
+    """One table: ``measured`` names its columns, ``training`` says how its rows were trained.
+
+    ``dataset``, a name of ``dft-factory data prepare``, tells tables of one column apart.
+    """
 
     number: int
     title: str
     measured: str
     adapters: bool
+    dataset: str | None = None
     training: str
     rows: tuple[PaperRow, ...]
 

@@ -132,6 +132,7 @@
         else if (marked && answer === first(b)) box.append(text(marked[1], "ins"));
         else box.append(make("pre", answer.text));
         const notes = [];
+        if (answer.sample) notes.push(answer.sample);
         if (answer.note) notes.push(answer.note);
         if (answer.text !== undefined && !answer.text.trim()) notes.push("the completion is empty");
         if (answer.finish === "length") notes.push("cut at the token limit");
