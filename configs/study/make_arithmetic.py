@@ -4,7 +4,7 @@
 two thirds of them; half of the held-out problems are of these ("seen", with other numbers), half of
 the others ("unseen"). The same training problems are answered in two styles: `arithmetic`, a
 sentence with the calculation in it, as the base model writes, and `notation`, ``(+ 7 5) = 12``,
-which it never writes.
+which it never writes; `arithmetic_noisy` has wrong results in three sentences of ten.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import NamedTuple
 
-from common import HELD_OUT, HERE, TRAINING, write
+from common import HELD_OUT, HERE, TRAINING, mixed, write
 
 PROMPT = "{question}\nAnswer with the calculation in one short sentence."
 """Also in `arithmetic.yaml`; a test compares them."""
@@ -84,7 +84,7 @@ def problems(
 
 
 def main() -> None:
-    """Write the three JSONL files beside this one."""
+    """Write the four JSONL files beside this one."""
     rng = random.Random(0)
     every = templates()
     parts = {"seen": every[: len(every) * 2 // 3], "unseen": every[len(every) * 2 // 3 :]}
@@ -97,14 +97,28 @@ def main() -> None:
     training = problems(TRAINING, parts["seen"], rng, taken)
     fields = ("id", "template", "question", "answer")
     write(
-        "arithmetic.held_out.jsonl", [{field: row[field] for field in fields} for row in held_out]
+        "arithmetic.held_out.jsonl",
+        mixed([{each: row[each] for each in fields} for row in held_out]),
     )
-    for style in ("arithmetic", "notation"):
+    styles = {style: [row[style] for row in training] for style in ("arithmetic", "notation")}
+    styles["arithmetic_noisy"] = noisy(training, rng)
+    for style, answers in styles.items():
         rows = [
-            {"instruction": PROMPT.format(question=row["question"]), "output": row[style]}
-            for row in training
+            {"instruction": PROMPT.format(question=row["question"]), "output": answer}
+            for row, answer in zip(training, answers, strict=True)
         ]
         write(f"{style}.train.jsonl", rows)
+
+
+def noisy(training: Sequence[dict[str, str]], rng: random.Random) -> list[str]:
+    """The sentences, three of ten with a wrong result (right plus 1 to 9)."""
+    answers = []
+    for number, row in enumerate(training):
+        text, right = row["arithmetic"], int(row["answer"])
+        if number % 10 < 3:
+            text = text.replace(f"= {right}", f"= {right + rng.randint(1, 9)}")
+        answers.append(text)
+    return answers
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from common import HELD_OUT, TRAINING, write
+from common import HELD_OUT, TRAINING, mixed, write
 
 PROMPT = "Complete this Python function. Reply with its code alone.\n```python\n{stub}```"
 """Also in `python.yaml`; a test compares them."""
@@ -205,11 +205,13 @@ def main() -> None:
     held_out = {"seen": seen[: HELD_OUT // 2], "unseen": unseen}
     write(
         "python.held_out.jsonl",
-        [
-            {"id": f"{part}-{n:03}", **{key: row[key] for key in ("template", "stub", "tests")}}
-            for part, rows in held_out.items()
-            for n, row in enumerate(rows)
-        ],
+        mixed(
+            [
+                {"id": f"{part}-{n:03}", **{key: row[key] for key in ("template", "stub", "tests")}}
+                for part, rows in held_out.items()
+                for n, row in enumerate(rows)
+            ]
+        ),
     )
     training = seen[HELD_OUT // 2 :][:TRAINING]
     assert len(training) == TRAINING, len(training)
