@@ -31,21 +31,23 @@ class Match:
     Attributes:
         target: nats a token, the mean over the results in ``folders``.
         probed: nats a token of the probes at ``temperature``.
+        decoding: of the results in ``folders``.
     """
 
     temperature: float
     target: float
     probed: float
+    decoding: str
     folders: tuple[str, ...]
 
 
-def target_entropy(folders: Sequence[Path], benchmark: str, style: str) -> float:
-    """Mean over the folders of the benchmark's ``mean_entropy``.
+def matched_results(folders: Sequence[Path], benchmark: str, style: str) -> tuple[float, str]:
+    """Mean over the folders of the benchmark's ``mean_entropy``, and how they were decoded.
 
     Raises:
-        UsageError: a folder has no such result, or one without an entropy.
+        UsageError: a folder has no such result, or one without an entropy; decodings differ.
     """
-    entropies = []
+    entropies, decodings = [], []
     for folder in folders:
         results = read_results(folder).results
         rows = [row for row in results if (row.benchmark, row.prompt_style) == (benchmark, style)]
@@ -56,7 +58,10 @@ def target_entropy(folders: Sequence[Path], benchmark: str, style: str) -> float
                 "--backend hf and a --temperature."
             )
         entropies.append(rows[0].mean_entropy)
-    return fmean(entropies)
+        decodings.append(rows[0].decoding_name)
+    if len(set(decodings)) > 1:
+        raise UsageError(f"--match-entropy: decodings differ: {', '.join(decodings)}.")
+    return fmean(entropies), decodings[0]
 
 
 def match_entropy(
@@ -68,7 +73,7 @@ def match_entropy(
         UsageError: the entropy is not reached, or not known.
     """
     style = request.prompt_style or benchmark.default_style
-    target = target_entropy(request.match_entropy, benchmark.name, style)
+    target, decoding = matched_results(request.match_entropy, benchmark.name, style)
     single = replace(request, decoding=replace(request.decoding, samples=1))
     parts = benchmark.parts(benchmark, single, data)
     if len(parts) > 1 or parts[0].pixels is not None:
@@ -78,7 +83,7 @@ def match_entropy(
     prompts = parts[0].prompts
     probes = prompts[:: -(-len(prompts) // PROBES)]
     temperature, probed = solve(subject.text, probes, parts[0].decoding, target)
-    match = Match(temperature, target, probed, tuple(map(str, request.match_entropy)))
+    match = Match(temperature, target, probed, decoding, tuple(map(str, request.match_entropy)))
     return replace(request, decoding=replace(request.decoding, temperature=temperature)), match
 
 

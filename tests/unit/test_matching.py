@@ -40,26 +40,27 @@ def test_an_entropy_out_of_reach_is_refused(text_bench: Bench) -> None:
 
 
 def test_a_model_matched_to_itself_is_sampled_as_before(text_bench: Bench, tmp_path: Path) -> None:
-    """Same prompts and seeds: the entropy of temperature 0.5 is found near 0.5, and recorded."""
+    """Same prompts and seeds: the entropy of temperature 0.05 is found there, and recorded."""
     rows = [{"q": f"print {i}", "a": str(i)} for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = tmp_path / "task.yaml"
     task.write_text("data: rows.jsonl\nprompt: '{q}'\nmetric: contains\nanswer: a\n")
-    decoding = Decoding(max_new_tokens=6, batch_size=6, temperature=0.5)
-    request = Request(str(text_bench.model), tmp_path / "half", "base", decoding=decoding)
-    (half,) = evaluate([str(task)], request).results
+    decoding = Decoding(max_new_tokens=6, batch_size=6, temperature=0.05)
+    request = Request(str(text_bench.model), tmp_path / "cool", "base", decoding=decoding)
+    (cool,) = evaluate([str(task)], request).results
     matched = replace(
         request,
         out=tmp_path / "matched",
         decoding=replace(decoding, temperature=1.0, samples=2),
-        match_entropy=(tmp_path / "half",),
+        match_entropy=(tmp_path / "cool",),
     )
     (result,) = evaluate([str(task)], matched).results
     found = result.decoding["match_entropy"]
-    assert found["target"] == half.mean_entropy
-    assert found["temperature"] == result.decoding["temperature"] == pytest.approx(0.5, abs=0.1)
-    assert result.mean_entropy == pytest.approx(half.mean_entropy, rel=0.05)
+    assert found["target"] == cool.mean_entropy
+    assert found["temperature"] == result.decoding["temperature"] == pytest.approx(0.05, abs=0.01)
+    assert result.mean_entropy == pytest.approx(cool.mean_entropy, rel=0.05)
     assert result.metric == "avg@2"
+    assert result.decoding_name == cool.decoding_name == "temperature 0.05"
     (tmp_path / "matched/results.json").unlink()
     assert score(tmp_path / "matched").results == [result]
     with pytest.raises(UsageError, match=r"no result of task \(completion\)"):
