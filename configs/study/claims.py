@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """``first`` scores higher (``expected`` 1) or lower (-1) than ``second``."""
+    """``first`` scores higher (``expected`` 1) or lower (-1) than ``second``.
+
+    ``benchmark``: its name, or how it begins.
+    """
 
     text: str
     first: str
@@ -19,7 +22,7 @@ class Claim:
     expected: int = 1
 
 
-MAIN = ("python", "first", "grid")
+MAIN = ("demo", "study/first", "study/python", "study/grid")
 FULL_SCALE = "the paper's models and data: `dft-factory run paper/mathematics-main`."
 CLAIMS = (
     Claim("DFT scores higher than SFT at temperature 1", "dft", "sft", MAIN, FULL_SCALE),
@@ -50,7 +53,7 @@ CLAIMS = (
         "DFT keeps more than SFT of what is not trained on (word problems, trained on Python)",
         "dft",
         "sft",
-        ("python",),
+        ("study/python",),
         "general benchmarks before and after, on the paper's models.",
         benchmark="arithmetic",
         decoding="greedy",
@@ -59,7 +62,7 @@ CLAIMS = (
         "DFT learns less than SFT of a style that the model does not believe in",
         "dft",
         "sft",
-        ("notation",),
+        ("study/notation",),
         "more styles, and a score of the style itself beside that of the answer.",
         benchmark="arithmetic",
         decoding="greedy",
@@ -69,7 +72,7 @@ CLAIMS = (
         "A floor of 0.1 under the weight scores higher than DFT in that style",
         "dft-floor",
         "dft",
-        ("notation",),
+        ("study/notation",),
         "the same, with floors between 0.01 and 0.5.",
         benchmark="arithmetic",
         decoding="greedy",
@@ -78,22 +81,22 @@ CLAIMS = (
         "Token weights score higher than weights of whole sequences",
         "dft",
         "dft-sequence",
-        ("weights",),
+        ("study/weights",),
         "the paper's ablation at its own scale.",
     ),
-    Claim("With LoRA too, DFT scores higher than SFT", "dft", "sft", ("lora",), FULL_SCALE),
+    Claim("With LoRA too, DFT scores higher than SFT", "dft", "sft", ("study/lora",), FULL_SCALE),
     Claim(
         "DFT reaches SFT's accuracy in a third of the steps",
         "dft at step 18",
         "sft",
-        ("curves",),
+        ("study/curves",),
         "`paper/mathematics-main` with checkpoints; step 18 of 47 is the nearest to a third here.",
     ),
     Claim(
         "DFT resists wrong labels better than SFT",
         "dft",
         "sft",
-        ("noise",),
+        ("study/noise",),
         "more noise, kinds of noise and tasks.",
         benchmark="arithmetic",
         decoding="greedy",

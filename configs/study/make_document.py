@@ -1,10 +1,10 @@
 """Writes `docs/study.md` from the results of the study's experiments.
 
-    python configs/study/make_document.py            # from docs/study/*.json
-    python configs/study/make_document.py runs/study # takes up what was run there first
+    python configs/study/make_document.py                              # from docs/study/*.json
+    python configs/study/make_document.py runs/demo runs/study/python  # takes up these runs first
 
-`docs/study/NAME.json` holds the scores of every problem in every evaluation of the experiment
-`study/NAME`, so that the document and its intervals can be made again without the models.
+`docs/study/NAME.json` holds the scores of every problem in every evaluation of an experiment, so
+that the document and its intervals can be made again without the models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dft_eval.seed_statistics import PairedDifference, crossed, paired_differenc
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 STORE = ROOT / "docs" / "study"
-EXPERIMENTS = ROOT / "configs" / "experiments" / "study"
+EXPERIMENTS = ROOT / "configs" / "experiments"
 BASE = "base"
 
 
@@ -96,13 +96,13 @@ def store(name: str, rows: Sequence[Row]) -> None:
     kept = [{**asdict(row), "templates": None} for row in rows]
     STORE.mkdir(exist_ok=True)
     text = json.dumps({"templates": templates, "rows": kept}, ensure_ascii=False)
-    (STORE / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+    (STORE / f"{Path(name).name}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def load(name: str) -> Table:
     """What was stored of an experiment; empty where nothing was."""
     table: Table = defaultdict(list)
-    path = STORE / f"{name}.json"
+    path = STORE / f"{Path(name).name}.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
         for values in stored["rows"]:
@@ -163,16 +163,12 @@ def points(table: Table, claim: Claim) -> list[tuple[str, list[Row], list[Row]]]
     found = []
     for cell in table:
         variant, comma, point = cell.label.partition(", ")
-        if (variant, cell.benchmark, cell.decoding) != (
-            claim.first,
-            claim.benchmark,
-            claim.decoding,
-        ):
+        if (variant, cell.decoding) != (claim.first, claim.decoding):
             continue
-        at = f"{comma}{point}"
-        labels = (f"{claim.second}{at}", claim.second)
-        for label in dict.fromkeys(labels):
-            other = table.get(Cell(label, claim.benchmark, claim.decoding))
+        if not cell.benchmark.startswith(claim.benchmark):
+            continue
+        for label in (f"{claim.second}{comma}{point}", claim.second):
+            other = table.get(cell._replace(label=label))
             if other:
                 found.append((point, table[cell], other))
                 break
@@ -197,10 +193,10 @@ def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
             if result is None:
                 continue
             low, high = result.interval
-            where = f"`study/{name}`" + (f", {point}" if point else "")
+            where = f"`{name}`" + (f", {point}" if point else "")
             lines.append(
                 f"- {where}: {verdict(result, claim.expected)}: {claim.first} less {claim.second} "
-                f"({claim.benchmark}, {claim.decoding}) "
+                f"({claim.decoding}) "
                 f"{100 * result.estimate.mean:+.1f} points "
                 f"({100 * low:+.1f} to {100 * high:+.1f}), "
                 f"p = {result.p:.3f}, {len(first)} seed{'s' * (len(first) > 1)}, "
@@ -208,7 +204,7 @@ def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
             )
             said = True
     if not said:
-        experiments = " or ".join(f"`dft-factory run study/{name}`" for name in claim.experiments)
+        experiments = " or ".join(f"`dft-factory run {name}`" for name in claim.experiments)
         lines.append(f"- **not run**: {experiments}")
     return [*lines, "", f"What would settle it: {claim.settle}"]
 
@@ -216,8 +212,8 @@ def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
 def experiment_section(name: str, table: Table) -> list[str]:
     """What was run of one experiment, and its scores."""
     about = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
-    lines = ["", f"### study/{name}", "", f"{about['description']}."]
-    planned = about["train"].get("seeds", [])
+    lines = ["", f"### {name}", "", f"{about['description']}."]
+    planned = about["train"].get("seeds", [0])
     seeds = sorted({row.seed for rows in table.values() for row in rows if row.seed is not None})
     problems = max(len(row.scores) for rows in table.values() for row in rows)
     lines += [f"Run: seeds {seeds} of {planned}, {problems} held-out problems."]
@@ -225,13 +221,11 @@ def experiment_section(name: str, table: Table) -> list[str]:
 
 
 def main() -> None:
-    """Take up results where a folder of runs is given, then write the document."""
+    """Take up the results of the experiments' folders given, then write the document."""
     for folder in map(Path, sys.argv[1:]):
-        for plan in sorted(folder.glob("*/plan.json")):
-            rows = collect(plan.parent)
-            if rows:
-                store(plan.parent.name, rows)
-    names = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+        name = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["name"]
+        store(name, collect(folder))
+    names = ["demo", *sorted(f"study/{path.stem}" for path in EXPERIMENTS.glob("study/*.yaml"))]
     tables = {name: load(name) for name in names}
     run = [name for name in names if tables[name]]
     lines = [(HERE / "introduction.md").read_text(encoding="utf-8"), "## What was run", ""]
