@@ -14,6 +14,7 @@ from dft_eval.errors import UsageError
 from dft_eval.generation.run import Decoding, Prompt
 from dft_eval.matching import mean_entropy, solve
 from dft_eval.models import LocalModel
+from dft_factory.cli.app import check_evaluation
 from tests.conftest import Bench
 
 PROMPTS = [Prompt(f"q{i}", f"print {i}", chat=True) for i in range(4)]
@@ -65,3 +66,17 @@ def test_a_model_matched_to_itself_is_sampled_as_before(text_bench: Bench, tmp_p
     assert score(tmp_path / "matched").results == [result]
     with pytest.raises(UsageError, match=r"no result of task \(completion\)"):
         evaluate([str(task)], replace(matched, prompt_style="completion", fresh=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--temperature", "0.7"], "leave --temperature out"),
+        (["--backend", "openai", "--base-url", "http://127.0.0.1:1/v1"], "needs --backend hf"),
+    ],
+)
+def test_options_that_do_not_go_with_it(words: list[str], says: str) -> None:
+    command = ["nq", "--model", "m", "--out", "o", "--match-entropy", "a", "--match-entropy", "b"]
+    check_evaluation(command)
+    with pytest.raises(UsageError, match=says):
+        check_evaluation([*command, *words])
