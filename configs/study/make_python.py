@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import product, zip_longest
 from typing import Any, NamedTuple
 
 from common import HELD_OUT, TRAINING, mixed, write
@@ -200,8 +200,8 @@ def main() -> None:
     rng = random.Random(0)
     pools = {shape: tested(shape, rng) for shape in SHAPES}
     unseen = [row for shape in UNSEEN for row in pools.pop(shape)[: HELD_OUT // 6]]
-    seen = [row for rows in pools.values() for row in rows]
-    rng.shuffle(seen)
+    # The shapes in turn, so that the held-out functions are of every shape alike.
+    seen = [row for group in zip_longest(*pools.values()) for row in group if row]
     held_out = {"seen": seen[: HELD_OUT // 2], "unseen": unseen}
     write(
         "python.held_out.jsonl",
@@ -213,7 +213,9 @@ def main() -> None:
             ]
         ),
     )
-    training = seen[HELD_OUT // 2 :][:TRAINING]
+    others = seen[HELD_OUT // 2 :]
+    rng.shuffle(others)
+    training = others[:TRAINING]
     assert len(training) == TRAINING, len(training)
     write(
         "python.train.jsonl",

@@ -100,13 +100,14 @@ def test_functions_do_what_their_words_say() -> None:
     for row in rows("python.train.jsonl"):
         compile(row["output"].removeprefix("```python\n").removesuffix("```"), "f", "exec")
     by_hand: dict[str, Any] = {
-        "is_odd": lambda x: bool(x % 2),
-        "get_reverse": lambda x: "".join(reversed(x)),
-        "keep_odd": lambda xs: list(filter(lambda x: x % 2, xs)),
-        "count_starting_with_a": lambda xs: len([x for x in xs if x[0] == "a"]),
-        "find_starting_with_e": lambda xs: ([x for x in xs if x[0] == "e"] or [None])[0],
-        "all_starting_with_p": lambda xs: {x[0] for x in xs} == {"p"},
-        "change_upper_ending_with_c": lambda x: x.upper() if x[-1] == "c" else x,
+        "is_even": lambda x: not x % 2,
+        "get_without_e": lambda x: "".join(c for c in x if c != "e"),
+        "keep_starting_with_n": lambda xs: list(filter(lambda x: x[0] == "n", xs)),
+        "count_odd": lambda xs: len([x for x in xs if x % 2]),
+        "find_starting_with_t": lambda xs: ([x for x in xs if x[0] == "t"] or [None])[0],
+        "all_negative": lambda xs: max(xs) < 0,
+        "each_square": lambda xs: [x**2 for x in xs],
+        "change_upper_containing_e": lambda x: x.upper() if x.count("e") else x,
         "any_positive": lambda xs: max(xs) > 0,
         "remove_containing_a": lambda xs: [x for x in xs if x.count("a") == 0],
         "each_kept_square_positive": lambda xs: [x**2 for x in xs if x > 0],
