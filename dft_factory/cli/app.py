@@ -212,7 +212,17 @@ def eval_command(
             "language); avg@N, maj@N and pass@N for mathematics."
         ),
     ] = 1,
-    temperature: Annotated[float, typer.Option(help="0 is greedy decoding.")] = 0.0,
+    temperature: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="0, the default, is greedy decoding."),
+    ] = None,
+    match_entropy: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            help="Folder of results, may be repeated: choose the temperature at which the mean "
+            "token entropy is theirs.",
+        ),
+    ] = None,
     top_p: Annotated[float, typer.Option(help="With a temperature: nucleus sampling.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="With a temperature: the K likeliest; -1: all.")] = -1,
     min_p: Annotated[
@@ -325,6 +335,13 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
     ):
         if values[name] is not None:
             _choice(f"--{name.replace('_', '-')}", values[name], choices)
+    folders = tuple(map(Path, values.pop("match_entropy") or ()))
+    if folders and values["temperature"] is not None:
+        raise UsageError("--match-entropy chooses the temperature: leave --temperature out.")
+    if folders and values["backend"] != "hf":
+        raise UsageError("--match-entropy needs --backend hf, which knows the entropy.")
+    if values["temperature"] is None:
+        values["temperature"] = 1.0 if folders else 0.0
     max_new_tokens = values.pop("max_new_tokens")
     sampling = ("batch_size", "samples", "temperature", "top_p", "top_k", "min_p")
     decoding = Decoding(
@@ -340,6 +357,7 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
         **values,
         sandboxed=not unsafe,
         decoding=decoding,
+        match_entropy=folders,
         own_max_new_tokens=max_new_tokens is None,
         judge=judge,
     )

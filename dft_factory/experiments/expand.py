@@ -53,6 +53,15 @@ class _Run:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class _Match:
+    """Results whose entropy the base model is decoded at, and the jobs that make them."""
+
+    variant: str
+    folders: tuple[str, ...]
+    after: tuple[str, ...]
+
+
 class _Planner:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
@@ -266,6 +275,9 @@ class _Planner:
                 for run in runs
                 for name in group
             }
+            for name in group:
+                if base in runs:
+                    jobs |= self._evaluate_matched(base, name, base_model, runs, scored)
             self._report(prefix, group[0], base_model, jobs, probes if None in group else [])
 
     def _train_base(self, prefix: str, spec: TrainingSpec, path: str, after: Sequence[str]) -> _Run:
@@ -278,7 +290,7 @@ class _Planner:
         for variant, changes in train.variants.items():
             for axes in self._grid():
                 label = _label(variant, axes)
-                place = "/".join([variant, *(f"{key}-{value}" for key, value in axes.items())])
+                place = _place(variant, axes)
                 values = _with_objective({**recipe, **train.set, **changes, **axes})
                 for seed in train.seeds or (None,):
                     if seed is None:
@@ -297,12 +309,15 @@ class _Planner:
             return ()
         reference = reference or next(iter(train.variants))
         variants = [*train.variants, BASE] if self.experiment.base else list(train.variants)
-        return tuple(
+        pairs = [
             (_label(variant, axes), _label(reference, axes))
             for axes in self._grid()
             for variant in variants
             if variant != reference
-        )
+        ]
+        matched = dict.fromkeys(each.match_entropy for each in self.experiment.evaluate)
+        labels = [_label(each, axes) for each in matched if each for axes in self._grid()]
+        return (*pairs, *((label, _matched_label(label)) for label in labels))
 
     def _probes(self, runs: Sequence[_Run]) -> list[str]:
         """Token probabilities of the training set under each model."""
@@ -320,15 +335,44 @@ class _Planner:
             names.append(self._add(job, words))
         return names
 
-    def _evaluate(self, run: _Run, name: str | None, base_model: str | None) -> str:
+    def _evaluate_matched(
+        self,
+        base: _Run,
+        name: str | None,
+        base_model: str | None,
+        runs: Sequence[_Run],
+        scored: Mapping[tuple[_Run, str | None], str],
+    ) -> dict[str, str]:
+        """Folders and jobs of the base at the entropy of variants, at each point of the grid."""
+        jobs = {}
+        named = [each for each in self.experiment.evaluate if each.name == name]
+        for variant in dict.fromkeys(each.match_entropy for each in named if each.match_entropy):
+            for axes in self._grid():
+                label = _label(variant, axes)
+                models = [run for run in runs if run.label == label]
+                folder = f"{base.folder}-at-entropy/{_place(variant, axes)}"
+                run = replace(base, folder=folder, label=_matched_label(label))
+                match = _Match(
+                    variant,
+                    tuple(self._path(_inside(model.folder, name)) for model in models),
+                    tuple(scored[model, name] for model in models),
+                )
+                job = self._evaluate(run, name, base_model, match)
+                jobs[self._path(_inside(folder, name))] = job
+        return jobs
+
+    def _evaluate(
+        self, run: _Run, name: str | None, base_model: str | None, match: _Match | None = None
+    ) -> str:
         """Generation and scoring of one model by the evaluations of one name."""
         folder = _inside(run.folder, name)
         out = self._path(folder)
         before = [run.after] if run.after else []
+        before += match.after if match else ()
         commands = []
         for each in self.experiment.evaluate:
-            if each.name == name:
-                words, more = self._generate_words(each)
+            if each.name == name and (match is None or each.match_entropy == match.variant):
+                words, more = self._generate_words(each, match)
                 tail = ["--model", run.model, "--label", run.label, "--out", out]
                 tail += ["--base-model", base_model] if base_model else []
                 commands.append(("dft-factory", "generate", *words, *tail))
@@ -356,9 +400,15 @@ class _Planner:
     def _benchmark(self, name: str) -> str:
         return catalog.resolve(name, self.here) if is_task_path(name) else name
 
-    def _generate_words(self, each: Evaluation) -> tuple[list[str], list[str]]:
+    def _generate_words(
+        self, each: Evaluation, match: _Match | None
+    ) -> tuple[list[str], list[str]]:
         words, after = [self._benchmark(name) for name in each.benchmarks], []
+        for folder in match.folders if match else ():
+            words += ["--match-entropy", folder]
         for option, value in each.options.items():
+            if match and option == "temperature":
+                continue
             text, more = self._fill(str(value))
             after += more
             text = catalog.resolve(text, self.here) if option == "data" else text
@@ -406,6 +456,14 @@ def _label(variant: str, axes: Mapping[str, Any]) -> str:
     if variant == BASE:
         return BASE
     return ", ".join([variant, *(f"{key} {value}" for key, value in axes.items())])
+
+
+def _matched_label(label: str) -> str:
+    return f"{BASE} at the entropy of {label}"
+
+
+def _place(variant: str, axes: Mapping[str, Any]) -> str:
+    return "/".join([variant, *(f"{key}-{value}" for key, value in axes.items())])
 
 
 def _inside(folder: str, name: str | None) -> str:

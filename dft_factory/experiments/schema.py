@@ -146,12 +146,15 @@ class Evaluation(BaseModel):
         name: of the evaluation's folder; none: the run's folder itself. Needed where one benchmark
             is scored in two ways. Decodings of the same items (greedy and sampled) share a report,
             any other named evaluation has its own.
+        match_entropy: a variant, for sampling: the base model is also decoded at the temperature
+            at which its mean token entropy is that variant's, as a row of its own.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     benchmarks: list[str] = Field(min_length=1)
     name: Name | None = None
+    match_entropy: Name | None = None
 
     @property
     def options(self) -> dict[str, Scalar]:
@@ -237,6 +240,7 @@ class Experiment(Part):
             raise ValueError(f"report.reference {reference!r}: choose from: {choices}")
         seen: set[tuple[str | None, str]] = set()
         for each in self.evaluate:
+            self._check_match(each)
             for benchmark in each.benchmarks:
                 if (each.name, benchmark) in seen:
                     where = "without a name" if each.name is None else f"named {each.name!r}"
@@ -245,6 +249,20 @@ class Experiment(Part):
                     )
                 seen.add((each.name, benchmark))
         return self
+
+    def _check_match(self, each: Evaluation) -> None:
+        variant = each.match_entropy
+        if variant is None:
+            return
+        if variant not in self.train.variants:
+            choices = ", ".join(self.train.variants)
+            raise ValueError(f"evaluate.match_entropy {variant!r}: choose from: {choices}")
+        if not each.options.get("temperature"):
+            raise ValueError(f"evaluate.match_entropy {variant!r}: give a temperature above 0")
+        if not self.base:
+            raise ValueError(
+                f"evaluate.match_entropy {variant!r}: 'base: false' leaves out the base"
+            )
 
 
 class _Loader(yaml.SafeLoader):

@@ -63,6 +63,8 @@ class Request:
         backend: ``hf``, transformers in this process, or ``openai``, a server at ``base_url``.
         dtype: of a model in this process; None for ``DEFAULT_DTYPE``.
         fresh: completions and judge's replies of earlier calls are not used.
+        match_entropy: results folders; the temperature is chosen so that the mean token entropy is
+            theirs.
         own_max_new_tokens: each benchmark takes its own ``max_new_tokens`` (none was given).
         judge: None where none was named.
         min_pixels, max_pixels: of pictures; None for the benchmark's own.
@@ -85,6 +87,7 @@ class Request:
     base_url: str | None = None
     dtype: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
+    match_entropy: tuple[Path, ...] = ()
     own_max_new_tokens: bool = False
     judge: JudgeChoice | None = None
     min_pixels: int | None = None

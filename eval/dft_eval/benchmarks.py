@@ -124,6 +124,8 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
     for i, benchmark in enumerate(chosen):
         run = flow.generate(benchmark, request, subject, data[i], generation, cache)
         if scored:
+            if request.match_entropy:  # the temperature is known only now
+                scorers[i] = benchmark.scorer(benchmark, run.request, data[i])
             result = flow.score(benchmark, run.request, run, data[i], scorers[i])
             results.append(_with_sandbox(benchmark, result, held_by))
             written = merge_results(request.out, generation.header(), results[-1:])

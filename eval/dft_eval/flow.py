@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from dft_eval.benchmark import Benchmark, Request, Rows, Subject
 from dft_eval.errors import UsageError
 from dft_eval.generation.resume import CompletionCache, generate_each
 from dft_eval.generation.run import Completion, Failure
+from dft_eval.matching import Match, match_entropy
 from dft_eval.own_tasks.task import TaskFile
 from dft_eval.progress import Progress
 from dft_eval.results import (
@@ -47,6 +48,7 @@ class Run(BaseModel):
         record: how the model was run (backend, dtype, ...), for the result's ``decoding``.
         failures: ids of prompts without a completion, and why.
         task: the user's own task; None for a benchmark of the table.
+        match: how the temperature was chosen; None where it was given.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,6 +60,7 @@ class Run(BaseModel):
     notes: list[str]
     failures: dict[str, str]
     task: TaskFile | None = None
+    match: Match | None = None
 
 
 class Generation(BaseModel):
@@ -187,6 +190,9 @@ def generate(
     """Complete the benchmark's prompts and write everything that :func:`score` needs."""
     request, notes = as_trained(benchmark, request)
     shard = request.shard
+    match = None
+    if request.match_entropy:
+        request, match = match_entropy(benchmark, request, subject, data)
     failures: dict[str, str] = {}
     for part in benchmark.parts(benchmark, request, data):
         backend = subject.text if part.pixels is None else subject.vision(part.pixels)
@@ -212,6 +218,7 @@ def generate(
         notes=notes,
         failures=failures,
         task=benchmark.task,
+        match=match,
     )
     dumped = json.dumps(TypeAdapter(benchmark.data).dump_python(data), ensure_ascii=False)
     atomic_write(data_path(request.out, run), dumped)
@@ -242,9 +249,10 @@ def score(
     ]
     result: BenchmarkResult = scorer(rows)
     made = [row for part in rows for row in part if isinstance(row, Completion)]
+    matched = {} if run.match is None else {"match_entropy": asdict(run.match)}
     entropies = [row.mean_entropy for row in made if row.mean_entropy is not None]
     update = {
-        "decoding": {**run.record, **result.decoding},
+        "decoding": {**run.record, **result.decoding, **matched},
         "notes": [*result.notes, *run.notes],
         "n_completions": len(made),
         "n_truncated": sum(row.finish_reason == "length" for row in made),

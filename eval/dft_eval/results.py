@@ -84,7 +84,13 @@ class BenchmarkResult(BaseModel):
 
     @property
     def decoding_name(self) -> str:
-        """``greedy`` or ``temperature 0.7, top-p 0.95``; empty where it is not recorded."""
+        """``greedy`` or ``temperature 0.7, top-p 0.95``; empty where it is not recorded.
+
+        With ``--match-entropy`` that of the results that are matched, since it is compared with
+        them.
+        """
+        if "match_entropy" in self.decoding:
+            return str(self.decoding["match_entropy"]["decoding"])
         strategy, temperature = self.decoding.get("strategy"), self.decoding.get("temperature")
         if strategy == GREEDY or not isinstance(temperature, int | float):
             return str(strategy or "")

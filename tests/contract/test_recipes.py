@@ -22,9 +22,16 @@ from tests.support.drawn import tiny_wethink
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-FILES = sorted(p for p in CONFIGS.rglob("*") if p.suffix in (".yaml", ".yml", ".json"))
+FILES = sorted(
+    path
+    for path in CONFIGS.rglob("*")
+    if path.suffix in (".yaml", ".yml", ".json") and path.name != "dataset_info.json"
+)
 OTHERS = {CONFIGS / "experiments", CONFIGS / "accelerate"}
-RECIPES = [p for p in FILES if p.suffix == ".yaml" and not OTHERS & set(p.parents)]
+TASKS = {CONFIGS / "study" / "arithmetic.yaml", CONFIGS / "study" / "python.yaml"}
+RECIPES = [
+    p for p in FILES if p.suffix == ".yaml" and not OTHERS & set(p.parents) and p not in TASKS
+]
 SFT = [p for p in RECIPES if re.search(r"_sft\b", p.stem)]
 
 BATCHES = {"wethink": 64, "ultrafeedback": 16, "nq": 16, "tiny": 8, "mathematics": 256}

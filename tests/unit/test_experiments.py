@@ -406,3 +406,52 @@ def test_every_shipped_experiment_makes_a_plan_and_says_what_it_is(name: str) ->
     assert json.loads(json.dumps(sorted(plan.jobs)))
     makes = [path for job in plan.jobs.values() for path in job.makes]
     assert len(makes) == len(set(makes))
+
+
+MATCHED = TEN_LINES.replace(
+    "  - benchmarks: [humaneval+, multipl-e]\n",
+    """
+  - benchmarks: [humaneval]
+  - {name: sampled, benchmarks: [humaneval], samples: 2, temperature: 1.0, match_entropy: dft}
+""",
+)
+
+
+def test_the_base_is_also_decoded_at_the_entropy_of_a_variant() -> None:
+    plan = plan_of(MATCHED)
+    job = plan.jobs["generate base-at-entropy/dft/sampled"]
+    (words,) = job.commands
+    scored = [f"score dft/seed{seed}/sampled" for seed in range(3)]
+    assert set(job.after) == set(scored)
+    folders = [words[i + 1] for i, word in enumerate(words) if word == "--match-entropy"]
+    assert folders == [f"runs/own/dft/seed{seed}/sampled" for seed in range(3)]
+    assert "--temperature" not in words
+    assert words[words.index("--label") + 1] == "base at the entropy of dft"
+    assert words[words.index("--samples") + 1] == "2"
+    assert words[words.index("--model") + 1] == "Qwen/Qwen2.5-Coder-3B"
+    assert "runs/own/base-at-entropy/dft/sampled" in plan.reports["report own"].jobs
+    assert not any(
+        name.startswith(("card base", "generate base-at-entropy/dft ")) for name in plan.jobs
+    )
+
+
+def test_each_point_of_the_grid_has_its_own_match() -> None:
+    plan = plan_of(MATCHED.replace("  seeds: [0, 1, 2]", "  grid: {learning_rate: [1e-5, 5e-5]}"))
+    jobs = [name for name in plan.jobs if name.startswith("score base-at-entropy/")]
+    assert len(jobs) == 2
+    label = "dft, learning_rate 1e-05"
+    assert (label, f"base at the entropy of {label}") in plan.reports["report own"].pairs
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("evaluate.1.match_entropy=nft", "'nft': choose from: sft, dft"),
+        ("evaluate.1.temperature=0", "give a temperature above 0"),
+        ("base=false", "'base: false' leaves out the base"),
+    ],
+)
+def test_a_match_that_cannot_be_made_is_refused(override: str, says: str) -> None:
+    with pytest.raises(ConfigError, match="match_entropy") as caught:
+        plan_of(MATCHED, override)
+    assert says in str(caught.value)

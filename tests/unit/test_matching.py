@@ -1,0 +1,82 @@
+"""The temperature at which a model has a given entropy, with a tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dft_eval.benchmark import Request
+from dft_eval.benchmarks import evaluate, score
+from dft_eval.errors import UsageError
+from dft_eval.generation.run import Decoding, Prompt
+from dft_eval.matching import mean_entropy, solve
+from dft_eval.models import LocalModel
+from dft_factory.cli.app import check_evaluation
+from tests.conftest import Bench
+
+PROMPTS = [Prompt(f"q{i}", f"print {i}", chat=True) for i in range(4)]
+DECODING = Decoding(max_new_tokens=6, batch_size=4)
+
+
+def test_the_temperature_gives_the_target(text_bench: Bench) -> None:
+    backend = LocalModel(str(text_bench.model)).text
+    at_one = mean_entropy(backend, PROMPTS, Decoding(max_new_tokens=6, temperature=1.0))
+    for share in (0.6, 1.0):
+        temperature, entropy = solve(backend, PROMPTS, DECODING, share * at_one)
+        assert entropy == pytest.approx(share * at_one, rel=0.03)
+        again = Decoding(max_new_tokens=6, batch_size=4, temperature=temperature)
+        assert mean_entropy(backend, PROMPTS, again) == pytest.approx(entropy)
+        assert (temperature < 1) == (share < 1)
+
+
+def test_an_entropy_out_of_reach_is_refused(text_bench: Bench) -> None:
+    backend = LocalModel(str(text_bench.model)).text
+    with pytest.raises(UsageError, match=r"99\.000 nats a token are not reached"):
+        solve(backend, PROMPTS, DECODING, 99.0)
+    with pytest.raises(UsageError, match="greedy decoding"):
+        solve(backend, PROMPTS, DECODING, 0.0)
+
+
+def test_a_model_matched_to_itself_is_sampled_as_before(text_bench: Bench, tmp_path: Path) -> None:
+    """Same prompts and seeds: the entropy of temperature 0.05 is found there, and recorded."""
+    rows = [{"q": f"print {i}", "a": str(i)} for i in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = tmp_path / "task.yaml"
+    task.write_text("data: rows.jsonl\nprompt: '{q}'\nmetric: contains\nanswer: a\n")
+    decoding = Decoding(max_new_tokens=6, batch_size=6, temperature=0.05)
+    request = Request(str(text_bench.model), tmp_path / "cool", "base", decoding=decoding)
+    (cool,) = evaluate([str(task)], request).results
+    matched = replace(
+        request,
+        out=tmp_path / "matched",
+        decoding=replace(decoding, temperature=1.0, samples=2),
+        match_entropy=(tmp_path / "cool",),
+    )
+    (result,) = evaluate([str(task)], matched).results
+    found = result.decoding["match_entropy"]
+    assert found["target"] == cool.mean_entropy
+    assert found["temperature"] == result.decoding["temperature"] == pytest.approx(0.05, abs=0.01)
+    assert result.mean_entropy == pytest.approx(cool.mean_entropy, rel=0.05)
+    assert result.metric == "avg@2"
+    assert result.decoding_name == cool.decoding_name == "temperature 0.05"
+    (tmp_path / "matched/results.json").unlink()
+    assert score(tmp_path / "matched").results == [result]
+    with pytest.raises(UsageError, match=r"no result of task \(completion\)"):
+        evaluate([str(task)], replace(matched, prompt_style="completion", fresh=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--temperature", "0.7"], "leave --temperature out"),
+        (["--backend", "openai", "--base-url", "http://127.0.0.1:1/v1"], "needs --backend hf"),
+    ],
+)
+def test_options_that_do_not_go_with_it(words: list[str], says: str) -> None:
+    command = ["nq", "--model", "m", "--out", "o", "--match-entropy", "a", "--match-entropy", "b"]
+    check_evaluation(command)
+    with pytest.raises(UsageError, match=says):
+        check_evaluation([*command, *words])
