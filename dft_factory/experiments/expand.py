@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from dft_eval.errors import UsageError
-from dft_eval.own_tasks.items import data_path
-from dft_eval.own_tasks.task import is_task_path, read_task
+from dft_eval.own_tasks.task import is_task_path
 from dft_factory.errors import ConfigError
 from dft_factory.experiments import catalog, grouping
+from dft_factory.experiments.identity import Identities
 from dft_factory.experiments.plan import BASE, PLAN_NAME, VERSIONS, Comparison, Job, Plan
 from dft_factory.experiments.schema import (
     DataSpec,
@@ -27,10 +24,15 @@ from dft_factory.experiments.schema import (
     Resources,
     TrainingSpec,
 )
-from dft_factory.objectives import split_finetuning_type
-
-_HASHED_BYTES = 100_000_000
-"""Larger files are told apart by size and time."""
+from dft_factory.experiments.variants import (
+    grid,
+    inside,
+    label_of,
+    matched_label,
+    pairs,
+    place_of,
+    variants,
+)
 
 
 def make_plan(loaded: Loaded) -> Plan:
@@ -40,6 +42,10 @@ def make_plan(loaded: Loaded) -> Plan:
         ConfigError: a recipe cannot be read, or a ``$name`` is unknown.
     """
     return _Planner(loaded).plan()
+
+
+PATHS = ("model_name_or_path", "dataset_dir", "deepspeed")
+"""Keys of a recipe that name files or folders."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class _Planner:
         self.reports: dict[str, Comparison] = {}
         self.recipes: dict[str, str] = {}
         self.making: list[str] = []
+        self.identities = Identities(self.root)
 
     def plan(self) -> Plan:
         for name in self.experiment.make:
@@ -91,27 +98,6 @@ class _Planner:
 
     def _path(self, name: str) -> str:
         return str(Path(self.root) / name)
-
-    def _identity(self, place: str) -> str:
-        """What a path stands for: the contents of what is there, so that it may be moved.
-
-        The path itself for what our jobs make, and for a hub id.
-        """
-        path = Path(place)
-        made = path.absolute().is_relative_to(Path(self.root).absolute())
-        return place if made else _fingerprint(path) or place
-
-    def _identities(self, words: Sequence[str]) -> list[str]:
-        """A command with its files and folders, and the data of task files, by contents."""
-        identities = []
-        for option, word in zip(["", *words], words, strict=False):
-            is_path = option in _PATH_OPTIONS or Path(word).is_file()
-            identities.append(self._identity(word) if is_path else word)
-            if is_path and is_task_path(word):
-                with contextlib.suppress(UsageError):  # reported by check_evaluations
-                    data = data_path(read_task(Path(word)))
-                    identities += [] if data is None else [self._identity(str(data))]
-        return identities
 
     def _add(self, job: Job, decides: Any) -> str:
         """Add a job; ``decides`` is all that its result depends on beside the jobs before it."""
@@ -158,7 +144,7 @@ class _Planner:
             makes=(folder,),
             outdated=(folder,),
         )
-        return self._add(job, self._identities(words))
+        return self._add(job, self.identities.of_command(words))
 
     def _data(self, name: str, data: DataSpec, seed: int | None) -> tuple[str, list[str]]:
         """The data set's folder, and the jobs that make it."""
@@ -181,7 +167,7 @@ class _Planner:
                 words += [f"--{option}", catalog.resolve(text, self.here)]
         after = list(dict.fromkeys(after))
         job = Job("prepare", name, tuple(after), (tuple(words),), makes=(out,), outdated=(out,))
-        return out, [self._add(job, self._identities(words))]
+        return out, [self._add(job, self.identities.of_command(words))]
 
     def _recipe(self, name: str) -> dict[str, Any]:
         from dft_factory.validate.files import read
@@ -231,7 +217,9 @@ class _Planner:
             outdated=(model,),
         )
         self.recipes[yaml_file] = _dump(values)
-        identities = {key: self._identity(str(values[key])) for key in _PATHS if key in values}
+        identities = {
+            key: self.identities.of_path(str(values[key])) for key in PATHS if key in values
+        }
         return _Run(folder, "", model, self._add(job, {**values, **identities}), seed)
 
     def _compare(self, prefix: str, model: ModelSpec) -> None:
@@ -245,7 +233,7 @@ class _Planner:
         if model.train is not None:
             base = replace(self._train_base(prefix, model.train, path, after), label=BASE)
         runs = [base] if self.experiment.base else []
-        for label, folder, values in self._variants(recipe):
+        for label, folder, values in variants(train, recipe):
             values["model_name_or_path"] = base.model
             before = [base.after] if base.after else []
             run = self._train(f"{prefix}{folder}", values, train.data, "data", before)
@@ -271,7 +259,7 @@ class _Planner:
                 self._card(run, {name: scored[run, name] for name in names})
         for group in grouping.reports(self.experiment.evaluate):
             jobs = {
-                self._path(_inside(run.folder, name)): scored[run, name]
+                self._path(inside(run.folder, name)): scored[run, name]
                 for run in runs
                 for name in group
             }
@@ -283,41 +271,6 @@ class _Planner:
     def _train_base(self, prefix: str, spec: TrainingSpec, path: str, after: Sequence[str]) -> _Run:
         values = {**self._recipe(spec.recipe), **spec.set, "model_name_or_path": path}
         return self._train(f"{prefix}{BASE}", values, spec.data, f"{prefix}{BASE}-data", after)
-
-    def _variants(self, recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Label, folder and recipe of every variant, grid point and seed."""
-        train = self.experiment.train
-        for variant, changes in train.variants.items():
-            for axes in self._grid():
-                label = _label(variant, axes)
-                place = _place(variant, axes)
-                values = _with_objective({**recipe, **train.set, **changes, **axes})
-                for seed in train.seeds or (None,):
-                    if seed is None:
-                        yield label, place, dict(values)
-                    else:
-                        yield label, f"{place}/seed{seed}", {**values, "seed": seed}
-
-    def _grid(self) -> list[dict[str, Any]]:
-        grid = self.experiment.train.grid
-        return [dict(zip(grid, point, strict=True)) for point in product(*grid.values())]
-
-    def _pairs(self) -> tuple[tuple[str, str], ...]:
-        """The variants against the reference, each at its own point of the grid."""
-        train, reference = self.experiment.train, self.experiment.report.reference
-        if reference is None and not train.grid:
-            return ()
-        reference = reference or next(iter(train.variants))
-        variants = [*train.variants, BASE] if self.experiment.base else list(train.variants)
-        pairs = [
-            (_label(variant, axes), _label(reference, axes))
-            for axes in self._grid()
-            for variant in variants
-            if variant != reference
-        ]
-        matched = dict.fromkeys(each.match_entropy for each in self.experiment.evaluate)
-        labels = [_label(each, axes) for each in matched if each for axes in self._grid()]
-        return (*pairs, *((label, _matched_label(label)) for label in labels))
 
     def _probes(self, runs: Sequence[_Run]) -> list[str]:
         """Token probabilities of the training set under each model."""
@@ -347,25 +300,25 @@ class _Planner:
         jobs = {}
         named = [each for each in self.experiment.evaluate if each.name == name]
         for variant in dict.fromkeys(each.match_entropy for each in named if each.match_entropy):
-            for axes in self._grid():
-                label = _label(variant, axes)
+            for axes in grid(self.experiment.train):
+                label = label_of(variant, axes)
                 models = [run for run in runs if run.label == label]
-                folder = f"{base.folder}-at-entropy/{_place(variant, axes)}"
-                run = replace(base, folder=folder, label=_matched_label(label))
+                folder = f"{base.folder}-at-entropy/{place_of(variant, axes)}"
+                run = replace(base, folder=folder, label=matched_label(label))
                 match = _Match(
                     variant,
-                    tuple(self._path(_inside(model.folder, name)) for model in models),
+                    tuple(self._path(inside(model.folder, name)) for model in models),
                     tuple(scored[model, name] for model in models),
                 )
                 job = self._evaluate(run, name, base_model, match)
-                jobs[self._path(_inside(folder, name))] = job
+                jobs[self._path(inside(folder, name))] = job
         return jobs
 
     def _evaluate(
         self, run: _Run, name: str | None, base_model: str | None, match: _Match | None = None
     ) -> str:
         """Generation and scoring of one model by the evaluations of one name."""
-        folder = _inside(run.folder, name)
+        folder = inside(run.folder, name)
         out = self._path(folder)
         before = [run.after] if run.after else []
         before += match.after if match else ()
@@ -385,7 +338,7 @@ class _Planner:
             makes=(f"{out}/generation.json",),
             outdated=(f"{out}/generation.json", f"{out}/results.json"),
         )
-        after = self._add(generated, [self._identities(words) for words in commands])
+        after = self._add(generated, [self.identities.of_command(words) for words in commands])
         scoring = ["dft-factory", "score", out]
         scoring += ["--track"] if self.experiment.report.track and run.label != BASE else []
         scored = Job("score", folder, (after,), (tuple(scoring),), (f"{out}/results.json",))
@@ -393,7 +346,7 @@ class _Planner:
 
     def _card(self, run: _Run, scored: Mapping[str | None, str]) -> None:
         """The model card beside the weights, with the scores of every evaluation."""
-        folders = [self._path(_inside(run.folder, name)) for name in scored]
+        folders = [self._path(inside(run.folder, name)) for name in scored]
         words = ("dft-factory", "card", run.model, *folders)
         self._add(Job("card", run.folder, tuple(scored.values()), (words,)), words)
 
@@ -429,11 +382,11 @@ class _Planner:
         title = report.title or f"{base_model or self.loaded.name}: " + ", ".join(
             self.experiment.train.variants
         )
-        folder = _inside(prefix.rstrip("/"), name) if prefix or name else ""
+        folder = inside(prefix.rstrip("/"), name) if prefix or name else ""
         comparison = Comparison(
             out=self._path(folder),
             title=title if name is None else f"{title} ({name})",
-            pairs=self._pairs(),
+            pairs=pairs(self.experiment),
             against_paper=report.against_paper,
             jobs=scored,
         )
@@ -448,63 +401,8 @@ class _Planner:
         self.reports[self._add(job, asdict(comparison))] = comparison
 
 
-_PATH_OPTIONS = ("--data", "--model", "--source", "--pictures", "--exclude", "--decontaminate")
-_PATHS = ("model_name_or_path", "dataset_dir", "deepspeed")
-
-
-def _label(variant: str, axes: Mapping[str, Any]) -> str:
-    if variant == BASE:
-        return BASE
-    return ", ".join([variant, *(f"{key} {value}" for key, value in axes.items())])
-
-
-def _matched_label(label: str) -> str:
-    return f"{BASE} at the entropy of {label}"
-
-
-def _place(variant: str, axes: Mapping[str, Any]) -> str:
-    return "/".join([variant, *(f"{key}-{value}" for key, value in axes.items())])
-
-
-def _inside(folder: str, name: str | None) -> str:
-    return folder if name is None else f"{folder}/{name}".lstrip("/")
-
-
-def _with_objective(values: dict[str, Any]) -> dict[str, Any]:
-    """``objective: dft`` as LLaMA-Factory's key: the recipe's method with that objective."""
-    objective = values.pop("objective", None)
-    if objective is not None:
-        former = values.get("finetuning_type", "full")
-        split = split_finetuning_type(former)
-        method = former if split is None else split[1]
-        values["finetuning_type"] = objective if method == "full" else f"{objective}_{method}"
-        split_finetuning_type(values["finetuning_type"])
-    return values
-
-
 def _dump(values: Mapping[str, Any]) -> str:
     import yaml
 
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
     return f"# Written by `dft-factory run`. By hand: llamafactory-cli train THIS_FILE\n{text}"
-
-
-def _fingerprint(path: Path) -> str | None:
-    """Tells whether a file or folder changed; None where there is none (a hub id).
-
-    Large files by size and time alone.
-    """
-    if path.is_dir():
-        rows = [
-            (each.name, stat.st_size, stat.st_mtime_ns)
-            for each in sorted(path.iterdir())
-            if each.is_file()
-            for stat in [each.stat()]
-        ]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    if not path.is_file():
-        return None
-    stat = path.stat()
-    if stat.st_size > _HASHED_BYTES:
-        return f"{stat.st_size} {stat.st_mtime_ns}"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
