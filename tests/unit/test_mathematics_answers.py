@@ -161,8 +161,9 @@ def test_kills_of_the_worker_change_no_verdict() -> None:
         nonlocal kills
         if kills < 4:
             for process in workers_of_this_process():
-                os.kill(process, signal.SIGKILL)
-                kills += 1
+                with contextlib.suppress(ProcessLookupError):  # ended since it was listed
+                    os.kill(process, signal.SIGKILL)
+                    kills += 1
 
     questions = [Question("qwen", row["completion"], row["gold"]) for row in rows]
     verdicts = judge_all(questions, workers=1, progress=kill)
