@@ -100,7 +100,7 @@ def test_data() -> Path:
     """The folder of other people's published items; tests without it are listed as not run."""
     named = os.environ.get("DFT_TEST_DATA")
     if not named:
-        pytest.skip(f"{NOT_RUN}DFT_TEST_DATA names no folder")
+        pytest.skip(f"{NOT_RUN}DFT_TEST_DATA is not set")
     path = Path(named)
     assert path.is_dir(), f"DFT_TEST_DATA: {path} is no folder"
     return path

@@ -68,7 +68,7 @@ def chunked_dft_loss(
     """The DFT loss ``sum sg(w_t)·NLL_t / N`` without full logits: equation (9) of the DFT paper.
 
     Gradients are computed in the forward pass. Backward runs once and is not differentiable itself
-    (torch says so); ``torch.compile`` runs this function outside of its graph.
+    (``create_graph=True`` raises). Works under ``torch.compile``.
 
     Args:
         hidden: (B, T, H), the last hidden states: what ``lm_head`` is applied to.

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from dft_eval.errors import UsageError
+from dft_eval.data_files import read_jsonl
 
 
 class CodeProblem(BaseModel):
@@ -29,20 +25,4 @@ def read_problems(path: Path) -> list[CodeProblem]:
     Raises:
         UsageError: no such file, or a line that is no problem, by number.
     """
-    if not path.is_file():
-        raise UsageError(f"--data {path}: no such file.")
-    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
-    problems: list[CodeProblem] = []
-    try:
-        with opener(path, "rt", encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    try:
-                        problems.append(CodeProblem.model_validate(json.loads(line)))
-                    except (ValidationError, ValueError) as error:
-                        raise UsageError(f"{path}, line {number}: no problem: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if not problems:
-        raise UsageError(f"{path} holds no problem.")
-    return problems
+    return read_jsonl(path, CodeProblem.model_validate, "a problem in HumanEval's format")[0]

@@ -12,6 +12,14 @@ from typing import Any, TypeVar
 from dft_eval.errors import PrerequisiteError, UsageError
 
 Record = TypeVar("Record")
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What :func:`decompressed` raises."""
+
+
+def decompressed(path: Path) -> bytes:
+    """The content of a file, unpacked if it ends in ``.gz``."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
 def read_jsonl(
@@ -29,10 +37,8 @@ def read_jsonl(
     if not path.is_file():
         raise UsageError(f"--data {path}: no such file. Give a .jsonl or .jsonl.gz file.")
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        content = decompressed(path)
+    except UNREADABLE as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     lines = (
         (f"{path}, line {number}", line)

@@ -158,13 +158,15 @@ def test_problem_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 2"):
         read_problems(plain)
     plain.write_text("")
-    with pytest.raises(UsageError, match="no problem"):
+    with pytest.raises(UsageError, match="is empty"):
         read_problems(plain)
     with pytest.raises(UsageError, match="no such file"):
         read_problems(tmp_path / "absent.jsonl")
-    packed.write_bytes(b"not gzip")
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_problems(packed)
+    broken = gzip.compress(b"{}")
+    for content in (b"not gzip", broken[:10] + b"\xff" * 4 + broken[14:]):
+        packed.write_bytes(content)
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_problems(packed)
 
 
 def test_the_published_humanevalplus_file_is_read(test_data: Path) -> None:

@@ -275,6 +275,10 @@ def test_data_that_cannot_be_read(tmp_path: Path) -> None:
         items_of(tmp_path, [{"question": "x", "answer": 1, "n": 7}] * 2, id="n")
     with pytest.raises(UsageError, match=r"data: .*gone\.jsonl cannot be read: No such file"):
         items_of(tmp_path, ROWS, data=tmp_path / "gone.jsonl")
+    packed = gzip.compress(b"{}")
+    (tmp_path / "broken.jsonl.gz").write_bytes(packed[:10] + b"\xff" * 4 + packed[14:])
+    with pytest.raises(UsageError, match=r"data: .*broken\.jsonl\.gz cannot be read: Error -3"):
+        items_of(tmp_path, ROWS, data=tmp_path / "broken.jsonl.gz")
 
 
 def test_rows_become_items(tmp_path: Path) -> None:

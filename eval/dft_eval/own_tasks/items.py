@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dft_eval.data_files import load_hub
+from dft_eval.data_files import UNREADABLE, decompressed, load_hub
 from dft_eval.errors import UsageError
 from dft_eval.own_tasks.numbers import last_number
 from dft_eval.own_tasks.task import COMPLETION, Task, TaskFile
@@ -97,9 +96,8 @@ def _sha256(parts: Iterable[bytes]) -> str:
 
 def _read(path: Path, task_file: TaskFile) -> bytes:
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError) as error:
+        return decompressed(path)
+    except UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(
             f"{task_file.file}: data: {path} cannot be read: {reason}. Give a JSONL file beside "
