@@ -125,11 +125,9 @@ def _row_dots(exp_z: Tensor, z: Tensor) -> Tensor:
     """Scalar products of the rows of two (c, V), (c,); a z of -inf adds nothing."""
     if z.device.type == "cpu":  # where vecdot would write all products first, at twice the time
         dots = torch.stack([torch.dot(*rows) for rows in zip(exp_z, z, strict=True)])
-    else:
-        dots = torch.linalg.vecdot(exp_z, z)
-    if not dots.isfinite().all():  # 0 times -inf
-        dots = torch.linalg.vecdot(exp_z, z.clamp(min=torch.finfo(z.dtype).min))
-    return dots
+        if dots.isfinite().all():
+            return dots
+    return torch.linalg.vecdot(exp_z, z.clamp(min=torch.finfo(z.dtype).min))  # 0 times -inf
 
 
 def _softmax_rows_torch_(
