@@ -65,18 +65,18 @@ def problem(template: Template, rng: random.Random) -> dict[str, str]:
 
 
 def problems(
-    count: int, chosen: Sequence[Template], rng: random.Random, taken: set[tuple[str, str]]
+    count: int, chosen: Sequence[Template], rng: random.Random, excluded: set[tuple[str, str]]
 ) -> list[dict[str, str]]:
-    """``count`` problems of the templates in turn, no two with the same words or in ``taken``.
+    """``count`` problems of the templates in turn, no two with the same words or in ``excluded``.
 
-    ``taken`` has templates with their numbers.
+    ``excluded`` has templates with their numbers.
     """
     rows: dict[str, dict[str, str]] = {}
     for template in cycle(chosen):
         if len(rows) == count:
             break
         row = problem(template, rng)
-        if (row["template"], row["numbers"]) not in taken:
+        if (row["template"], row["numbers"]) not in excluded:
             rows.setdefault(row["question"], row)
     shuffled = list(rows.values())
     rng.shuffle(shuffled)
@@ -93,8 +93,8 @@ def main() -> None:
         for part, chosen in parts.items()
         for n, row in enumerate(problems(HELD_OUT // 2, chosen, rng, set()))
     ]
-    taken = {(row["template"], row["numbers"]) for row in held_out}
-    training = problems(TRAINING, parts["seen"], rng, taken)
+    excluded = {(row["template"], row["numbers"]) for row in held_out}
+    training = problems(TRAINING, parts["seen"], rng, excluded)
     fields = ("id", "template", "question", "answer")
     write(
         "arithmetic.held_out.jsonl",

@@ -93,9 +93,9 @@ def collect(folder: Path) -> list[Row]:
 def store(name: str, rows: Sequence[Row]) -> None:
     """Write ``docs/study/NAME.json``; templates once."""
     templates = {id: template for row in rows for id, template in row.templates.items()}
-    kept = [{**asdict(row), "templates": None} for row in rows]
+    values = [{**asdict(row), "templates": None} for row in rows]
     STORE.mkdir(exist_ok=True)
-    text = json.dumps({"templates": templates, "rows": kept}, ensure_ascii=False)
+    text = json.dumps({"templates": templates, "rows": values}, ensure_ascii=False)
     (STORE / f"{Path(name).name}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -160,7 +160,7 @@ def result_table(table: Table) -> list[str]:
 
 def points(table: Table, claim: Claim) -> list[tuple[str, list[Row], list[Row]]]:
     """Both sides of a claim at every point of the experiment's grid."""
-    found = []
+    sides = []
     for cell in table:
         variant, comma, point = cell.label.partition(", ")
         if (variant, cell.decoding) != (claim.first, claim.decoding):
@@ -170,9 +170,9 @@ def points(table: Table, claim: Claim) -> list[tuple[str, list[Row], list[Row]]]
         for label in (f"{claim.second}{comma}{point}", claim.second):
             other = table.get(cell._replace(label=label))
             if other:
-                found.append((point, table[cell], other))
+                sides.append((point, table[cell], other))
                 break
-    return found
+    return sides
 
 
 def verdict(result: PairedDifference, expected: int) -> str:
@@ -186,7 +186,7 @@ def verdict(result: PairedDifference, expected: int) -> str:
 def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
     """One claim: verdict, difference and interval at every point, and what would settle it."""
     lines = ["", f"### {claim.text}", ""]
-    said = False
+    is_run = False
     for name in claim.experiments:
         for point, first, second in points(tables[name], claim):
             result = difference(first, second)
@@ -202,8 +202,8 @@ def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
                 f"p = {result.p:.3f}, {len(first)} seed{'s' * (len(first) > 1)}, "
                 f"{len(first[0].scores)} problems."
             )
-            said = True
-    if not said:
+            is_run = True
+    if not is_run:
         experiments = " or ".join(f"`dft-factory run {name}`" for name in claim.experiments)
         lines.append(f"- **not run**: {experiments}")
     return [*lines, "", f"What would settle it: {claim.settle}"]

@@ -128,7 +128,7 @@ class Function(NamedTuple):
 def functions(shape: str, rng: random.Random) -> list[Function]:
     """Functions of one shape, shuffled."""
     words, code = SHAPES[shape]
-    made = {}
+    functions = {}
     for x in ("number", "word"):
         conditions = CONDITIONS[x] if "{is}" in code else NOTHING
         changes = CHANGES[x] if "{to}" in code else NOTHING
@@ -153,8 +153,8 @@ def functions(shape: str, rng: random.Random) -> list[Function]:
                 pool = [*WORDS, *(a + word + b for word in WORDS for a in letters for b in letters)]
             if argument != x:
                 pool = [rng.sample(pool, rng.randint(2, 5)) for _ in range(20)]
-            made[stub] = Function(template, name, stub, body, names[name], pool)
-    rows = list(made.values())
+            functions[stub] = Function(template, name, stub, body, names[name], pool)
+    rows = list(functions.values())
     rng.shuffle(rows)
     return rows
 

@@ -127,7 +127,8 @@ def _row_dots(exp_z: Tensor, z: Tensor) -> Tensor:
         dots = torch.stack([torch.dot(*rows) for rows in zip(exp_z, z, strict=True)])
         if dots.isfinite().all():
             return dots
-    return torch.linalg.vecdot(exp_z, z.clamp(min=torch.finfo(z.dtype).min))  # 0 times -inf
+    finite = z.clamp(min=torch.finfo(z.dtype).min)  # 0 times -inf is NaN
+    return (exp_z * finite).sum(-1)
 
 
 def _softmax_rows_torch_(

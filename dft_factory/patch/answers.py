@@ -51,8 +51,8 @@ def greedy(model: Any, prompts: Sequence[Sequence[int]], ends: Sequence[int]) ->
         ends: token ids that end an answer.
     """
     decoding = Decoding(max_new_tokens=NEW_TOKENS, batch_size=N_PROMPTS)
-    made = decode(model, prompts, decoding, [0] * len(prompts), lambda row, ids: ids[-1] in ends)
-    return [without_end(ids, ends) for ids in made]
+    answers = decode(model, prompts, decoding, [0] * len(prompts), lambda row, ids: ids[-1] in ends)
+    return [without_end(ids, ends) for ids in answers]
 
 
 def without_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:

@@ -43,10 +43,10 @@ def end_of_turn_ids(template: Any, tokenizer: Any) -> list[int]:
     """
     words = [*getattr(template, "stop_words", ()), getattr(tokenizer, "eos_token", None)]
     unknown = getattr(tokenizer, "unk_token_id", None)
-    found = {tokenizer.convert_tokens_to_ids(word): word for word in words if isinstance(word, str)}
+    ids = {tokenizer.convert_tokens_to_ids(word): word for word in words if isinstance(word, str)}
     return sorted(
         number
-        for number, word in found.items()
+        for number, word in ids.items()
         if number is not None and (number != unknown or word == tokenizer.unk_token)
     )
 
@@ -177,8 +177,8 @@ class Recorder:
             "answers": None if answers is None else asdict(answers),
             "texts": list(texts),
         }
-        said = self._say(step, self._see_evaluation(line))
-        self._evaluations.append({**line, "warnings": said})
+        rules = self._say(step, self._see_evaluation(line))
+        self._evaluations.append({**line, "warnings": rules})
 
     def summarise(self) -> None:
         """One line: NLL and end-of-turn probability, at the first log and at the last."""

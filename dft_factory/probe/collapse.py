@@ -126,9 +126,9 @@ def at_risk(plan: Plan) -> bool | None:
 
 def agreement() -> tuple[int, int]:
     """(known trainings of which the rule is right, those of which it says anything)."""
-    said = [(at_risk(each.plan), each.collapsed) for each in TRAININGS]
-    spoken = [(risk, collapsed) for risk, collapsed in said if risk is not None]
-    return sum(risk == collapsed for risk, collapsed in spoken), len(spoken)
+    verdicts = [(at_risk(training.plan), training.collapsed) for training in TRAININGS]
+    definite = [(risk, collapsed) for risk, collapsed in verdicts if risk is not None]
+    return sum(risk == collapsed for risk, collapsed in definite), len(definite)
 
 
 def risk_of(plan: Plan) -> Risk:

@@ -64,15 +64,15 @@ def examine(measured: Measured) -> ModelProbe:
     )
 
 
-def _notes(config: Mapping[str, object], found: Sequence[Measured], limit: int) -> list[str]:
+def _notes(config: Mapping[str, object], measured: Sequence[Measured], limit: int) -> list[str]:
     notes = []
     packed = [key for key in ("packing", "neat_packing") if config.get(key)]
     if packed:
         notes.append(f"{' and '.join(packed)}: examples were measured one by one, not packed.")
-    n_examples = found[0].probabilities.n_examples
+    n_examples = measured[0].probabilities.n_examples
     if n_examples < limit:
         notes.append(f"{n_examples} examples, fewer than --limit {limit}: there are no more.")
-    if len({tuple(each.tokens.tolist()) for each in found}) > 1:
+    if len({tuple(each.tokens.tolist()) for each in measured}) > 1:
         notes.append(
             "The models cut the text into different tokens: compare their shapes with care."
         )
@@ -104,12 +104,12 @@ def probe(
     """
     labelled = parse_models(models)
     config = read_config(config_path, overrides)
-    found = measure(config, labelled, limit=limit, seed=seed, progress=progress)
-    made = Probe(
+    measured = measure(config, labelled, limit=limit, seed=seed, progress=progress)
+    result = Probe(
         config=str(config_path),
         seed=seed,
-        models=tuple(examine(each) for each in found),
-        collapse=risk_of(found[0].plan),
-        notes=tuple(_notes(config, found, limit)),
+        models=tuple(examine(each) for each in measured),
+        collapse=risk_of(measured[0].plan),
+        notes=tuple(_notes(config, measured, limit)),
     )
-    return made, write(made, out, json.dumps(made.to_json(), indent=2) + "\n")
+    return result, write(result, out, json.dumps(result.to_json(), indent=2) + "\n")

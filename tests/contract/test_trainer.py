@@ -164,28 +164,28 @@ def test_trainers_without_llamafactory_give_its_gradient(
     }
     parts = {"model": model, "train_dataset": dataset, "data_collator": collator}
     parts["callbacks"] = [Record()]
-    made: Any
+    instance: Any
     if trainer == "Trainer":
-        made = type("MyTrainer", (DFTTrainerMixin, Trainer), {})(
+        instance = type("MyTrainer", (DFTTrainerMixin, Trainer), {})(
             objective=objective, args=TrainingArguments(**settings), **parts
         )
     elif trainer == "SFTTrainer":
         processing = collator.processor if bench.modality == "vl" else collator.tokenizer
         config = SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True})
-        made = type("MyTrainer", (DFTTrainerMixin, SFTTrainer), {})(
+        instance = type("MyTrainer", (DFTTrainerMixin, SFTTrainer), {})(
             objective=objective, args=config, processing_class=processing, **parts
         )
     else:
         weight = dft_loss_func("token" if objective == "dft" else UNIT_WEIGHT)
-        made = Trainer(compute_loss_func=weight, args=TrainingArguments(**settings), **parts)
-    made.train()
+        instance = Trainer(compute_loss_func=weight, args=TrainingArguments(**settings), **parts)
+    instance.train()
     llamafactory = runs[objective].ok()
     assert relative_error(gradients, llamafactory.gradients) <= 1e-5
     if trainer != "compute_loss_func":
-        ours, theirs = made.state.log_history[0], llamafactory.log[0]
+        ours, theirs = instance.state.log_history[0], llamafactory.log[0]
         for name in ("nll", "mean_token_prob", "token_weight_mean"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
-        assert made._head is not None  # no full logits
+        assert instance._head is not None  # no full logits
 
 
 @pytest.mark.parametrize("objective", ["dft", "sft"])
