@@ -24,5 +24,5 @@ class UpstreamContractError(DftFactoryError, RuntimeError):
 
 def did_you_mean(value: object, choices: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the choice nearest to ``value``, or nothing."""
-    matches = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.7)
     return f" Did you mean {matches[0]!r}?" if matches else ""
