@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import exp, log
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,7 +20,7 @@ from dft_eval.results import read_results
 
 PROBES = 32
 """Prompts, spread over the benchmark, that are sampled once at every temperature tried."""
-HOTTEST = 2.0
+COLDEST, HOTTEST = 0.02, 2.0
 TOLERANCE = 0.02
 """Relative difference of entropies at which the search ends."""
 
@@ -93,30 +94,36 @@ def solve(
     """The temperature at which the prompts' mean entropy is ``target``, and what it is there.
 
     Raises:
-        UsageError: ``target`` is 0, or is not reached at :data:`HOTTEST`.
+        UsageError: ``target`` is 0, or is not reached at :data:`COLDEST` or :data:`HOTTEST`.
     """
     from scipy.optimize import brentq
 
     tried: dict[float, float] = {}
 
-    def above(temperature: float) -> float:
-        if temperature == 0:
-            return -target
+    def above(log_temperature: float) -> float:
+        """ln(entropy / target), which is nearly linear in ln(temperature)."""
+        temperature = exp(log_temperature)
         if temperature not in tried:
             at = replace(decoding, temperature=temperature)
             tried[temperature] = mean_entropy(backend, prompts, at)
-        difference = tried[temperature] - target
-        return 0.0 if abs(difference) <= TOLERANCE * target else difference
+        ratio = tried[temperature] / target
+        return 0.0 if abs(ratio - 1) <= TOLERANCE else log(max(ratio, TOLERANCE))
 
     if target <= 0:
         raise UsageError("--match-entropy: the entropy is 0, that of greedy decoding.")
-    high = 1.0 if above(1.0) >= 0 else HOTTEST
-    if above(high) < 0:
+    low = high = 0.0
+    if above(0.0) < 0:
+        high = log(HOTTEST)
+    while above(low) > 0 and low > log(COLDEST):
+        low, high = low - log(2), low
+    if above(low) > 0 or above(high) < 0:
+        temperature, entropy = list(tried.items())[-1]
         raise UsageError(
-            f"--match-entropy: {target:.3f} nats a token are not reached: at temperature {HOTTEST} "
-            f"it is {tried[HOTTEST]:.3f}."
+            f"--match-entropy: {target:.3f} nats a token are not reached: at temperature "
+            f"{temperature:g} it is {entropy:.3f}."
         )
-    brentq(above, 0.0, high, xtol=1e-3)
+    if low < high:
+        brentq(above, low, high, xtol=1e-3)
     # The root itself may lie between two temperatures that were tried.
     nearest = min(tried, key=lambda temperature: abs(tried[temperature] - target))
     return nearest, tried[nearest]
