@@ -143,14 +143,14 @@ def result_table(table: Table) -> list[str]:
         decodings = sorted({cell.decoding for cell in table if cell.benchmark == benchmark})
         lines += [
             "",
-            f"| {benchmark} | " + " | ".join(f"{each}, %" for each in decodings) + " | entropy |",
+            f"| {benchmark} | " + " | ".join(decodings) + " | entropy |",
         ]
         lines += ["|---" * (len(decodings) + 2) + "|"]
         for label in dict.fromkeys(cell.label for cell in table if cell.benchmark == benchmark):
             cells = [table.get(Cell(label, benchmark, each), []) for each in decodings]
             texts = [score_text(rows) if rows else "" for rows in cells]
             sampled = [row for rows in cells for row in rows if row.temperature > 0]
-            hottest = max((row.temperature for row in sampled), default=0)
+            hottest = max((row.temperature for row in sampled), default=0.0)
             entropies = [row.mean_entropy for row in sampled if row.temperature == hottest]
             known = [value for value in entropies if value is not None]
             entropy = f"{fmean(known):.2f} (T {hottest:.2f})" if known else ""
@@ -212,7 +212,7 @@ def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
 def experiment_section(name: str, table: Table) -> list[str]:
     """What was run of one experiment, and its scores."""
     about = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
-    lines = ["", f"### {name}", "", f"{about['description']}."]
+    lines = ["", f"### {name}", "", f"{about['description'].rstrip('.')}."]
     planned = about["train"].get("seeds", [0])
     seeds = sorted({row.seed for rows in table.values() for row in rows if row.seed is not None})
     problems = max(len(row.scores) for rows in table.values() for row in rows)
