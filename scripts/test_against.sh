@@ -45,7 +45,7 @@ fi
 say "installing $requirement${transformers:+ and transformers $transformers} into $environment"
 "$uv" pip install --quiet --python "$environment/bin/python" --override "$overrides" \
   --constraint <(grep -vE "^($free)==" constraints.txt) \
-  --editable '.[train,code,vl,deepspeed,gguf,experiments,dev]' "$(grep '^uv==' constraints.txt)" "$requirement"
+  --editable '.[train,code,vl,deepspeed,gguf,experiments,lm-eval,dev]' "$(grep '^uv==' constraints.txt)" "$requirement"
 source "$environment/bin/activate"
 python -m dft_factory.patch.contract "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 python -c 'import importlib.metadata as m; print(*(f"{n} {m.version(n)}" for n in ("llamafactory", "transformers", "torch", "accelerate", "peft", "trl")), sep=", ")'

@@ -153,8 +153,8 @@ def eval_command(
     benchmarks: Annotated[
         list[str],
         typer.Argument(
-            help="humaneval, mathvision, ... (dft-factory doctor lists them), or the path of your "
-            "own task file (docs/own-tasks.md)"
+            help="humaneval, mathvision, ... (dft-factory doctor lists them), lm-eval:TASK of "
+            "lm-evaluation-harness, or the path of your own task file (docs/own-tasks.md)"
         ),
     ],
     model: Annotated[
@@ -266,6 +266,10 @@ def eval_command(
             help="multipl-e: whose recipes, official (default) or qwen. Mathematics: whose rules "
             "of equality, math-verify (default) or qwen; the other's score is in the breakdown."
         ),
+    ] = None,
+    num_fewshot: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="lm-eval:TASK: examples before each question (default: the task's)."),
     ] = None,
     shard: Annotated[
         Optional[str],  # noqa: UP045

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import os
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dft_eval.errors import EvaluationError
+from dft_eval.processes import die_with_parent
 from dft_eval.results import atomic_write
 from dft_factory.experiments.plan import Job, Plan, read_plan
 
@@ -138,12 +138,6 @@ def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: 
         threading.Thread(target=_watch, args=(int(owner), stop), daemon=True).start()
     status = process.wait()
     return 128 - status if status < 0 else status
-
-
-def die_with_parent() -> None:
-    """For ``preexec_fn``: the kernel kills this process when the one that started it ends."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _watch(owner: int, stop: Callable[[], None]) -> None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dft_eval.processes import die_with_parent
 from dft_eval.results import atomic_write
 from dft_factory.errors import ConfigError, DftFactoryError, MissingDependencyError
 from dft_factory.experiments import slurm
 from dft_factory.experiments.expand import make_plan
-from dft_factory.experiments.job import GPUS, RUN_PROCESS, compare, die_with_parent, tail
+from dft_factory.experiments.job import GPUS, RUN_PROCESS, compare, tail
 from dft_factory.experiments.plan import Job, Plan
 from dft_factory.experiments.schema import Loaded, Resources
 

@@ -6,6 +6,7 @@ An adapter module makes one or more :class:`Benchmark`; ``benchmarks.py`` lists 
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ class Request:
         judge: None where none was named.
         min_pixels, max_pixels: of pictures; None for the benchmark's own.
         harness: whose recipes a benchmark follows that knows several; None for its default.
+        num_fewshot: examples before each question; None for the task's own number.
         sandbox: what holds the model's programs; ``auto`` for the first that works here.
         judge_workers: programs run at once, at most; None for as many as this machine can.
         shard: the part of each benchmark to generate; None for all of it.
@@ -93,6 +95,7 @@ class Request:
     min_pixels: int | None = None
     max_pixels: int | None = None
     harness: str | None = None
+    num_fewshot: int | None = None
     sandbox: SandboxName = "auto"
     judge_workers: int | None = None
     fresh: bool = False
@@ -145,7 +148,8 @@ class Benchmark:
         max_new_tokens: of a completion unless ``--max-new-tokens`` is given.
         missing: what keeps it from running here, each with its fix.
         samples: takes more than one completion a prompt (pass@k).
-        options: what else of :class:`Request` it takes: ``judge``, ``min_pixels``, ``max_pixels``.
+        options: what else of :class:`Request` it takes: ``judge``, ``min_pixels``, ``max_pixels``,
+            ``num_fewshot``.
         data_format: benchmarks with the same one can be given one ``--data`` together.
         harnesses: whose recipes can be chosen by ``--harness``, the default first.
         runs_programs: that the model wrote: needs a sandbox.
@@ -154,6 +158,8 @@ class Benchmark:
         data: type of what ``load`` returns; pydantic writes it for ``dft-factory score``.
         load: reads the data and refuses what could not be asked.
         parts: the prompts.
+        ask: of a harness that asks the model itself and leaves its records in ``request.out``;
+            there are no parts then.
         scorer: refuses what could not be scored here (no sandbox, no judge), and returns what makes
             completions a result and writes the items file. Called before generation.
     """
@@ -167,6 +173,7 @@ class Benchmark:
     load: Callable[[Benchmark, Request], Any]
     parts: Callable[[Benchmark, Request, Any], Sequence[Part]]
     scorer: Callable[[Benchmark, Request, Any], Callable[[Rows], BenchmarkResult]]
+    ask: Callable[[Benchmark, Request, Subject, Any], None] | None = None
     max_new_tokens: int = 512
     samples: bool = False
     options: frozenset[str] = frozenset()
@@ -209,6 +216,11 @@ def size_notes(n_total: int, available: int, published: int) -> list[str]:
     return []
 
 
+def file_stem(benchmark: str, style: str) -> str:
+    """How the names of a benchmark's files begin."""
+    return f"{re.sub(r'[^A-Za-z0-9_.+-]', '-', benchmark)}.{style}"
+
+
 def finish(
     benchmark: Benchmark,
     request: Request,
@@ -227,7 +239,7 @@ def finish(
 
     ``cluster`` says what the items' own ``cluster`` is.
     """
-    items_file = request.out / f"{benchmark.name}.{style}.items.jsonl"
+    items_file = request.out / f"{file_stem(benchmark.name, style)}.items.jsonl"
     write_items(items_file, items)
     return BenchmarkResult(
         benchmark=benchmark.name,

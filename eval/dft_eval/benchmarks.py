@@ -15,6 +15,7 @@ from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.resume import CompletionCache
 from dft_eval.generation.shard import FOLDER as SHARDS
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
+from dft_eval.lm_eval import benchmark as lm_eval
 from dft_eval.mathematics.benchmark import MATHEMATICS
 from dft_eval.merge_shards import merge_shards
 from dft_eval.models import open_subject
@@ -63,13 +64,15 @@ def get_benchmark(name: str) -> Benchmark:
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
+    if name.startswith(lm_eval.PREFIX):
+        return lm_eval.declare(name)
     if is_task_path(name):
         return own_benchmark(read_task(Path(name)))
     near = difflib.get_close_matches(name, BENCHMARKS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(
-        f"Benchmark {name!r} is unknown. Choose from: {', '.join(BENCHMARKS)}, or give the path of "
-        f"a task file (.yaml).{hint}"
+        f"Benchmark {name!r} is unknown. Choose from: {', '.join(BENCHMARKS)}, lm-eval:TASK, or "
+        f"give the path of a task file (.yaml).{hint}"
     )
 
 
@@ -246,10 +249,11 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
     formats = {benchmark.data_format or benchmark.name for benchmark in chosen}
     if request.data is not None and len(formats) > 1:
         raise UsageError("--data names one benchmark's file: evaluate one benchmark at a time.")
-    for option in ("judge", "min_pixels", "max_pixels"):
+    for option in ("judge", "min_pixels", "max_pixels", "num_fewshot"):
         without = [benchmark.name for benchmark in chosen if option not in benchmark.options]
         if getattr(request, option) is not None and without:
             able = [name for name, benchmark in BENCHMARKS.items() if option in benchmark.options]
+            able = able or [f"{lm_eval.PREFIX}TASK"]
             raise UsageError(
                 f"--{option.replace('_', '-')} has no effect on {', '.join(without)}. Leave it "
                 f"out, or evaluate {', '.join(able)} by themselves."

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from dft_eval.benchmark import Benchmark, Request, Rows, Subject
+from dft_eval.benchmark import Benchmark, Request, Rows, Subject, file_stem
 from dft_eval.errors import UsageError
 from dft_eval.generation.resume import CompletionCache, generate_each
 from dft_eval.generation.run import Completion, Failure
@@ -194,6 +194,8 @@ def generate(
     if request.match_entropy:
         request, match = match_entropy(benchmark, request, subject, data)
     failures: dict[str, str] = {}
+    if benchmark.ask is not None:
+        benchmark.ask(benchmark, request, subject, data)
     for part in benchmark.parts(benchmark, request, data):
         backend = subject.text if part.pixels is None else subject.vision(part.pixels)
         prompts = shard.select(part.prompts, part.decoding.samples) if shard else part.prompts
@@ -236,7 +238,7 @@ def read_data(benchmark: Benchmark, folder: Path, run: Run) -> Any:
 
 def data_path(folder: Path, run: Run) -> Path:
     """Where :func:`generate` wrote it."""
-    return folder / f"{run.benchmark}.{run.prompt_style}.data.json"
+    return folder / f"{file_stem(run.benchmark, run.prompt_style)}.data.json"
 
 
 def score(
@@ -251,9 +253,13 @@ def score(
     made = [row for part in rows for row in part if isinstance(row, Completion)]
     matched = {} if run.match is None else {"match_entropy": asdict(run.match)}
     entropies = [row.mean_entropy for row in made if row.mean_entropy is not None]
-    update = {
+    update: dict[str, Any] = {
         "decoding": {**run.record, **result.decoding, **matched},
         "notes": [*result.notes, *run.notes],
+    }
+    if benchmark.ask is not None:
+        return result.model_copy(update=update)
+    update |= {
         "n_completions": len(made),
         "n_truncated": sum(row.finish_reason == "length" for row in made),
         "n_empty": sum(not row.completion.strip() for row in made),

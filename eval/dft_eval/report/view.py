@@ -7,7 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dft_eval.report import decodings, lengths, overview, provenance, samples, scores, training
+from dft_eval.report import (
+    decodings,
+    forgetting,
+    lengths,
+    overview,
+    provenance,
+    samples,
+    scores,
+    training,
+)
 from dft_eval.report.examples import Example, examples
 from dft_eval.report.pairs import Pair, compare_variants, seed_table
 from dft_eval.report.paper.section import AgainstPaper, against_paper
@@ -53,6 +62,7 @@ class View:
     decodings: Table | None
     left_under_greedy: tuple[str, ...]
     pass_at_k: Table | None
+    forgetting: Table | None
     harnesses: Table | None
     models: Table
     methods: Table
@@ -128,6 +138,7 @@ def build_view(
         decodings=decodings.decoding_table(variants),
         left_under_greedy=decodings.sentences(pairs, variants),
         pass_at_k=samples.pass_table(variants),
+        forgetting=forgetting.forgetting_table(variants),
         harnesses=scores.harness_table(variants),
         models=provenance.models(variants),
         methods=provenance.methods(variants),
