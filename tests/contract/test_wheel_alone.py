@@ -1,37 +1,36 @@
-"""A user without a checkout: the wheel, an empty directory, the shipped recipes."""
+"""A user without a checkout: the wheel, an empty directory, the commands of the page "No GPU"."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from dft_factory.tiny import make_tiny
 from tests.contract.test_activation import build_wheel, make_wheel_environment
 from tests.support.cli import clean_environment
 
-SHORT = {
-    "model_name_or_path": "model",
-    "template": "qwen",
-    "max_steps": "2",
-    "max_samples": "16",
-    "eval_strategy": "'no'",
-    "eval_on_start": "false",
-    "val_size": "0",
-}
+PAGE = Path(__file__).parents[2] / "docs/quickstart/no-gpu.md"
 
 
 @pytest.mark.cli
 def test_the_wheel_prepares_and_trains_the_demo_in_an_empty_directory(tmp_path: Path) -> None:
     python = make_wheel_environment(tmp_path / "venv", build_wheel(tmp_path)).python
+    programs = {
+        "dft-factory": [str(python.with_name("dft-factory"))],
+        "llamafactory-cli": [str(python), "-m", "llamafactory.cli"],
+        "python": [str(python)],
+    }
     empty = tmp_path / "empty"
     empty.mkdir()
 
-    def run(*command: str | Path) -> str:
+    def run(line: str) -> str:
+        program, *words = shlex.split(line)
         done = subprocess.run(
-            list(map(str, command)),
+            [*programs[program], *words],
             cwd=empty,
             env=clean_environment(PYTHONPATH=""),
             capture_output=True,
@@ -39,28 +38,24 @@ def test_the_wheel_prepares_and_trains_the_demo_in_an_empty_directory(tmp_path: 
             timeout=600,
             check=False,
         )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout
 
-    dft_factory = python.with_name("dft-factory")
-    where = "import dft_factory; print(dft_factory.__file__)"
-    assert run(python, "-c", where).startswith(str(tmp_path / "venv"))
-    assert "demo/smollm2_dft " in run(dft_factory, "recipes", "list")
-    run(dft_factory, "recipes", "copy", "demo/smollm2_dft")
-    recipe = empty / "configs/demo/smollm2_dft.yaml"
-    (prepare,) = [
-        line.strip("# ")
-        for line in recipe.read_text().splitlines()
-        if line.startswith("#   dft-factory data prepare")
-    ]
-    run(dft_factory, *prepare.split()[1:])
-    make_tiny("qwen2.5-coder", empty / "model")
-    changes = [f"{key}={value}" for key, value in SHORT.items()]
-    run(python, "-m", "llamafactory.cli", "train", recipe.relative_to(empty), *changes)
+    where = run("python -c 'import dft_factory; print(dft_factory.__file__)'")
+    assert where.startswith(str(tmp_path / "venv"))
+    text = PAGE.read_text("utf-8").partition("## Try a recipe")[2]
+    block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    said = {line.split()[1]: run(line) for line in block[1].splitlines()}
+    assert list(said) == ["recipes", "data", "tiny", "validate", "train", "probe"]
+    assert said["recipes"].splitlines()[0] == "configs/demo/smollm2_dft.yaml"
+    assert "smollm2_dft.yaml: no error" in said["validate"]
+    assert "advice:" in said["probe"]
     log = json.loads((empty / "runs/demo/dft/model/trainer_state.json").read_text())["log_history"]
-    assert [row["step"] for row in log if "loss" in row] == [1, 2]
-    assert log[0]["nll"] > 10 * log[0]["loss"] > 0
+    steps = [row for row in log if "loss" in row]
+    assert [row["step"] for row in steps] == [1, 2]
+    assert all(row["nll"] > 10 * row["loss"] > 0 for row in steps)
 
-    jobs = run(dft_factory, "run", "demo", "--dry-run")
+    jobs = run("dft-factory run demo --dry-run")
     for variant in ("sft", "dft"):
         assert f"runs/demo/{variant}" in jobs, jobs
