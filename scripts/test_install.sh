@@ -95,7 +95,12 @@ print(*(f"step {row['step']}: loss {row['loss']}, nll {row['nll']}" for row in t
 PYTHON
 dft-factory doctor >doctor || { cat doctor >&2; exit 1; }
 sed -n '/^Warnings/,$p' doctor
+dft-factory recipes copy demo/smollm2_dft >&2
+dft-factory data prepare ultrafeedback --source configs/demo/code_instructions.jsonl --out runs/demo/data >/dev/null
+llamafactory-cli train configs/demo/smollm2_dft.yaml model_name_or_path=model template=qwen max_steps=1 >>log 2>&1 ||
+  { tail -40 log >&2; exit 1; }
 if [ -z "$checkout" ]; then
+  dft-factory run demo --dry-run >&2
   cat >sums.jsonl <<'JSON'
 {"question": "What is 1 + 1?", "answer": ["2"]}
 {"question": "What is 2 + 3?", "answer": ["5"]}

@@ -1,6 +1,6 @@
 """The ``dft-factory`` command: parse, call, print."""
 
-from dft_factory.cli import experiments  # adds its commands to app
+from dft_factory.cli import experiments, recipes  # add their commands to app
 from dft_factory.cli.app import main
 
-__all__ = ["experiments", "main"]
+__all__ = ["experiments", "main", "recipes"]

@@ -139,10 +139,10 @@ def validate_command(
     configs: Annotated[list[Path], typer.Argument(help="Recipes, experiments, task files.")],
 ) -> None:
     """Every error of every recipe together, before a GPU is rented."""
-    from dft_factory.validate import exit_status, render_text, validate_files
+    from dft_factory.validate import exit_status, render_checks, render_text, validate_files
 
     findings = validate_files(configs)
-    typer.echo(render_text(findings))
+    typer.echo(render_text(findings) + render_checks(configs, findings), nl=False)
     raise typer.Exit(exit_status(findings))
 
 

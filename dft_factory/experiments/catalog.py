@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import dft_factory
@@ -40,6 +42,64 @@ def find(experiment: str) -> tuple[str, Path]:
         f"experiment {experiment!r} is unknown. Give a YAML file, or choose from: "
         f"{', '.join(names())}.{did_you_mean(experiment, names())}"
     )
+
+
+_RECIPE = re.compile(r"^stage:", re.MULTILINE)
+_SHIPPED_PATH = re.compile(r"\bconfigs/([\w./-]+\.\w+)")
+_OBJECTIVE = re.compile(r"(?<![a-z0-9])(sft|dft)(?![a-z0-9])")
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped LLaMA-Factory recipes, such as ``ultrafeedback/smollm2_dft``."""
+    root = configs()
+    return sorted(
+        path.relative_to(root).with_suffix("").as_posix()
+        for path in root.glob("*/*.yaml")
+        if _RECIPE.search(path.read_text(encoding="utf-8"))
+    )
+
+
+def find_recipe(name: str) -> Path:
+    """File of a shipped recipe.
+
+    Raises:
+        ConfigError: unknown, with the nearest match.
+    """
+    names = recipe_names()
+    if name.removesuffix(".yaml") in names:
+        return configs() / f"{name.removesuffix('.yaml')}.yaml"
+    raise ConfigError(
+        f"recipe {name!r} is unknown. `dft-factory recipes list` shows all {len(names)}."
+        f"{did_you_mean(name, names)}"
+    )
+
+
+def summary(recipe: Path) -> str:
+    """First sentence of a recipe's header."""
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    end = next(index for index, line in enumerate(lines) if not line.strip("# "))
+    return " ".join(line.strip("# ") for line in lines[:end]).partition(". ")[0].rstrip(".")
+
+
+def with_companions(recipe: Path) -> list[Path]:
+    """A shipped recipe, the other half of its pair, and the shipped files that either names."""
+    root = configs()
+    other = {"sft": "dft", "dft": "sft"}
+    name = _OBJECTIVE.sub(lambda match: other[match[1]], recipe.name, count=1)
+    paths: list[Path] = []
+    waiting = [recipe, recipe.with_name(name)]
+    while waiting:
+        path = waiting.pop(0)
+        if path in paths or not path.is_file():
+            continue
+        paths.append(path)
+        if path.suffix == ".yaml":
+            waiting += [root / place for place in _named(path)]
+    return paths
+
+
+def _named(path: Path) -> Iterator[str]:
+    return (match[1] for match in _SHIPPED_PATH.finditer(path.read_text(encoding="utf-8")))
 
 
 def resolve(place: str, here: Path) -> str:

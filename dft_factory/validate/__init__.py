@@ -5,6 +5,6 @@ process that does, for any number of files.
 """
 
 from dft_factory.validate.findings import Finding, exit_status, render_text
-from dft_factory.validate.run import validate_files
+from dft_factory.validate.run import render_checks, validate_files
 
-__all__ = ["Finding", "exit_status", "render_text", "validate_files"]
+__all__ = ["Finding", "exit_status", "render_checks", "render_text", "validate_files"]

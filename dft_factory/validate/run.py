@@ -80,6 +80,34 @@ def validate_files(paths: Sequence[Path]) -> list[Finding]:
     return [finding for group in findings.values() for finding in dict.fromkeys(group)]
 
 
+CHECKED_AS = {
+    "train": "a recipe: arguments as LLaMA-Factory parses them, model, data, files, SFT / DFT pair",
+    "export": "an export recipe: arguments as LLaMA-Factory parses them, model and files",
+    "inference": "an inference recipe: arguments as LLaMA-Factory parses them, model and files",
+    "deepspeed": "a DeepSpeed configuration: what DeepSpeed accepts",
+    "accelerate": "an accelerate configuration: what accelerate accepts",
+    "experiment": "an experiment: its plan, every evaluation, the recipe of every run",
+    "task": "a task: its fields, every row of data that is here",
+}
+
+
+def render_checks(paths: Sequence[Path], findings: Sequence[Finding]) -> str:
+    """One line per file without an error: as what it was checked, and its warnings."""
+    from dft_factory.validate.tasks import is_task
+
+    lines = []
+    for path in dict.fromkeys(paths):
+        severities = [finding.severity for finding in findings if finding.file == path]
+        if "error" in severities:
+            continue
+        config, _ = (None, []) if is_task(path) else read(path)
+        warnings = len(severities)
+        count = "no warning" if not warnings else f"{warnings} warning{'s' * (warnings > 1)}"
+        what = CHECKED_AS["task" if config is None else config.kind]
+        lines.append(f"{path}: no error, {count}. Checked as {what}.\n")
+    return "".join(lines)
+
+
 def _check_with_llamafactory(configs: Sequence[Config]) -> list[Finding]:
     if not configs:
         return []

@@ -9,17 +9,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 
-from dft_factory.validate import Finding, exit_status, render_text, validate_files
+from dft_factory.validate import Finding, exit_status, render_checks, render_text, validate_files
 from dft_factory.validate.fields import check_values, fields_of
-from dft_factory.validate.files import Config, kind_of, read
+from dft_factory.validate.files import Config, Kind, kind_of, read
 from dft_factory.validate.pairs import check_pairs
 from dft_factory.validate.parser_errors import parse_errors
 from dft_factory.validate.paths import check_paths
-from dft_factory.validate.run import _job
+from dft_factory.validate.run import CHECKED_AS, _job
 
 
 def test_importing_the_two_packages_is_cheap() -> None:
@@ -43,6 +43,27 @@ def test_findings_are_one_line_each_and_errors_alone_fail() -> None:
         "a.yaml: bf16: warning: needs a GPU.\nb.yaml: stage: no.\n"
     )
     assert (exit_status([]), exit_status([warning]), exit_status([warning, error])) == (0, 0, 2)
+
+
+def test_files_without_an_error_say_as_what_they_were_checked(tmp_path: Path) -> None:
+    for name, text in {
+        "task.yaml": "{prompt: '{q}', metric: numeric, answer: a, data: rows.jsonl}",
+        "recipe.yaml": "stage: sft",
+        "wrong.yaml": "stage: sft",
+    }.items():
+        (tmp_path / name).write_text(text)
+    findings = [
+        Finding(tmp_path / "recipe.yaml", "warning", "model_name_or_path", "is not here yet."),
+        Finding(tmp_path / "wrong.yaml", "error", "stage", "no."),
+    ]
+    paths = [tmp_path / name for name in ("task.yaml", "wrong.yaml", "recipe.yaml", "task.yaml")]
+    task, recipe = render_checks(paths, findings).splitlines()
+    assert task.startswith(f"{tmp_path}/task.yaml: no error, no warning. Checked as a task: ")
+    assert recipe.startswith(f"{tmp_path}/recipe.yaml: no error, 1 warning. Checked as a recipe: ")
+
+
+def test_every_kind_of_file_has_a_text() -> None:
+    assert set(CHECKED_AS) == {*get_args(Kind), "task"}
 
 
 # Reading
