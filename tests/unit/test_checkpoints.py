@@ -150,6 +150,14 @@ def test_a_checkpoint_without_a_tokenizer_takes_that_of_its_run(tmp_path: Path) 
     lacking = settings_sha256(own)
     (run / "tokenizer_config.json").write_text('{"changed": 2}')
     assert settings_sha256(own) != lacking  # completions depend on it
+    for name in FILES[2:]:
+        (run / "checkpoint-2" / name).write_text("{}")
+    assert own.settings_folders == [own.folder]
+    (run / "preprocessor_config.json").write_text("{}")
+    assert own.settings_folders == [own.folder, run]
+    (run / "checkpoint-2/processor_config.json").write_text("{}")  # transformers 5's name
+    assert own.settings_folders == [own.folder]
+    (run / "checkpoint-2/tokenizer_config.json").unlink()
     other = tmp_path / "run/other"
     shutil.move(run / "checkpoint-2", other)
     with pytest.raises(UsageError, match="no tokenizer"):

@@ -148,7 +148,7 @@ def build_view(
         charts=scores.score_charts(variants),
         forest=overview.forest(pairs),
         seed_notes=scores.missing_seeds(everything),
-        doubts=scores.doubts(everything),
+        doubts=scores.doubts(variants),
         failures=overview.failures(variants),
         lengths=look,
         length_warnings=length_warnings,
