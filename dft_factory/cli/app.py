@@ -157,10 +157,25 @@ def eval_command(
             "lm-evaluation-harness, or the path of your own task file (docs/own-tasks.md)"
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="Hub id, model folder, LoRA adapter folder, or a server's model.")
-    ],
     out: Annotated[Path, typer.Option(help="Folder for results.json and the items files.")],
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Hub id, model folder, LoRA adapter folder, or a server's model."),
+    ] = None,
+    checkpoints: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="RUN_DIR",
+            help="Instead of --model: a training's output_dir. Each checkpoint goes into "
+            "OUT/checkpoint-STEP, the final weights into OUT.",
+        ),
+    ] = None,
+    every: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="With --checkpoints: those whose step is a multiple of N, and the last one."
+        ),
+    ] = None,
     label: Annotated[str, typer.Option(help="base, sft, dft, ...")] = "model",
     base_model: Annotated[
         Optional[str],  # noqa: UP045
@@ -289,16 +304,21 @@ def eval_command(
 ) -> None:
     """``eval``, and ``generate``, which takes the same options."""
     from dft_eval.benchmarks import evaluate
+    from dft_eval.checkpoints import evaluate_checkpoints
 
     values = dict(context.params)
     scored = context.info_name != "generate"
     names, request = _evaluation(values, scored=scored)
-    results = evaluate(names, request, scored=scored)
-    if not scored:
-        typer.echo(f"completions are in {out}: dft-factory score {out}")
-    _print_scores(results)
-    if track:
-        _track(results)
+    if checkpoints is None:
+        evaluated = iter([(out, evaluate(names, request, scored=scored))])
+    else:
+        evaluated = evaluate_checkpoints(names, request, every=every, scored=scored)
+    for folder, results in evaluated:
+        if not scored:
+            typer.echo(f"completions are in {folder}: dft-factory score {folder}")
+        _print_scores(results)
+        if track:
+            _track(results)
 
 
 def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Request]:
@@ -316,6 +336,15 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
     from dft_eval.system_prompts import parse_system_prompt
     from dft_eval.tracking import tracking_runs
 
+    run, every = values.pop("checkpoints"), values.pop("every")
+    if (values["model"] is None) == (run is None):
+        both = "" if run is None else f", not both {values['model']!r} and {str(run)!r}"
+        raise UsageError(f"Give either --model or --checkpoints{both}.")
+    if run is not None and values["backend"] != "hf":
+        raise UsageError(f"--checkpoints {run} needs --backend hf: a server has one model.")
+    if every is not None and run is None:
+        raise UsageError(f"--every {every} is for --checkpoints.")
+    values["model"] = values["model"] or str(run)
     for name in ("out", "data"):  # click's own values are texts
         values[name] = None if values[name] is None else Path(values[name])
     unsafe, track = values.pop("unsafe_no_sandbox"), values.pop("track")
@@ -389,7 +418,9 @@ def check_evaluation(words: Sequence[str]) -> None:
 
 @app.command("score")
 def score_command(
-    folder: Annotated[Path, typer.Argument(help="The --out of dft-factory generate.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="The --out of dft-factory generate, one or more.")
+    ],
     judge: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="openai or rules (default: the one named to generate)."),
@@ -402,21 +433,30 @@ def score_command(
     track: Track = False,
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:
-    """Score what generate left in a folder: needs no model, no GPU and no server."""
+    """Score what generate left in folders: needs no model, no GPU and no server."""
     from dft_eval.benchmarks import score
+    from dft_eval.errors import UnscoredError
     from dft_eval.sandbox import SANDBOXES
 
-    results = score(
-        folder,
-        sandboxed=not unsafe_no_sandbox,
-        sandbox_name=_choice("--sandbox", sandbox, SANDBOXES),
-        judge_workers=judge_workers,
-        judge=_judge_choice(judge, judge_model, judge_base_url),
-        fresh=fresh,
-    )
-    _print_scores(results)
-    if track:
-        _track(results)
+    unscored = []
+    for folder in folders:
+        try:
+            results = score(
+                folder,
+                sandboxed=not unsafe_no_sandbox,
+                sandbox_name=_choice("--sandbox", sandbox, SANDBOXES),
+                judge_workers=judge_workers,
+                judge=_judge_choice(judge, judge_model, judge_base_url),
+                fresh=fresh,
+            )
+        except UnscoredError as error:
+            unscored.append(f"{folder}: {error}")
+            continue
+        _print_scores(results)
+        if track:
+            _track(results)
+    if unscored:
+        raise UnscoredError("\n".join(unscored))
 
 
 @app.command("card")

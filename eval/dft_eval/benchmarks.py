@@ -11,7 +11,7 @@ from typing import Any
 
 from dft_eval import flow, python_programs, sandbox
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request
-from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.errors import UnscoredError, UsageError
 from dft_eval.generation.resume import CompletionCache
 from dft_eval.generation.shard import FOLDER as SHARDS
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
@@ -102,7 +102,7 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
 
     Raises:
         UsageError, PrerequisiteError: before anything is generated, where that can be known.
-        EvaluationError: some items could not be scored.
+        UnscoredError: some items could not be scored.
     """
     chosen = check(names, request)
     held_by = _select_sandbox(chosen, request) if scored else None
@@ -153,7 +153,7 @@ def score(
 
     Raises:
         UsageError, PrerequisiteError: before anything is scored.
-        EvaluationError: some items could not be scored.
+        UnscoredError: some items could not be scored.
     """
     if (folder / SHARDS).is_dir():
         merge_shards(folder, _benchmark_of)
@@ -221,7 +221,7 @@ def _refuse_unscored(results: Sequence[BenchmarkResult]) -> None:
         if row.n_scored < row.n_total
     ]
     if unscored:
-        raise EvaluationError(
+        raise UnscoredError(
             f"Items without a score ({'; '.join(unscored)}); their reasons are in the items files."
         )
 

@@ -13,6 +13,10 @@ class UsageError(EvaluationError, ValueError):
     exit_status = 2
 
 
+class UnscoredError(EvaluationError):
+    """Items without a score; everything else was done."""
+
+
 class PrerequisiteError(EvaluationError):
     """Something missing on this machine; the message ends with the fix (exit status 3)."""
 

@@ -34,7 +34,7 @@ from dft_eval.results import (
 )
 from dft_eval.statistics import mean_and_stderr
 from dft_eval.system_prompts import NONE, trained_with
-from dft_eval.training_file import TRAINING_FILE, training_record
+from dft_eval.training_file import TRAINING_FILE, trained_steps, training_record
 
 GENERATION_NAME = "generation.json"
 FINGERPRINT = "server_fingerprint"
@@ -143,9 +143,9 @@ def training_of(model: str) -> Training | None:
     Raises:
         UsageError: the record cannot be read.
     """
-    record = training_record(model)
+    record, step = training_record(model), trained_steps(model)
     if not record:
-        return None
+        return None if step is None else Training(step=step)
     # finetuning_type is <objective>[_<method>].
     named = re.fullmatch(r"(.*?)(?:_(full|lora|freeze|oft))?", record.get("finetuning_type") or "")
     objective, method = named.groups() if named else ("", None)
@@ -157,6 +157,7 @@ def training_of(model: str) -> Training | None:
             weight=record.get("token_weight"),
             seed=record.get("seed"),
             variant=record.get("variant"),
+            step=step,
         )
     except ValidationError as error:
         raise UsageError(f"The {TRAINING_FILE} of {model} is malformed: {error}") from error

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.training_file import is_checkpoint
 
 DTYPES = ("float32", "bfloat16", "float16")
 DEFAULT_DTYPE = "float32"
@@ -18,6 +20,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 """Files with a weight's suffix that transformers' Trainer leaves beside the weights."""
+TOKENIZER = ("tokenizer_config.json",)
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 SETTINGS = (
     *("config.json", "generation_config.json", "adapter_config.json", "*token*.json", "*.model"),
     *("chat_template*", "additional_chat_templates/*", "vocab*", "merges*", "*processor_config*"),
@@ -43,6 +47,46 @@ class ModelFiles:
     def folders(self) -> list[Path]:
         """All folders whose weights make up the model."""
         return [self.folder] if self.base is None else [self.folder, self.base]
+
+    @property
+    def settings_folders(self) -> list[Path]:
+        """Where its tokenizer and processor are looked for, in this order.
+
+        A checkpoint that was saved without one takes that of its run, in the folder above it.
+        """
+        run = self.folder.resolve().parent
+        lacks = is_checkpoint(self.folder.resolve()) and any(
+            _holds(run, names) and not _holds(self.folder, names)
+            for names in (TOKENIZER, PROCESSOR)
+        )
+        return [self.folder, *([run] if lacks else []), *self.folders[1:]]
+
+    def tokenizer_folder(self) -> Path:
+        """The folder to load the tokenizer from.
+
+        Raises:
+            UsageError: there is none.
+        """
+        folders = [folder for folder in self.settings_folders if _holds(folder, TOKENIZER)]
+        if not folders:
+            raise UsageError(
+                f"--model {self.name!r}: no tokenizer in {self.folder}. Copy the files of the base "
+                "model's tokenizer there."
+            )
+        return folders[0]
+
+
+def _holds(folder: Path, names: Sequence[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a folder that hold its model's weights, by name."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in WEIGHT_SUFFIXES and path.name not in NOT_WEIGHTS and path.is_file()
+    )
 
 
 def _local_folder(name: str) -> Path:
@@ -95,11 +139,7 @@ def model_sha256(files: ModelFiles) -> str:
     """
     digest = hashlib.sha256()
     for folder in files.folders:
-        weights = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix in WEIGHT_SUFFIXES and path.name not in NOT_WEIGHTS and path.is_file()
-        )
+        weights = weight_files(folder)
         if not weights:
             raise UsageError(f"--model {files.name!r}: no weight file in {folder}.")
         for path in weights:
@@ -113,7 +153,7 @@ def model_sha256(files: ModelFiles) -> str:
 def settings_sha256(files: ModelFiles) -> str:
     """SHA-256 over the other files that completions depend on: config, tokenizer, chat template."""
     digest = hashlib.sha256()
-    for folder in files.folders:
+    for folder in files.settings_folders:
         for path in sorted({path for name in SETTINGS for path in folder.glob(name)}):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

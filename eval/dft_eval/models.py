@@ -31,10 +31,7 @@ def load_model(files: ModelFiles, dtype: str = DEFAULT_DTYPE) -> tuple[Any, Any]
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    holds_tokenizer = [f for f in files.folders if (f / "tokenizer_config.json").is_file()]
-    if not holds_tokenizer:
-        raise UsageError(f"--model {files.name!r}: no tokenizer in {files.folder}.")
-    tokenizer = AutoTokenizer.from_pretrained(holds_tokenizer[0])
+    tokenizer = AutoTokenizer.from_pretrained(files.tokenizer_folder())
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -112,6 +112,7 @@ class Training(BaseModel):
         weight: token weight of the objective, ``token`` or ``floor:0.1``.
         seed: of the training; runs that differ in it alone are one row of a report.
         variant: name of the recipe in an experiment.
+        step: optimizer steps behind the weights; None in results of earlier versions too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -122,6 +123,7 @@ class Training(BaseModel):
     weight: str | None = None
     seed: int | None = None
     variant: str | None = None
+    step: int | None = Field(default=None, ge=0)
 
 
 class ResultFile(BaseModel):

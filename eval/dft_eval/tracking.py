@@ -111,10 +111,11 @@ def track(model: str, results: ResultFile) -> list[str]:
     folder = training_folder(model)
     runs = tracking_runs(model)
     assert folder is not None
+    step = trained_steps(model) or 0
     for run in runs:
         tracker = run["tracker"]
         try:
-            TRACKERS[tracker](run, folder, metrics(results), trained_steps(model))
+            TRACKERS[tracker](run, folder, metrics(results), step)
         except ImportError as error:
             raise PrerequisiteError(
                 f"--track: the Python package {tracker} is missing ({error}): "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from dft_eval.errors import UsageError
 
 TRAINING_FILE = "dft_training.json"
+TRAINER_STATE = "trainer_state.json"
+"""Of transformers' Trainer: the last file of a checkpoint that it writes."""
 
 
 def training_folder(model: str) -> Path | None:
@@ -40,9 +43,29 @@ def training_record(model: str) -> dict[str, Any]:
     return record
 
 
-def trained_steps(model: str) -> int:
-    """Optimizer steps behind the weights in the folder ``model``; 0 where that is not recorded."""
-    path = Path(model) / "trainer_state.json"
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is named as transformers names a checkpoint, ``checkpoint-STEP``."""
+    return re.fullmatch(r"checkpoint-\d+", folder.name) is not None
+
+
+def trained_steps(model: str) -> int | None:
+    """Optimizer steps behind the weights in the folder ``model``.
+
+    None where that is not known: without a ``trainer_state.json``, or where the final weights may
+    be those of an earlier, better checkpoint (``load_best_model_at_end``).
+
+    Raises:
+        UsageError: ``trainer_state.json`` cannot be read.
+    """
+    folder = Path(model)
+    path = folder / TRAINER_STATE
     if not path.is_file():
-        return 0
-    return int(json.loads(path.read_text(encoding="utf-8")).get("global_step", 0))
+        return None
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        step, best = int(state["global_step"]), state.get("best_model_checkpoint")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is no trainer state ({error!r}). Remove it.") from error
+    if best and not is_checkpoint(folder.resolve()) and Path(best).name != f"checkpoint-{step}":
+        return None
+    return step

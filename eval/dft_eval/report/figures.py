@@ -53,7 +53,15 @@ SMOOTHING = 0.1
 _DPI = 160
 
 
-def _look(index: int, *, dark: bool = False) -> dict[str, Any]:
+def styled(*, dark: bool = False) -> Any:
+    """A context with the style of all pictures."""
+    from matplotlib import style
+
+    return style.context(["default", _STYLE, _DARK if dark else {}])
+
+
+def look_of(index: int, *, dark: bool = False) -> dict[str, Any]:
+    """Colour, line style and marker of the report's row ``index``."""
     palette = _DARK_PALETTE if dark else PALETTE
     return {
         "color": palette[index % len(palette)],
@@ -62,14 +70,15 @@ def _look(index: int, *, dark: bool = False) -> dict[str, Any]:
     }
 
 
-def _legend_text(label: str) -> str:
+def legend_text(label: str) -> str:
     """A label that matplotlib shows as it is: `$` starts no formula, a first `_` hides nothing."""
     text = one_line(label)
     text = text if len(text) <= 40 else f"{text[:39]}…"
     return (" " + text if text.startswith("_") else text).replace("$", r"\$")
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """The picture's bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()
@@ -90,12 +99,12 @@ def smoothed(values: Sequence[float], width: int) -> list[float]:
     return means
 
 
-def _legend(figure: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def legend(figure: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
     """One legend below the whole figure."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], markersize=5, **look) for _, look in entries]
-    labels = [_legend_text(label) for label, _ in entries]
+    labels = [legend_text(label) for label, _ in entries]
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(entries)))
 
 
@@ -144,11 +153,10 @@ def learning_curves(variants: Sequence[Variant], *, dark: bool = False) -> bytes
     ``variants`` are all of the report, so that each keeps its colour; those without curves are left
     out.
     """
-    from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with style.context(["default", _STYLE, _DARK if dark else {}]):
+    with styled(dark=dark):
         figure = Figure(figsize=(9.0, 3.9), layout="constrained")
         panels = figure.subplots(1, len(CURVES))
         drawn: list[tuple[str, dict[str, Any]]] = []
@@ -156,7 +164,7 @@ def learning_curves(variants: Sequence[Variant], *, dark: bool = False) -> bytes
             logs = [run.curves for run in variant.runs if run.curves]
             if not any(log.train or log.evaluation for log in logs):
                 continue
-            look = {**_look(index, dark=dark), "linestyle": "-"}
+            look = {**look_of(index, dark=dark), "linestyle": "-"}
             drawn.append((variant.label, look))
             for panel, name in zip(panels, CURVES, strict=True):
                 if train := [log.train[name] for log in logs if name in log.train]:
@@ -167,18 +175,17 @@ def learning_curves(variants: Sequence[Variant], *, dark: bool = False) -> bytes
             panel.set_xlabel("optimizer step")
             panel.set_title(_AXES[name], loc="left", fontsize=10.5)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend(figure, drawn)
-        return _png(figure)
+        legend(figure, drawn)
+        return png(figure)
 
 
 def pass_at_k(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
     """pass@k against k by benchmark, with 95 % bands; greedy scores as dotted lines."""
-    from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator, PercentFormatter
 
     by_benchmark = curves(variants)
-    with style.context(["default", _STYLE, _DARK if dark else {}]):
+    with styled(dark=dark):
         columns = min(3, len(by_benchmark))
         rows = math.ceil(len(by_benchmark) / columns)
         figure = Figure(figsize=(max(6.0, 4.4 * columns), 3.6 * rows), layout="constrained")
@@ -186,7 +193,7 @@ def pass_at_k(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
         drawn: dict[str, dict[str, Any]] = {}
         for panel, (key, of_runs) in zip(panels, by_benchmark.items(), strict=False):
             for index, (variant, curve) in enumerate(zip(variants, of_runs, strict=True)):
-                look = {**_look(index, dark=dark), "linestyle": "-"}
+                look = {**look_of(index, dark=dark), "linestyle": "-"}
                 greedy = variant.evaluations.get(key._replace(decoding=GREEDY))
                 if curve and greedy is not None and greedy.score is not None:
                     panel.axhline(greedy.score, color=look["color"], linestyle=":", linewidth=1.3)
@@ -203,11 +210,11 @@ def pass_at_k(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
             panel.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
             panel.set_xlabel("samples k")
             panel.set_ylabel("pass@k")
-            panel.set_title(_legend_text(key_name(key)), loc="left", fontsize=10.5)
+            panel.set_title(legend_text(key_name(key)), loc="left", fontsize=10.5)
         for panel in panels[len(by_benchmark) :]:
             panel.set_axis_off()
-        _legend(figure, list(drawn.items()))
-        return _png(figure)
+        legend(figure, list(drawn.items()))
+        return png(figure)
 
 
 def token_probabilities(variants: Sequence[Variant], *, dark: bool = False) -> bytes:
@@ -233,11 +240,10 @@ def probability_histogram(
 
     A ``None`` keeps its place among the colours and is not drawn.
     """
-    from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    with style.context(["default", _STYLE, _DARK if dark else {}]):
+    with styled(dark=dark):
         figure = Figure(figsize=(7.2, 4.0), layout="constrained")
         panel = figure.subplots()
         drawn: list[tuple[str, dict[str, Any]]] = []
@@ -246,7 +252,7 @@ def probability_histogram(
             if one is None:
                 continue
             label, counts, edges = one
-            look = {**_look(index, dark=dark), "marker": None}
+            look = {**look_of(index, dark=dark), "marker": None}
             drawn.append((label, look))
             shares = [count / sum(counts) for count in counts]
             smallest = min([smallest, *(share for share in shares if share > 0)])
@@ -264,5 +270,5 @@ def probability_histogram(
         panel.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
         panel.set_xlabel("probability of the token")
         panel.set_ylabel("share of tokens in the bin")
-        _legend(figure, drawn)
-        return _png(figure)
+        legend(figure, drawn)
+        return png(figure)

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dft_eval.errors import UsageError
 from dft_eval.results import ResultFile
+from dft_eval.training_file import TRAINER_STATE
 
-TRAINER_STATE = "trainer_state.json"
 TOKEN_PROBABILITIES = "token_probabilities.json"
 PROBE = "probe.json"
 CURVES = ("nll", "mean_token_prob")

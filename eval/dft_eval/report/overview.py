@@ -38,6 +38,11 @@ def headline(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, .
     )
 
 
+def compared(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, ...]:
+    """The differences of all pairs in words, of the first in full."""
+    return (*_first(pairs[0], variants), *map(_grouped, pairs[1:])) if pairs else ()
+
+
 def _rows(pair: Pair) -> list[tuple[str, Comparison]]:
     """Comparisons by a short name; the parts of a score have their place in the charts."""
     rows = [row for row in pair.comparisons if row.name == key_name(row.key)]

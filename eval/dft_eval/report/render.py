@@ -20,6 +20,8 @@ from dft_eval.report.examples import RULE
 from dft_eval.report.formats import markdown_fence, markdown_inline, visible
 from dft_eval.report.pairs import objective
 from dft_eval.report.runs import Variant
+from dft_eval.report.step_figure import scores_over_steps
+from dft_eval.report.steps import Series, find_series, rows_of
 from dft_eval.report.view import MissingRun, View, build_view
 from dft_eval.results import atomic_write
 
@@ -28,8 +30,9 @@ HTML_NAME = "report.html"
 SIGNS = {"higher": "▲ ", "lower": "▼ ", "open": "≈ ", "weak": "~ ", "same": "= "}
 CURVES_PNG = "learning_curves.png"
 PASS_PNG = "pass_at_k.png"
+STEPS_PNG = "scores_over_steps.png"
 PROBABILITIES_PNG = "token_probabilities.png"
-PICTURES = (CURVES_PNG, PASS_PNG, PROBABILITIES_PNG)
+PICTURES = (CURVES_PNG, PASS_PNG, STEPS_PNG, PROBABILITIES_PNG)
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,16 @@ def _inline(pictures: Mapping[str, bytes]) -> dict[str, str]:
     return {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
 
 
-def _pictures(variants: Sequence[Variant], view: View, *, dark: bool = False) -> dict[str, bytes]:
+def _pictures(
+    variants: Sequence[Variant], lines: Sequence[Series], view: View, *, dark: bool = False
+) -> dict[str, bytes]:
     pictures: dict[str, bytes] = {}
     if view.curves is not None:
         pictures[CURVES_PNG] = figures.learning_curves(variants, dark=dark)
     if view.pass_at_k is not None:
         pictures[PASS_PNG] = figures.pass_at_k(variants, dark=dark)
+    if view.steps:
+        pictures[STEPS_PNG] = scores_over_steps(lines, variants, dark=dark)
     if view.probabilities is not None:
         pictures[PROBABILITIES_PNG] = figures.token_probabilities(variants, dark=dark)
     return pictures
@@ -148,6 +155,8 @@ def build_report(
     """Compare evaluated runs; write ``report.md``, ``report.html`` and pictures into ``out``.
 
     Runs of one label that differ in the training seed are one row, their scores means over seeds.
+    Of a training's checkpoints only the last is a row, and those that ``reference`` or ``pairs``
+    name; all are a line of the scores over steps.
 
     The same input gives the same bytes. Nothing is written unless all of it could be made. A
     picture that an earlier report left in ``out`` and this one has no data for is removed.
@@ -168,7 +177,11 @@ def build_report(
     """
     if not run_dirs and not missing:
         raise UsageError("No run folder given: `dft-factory report RUN_DIR... --out DIR`.")
-    variants = read_variants(run_dirs)
+    everything = read_variants(run_dirs)
+    lines = find_series(everything)
+    named = {label for pair in pairs or () for label in pair} | {reference}
+    variants = rows_of(everything, lines, named)
+    labels = {variant.label for variant in variants}
     chosen = _chosen(variants, reference, pairs, incomplete=bool(missing))
     view = build_view(
         variants,
@@ -177,9 +190,11 @@ def build_report(
         missing=missing,
         chosen=chosen,
         reference=reference,
+        lines=lines,
+        checkpoints=[each for each in everything if each.label not in labels],
     )
-    pictures = _pictures(variants, view)
-    dark = _pictures(variants, view, dark=True)
+    pictures = _pictures(variants, lines, view)
+    dark = _pictures(variants, lines, view, dark=True)
     markdown = render_markdown(view)
     html = render_html(view, pictures, dark, browser_data(variants))
     out.mkdir(parents=True, exist_ok=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from dft_eval.report.files import CURVES, PROBE, TOKEN_PROBABILITIES, TRAINER_STATE, Points
+from dft_eval.report.files import CURVES, PROBE, TOKEN_PROBABILITIES, Points
 from dft_eval.report.formats import number, percent, plural
 from dft_eval.report.runs import Run, Variant
 from dft_eval.report.scores import Table
+from dft_eval.training_file import TRAINER_STATE
 
 
 def _named(variants: Sequence[Variant]) -> list[tuple[str, Run]]:

@@ -15,6 +15,7 @@ from dft_eval.report import (
     provenance,
     samples,
     scores,
+    steps,
     training,
 )
 from dft_eval.report.examples import Example, examples
@@ -23,6 +24,8 @@ from dft_eval.report.paper.section import AgainstPaper, against_paper
 from dft_eval.report.provenance import SHORT_SHA
 from dft_eval.report.runs import Variant
 from dft_eval.report.scores import Chart, Summary, Table
+from dft_eval.report.selection import Selection, select
+from dft_eval.report.steps import Series, series_name, step_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class View:
     left_under_greedy: tuple[str, ...]
     pass_at_k: Table | None
     forgetting: Table | None
+    steps: tuple[tuple[str, Table], ...]
+    selection: Selection | None
     harnesses: Table | None
     models: Table
     methods: Table
@@ -81,15 +86,21 @@ class View:
 
 def _cautions(variants: Sequence[Variant]) -> tuple[str, ...]:
     cautions = []
-    runs = [(variant.run_name(run), run.results) for variant in variants for run in variant.runs]
-    for (first, a), (second, b) in itertools.combinations(runs, 2):
-        if a.model_sha256 and a.model_sha256 == b.model_sha256:
+    runs = [
+        (variant.run_name(run), run.results, (series_name(variant.label), step_of(variant)))
+        for variant in variants
+        for run in variant.runs
+    ]
+    for (first, a, one), (second, b, other) in itertools.combinations(runs, 2):
+        # The last checkpoint and the final weights are the same by design.
+        alike = one == other and one[1] is not None
+        if a.model_sha256 and a.model_sha256 == b.model_sha256 and not alike:
             cautions.append(
                 f"{first} and {second} have the same weights (SHA-256 "
                 f"{a.model_sha256[:SHORT_SHA]}): any difference between them is not one of "
                 "training."
             )
-    bases = dict.fromkeys(results.base_model for _, results in runs if results.base_model)
+    bases = dict.fromkeys(results.base_model for _, results, _ in runs if results.base_model)
     if len(bases) > 1:
         cautions.append(f"The runs belong to different base models: {', '.join(map(str, bases))}.")
     return tuple(cautions)
@@ -103,10 +114,15 @@ def build_view(
     missing: Sequence[MissingRun] = (),
     chosen: Sequence[tuple[str, str]] | None = None,
     reference: str | None = None,
+    lines: Sequence[Series] = (),
+    checkpoints: Sequence[Variant] = (),
 ) -> View:
     """Everything that the report says, with ``paper`` also against the paper's figures.
 
     Args:
+        variants: the rows of the report.
+        lines: trainings with scores at several steps.
+        checkpoints: variants of ``lines`` that are no rows.
         missing: what an experiment could not give.
         chosen: pairs to compare, as :func:`pairs.compare_variants` takes them.
         reference: label of which the table of seeds shows the differences.
@@ -119,15 +135,21 @@ def build_view(
     labels = [variant.label for variant in variants]
     indices = [[labels.index(pair.first), labels.index(pair.second)] for pair in pairs]
     parts = scores.breakdowns(variants)
+    everything = (*variants, *checkpoints)
+    selection = select(lines, everything, chosen) if lines else None
+    best = selection.sentences[:1] if selection else ()
     return View(
         title=title,
         labels=tuple(labels),
-        headline=overview.headline(pairs, variants),
+        headline=(
+            *overview.headline(pairs, variants),
+            *(f"Best steps, chosen on half of the items. On the rest: {text}" for text in best),
+        ),
         missing=tuple(missing),
-        cautions=_cautions(variants),
+        cautions=_cautions(everything),
         charts=scores.score_charts(variants),
         forest=overview.forest(pairs),
-        seed_notes=scores.missing_seeds(variants),
+        seed_notes=scores.missing_seeds(everything),
         doubts=scores.doubts(variants),
         failures=overview.failures(variants),
         lengths=look,
@@ -139,9 +161,11 @@ def build_view(
         left_under_greedy=decodings.sentences(pairs, variants),
         pass_at_k=samples.pass_table(variants),
         forgetting=forgetting.forgetting_table(variants),
+        steps=steps.step_tables(lines, everything),
+        selection=selection,
         harnesses=scores.harness_table(variants),
-        models=provenance.models(variants),
-        methods=provenance.methods(variants),
+        models=provenance.models(everything),
+        methods=provenance.methods(everything),
         breakdowns=parts,
         breakdown_notes=scores.breakdown_notes(parts),
         pairs=pairs,

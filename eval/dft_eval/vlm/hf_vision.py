@@ -20,7 +20,7 @@ from dft_eval.generation.hf_cache import new_cache, select
 from dft_eval.generation.hf_prepare import memory_errors, ready_to_generate
 from dft_eval.generation.hf_sampling import check_generation_config, entropy, penalise
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
-from dft_eval.model_files import ModelFiles
+from dft_eval.model_files import PROCESSOR, ModelFiles
 
 STEPS_BETWEEN_CHECKS = 16
 """Tokens made before the rows that have ended are looked for (a GPU waits at each look)."""
@@ -43,14 +43,14 @@ def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
         raise PrerequisiteError(
             "The Python package qwen-vl-utils is missing: uv pip install 'dft-factory[vl]'."
         )
-    holds = [f for f in files.folders if (f / "preprocessor_config.json").is_file()]
-    holds += [f for f in files.folders if (f / "processor_config.json").is_file()]
+    folders = files.settings_folders
+    holds = [folder / name for name in PROCESSOR for folder in folders if (folder / name).is_file()]
     if not holds:
         raise UsageError(
             f"--model {files.name!r}: no preprocessor_config.json or processor_config.json in "
             f"{files.folder}: this model reads no pictures."
         )
-    processor = AutoProcessor.from_pretrained(holds[0])
+    processor = AutoProcessor.from_pretrained(holds[0].parent)
     processor.tokenizer.padding_side = "left"
     kind = json.loads((files.base or files.folder).joinpath("config.json").read_text("utf-8"))
     if not str(kind.get("model_type", "")).startswith("qwen2"):

@@ -1,0 +1,115 @@
+"""Scores over optimizer steps: one training at several steps is a line, not many rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from dft_eval.report.runs import Key, Pooled, Variant, benchmarks, key_name
+from dft_eval.report.scores import Table, score_text
+
+_AT_STEP = re.compile(r"(.+) at step (\d+)")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Variants of one training by step, at least two, in the order of the steps.
+
+    Attributes:
+        name: their label without `` at step N``.
+    """
+
+    name: str
+    variants: Mapping[int, Variant]
+
+    @property
+    def last(self) -> Variant:
+        """At the highest step."""
+        return self.variants[max(self.variants)]
+
+    def scored(self, key: Key) -> dict[int, Pooled]:
+        """By step, where the benchmark was run and has a score."""
+        pooled = {step: each.evaluations.get(key) for step, each in self.variants.items()}
+        return {step: each for step, each in pooled.items() if each and each.score is not None}
+
+
+def series_name(label: str) -> str:
+    """``dft`` of ``dft at step 40``."""
+    match = _AT_STEP.fullmatch(label)
+    return match[1] if match else label
+
+
+def step_of(variant: Variant) -> int | None:
+    """The step that its results record, else the one that its label names."""
+    trainings = [run.results.training for run in variant.runs]
+    steps = {training.step if training else None for training in trainings}
+    recorded = steps.pop() if len(steps) == 1 else None
+    match = _AT_STEP.fullmatch(variant.label)
+    return int(match[2]) if recorded is None and match else recorded
+
+
+def find_series(variants: Sequence[Variant]) -> tuple[Series, ...]:
+    """Trainings with results at two or more steps, in the order of the variants.
+
+    Of a checkpoint and the final weights at the same step the final weights count.
+    """
+    by_name: dict[str, dict[int, Variant]] = {}
+    for variant in variants:
+        step = step_of(variant)
+        if step is not None:
+            name = series_name(variant.label)
+            former = by_name.setdefault(name, {}).get(step)
+            if former is None or former.label != name:
+                by_name[name][step] = variant
+    return tuple(
+        Series(name, dict(sorted(points.items())))
+        for name, points in by_name.items()
+        if len(points) > 1
+    )
+
+
+def rows_of(
+    variants: Sequence[Variant], lines: Sequence[Series], named: Collection[str | None] = ()
+) -> tuple[Variant, ...]:
+    """The variants that are rows of the report: of each line its last step.
+
+    Args:
+        named: labels that stay rows whatever their step.
+    """
+    last = {line.name: line.last.label for line in lines}
+    return tuple(
+        variant
+        for variant in variants
+        if variant.label in named
+        or step_of(variant) is None
+        or last.get(series_name(variant.label), variant.label) == variant.label
+    )
+
+
+def line_keys(lines: Sequence[Series], variants: Sequence[Variant]) -> list[Key]:
+    """The benchmarks that at least one line has at two or more steps."""
+    return [key for key in benchmarks(variants) if any(len(line.scored(key)) > 1 for line in lines)]
+
+
+def step_tables(
+    lines: Sequence[Series], variants: Sequence[Variant]
+) -> tuple[tuple[str, Table], ...]:
+    """The score of each line at each step, by the benchmark's name."""
+    tables = []
+    for key in line_keys(lines, variants):
+        columns = {line.name: line.scored(key) for line in lines}
+        columns = {name: column for name, column in columns.items() if column}
+        steps = sorted({step for column in columns.values() for step in column})
+        rows = [
+            (
+                f"{step:,}",
+                *(
+                    score_text(column[step]) if step in column else "not run"
+                    for column in columns.values()
+                ),
+            )
+            for step in steps
+        ]
+        tables.append((key_name(key), Table(("step", *columns), tuple(rows))))
+    return tuple(tables)

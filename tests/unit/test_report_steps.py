@@ -1,0 +1,249 @@
+"""Scores over steps: one line a training, and the best step without a look at the items it is
+scored on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_eval.report import build_report
+from dft_eval.report.collect import read_variants
+from dft_eval.report.runs import benchmarks
+from dft_eval.report.selection import choose, in_validation, select
+from dft_eval.report.steps import find_series, rows_of, series_name, step_of
+from dft_eval.results import ItemScore
+from tests.unit.test_report import Page, write_run
+
+ITEMS = [f"q{n}" for n in range(40)]
+CHOOSE = [name for name in ITEMS if in_validation(ItemScore(id=name))]
+"""The 20 items of the validation half."""
+REST = [name for name in ITEMS if name not in CHOOSE]
+"""The other 20."""
+SAMPLED = {"strategy": "sampling", "temperature": 1.0}
+
+
+def write_step(
+    folder: Path,
+    label: str,
+    right: tuple[int, int],
+    *,
+    step: int | None = None,
+    seed: int | None = None,
+    sha: str | None = None,
+    **fields: Any,
+) -> Path:
+    """A run with so many items right in the validation half, and so many in the other one."""
+    correct = {*CHOOSE[: right[0]], *REST[: right[1]]}
+    scores = {name: float(name in correct) for name in ITEMS}
+    write_run(folder, label, {"toy": scores}, sha=sha, **fields)
+    path = folder / "results.json"
+    document = json.loads(path.read_text())
+    document["training"] = {"step": step, "seed": seed}
+    path.write_text(json.dumps(document))
+    return folder
+
+
+def write_line(
+    root: Path, name: str, right: dict[int, tuple[int, int]], **fields: Any
+) -> list[Path]:
+    """The checkpoints of a training, and its final weights, those of the last of them."""
+    last = max(right)
+    folders = [
+        write_step(root / name / f"at{step}", f"{name} at step {step}", right[step], step=step,
+                   sha=f"{name}{step:064d}", **fields)
+        for step in right
+    ]  # fmt: skip
+    final = write_step(
+        root / name / "final", name, right[last], step=last, sha=f"{name}{last:064d}", **fields
+    )
+    return [*folders, final]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> list[Path]:
+    """By half: sft's best step is 20 (12 and 10 right), dft's 10 (17 and 17).
+
+    Over all items dft is best at step 30, with 36 of 40.
+    """
+    base = write_step(tmp_path / "base", "base", (1, 2))
+    sft = write_line(tmp_path, "sft", {10: (5, 5), 20: (12, 10), 30: (11, 19)}, seed=0)
+    dft = write_line(tmp_path, "dft", {10: (17, 17), 20: (3, 20), 30: (16, 20)}, seed=0)
+    return [base, *sft, *dft]
+
+
+def test_halves_are_fixed_and_hold_whole_problems() -> None:
+    """`printf q0 | sha256sum` begins with 34, even; that of q1 with c7, odd."""
+    assert (len(CHOOSE), len(REST)) == (20, 20)
+    assert in_validation(ItemScore(id="q0"))
+    assert not in_validation(ItemScore(id="q1"))
+    assert not any(in_validation(ItemScore(id=name, cluster="q1")) for name in ITEMS)
+
+
+def test_runs_of_one_training_are_one_line_and_one_row(lines: list[Path]) -> None:
+    variants = read_variants(lines)
+    series = find_series(variants)
+    assert [(each.name, list(each.variants)) for each in series] == [
+        ("sft", [10, 20, 30]),
+        ("dft", [10, 20, 30]),
+    ]
+    # At step 30 the final weights stand for their checkpoint.
+    assert [each.last.label for each in series] == ["sft", "dft"]
+    assert [row.label for row in rows_of(variants, series)] == ["base", "sft", "dft"]
+    named = rows_of(variants, series, {"dft at step 10"})
+    assert [row.label for row in named] == ["base", "sft", "dft at step 10", "dft"]
+
+
+@pytest.mark.parametrize(
+    ("label", "recorded", "name", "step"),
+    [
+        ("dft at step 40", None, "dft", 40),
+        ("dft, learning_rate 1e-05 at step 6", 6, "dft, learning_rate 1e-05", 6),
+        ("dft", 47, "dft", 47),
+        ("dft", None, "dft", None),
+        ("dft at step", None, "dft at step", None),
+    ],
+)
+def test_steps_of_old_results_are_those_of_their_labels(
+    tmp_path: Path, label: str, recorded: int | None, name: str, step: int | None
+) -> None:
+    (variant,) = read_variants([write_step(tmp_path / "run", label, (1, 1), step=recorded)])
+    assert (series_name(label), step_of(variant)) == (name, step)
+
+
+def test_without_final_weights_the_last_checkpoint_is_the_row(tmp_path: Path) -> None:
+    variants = read_variants(write_line(tmp_path, "dft", {10: (1, 1), 20: (2, 2)})[:-1])
+    rows = rows_of(variants, find_series(variants))
+    assert [row.label for row in rows] == ["dft at step 20"]
+    alone = variants[:1]
+    assert find_series(alone) == ()
+    assert rows_of(alone, ()) == alone
+
+
+def test_the_best_step_is_chosen_on_one_half_and_scored_on_the_other(lines: list[Path]) -> None:
+    """By hand: dft 17/20 at step 10 against sft's 10/20 at step 20: 7 items won, none lost."""
+    variants = read_variants(lines)
+    series = find_series(variants)
+    selection = select(series, variants)
+    assert selection.table is not None
+    sft, dft = selection.table.rows
+    assert sft[2:5] == ("3, 10 to 30", "20", "60.0 % (20 items)")  # 12/20
+    assert dft[2:5] == ("3, 10 to 30", "10", "85.0 % (20 items)")
+    assert sft[5].startswith("50.0 %, ")
+    assert dft[5].startswith("85.0 %, ")
+    assert dft[5].endswith("(20 items)")
+    assert dft[6].startswith("100.0 %, ")
+    assert dft[6].endswith("(step 30)")
+    (pair,) = selection.pairs
+    (row,) = pair.comparisons
+    assert pair.title == "dft at its best step against sft at its best step"
+    assert row.result.effect is not None
+    assert (row.result.n_paired, row.result.effect.won, row.result.effect.lost) == (20, 7, 0)
+    assert row.result.effect.difference == pytest.approx(7 / 20)
+    assert row.result.effect.p == pytest.approx(2 / 2**7)
+    (sentence,) = selection.sentences
+    assert sentence.startswith(
+        "dft at its best step scores 35.0 points above sft at its best step on toy (85.0 % against "
+    )
+
+
+def test_the_earlier_of_equal_steps_is_chosen(tmp_path: Path) -> None:
+    variants = read_variants(write_line(tmp_path, "dft", {10: (3, 1), 20: (9, 2), 30: (9, 20)}))
+    (line,) = find_series(variants)
+    choice = choose(line, benchmarks(variants)[0])
+    assert not isinstance(choice, str)
+    assert choice.step == 20
+
+
+def test_seeds_choose_together_and_a_step_without_all_of_them_is_left_out(tmp_path: Path) -> None:
+    """On the validation half step 10 has (4 + 8)/2 = 6 right, step 20 has (9 + 1)/2 = 5."""
+    folders = [
+        write_step(tmp_path / f"{step}-{seed}", f"dft at step {step}", right, step=step, seed=seed)
+        for step, seed, right in (
+            (10, 0, (4, 10)),
+            (10, 1, (8, 12)),
+            (20, 0, (9, 3)),
+            (20, 1, (1, 3)),
+            (30, 0, (20, 20)),
+        )
+    ]
+    variants = read_variants(folders)
+    selection = select(find_series(variants), variants)
+    assert selection.table is not None
+    (row,) = selection.table.rows
+    assert row[2:5] == ("2, 10 to 20", "10", "30.0 % (20 items)")
+    assert row[5].startswith("55.0 %, ")
+    (note,) = selection.notes
+    assert note.endswith("not among the steps compared, for want of results or of a seed: 30.")
+
+
+def test_a_half_without_a_score_chooses_nothing(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / str(step), f"dft at step {step}", {"toy": {CHOOSE[0]: 1.0}}, sha=None)
+        for step in (10, 20)
+    ]
+    variants = read_variants(folders)
+    selection = select(find_series(variants), variants)
+    assert (selection.table, selection.pairs, selection.sentences) == (None, (), ())
+    assert selection.notes == (
+        "toy (chat), dft: no best step, one half of its items has no score.",
+    )
+
+
+def test_only_the_pairs_asked_for_are_compared(lines: list[Path]) -> None:
+    variants = read_variants(lines)
+    series = find_series(variants)
+    assert select(series, variants, [("dft", "base")]).pairs == ()
+    (pair,) = select(series, variants, [("sft", "dft"), ("sft", "base")]).pairs
+    assert pair.title == "sft at its best step against dft at its best step"
+
+
+def test_the_report_has_a_picture_and_no_row_a_checkpoint(
+    lines: list[Path], tmp_path: Path
+) -> None:
+    sampled = [
+        write_step(
+            folder.with_name(f"{folder.name}-sampled"), label, right, step=step, seed=0,
+            sha=f"dft{step:064d}", decoding=SAMPLED,
+        )
+        for folder, label, right, step in (
+            (lines[5], "dft at step 10", (9, 9), 10),
+            (lines[8], "dft", (12, 12), 30),
+        )
+    ]  # fmt: skip
+    greedy = [write_greedy(folder) for folder in lines]
+    paths = build_report([*greedy, *sampled], tmp_path / "out")
+    text = paths.markdown.read_text(encoding="utf-8")
+    assert "scores_over_steps.png" in [path.name for path in paths.pictures]
+    assert "| step | sft | dft |" in text
+    assert "| 10 | 25.0 %, " in text  # 10/40
+    assert "toy (chat, temperature 1):\n\n| step | dft |" in text
+    assert "### dft against sft" in text
+    assert "### dft at step" not in text
+    assert (
+        "Best steps, chosen on half of the items. On the rest: dft at its best step scores" in text
+    )
+    assert "have the same weights" not in text
+    assert "| dft at step 10 | models/dft at step 10 |" in text  # provenance names all
+    page = Page(paths.html.read_text(encoding="utf-8"))
+    assert "Scores over steps" in page.text
+    assert json.loads(page.text[page.text.index('{"benchmarks"') :].splitlines()[0])["runs"] == [
+        "base",
+        "sft",
+        "dft",
+    ]
+    named = build_report(greedy, tmp_path / "named", reference="dft at step 10")
+    assert "### dft against dft at step 10" in named.markdown.read_text(encoding="utf-8")
+    plain = build_report([greedy[0], greedy[4]], tmp_path / "out")
+    assert not (tmp_path / "out/scores_over_steps.png").exists()
+    assert "Scores over steps" not in plain.markdown.read_text(encoding="utf-8")
+
+
+def write_greedy(folder: Path) -> Path:
+    path = folder / "results.json"
+    document = json.loads(path.read_text())
+    document["results"][0]["decoding"] = {"strategy": "greedy"}
+    path.write_text(json.dumps(document))
+    return folder
