@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from dft_eval import flow, python_programs, sandbox
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request
-from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.errors import UnscoredError, UsageError
 from dft_eval.generation.resume import CompletionCache
 from dft_eval.generation.shard import FOLDER as SHARDS
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
@@ -24,6 +25,8 @@ from dft_eval.own_tasks.benchmark import declare
 from dft_eval.own_tasks.task import TaskFile, is_task_path, read_task
 from dft_eval.results import BenchmarkResult, ResultFile, merge_results
 from dft_eval.sandbox.backends import SandboxName
+from dft_eval.serving.engines import check_options
+from dft_eval.serving.pool import Servers
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.wemath import WEMATH
@@ -88,7 +91,9 @@ def own_benchmark(task_file: TaskFile) -> Benchmark:
     return declare(task_file)
 
 
-def evaluate(names: list[str], request: Request, *, scored: bool = True) -> ResultFile:
+def evaluate(
+    names: list[str], request: Request, *, scored: bool = True, servers: Servers | None = None
+) -> ResultFile:
     """Generate with one model, score, and write ``results.json`` into ``request.out``.
 
     Every result is written as soon as it is there. Unscored items are kept out of the score, and
@@ -96,12 +101,21 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
 
     Args:
         scored: False to generate alone; :func:`score` does the rest, elsewhere too.
+        servers: of several models that share them; None for one of this model alone.
 
     Raises:
         UsageError, PrerequisiteError: before anything is generated, where that can be known.
-        EvaluationError: some items could not be scored.
+        UnscoredError: some items could not be scored.
     """
-    chosen = check(names, request)
+    with contextlib.ExitStack() as stack:
+        if servers is None:
+            servers = stack.enter_context(Servers([request]))
+        return _evaluate(check(names, request), request, scored, servers)
+
+
+def _evaluate(
+    chosen: Sequence[Benchmark], request: Request, scored: bool, servers: Servers
+) -> ResultFile:
     held_by = _select_sandbox(chosen, request) if scored else None
     asked = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
     data = [each.load(each, own) for each, own in zip(chosen, asked, strict=True)]
@@ -116,7 +130,7 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
             f"{request.out} holds shards, which `dft-factory score {request.out}` puts together. "
             "Use another --out, or give --shard K/N."
         )
-    subject = open_subject(request)
+    subject = open_subject(request, servers)
     generation = flow.begin(request, subject)
     cache = CompletionCache(request.out, fresh=request.fresh)
     written = generation.header()
@@ -150,7 +164,7 @@ def score(
 
     Raises:
         UsageError, PrerequisiteError: before anything is scored.
-        EvaluationError: some items could not be scored.
+        UnscoredError: some items could not be scored.
     """
     if (folder / SHARDS).is_dir():
         merge_shards(folder, _benchmark_of)
@@ -218,7 +232,7 @@ def _refuse_unscored(results: Sequence[BenchmarkResult]) -> None:
         if row.n_scored < row.n_total
     ]
     if unscored:
-        raise EvaluationError(
+        raise UnscoredError(
             f"Items without a score ({'; '.join(unscored)}); their reasons are in the items files."
         )
 
@@ -243,6 +257,7 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
         raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
     if request.judge_workers is not None and request.judge_workers < 1:
         raise UsageError(f"--judge-workers {request.judge_workers}: give a number of 1 or more.")
+    check_options(request.backend, request.serve, request.base_url, request.dtype)
     formats = {benchmark.data_format or benchmark.name for benchmark in chosen}
     if request.data is not None and len(formats) > 1:
         raise UsageError("--data names one benchmark's file: evaluate one benchmark at a time.")

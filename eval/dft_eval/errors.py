@@ -7,6 +7,10 @@ class EvaluationError(Exception):
     exit_status = 1
 
 
+class UnscoredError(EvaluationError):
+    """Everything was done, but some items have no score."""
+
+
 class UsageError(EvaluationError, ValueError):
     """A wrong option or malformed data file (exit status 2)."""
 

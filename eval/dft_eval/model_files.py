@@ -65,13 +65,18 @@ def _local_folder(name: str) -> Path:
         ) from error
 
 
-def find_model(name: str) -> ModelFiles:
+def find_model(name: str, *, single_file: bool = False) -> ModelFiles:
     """Resolve ``--model``; downloads a hub id through huggingface_hub's cache.
+
+    Args:
+        single_file: it may also be a file with everything in it, such as llama.cpp's GGUF.
 
     Raises:
         UsageError: neither a folder nor a hub id, or a folder that holds no model.
         PrerequisiteError: the hub is out of reach.
     """
+    if single_file and Path(name).is_file():
+        return ModelFiles(name, Path(name))
     folder = _local_folder(name)
     adapter = folder / ADAPTER_CONFIG
     if adapter.is_file():
@@ -87,6 +92,24 @@ def find_model(name: str) -> ModelFiles:
     return ModelFiles(name, folder)
 
 
+def weight_files(name: str, folder: Path) -> list[Path]:
+    """The weight files of a folder, sorted; of a single file, itself.
+
+    Raises:
+        UsageError: there is none in the folder of the model ``name``.
+    """
+    if folder.is_file():
+        return [folder]
+    weights = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in WEIGHT_SUFFIXES and path.name not in NOT_WEIGHTS and path.is_file()
+    )
+    if not weights:
+        raise UsageError(f"--model {name!r}: no weight file in {folder}.")
+    return weights
+
+
 def model_sha256(files: ModelFiles) -> str:
     """SHA-256 over the sorted weight files (names and bytes) of the adapter and its base.
 
@@ -95,14 +118,7 @@ def model_sha256(files: ModelFiles) -> str:
     """
     digest = hashlib.sha256()
     for folder in files.folders:
-        weights = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix in WEIGHT_SUFFIXES and path.name not in NOT_WEIGHTS and path.is_file()
-        )
-        if not weights:
-            raise UsageError(f"--model {files.name!r}: no weight file in {folder}.")
-        for path in weights:
+        for path in weight_files(files.name, folder):
             digest.update(path.name.encode() + b"\0")
             with path.open("rb") as stream:
                 while chunk := stream.read(1 << 22):
