@@ -159,8 +159,12 @@ def eval_command(
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.json and the items files.")],
     model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Hub id, model folder, LoRA adapter folder, or a server's model."),
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="MODEL",
+            help="Hub id, model folder, LoRA adapter folder, or a server's model. Several: "
+            "LABEL=MODEL, repeated, each into OUT/LABEL.",
+        ),
     ] = None,
     checkpoints: Annotated[
         Optional[Path],  # noqa: UP045
@@ -182,8 +186,38 @@ def eval_command(
         typer.Option(help="The row of the paper that this model belongs to."),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="hf (transformers here) or openai (a server at --base-url).")
+        str,
+        typer.Option(
+            metavar="hf|openai|vllm|sglang",
+            help="transformers here; a server that runs (--base-url); or one that is started, in "
+            "an environment of its own, and stopped.",
+        ),
     ] = "hf",
+    serve_python: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="For vllm, sglang: Python of an environment with it (default: uv's)."),
+    ] = None,
+    serve_args: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For vllm, sglang: more options of theirs, '--max-model-len 4096'."),
+    ] = None,
+    serve_command: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="For openai: start any other server, '... {model} --port {port}', and stop it."
+        ),
+    ] = None,
+    serve_timeout: Annotated[
+        float, typer.Option(help="Seconds until a started server has to answer.")
+    ] = 1800.0,
+    tensor_parallel: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="For vllm, sglang: GPUs a model (default: what its weights need)."),
+    ] = None,
+    data_parallel: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="For vllm, sglang: replicas (default: what the visible GPUs allow)."),
+    ] = None,
     base_url: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="OpenAI-compatible server, http://host:port/v1; key: OPENAI_API_KEY."),
@@ -248,7 +282,10 @@ def eval_command(
     ] = 1.0,
     dtype: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="float32 (default, whatever the weights' dtype), bfloat16 or float16."),
+        typer.Option(
+            help="float32, bfloat16 or float16, whatever the weights' dtype (default: float32; "
+            "vllm, sglang: bfloat16)."
+        ),
     ] = None,
     judge: Annotated[
         Optional[str],  # noqa: UP045
@@ -303,55 +340,51 @@ def eval_command(
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """``eval``, and ``generate``, which takes the same options."""
-    from dft_eval.benchmarks import evaluate
-    from dft_eval.checkpoints import evaluate_checkpoints
+    from dft_eval.several_models import evaluate_all
 
     values = dict(context.params)
     scored = context.info_name != "generate"
-    names, request = _evaluation(values, scored=scored)
-    if checkpoints is None:
-        evaluated = iter([(out, evaluate(names, request, scored=scored))])
-    else:
-        evaluated = evaluate_checkpoints(names, request, every=every, scored=scored)
-    for folder, results in evaluated:
+    names, requests = _evaluation(values, scored=scored)
+    for request, results in evaluate_all(names, requests, scored=scored):
         if not scored:
-            typer.echo(f"completions are in {folder}: dft-factory score {folder}")
+            typer.echo(f"completions are in {request.out}: dft-factory score {request.out}")
         _print_scores(results)
         if track:
             _track(results)
 
 
-def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Request]:
-    """Benchmarks and request that the options of ``eval`` make.
+def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], list[Request]]:
+    """Benchmarks and the request of each model that the options of ``eval`` make.
 
     Raises:
         UsageError: an option that cannot be honoured.
     """
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
+    from dft_eval.checkpoints import requests_of_run
     from dft_eval.errors import UsageError
     from dft_eval.generation.run import Decoding
     from dft_eval.generation.shard import parse_shard
     from dft_eval.model_files import DTYPES
     from dft_eval.sandbox import SANDBOXES
+    from dft_eval.serving.engines import ServeOptions
+    from dft_eval.several_models import requests_of
     from dft_eval.system_prompts import parse_system_prompt
     from dft_eval.tracking import tracking_runs
 
     run, every = values.pop("checkpoints"), values.pop("every")
-    if (values["model"] is None) == (run is None):
-        both = "" if run is None else f", not both {values['model']!r} and {str(run)!r}"
+    names, models = values.pop("benchmarks"), values.pop("model") or ()
+    if bool(models) == (run is not None):
+        both = f", not both {', '.join(models)} and {run}" if models else ""
         raise UsageError(f"Give either --model or --checkpoints{both}.")
     if run is not None and values["backend"] != "hf":
         raise UsageError(f"--checkpoints {run} needs --backend hf: a server has one model.")
     if every is not None and run is None:
         raise UsageError(f"--every {every} is for --checkpoints.")
-    values["model"] = values["model"] or str(run)
     for name in ("out", "data"):  # click's own values are texts
         values[name] = None if values[name] is None else Path(values[name])
     unsafe, track = values.pop("unsafe_no_sandbox"), values.pop("track")
     if track and not scored:
         raise UsageError("--track is for dft-factory score: generate makes no scores.")
-    if track:
-        tracking_runs(values["model"])  # refused before anything is generated
     values["shard"] = parse_shard(values["shard"])
     if values["shard"] is not None and scored:
         raise UsageError(
@@ -385,16 +418,29 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], Req
     if max_new_tokens is not None:
         decoding = replace(decoding, max_new_tokens=max_new_tokens)
     judge = _judge_choice(*(values.pop(f"judge{part}") for part in ("", "_model", "_base_url")))
-    names = values.pop("benchmarks")
+    if len(models) > 1 and values["label"] != "model":
+        raise UsageError(
+            f"--label {values['label']!r}: of several models each has its own: --model LABEL=MODEL."
+        )
+    serve = {name: values.pop(f"serve_{name}") for name in ("python", "args", "command", "timeout")}
+    serve |= {name: values.pop(name) for name in ("tensor_parallel", "data_parallel")}
+    if serve["python"] is not None:
+        serve["python"] = Path(serve["python"])
     request = Request(
         **values,
+        model="",
+        serve=ServeOptions(**serve),
         sandboxed=not unsafe,
         decoding=decoding,
         match_entropy=folders,
         own_max_new_tokens=max_new_tokens is None,
         judge=judge,
     )
-    return names, request
+    requests = requests_of_run(run, request, every) if run else requests_of(models, request)
+    if track:
+        for each in requests:
+            tracking_runs(each.model)  # refused before anything is generated
+    return names, requests
 
 
 def check_evaluation(words: Sequence[str]) -> None:
@@ -413,7 +459,9 @@ def check_evaluation(words: Sequence[str]) -> None:
         context = group.commands["generate"].make_context("generate", list(words))
     except usage_error as error:
         raise UsageError(error.format_message()) from error
-    check(*_evaluation(dict(context.params), scored=False))
+    names, requests = _evaluation(dict(context.params), scored=False)
+    for request in requests:
+        check(names, request)
 
 
 @app.command("score")

@@ -20,10 +20,11 @@ from dft_eval.own_tasks.task import TaskFile
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore, summarise, write_items
 from dft_eval.sandbox.backends import SandboxName
+from dft_eval.serving.engines import ENGINES, ServeOptions
 
 PromptStyle = Literal["completion", "chat"]
 PROMPT_STYLES: tuple[PromptStyle, ...] = ("completion", "chat")
-BackendName = Literal["hf", "openai"]
+BackendName = Literal["hf", "openai", "vllm", "sglang"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 JudgeName = Literal["openai", "rules"]
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
@@ -61,8 +62,10 @@ class Request:
         limit: the first N rows of the data; None for all.
         data: the benchmark's published file or folder; None for its usual place.
         sandboxed: False only where the user asked for ``--unsafe-no-sandbox``.
-        backend: ``hf``, transformers in this process, or ``openai``, a server at ``base_url``.
-        dtype: of a model in this process; None for ``DEFAULT_DTYPE``.
+        backend: ``hf``, transformers in this process; ``openai``, a server at ``base_url`` or the
+            one of ``serve.command``; ``vllm``, ``sglang``: a server that this process starts.
+        dtype: None for the backend's default; a server that is not ours has its own.
+        serve: how a server is started.
         fresh: completions and judge's replies of earlier calls are not used.
         match_entropy: results folders; the temperature is chosen so that the mean token entropy is
             theirs.
@@ -100,6 +103,17 @@ class Request:
     judge_workers: int | None = None
     fresh: bool = False
     shard: Shard | None = None
+    serve: ServeOptions = field(default_factory=ServeOptions)
+
+    @property
+    def starts_server(self) -> bool:
+        """Whether the model is behind a server that this process starts."""
+        return self.backend in ENGINES or self.serve.command is not None
+
+    @property
+    def weights_are_here(self) -> bool:
+        """Whether ``model`` names weights that this process can read."""
+        return self.backend == "hf" or self.starts_server
 
 
 @dataclass(frozen=True)

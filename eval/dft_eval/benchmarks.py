@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from dft_eval.own_tasks.benchmark import declare
 from dft_eval.own_tasks.task import TaskFile, is_task_path, read_task
 from dft_eval.results import BenchmarkResult, ResultFile, merge_results
 from dft_eval.sandbox.backends import SandboxName
+from dft_eval.serving.engines import check_options
+from dft_eval.serving.pool import Servers
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.wemath import WEMATH
@@ -91,7 +94,9 @@ def own_benchmark(task_file: TaskFile) -> Benchmark:
     return declare(task_file)
 
 
-def evaluate(names: list[str], request: Request, *, scored: bool = True) -> ResultFile:
+def evaluate(
+    names: list[str], request: Request, *, scored: bool = True, servers: Servers | None = None
+) -> ResultFile:
     """Generate with one model, score, and write ``results.json`` into ``request.out``.
 
     Every result is written as soon as it is there. Unscored items are kept out of the score, and
@@ -99,12 +104,21 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
 
     Args:
         scored: False to generate alone; :func:`score` does the rest, elsewhere too.
+        servers: of several models that share them; None for one of this model alone.
 
     Raises:
         UsageError, PrerequisiteError: before anything is generated, where that can be known.
         UnscoredError: some items could not be scored.
     """
-    chosen = check(names, request)
+    with contextlib.ExitStack() as stack:
+        if servers is None:
+            servers = stack.enter_context(Servers([request]))
+        return _evaluate(check(names, request), request, scored, servers)
+
+
+def _evaluate(
+    chosen: Sequence[Benchmark], request: Request, scored: bool, servers: Servers
+) -> ResultFile:
     held_by = _select_sandbox(chosen, request) if scored else None
     asked = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
     data = [each.load(each, own) for each, own in zip(chosen, asked, strict=True)]
@@ -119,7 +133,7 @@ def evaluate(names: list[str], request: Request, *, scored: bool = True) -> Resu
             f"{request.out} holds shards, which `dft-factory score {request.out}` puts together. "
             "Use another --out, or give --shard K/N."
         )
-    subject = open_subject(request)
+    subject = open_subject(request, servers)
     generation = flow.begin(request, subject)
     cache = CompletionCache(request.out, fresh=request.fresh)
     written = generation.header()
@@ -246,6 +260,7 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
         raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
     if request.judge_workers is not None and request.judge_workers < 1:
         raise UsageError(f"--judge-workers {request.judge_workers}: give a number of 1 or more.")
+    check_options(request.backend, request.serve, request.base_url, request.dtype)
     formats = {benchmark.data_format or benchmark.name for benchmark in chosen}
     if request.data is not None and len(formats) > 1:
         raise UsageError("--data names one benchmark's file: evaluate one benchmark at a time.")

@@ -1,17 +1,15 @@
-"""Every checkpoint of a training run, evaluated one after the other."""
+"""The checkpoints of a training run."""
 
 from __future__ import annotations
 
-import gc
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dft_eval.benchmark import Request
-from dft_eval.benchmarks import check, evaluate
-from dft_eval.errors import UnscoredError, UsageError
+from dft_eval.errors import UsageError
 from dft_eval.generation.resume import CompletionCache
 from dft_eval.model_files import find_model, model_sha256, weight_files
 from dft_eval.results import ResultFile
@@ -96,51 +94,37 @@ def _problem(folder: Path) -> str | None:
     return None
 
 
-def evaluate_checkpoints(
-    names: Sequence[str], request: Request, *, every: int | None = None, scored: bool = True
-) -> Iterator[tuple[Path, ResultFile]]:
-    """Evaluate the checkpoints of the run ``request.model`` as :func:`evaluate` does one model.
-
-    Yields:
-        The folder of each one's results, ``request.out/checkpoint-STEP`` or ``request.out`` for the
-        final weights, and the results.
+def requests_of_run(run: Path, request: Request, every: int | None = None) -> list[Request]:
+    """A request for each checkpoint of a training, its results in a folder of its own.
 
     Raises:
-        UsageError: as :func:`find_checkpoints` and :func:`evaluate`.
-        UnscoredError: at the end, with everything else done.
+        UsageError: as :func:`find_checkpoints`.
     """
-    check(names, request)
-    checkpoints = find_checkpoints(Path(request.model), every)
-    unscored = []
-    done: dict[str | None, Path] = {}
-    for checkpoint in checkpoints:
-        own = replace(
+    return [
+        replace(
             request,
             model=str(checkpoint.folder),
             label=checkpoint.label(request.label),
             out=checkpoint.out(request.out),
         )
-        if checkpoint.step is None and request.shard is None:
-            _reuse_completions(own, done)
-        try:
-            results = evaluate(list(names), own, scored=scored)
-        except UnscoredError as error:
-            unscored.append(f"{own.label}: {error}")
-        else:
-            done[results.model_sha256] = own.out
-            yield own.out, results
-        gc.collect()  # a model is part of reference cycles: free it before the next is loaded
-    if unscored:
-        raise UnscoredError("\n".join(unscored))
+        for checkpoint in find_checkpoints(run, every)
+    ]
 
 
-def _reuse_completions(request: Request, done: dict[str | None, Path]) -> None:
-    """Give the final weights the completions of the checkpoint that holds the same weights.
+def reuse_completions(request: Request, done: Sequence[tuple[Request, ResultFile]]) -> None:
+    """Give a training's final weights the completions of the checkpoint with the same weights.
 
     The cache's keys decide which of them are used.
     """
     target = request.out / CompletionCache.NAME
-    same = done.get(model_sha256(find_model(request.model)))
-    if same is not None and not target.exists():
+    checkpoints = {
+        results.model_sha256: earlier.out
+        for earlier, results in done
+        if Path(earlier.model).parent == Path(request.model) and request.shard is None
+    }
+    if not checkpoints or target.exists():
+        return
+    same = checkpoints.get(model_sha256(find_model(request.model)))
+    if same is not None:
         sys.stderr.write(f"{request.model}: the same weights as {same.name}\n")
         shutil.copyfile(same / CompletionCache.NAME, target)

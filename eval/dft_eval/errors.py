@@ -7,14 +7,14 @@ class EvaluationError(Exception):
     exit_status = 1
 
 
+class UnscoredError(EvaluationError):
+    """Everything was done, but some items have no score."""
+
+
 class UsageError(EvaluationError, ValueError):
     """A wrong option or malformed data file (exit status 2)."""
 
     exit_status = 2
-
-
-class UnscoredError(EvaluationError):
-    """Items without a score; everything else was done."""
 
 
 class PrerequisiteError(EvaluationError):

@@ -112,7 +112,7 @@ def begin(request: Request, subject: Subject) -> Generation:
         model_sha256=subject.sha256,
         base_model=request.base_model,
         label=request.label,
-        training=training_of(request.model) if request.backend == "hf" else None,
+        training=training_of(request.model) if request.weights_are_here else None,
     )
     results = request.out / RESULTS_NAME
     former = read_results(request.out) if results.is_file() else None
@@ -171,11 +171,11 @@ def as_trained(benchmark: Benchmark, request: Request) -> tuple[Request, list[st
     style = request.prompt_style or benchmark.default_style
     if style == "chat" and decoding.system_prompt is None:
         decoding = replace(decoding, system_prompt=benchmark.system_prompt)
-    if style == "chat" and request.backend == "hf" and decoding.system_prompt is None:
+    if style == "chat" and request.weights_are_here and decoding.system_prompt is None:
         decoding = replace(decoding, system_prompt=trained_with(request.model))
         if decoding.system_prompt is not None:
             notes = [f"system prompt: that of the model's training ({TRAINING_FILE})"]
-    if request.backend == "openai" and decoding.system_prompt == NONE:
+    if request.backend != "hf" and decoding.system_prompt == NONE:
         notes = ["no system message is sent; the server's template may insert its own"]
     return replace(request, decoding=decoding, prompt_style=style), notes
 
@@ -212,12 +212,15 @@ def generate(
         failures.update((row.id, row.reason) for row in rows if isinstance(row, Failure))
     key = (benchmark.name, request.prompt_style or benchmark.default_style)
     former = [run for run in generation.runs if (run.benchmark, run.prompt_style) == key]
+    record = subject.record()
+    if former and former[0].record.get("backend") == record["backend"]:
+        # A server that is asked nothing, since all is cached, tells less of how it takes requests.
+        record = {**former[0].record, **record}
     run = Run(
         benchmark=key[0],
         prompt_style=key[1],
         request=request,
-        # A server that is asked nothing, since all is cached, tells less of how it takes requests.
-        record={**(former[0].record if former else {}), **subject.record()},
+        record=record,
         notes=notes,
         failures=failures,
         task=benchmark.task,

@@ -18,7 +18,7 @@ from dft_eval.results import atomic_write
 
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 _OF_THE_MACHINE = (
-    *("out", "shard", "fresh", "model", "data", "base_url"),
+    *("out", "shard", "fresh", "model", "data", "base_url", "serve"),
     *("judge", "judge_workers", "sandboxed", "sandbox"),
 )
 """Fields of a request in which shards may differ: places, and what only scoring uses."""

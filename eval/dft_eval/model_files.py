@@ -81,7 +81,9 @@ def _holds(folder: Path, names: Sequence[str]) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a folder that hold its model's weights, by name."""
+    """The files of a folder that hold its model's weights, by name; of a single file, itself."""
+    if folder.is_file():
+        return [folder]
     return sorted(
         path
         for path in folder.iterdir()
@@ -109,13 +111,18 @@ def _local_folder(name: str) -> Path:
         ) from error
 
 
-def find_model(name: str) -> ModelFiles:
+def find_model(name: str, *, single_file: bool = False) -> ModelFiles:
     """Resolve ``--model``; downloads a hub id through huggingface_hub's cache.
+
+    Args:
+        single_file: it may also be a file with everything in it, such as llama.cpp's GGUF.
 
     Raises:
         UsageError: neither a folder nor a hub id, or a folder that holds no model.
         PrerequisiteError: the hub is out of reach.
     """
+    if single_file and Path(name).is_file():
+        return ModelFiles(name, Path(name))
     folder = _local_folder(name)
     adapter = folder / ADAPTER_CONFIG
     if adapter.is_file():

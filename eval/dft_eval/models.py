@@ -21,6 +21,7 @@ from dft_eval.model_files import (
     settings_sha256,
     weights_dtype,
 )
+from dft_eval.serving.pool import Running, Servers
 from dft_eval.vlm import hf_vision
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -86,23 +87,27 @@ class LocalModel:
 class ServerModel:
     """A server's model under evaluation; its weights cannot be fingerprinted."""
 
-    sha256 = None
+    sha256: str | None = None
 
-    def __init__(self, model: str, connection: Connection) -> None:
+    def __init__(self, model: str, connection: Connection, **known: Any) -> None:
         """Look the model up.
+
+        Args:
+            known: of a server of ours, as :class:`OpenAIServer` takes it.
 
         Raises:
             UsageError, PrerequisiteError: as :class:`OpenAIServer`.
         """
         self._connection = connection
-        self._last = self.text = OpenAIServer(model, connection)
+        self._known = known
+        self._last = self.text = OpenAIServer(model, connection, **known)
 
     def vision(self, pixels: PixelRange) -> OpenAIServer:
         """Completes prompts with pictures. vLLM alone is told the pixel range."""
         extra = {}
         if self.text.owner == "vllm":
             extra = {"mm_processor_kwargs": asdict(pixels)}
-        self._last = OpenAIServer(self.text.model, self._connection, extra)
+        self._last = OpenAIServer(self.text.model, self._connection, extra, **self._known)
         return self._last
 
     def record(self) -> dict[str, Any]:
@@ -110,12 +115,43 @@ class ServerModel:
         return self._last.record()
 
 
-def open_subject(request: Request) -> Subject:
+class ServedModel(ServerModel):
+    """A model of this machine or the hub behind a server that this process started."""
+
+    def __init__(self, running: Running) -> None:
+        """Look it up.
+
+        Raises:
+            UsageError: the server knows it by another name.
+        """
+        served = running.served
+        known = {"listed": served.listed, "weights": running.identity}
+        try:
+            super().__init__(served.name, running.connection, **known)
+        except UsageError as error:
+            raise UsageError(
+                f"{error} A server of --serve-command must serve the model by the name that "
+                "{model} stands for (llama.cpp: --alias {model})."
+            ) from error
+        self.sha256 = running.sha256
+        self._record = running.record
+
+    def record(self) -> dict[str, Any]:
+        """How it was served, and how the server was asked."""
+        return {**super().record(), **self._record}
+
+
+def open_subject(request: Request, servers: Servers) -> Subject:
     """The model that ``request`` asks for, behind its backend.
+
+    Args:
+        servers: where it is, if this process starts its server.
 
     Raises:
         UsageError, PrerequisiteError: it is not there, or the options do not fit together.
     """
+    if request.starts_server:
+        return ServedModel(servers.open(request))
     if request.backend == "hf":
         if request.base_url is not None:
             raise UsageError(f"--base-url {request.base_url} is for --backend openai.")
@@ -123,5 +159,8 @@ def open_subject(request: Request) -> Subject:
     if request.dtype is not None:
         raise UsageError(f"--dtype {request.dtype} is for --backend hf: a server has its own.")
     if request.base_url is None:
-        raise UsageError("--backend openai: give --base-url, such as http://localhost:8000/v1.")
+        raise UsageError(
+            "--backend openai: give --base-url, such as http://localhost:8000/v1, or "
+            "--serve-command, which starts a server."
+        )
     return ServerModel(request.model, Connection(request.base_url, os.environ.get(KEY_VARIABLE)))

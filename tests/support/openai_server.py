@@ -191,10 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(state: FakeServer) -> Iterator[FakeServer]:
-    """Run it on a free loopback port; ``state.url`` is its base URL."""
+def serve(state: FakeServer, port: int = 0) -> Iterator[FakeServer]:
+    """Run it on a loopback port (0: a free one); ``state.url`` is its base URL."""
     handler = type("Handler", (_Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -12,12 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dft_eval.benchmark import Request
-from dft_eval.checkpoints import Checkpoint, evaluate_checkpoints, find_checkpoints
+from dft_eval.checkpoints import Checkpoint, find_checkpoints, requests_of_run
 from dft_eval.errors import EvaluationError, UnscoredError, UsageError
 from dft_eval.flow import training_of
 from dft_eval.generation.run import Decoding
 from dft_eval.model_files import find_model, settings_sha256
 from dft_eval.results import Training, read_results
+from dft_eval.several_models import evaluate_all
 from dft_eval.training_file import trained_steps
 from dft_factory.cli.app import app
 from tests.conftest import Bench
@@ -190,7 +191,8 @@ def test_each_checkpoint_has_results_of_its_own(
 ) -> None:
     """Weights that are evaluated twice are run once."""
     out = request_of.out
-    evaluated = dict(evaluate_checkpoints(["nq"], request_of))
+    requests = requests_of_run(Path(request_of.model), request_of)
+    evaluated = {each.out: results for each, results in evaluate_all(["nq"], requests)}
     assert list(evaluated) == [out / "checkpoint-2", out / "checkpoint-4", out]
     for folder, label, step in (
         (out / "checkpoint-2", "dft at step 2", 2),
@@ -211,7 +213,7 @@ def test_each_checkpoint_has_results_of_its_own(
 def test_unscored_items_of_one_checkpoint_do_not_stop_the_others(
     request_of: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dft_eval.checkpoints as module
+    import dft_eval.several_models as module
 
     real = module.evaluate
 
@@ -222,7 +224,8 @@ def test_unscored_items_of_one_checkpoint_do_not_stop_the_others(
         return results
 
     monkeypatch.setattr(module, "evaluate", evaluate)
-    evaluations = evaluate_checkpoints(["nq"], replace(request_of, limit=1))
-    assert [next(evaluations)[0].name for _ in range(2)] == ["checkpoint-4", "out"]
+    requests = requests_of_run(Path(request_of.model), replace(request_of, limit=1))
+    evaluations = evaluate_all(["nq"], requests)
+    assert [next(evaluations)[0].out.name for _ in range(2)] == ["checkpoint-4", "out"]
     with pytest.raises(EvaluationError, match="dft at step 2: Items without a score"):
         next(evaluations)

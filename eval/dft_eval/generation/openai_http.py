@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,13 +17,24 @@ FIRST_CONTACT_ATTEMPTS = 3
 READ_SECONDS = 900.0
 """For the whole answer of one request, and of each sample in it: nothing is streamed."""
 
+NO_ANSWER_SECONDS = 10.0
+"""That a server of ours which does not answer is given to end, so that its log says why."""
+ERROR_SECONDS = 2.0
+"""The same after an answer of status 500 and above."""
+
 
 class RequestFailedError(EvaluationError):
-    """A request that failed for good. ``status``: of the last answer; None where none came."""
+    """A request that failed for good.
 
-    def __init__(self, message: str, status: int | None) -> None:
+    Attributes:
+        status: of the last answer; None where none came.
+        fix: what to do about a server that does not answer.
+    """
+
+    def __init__(self, message: str, status: int | None, fix: str) -> None:
         super().__init__(message)
         self.status = status
+        self.fix = fix
 
 
 def check_base_url(
@@ -51,8 +63,18 @@ class Connection:
         *,
         attempts: int = ATTEMPTS,
         read_seconds: float = READ_SECONDS,
+        direct: bool = False,
+        check: Callable[[float], None] | None = None,
+        fix: str = "Start the server, or correct --base-url.",
     ) -> None:
-        """``key`` goes into the ``Authorization`` header and nowhere else."""
+        """``key`` goes into the ``Authorization`` header and nowhere else.
+
+        Args:
+            direct: past the proxies of the environment.
+            check: called with seconds after a request that failed for good at the server's end; it
+                raises where the server ended, or does so in this time.
+            fix: what to do where it does not answer.
+        """
         self.base_url = check_base_url(base_url)
         try:
             import openai
@@ -68,7 +90,10 @@ class Connection:
             base_url=self.base_url,
             api_key=self._key or "EMPTY",  # the client insists on one
             max_retries=attempts - 1,
+            http_client=openai.DefaultHttpxClient(trust_env=False) if direct else None,
         )
+        self._check = check
+        self._fix = fix
         self._read_seconds = read_seconds
 
     def get(self, path: str) -> dict[str, Any]:
@@ -113,7 +138,10 @@ class Connection:
             if isinstance(answer, dict):
                 return answer
             status, message = 200, "an answer that is no JSON object"
-        raise RequestFailedError(self._without_key(f"{self.base_url}{path}: {message}"), status)
+        if self._check is not None and (status is None or status >= 500):
+            self._check(NO_ANSWER_SECONDS if status is None else ERROR_SECONDS)
+        message = self._without_key(f"{self.base_url}{path}: {message}")
+        raise RequestFailedError(message, status, self._fix)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
@@ -131,7 +159,7 @@ def refusal(error: RequestFailedError) -> EvaluationError:
     if error.status in (401, 403):
         return PrerequisiteError(f"{error} Give the server's key in OPENAI_API_KEY.")
     if error.status is None or error.status >= 500 or error.status == 429:
-        return PrerequisiteError(f"{error} Start the server, or correct --base-url.")
+        return PrerequisiteError(f"{error} {error.fix}")
     if error.status in (404, 405):
         return UsageError(
             f"{error} Does --base-url end in /v1? A server may also lack /completions: try "

@@ -62,6 +62,9 @@ class OpenAIServer:
 
     Args:
         extra: fields added to every request.
+        listed: the model's name under ``/models``; None for ``model``.
+        weights: what is known of the weights and of how they are served; it stands for the server's
+            address and :attr:`fingerprint` then.
 
     Raises:
         UsageError: the server does not have ``model``; the message names what it has.
@@ -71,9 +74,17 @@ class OpenAIServer:
     concurrent = True
 
     def __init__(
-        self, model: str, connection: Connection, extra: dict[str, Any] | None = None
+        self,
+        model: str,
+        connection: Connection,
+        extra: dict[str, Any] | None = None,
+        *,
+        listed: str | None = None,
+        weights: str | None = None,
     ) -> None:
         self.model = model
+        self._listed = listed or model
+        self._weights = weights
         self._connection = connection
         self._extra = extra or {}
         self._entry = self._look_up()
@@ -87,6 +98,8 @@ class OpenAIServer:
 
         Weights cannot be seen; a model that answers all :data:`PROBES` alike passes for the same.
         """
+        if self._weights is not None:
+            return json.dumps({"weights": self._weights, **self._extra})
         known = {key: self._entry.get(key) for key in ("id", "root", "parent", "max_model_len")}
         known["fingerprint"] = self.fingerprint
         return json.dumps({"server": self._connection.base_url, **known, **self._extra})
@@ -144,9 +157,10 @@ class OpenAIServer:
         rows: dict[str, Any] = {
             "backend": "openai",
             "server": self.owner,
-            "server_fingerprint": self.fingerprint,
             **self._extra,
         }
+        if self._weights is None:
+            rows["server_fingerprint"] = self.fingerprint
         begun = {way.continues for key, way in self._ways.items() if key[1]}
         if begun:
             rows["begun_answer"] = "continued by the server" if True in begun else "not sent"
@@ -247,12 +261,12 @@ class OpenAIServer:
                 return {}
             raise refusal(error) from None
         entries = {str(entry.get("id")): entry for entry in listed if isinstance(entry, dict)}
-        if entries and self.model not in entries:
+        if entries and self._listed not in entries:
             raise UsageError(
-                f"--model {self.model!r}: {self._connection.base_url} does not have it. It has "
+                f"--model {self._listed!r}: {self._connection.base_url} does not have it. It has "
                 f"{', '.join(sorted(entries)[:20])}."
             )
-        return entries.get(self.model, {})
+        return entries.get(self._listed, {})
 
     def _way(self, prompt: Prompt, decoding: Decoding) -> Way:
         """How the server takes this kind of prompt, found out once, by real calls of one token."""

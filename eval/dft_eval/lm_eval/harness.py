@@ -79,11 +79,8 @@ def ask(task: str, folder: Path, request: Request, sha256: str | None) -> None:
 
 def _model(files: ModelFiles, dtype: str) -> dict[str, Any]:
     """The ``model_args`` of a whole model, or of an adapter on its base."""
-    with_tokenizer = [each for each in files.folders if (each / "tokenizer_config.json").is_file()]
-    if not with_tokenizer:
-        raise UsageError(f"--model {files.name!r}: no tokenizer in {files.folder}.")
     args = {"pretrained": str(files.base or files.folder), "dtype": dtype}
-    args["tokenizer"] = str(with_tokenizer[0])
+    args["tokenizer"] = str(files.tokenizer_folder())
     return args if files.base is None else {**args, "peft": str(files.folder)}
 
 

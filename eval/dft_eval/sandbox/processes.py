@@ -103,7 +103,7 @@ def end(process: subprocess.Popen[bytes], *, first_pid: int | None) -> None:
     """
     running = process.poll() is None
     if first_pid is None and running:
-        _end_descendants(process.pid)
+        end_descendants(process.pid)
     pids = [first_pid] if first_pid is not None else []
     if first_pid is None and running:
         pids = descendants(process.pid)
@@ -132,7 +132,7 @@ def end(process: subprocess.Popen[bytes], *, first_pid: int | None) -> None:
         )
 
 
-def _end_descendants(pid: int) -> None:
+def end_descendants(pid: int) -> None:
     """Kill all descendants of ``pid`` until no new one appears (at most 10 s)."""
     deadline = time.monotonic() + _END_SECONDS
     while (alive := [p for p in descendants(pid) if _birth(p) is not None]) and (

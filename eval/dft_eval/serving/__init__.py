@@ -1,0 +1,1 @@
+"""Servers that an evaluation starts and stops itself: vLLM, SGLang, or any command."""

@@ -1,0 +1,43 @@
+"""Whether models can share a server: it has one tokenizer and one chat template."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from dft_eval.model_files import ModelFiles
+
+_NOT_OF_TEXT = ("padding", "truncation", "version")
+"""Of ``tokenizer.json``: settings of batches, which differ with whoever saved it last."""
+_SPECIAL = ("eos_token", "bos_token", "add_bos_token", "add_eos_token")
+
+
+def tokenizer_folder(files: ModelFiles) -> Path:
+    """The folder whose tokenizer the model takes: an adapter's own, or else its base's."""
+    own = (files.folder / "tokenizer_config.json").is_file()
+    return files.folder if own or files.base is None else files.base
+
+
+def tokenizer_key(folder: Path) -> str:
+    """Hash of what a tokenizer makes of texts and chats; equal however it was saved."""
+    config = _read(folder / "tokenizer_config.json")
+    template = folder / "chat_template.jinja"
+    chat = template.read_text("utf-8") if template.is_file() else config.get("chat_template")
+    special = [config.get(name) for name in _SPECIAL]
+    texts = [each.get("content") if isinstance(each, dict) else each for each in special]
+    tokenizer = _read(folder / "tokenizer.json")
+    kept = {name: value for name, value in tokenizer.items() if name not in _NOT_OF_TEXT}
+    digest = hashlib.sha256(json.dumps([chat, texts, kept], sort_keys=True).encode())
+    if not tokenizer:
+        for path in sorted(
+            {*folder.glob("*.model"), *folder.glob("vocab*"), *folder.glob("merges*")}
+        ):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,182 @@
+"""Servers that an evaluation starts: a scripted one with faults, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_eval.benchmark import Request
+from dft_eval.benchmarks import evaluate
+from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generation.run import Decoding
+from dft_eval.serving.engines import ServeOptions
+from dft_eval.serving.server import ServerEndedError
+from tests.conftest import Bench
+from tests.support.cli import clean_environment, executable
+
+ROOT = Path(__file__).parents[2]
+SCRIPTED = f"{shlex.quote(sys.executable)} -m tests.support.scripted_server --port {{port}}"
+
+
+@pytest.fixture(autouse=True)
+def _imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'eval'}")
+
+
+def write_task(folder: Path, n: int = 6) -> str:
+    rows = "".join(f"{json.dumps({'q': f'number {i}', 'a': i})}\n" for i in range(n))
+    (folder / "rows.jsonl").write_text(rows)
+    path = folder / "task.yaml"
+    path.write_text("{data: rows.jsonl, prompt: '{q}', metric: numeric, answer: a}")
+    return str(path)
+
+
+def request_of(model: Path | str, folder: Path, faults: str = "", **serve: Any) -> Request:
+    """A request to the scripted server, whose processes are listed in ``folder/pids``."""
+    command = f"{SCRIPTED} --pids {folder / 'pids'} --names {{model}} {faults}"
+    return Request(
+        model=str(model),
+        out=folder / "out",
+        label="base",
+        backend="openai",
+        serve=ServeOptions(**{"command": command, "timeout": 60.0, **serve}),
+        decoding=Decoding(batch_size=2, max_new_tokens=20),
+    )
+
+
+def alive(folder: Path) -> list[int]:
+    """Those of the server's processes that still run."""
+    pids = [int(word) for word in (folder / "pids").read_text().split()]
+    assert len(pids) >= 2
+    running = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state not in ("Z", "X"):
+            running.append(pid)
+    return running
+
+
+def asked(out: Path) -> list[str]:
+    return re.findall(r"^asked (.*)$", (out / "server.log").read_text(), re.MULTILINE)
+
+
+def test_started_asked_and_stopped(
+    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past a dead proxy, and without the user's keys; asked again, it is asked nothing."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    task, request = write_task(tmp_path), request_of(text_bench.model, tmp_path)
+    results = evaluate([task], request)
+    assert results.results[0].score == 1.0
+    assert results.model_sha256 is not None
+    assert results.results[0].decoding["serve_command"] == request.serve.command
+    assert "server_fingerprint" not in results.results[0].decoding
+    assert alive(tmp_path) == []
+    log = (request.out / "server.log").read_text()
+    assert "keys: []" in log
+    assert "sk-secret" not in log
+    assert sorted(asked(request.out)) == [f"number {i}" for i in range(6)]
+    assert evaluate([task], request).results == results.results
+    assert asked(request.out) == []
+    assert alive(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("faults", "serve", "says"),
+    [
+        ("--fails crash", {}, r"ended with exit status 1 before .*ValueError: this model cannot"),
+        ("--fails memory", {}, r"ran out of memory: .*--tensor-parallel.*further up: torch\.Out"),
+        ("--fails killed", {}, r"was killed \(SIGKILL\) before it was ready\.\nThe kernel"),
+        ("--start-seconds 99", {"timeout": 3.0}, r"did not answer within 3 s .*--serve-timeout"),
+        ("", {"command": "no-such-program {model} {port}"}, r"no-such-program: No such file"),
+    ],
+)
+def test_a_server_that_does_not_start(
+    faults: str, serve: dict[str, Any], says: str, text_bench: Bench, tmp_path: Path
+) -> None:
+    """The message holds the reason, the command and the end of the log; nothing is left."""
+    (tmp_path / "pids").write_text("4194303 4194304")
+    request = request_of(text_bench.model, tmp_path, faults, **serve)
+    with pytest.raises(PrerequisiteError, match=f"(?s){says}") as error:
+        evaluate([write_task(tmp_path)], request)
+    assert f"The end of {request.out / 'server.log'}:\n" in str(error.value)
+    assert "Command: " in str(error.value)
+    assert alive(tmp_path) == []
+    assert not (request.out / "results.json").exists()
+
+
+def test_a_slow_start_is_waited_for(
+    text_bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("dft_eval.serving.server._NEWS_SECONDS", 1.0)
+    request = request_of(text_bench.model, tmp_path, "--start-seconds 4")
+    assert evaluate([write_task(tmp_path)], request).results[0].score == 1.0
+    assert re.search(r"not ready after \d+ s: keys: \[\]", capsys.readouterr().err)
+
+
+def test_a_server_with_another_model(text_bench: Bench, tmp_path: Path) -> None:
+    command = f"{SCRIPTED} --pids {tmp_path / 'pids'} --names gpt-x --seen {{model}}"
+    request = request_of(text_bench.model, tmp_path, command=command)
+    with pytest.raises(UsageError, match=r"does not have it\. It has gpt-x\. .*--alias"):
+        evaluate([write_task(tmp_path)], request)
+    assert alive(tmp_path) == []
+
+
+def test_a_server_that_ends_in_the_middle(text_bench: Bench, tmp_path: Path) -> None:
+    """Its log is in the message; what was completed is kept, and the rest made by the next call."""
+    task = write_task(tmp_path, 12)
+    request = request_of(text_bench.model, tmp_path, "--ends-at 6")
+    with pytest.raises(ServerEndedError, match=r"(?s)exit status 7 in the middle.*engine core die"):
+        evaluate([task], request)
+    assert alive(tmp_path) == []
+    kept = len((request.out / "completions.cache.jsonl").read_text().splitlines())
+    assert 0 < kept < 12
+    with pytest.raises(ServerEndedError):
+        evaluate([task], request)
+    more = len((request.out / "completions.cache.jsonl").read_text().splitlines())
+    assert kept < more < 12
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_server_outlives_a_killed_evaluation(
+    number: signal.Signals, text_bench: Bench, tmp_path: Path
+) -> None:
+    """Also not its worker, which is deaf to SIGTERM and has a session of its own."""
+    request = request_of(text_bench.model, tmp_path, "--answer-seconds 600")
+    words = [executable("dft-factory"), "generate", write_task(tmp_path), "--out", str(request.out)]
+    words += ["--model", request.model, "--backend", "openai"]
+    process = subprocess.Popen(
+        [*words, "--serve-command", str(request.serve.command)],
+        env=clean_environment(PYTHONPATH=os.environ["PYTHONPATH"]),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "ready after" in line:
+            break
+    assert len(alive(tmp_path)) == 2
+    process.send_signal(number)
+    process.wait(60)
+    deadline = time.monotonic() + 60
+    while alive(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert alive(tmp_path) == []
