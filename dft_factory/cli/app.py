@@ -374,7 +374,7 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], lis
     run, every = values.pop("checkpoints"), values.pop("every")
     names, models = values.pop("benchmarks"), values.pop("model") or ()
     if bool(models) == (run is not None):
-        both = f", not both {', '.join(models)} and {run}" if models else ""
+        both = f", not both {', '.join(map(repr, models))} and {str(run)!r}" if models else ""
         raise UsageError(f"Give either --model or --checkpoints{both}.")
     if run is not None and values["backend"] != "hf":
         raise UsageError(f"--checkpoints {run} needs --backend hf: a server has one model.")
