@@ -1,7 +1,7 @@
 """``--serve-python`` of the tests: takes the command line of vLLM or SGLang, and no other.
 
-The options are those of vLLM 0.33.0 and SGLang 0.5.23, as their own parsers take them; the server
-behind them is :mod:`.scripted_server`. Neither engine runs in these tests.
+The options are those that vLLM 0.33.0 and SGLang 0.5.23 are started with; the server behind them
+is :mod:`.scripted_server`. Neither engine runs in these tests.
 """
 
 from __future__ import annotations

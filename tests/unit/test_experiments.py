@@ -361,6 +361,23 @@ def test_flags_of_an_evaluation_and_tracking() -> None:
     assert "--track" not in plan.jobs["score base"].commands[0]
 
 
+def test_an_evaluation_starts_its_server(tmp_path: Path) -> None:
+    """Options of a server are checked by the command's own parser, a command stays one word."""
+    text = (
+        TEN_LINES + "    backend: vllm\n    tensor_parallel: 2\n    serve_args: --max-model-len 9\n"
+    )
+    plan = plan_of(text)
+    (words,) = plan.jobs["generate dft/seed0"].commands
+    assert words[words.index("--backend") :][:6] == (
+        *("--backend", "vllm", "--tensor-parallel", "2", "--serve-args", "--max-model-len 9"),
+    )
+    assert check_evaluations(tmp_path / "x.yaml", plan) == []
+    plan = plan_of(TEN_LINES + "    backend: openai\n    serve_command: serve {model} {port}\n")
+    assert check_evaluations(tmp_path / "x.yaml", plan) == []
+    (finding,) = check_evaluations(tmp_path / "x.yaml", plan_of(TEN_LINES + "    serve_args: -x\n"))
+    assert "--serve-args is for --backend vllm or sglang, not hf" in str(finding)
+
+
 def test_a_task_file_beside_the_experiment_is_evaluated_by_its_contents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,9 @@
 """The command line of each server.
 
-The options were read in vLLM 0.33.0 and SGLang 0.5.23 (their wheels on PyPI). Both pin other
-versions of torch and transformers than training does, so that they run in an environment of their
-own: one that uv makes and keeps (``uv tool run``), or the one of ``--serve-python``.
+The options are those of vLLM 0.33.0, whose parser was asked, and SGLang 0.5.23, read in its source.
+Both pin other versions of torch and transformers than training does, so that they run in an
+environment of their own: one that uv makes and keeps (``uv tool run``), or the one of
+``--serve-python``.
 """
 
 from __future__ import annotations
