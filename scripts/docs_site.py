@@ -30,6 +30,7 @@ EXPERIMENTS = {
 }
 """Shipped experiments that repeat a table of the paper, by its number."""
 LABELS = {"base": "base", "sft": "SFT", "dft": "DFT"}
+_ROLE = re.compile(r":(?:func|class|data|meth|mod):<code>(?:~[\w.]*\.)?([\w.]+)</code>")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 
 
@@ -165,3 +166,13 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """MkDocs event: one page's text."""
     return plain_outside_links(markdown) if page.file.src_uri.count("/") == 0 else markdown
+
+
+def without_roles(html: str) -> str:
+    """``:func:`x` `` of docstrings as plain code."""
+    return _ROLE.sub(r"<code>\1</code>", html)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """MkDocs event: one page's HTML."""
+    return without_roles(html)

@@ -46,7 +46,7 @@ def test_the_wheel_prepares_and_trains_the_demo_in_an_empty_directory(tmp_path: 
     text = PAGE.read_text("utf-8").partition("## Try a recipe")[2]
     block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
     assert block is not None
-    said = {line.split()[1]: run(line) for line in block[1].splitlines()}
+    said = {line.split()[1]: run(line) for line in block[1].replace("\\\n", "").splitlines()}
     assert list(said) == ["recipes", "data", "tiny", "validate", "train", "probe"]
     assert said["recipes"].splitlines()[0] == "configs/demo/smollm2_dft.yaml"
     assert "smollm2_dft.yaml: no error" in said["validate"]

@@ -73,6 +73,13 @@ def test_links_out_of_the_site_become_text() -> None:
     )
 
 
+def test_roles_of_docstrings_become_code() -> None:
+    html = "<p>:func:<code>a.b</code>, :class:<code>~a.b.C</code>, <code>~x.y</code></p>"
+    assert docs_site.without_roles(html) == (
+        "<p><code>a.b</code>, <code>C</code>, <code>~x.y</code></p>"
+    )
+
+
 # Commands
 
 
