@@ -122,8 +122,8 @@ class _Planner(Jobs):
             words += ["--limit", str(self.experiment.probe)]
             words += ["--model", f"{run.label}={run.model}:{self.path(run.folder)}"]
             before = tuple(dict.fromkeys(each for each in (first.after, run.after) if each))
-            made = f"{self.path(run.folder)}/token_probabilities.json"
-            job = Job("probe", run.folder, before, (tuple(words),), (made,))
+            output = f"{self.path(run.folder)}/token_probabilities.json"
+            job = Job("probe", run.folder, before, (tuple(words),), (output,))
             names.append(self.add(job, words))
         return names
 
