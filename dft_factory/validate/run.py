@@ -21,8 +21,8 @@ from dft_factory.validate.pairs import check_pairs
 from dft_factory.validate.paths import check_paths, is_remote, resolve
 
 WORKER_SECONDS = 600
-PREREQUISITES = ("model_name_or_path", "dataset_dir", "deepspeed")
-"""Keys whose warnings ask for something that an experiment makes itself."""
+PREREQUISITES = ("model_name_or_path", "dataset_dir", "deepspeed", "output_dir")
+"""Keys whose warnings ask for something that an experiment makes itself, or has made before."""
 
 
 def validate_files(paths: Sequence[Path]) -> list[Finding]:

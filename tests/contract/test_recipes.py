@@ -1,4 +1,4 @@
-"""Every file under configs/: valid, twins but for the weight, headers that tell the truth.
+"""Every file under configs/: valid, pairs equal but for the weight, headers that tell the truth.
 
 The tiny recipe runs through the stock command line as it is, and what LLaMA-Factory makes of a
 prepared WeThink record is read back from its tokens.
@@ -69,8 +69,24 @@ def lonely(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def findings(lonely: Path) -> list[Finding]:
-    return validate_files([*FILES, lonely])
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo, its SFT model trained already."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "run/sft/model").mkdir(parents=True)
+    (folder / "run/sft/model/config.json").write_text("{}")
+    path = folder / "finished.yaml"
+    config = values(CONFIGS / "experiments" / "demo.yaml")
+    path.write_text(yaml.safe_dump({**config, "out": str(folder / "run")}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def findings(lonely: Path, finished: Path) -> list[Finding]:
+    return validate_files([*FILES, lonely, finished])
+
+
+def test_an_experiment_may_be_run_again(findings: list[Finding], finished: Path) -> None:
+    assert [str(each) for each in findings if each.file == finished] == []
 
 
 def test_deepspeed_without_its_communication_is_refused(
