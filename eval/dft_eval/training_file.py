@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import re
 from pathlib import Path
@@ -51,8 +52,8 @@ def is_checkpoint(folder: Path) -> bool:
 def trained_steps(model: str) -> int | None:
     """Optimizer steps behind the weights in the folder ``model``.
 
-    None where that is not known: without a ``trainer_state.json``, or where the final weights may
-    be those of an earlier, better checkpoint (``load_best_model_at_end``).
+    The final weights may be those of an earlier, better checkpoint (``load_best_model_at_end``).
+    None where that is not known, since the checkpoint is gone, or without ``trainer_state.json``.
 
     Raises:
         UsageError: ``trainer_state.json`` cannot be read.
@@ -66,6 +67,16 @@ def trained_steps(model: str) -> int | None:
         step, best = int(state["global_step"]), state.get("best_model_checkpoint")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is no trainer state ({error!r}). Remove it.") from error
-    if best and not is_checkpoint(folder.resolve()) and Path(best).name != f"checkpoint-{step}":
+    if not best or is_checkpoint(folder.resolve()) or Path(best).name == f"checkpoint-{step}":
+        return step
+    earlier = folder / Path(best).name  # the run may have been moved
+    if not earlier.is_dir():
         return None
-    return step
+    return int(earlier.name.rpartition("-")[2]) if _same_weights(folder, earlier) else step
+
+
+def _same_weights(first: Path, second: Path) -> bool:
+    names = [{path.name for path in folder.glob("*model*.[sb]*")} for folder in (first, second)]
+    return names[0] == names[1] and all(
+        filecmp.cmp(first / name, second / name, shallow=False) for name in names[0]
+    )

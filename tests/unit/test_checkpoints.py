@@ -120,14 +120,19 @@ def test_options_that_do_not_go_together(
 
 
 def test_steps_behind_weights(tmp_path: Path) -> None:
-    """Of the final weights not where they may be those of an earlier, better checkpoint."""
+    """The final weights may be those of an earlier, better checkpoint."""
     run = write_run(tmp_path / "run", 2, 4)
     assert trained_steps(str(run / "checkpoint-2")) == 2
     assert trained_steps(str(run)) == 4
     assert training_of(str(run / "checkpoint-2")) == Training(step=2)
     for folder in (run, run / "checkpoint-4"):
         write_state(folder, 4, best="elsewhere/run/checkpoint-2")
+    (run / "checkpoint-2/model.safetensors").write_text("other")
     assert trained_steps(str(run / "checkpoint-4")) == 4
+    assert trained_steps(str(run)) == 4
+    (run / "model.safetensors").write_text("other")
+    assert trained_steps(str(run)) == 2
+    shutil.rmtree(run / "checkpoint-2")
     assert trained_steps(str(run)) is None
     write_state(run, 4, best="elsewhere/run/checkpoint-4")
     assert trained_steps(str(run)) == 4

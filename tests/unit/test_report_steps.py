@@ -90,7 +90,7 @@ def test_runs_of_one_training_are_one_line_and_one_row(lines: list[Path]) -> Non
         ("dft", [10, 20, 30]),
     ]
     # At step 30 the final weights stand for their checkpoint.
-    assert [each.last.label for each in series] == ["sft", "dft"]
+    assert [each.row.label for each in series] == ["sft", "dft"]
     assert [row.label for row in rows_of(variants, series)] == ["base", "sft", "dft"]
     named = rows_of(variants, series, {"dft at step 10"})
     assert [row.label for row in named] == ["base", "sft", "dft at step 10", "dft"]
@@ -111,6 +111,16 @@ def test_steps_of_old_results_are_those_of_their_labels(
 ) -> None:
     (variant,) = read_variants([write_step(tmp_path / "run", label, (1, 1), step=recorded)])
     assert (series_name(label), step_of(variant)) == (name, step)
+
+
+def test_final_weights_of_an_earlier_step_are_the_row(tmp_path: Path) -> None:
+    """As ``load_best_model_at_end`` leaves them."""
+    folders = write_line(tmp_path, "dft", {10: (1, 1), 20: (2, 2)})[:-1]
+    folders.append(write_step(tmp_path / "final", "dft", (1, 1), step=10))
+    variants = read_variants(folders)
+    (line,) = find_series(variants)
+    assert [each.label for each in line.variants.values()] == ["dft", "dft at step 20"]
+    assert [row.label for row in rows_of(variants, [line])] == ["dft"]
 
 
 def test_without_final_weights_the_last_checkpoint_is_the_row(tmp_path: Path) -> None:

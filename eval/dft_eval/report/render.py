@@ -155,8 +155,8 @@ def build_report(
     """Compare evaluated runs; write ``report.md``, ``report.html`` and pictures into ``out``.
 
     Runs of one label that differ in the training seed are one row, their scores means over seeds.
-    Of a training's checkpoints only the last is a row, and those that ``reference`` or ``pairs``
-    name; all are a line of the scores over steps.
+    Of a training's steps the final weights, else the last checkpoint, are a row, and those that
+    ``reference`` or ``pairs`` name; all are a line of the scores over steps.
 
     The same input gives the same bytes. Nothing is written unless all of it could be made. A
     picture that an earlier report left in ``out`` and this one has no data for is removed.

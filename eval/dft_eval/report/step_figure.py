@@ -19,7 +19,7 @@ def scores_over_steps(
 ) -> bytes:
     """A panel a benchmark and decoding: scores with 95 % intervals, the seeds' range as band.
 
-    ``rows`` are the variants of the report, so that each line keeps the colour of its last step;
+    ``rows`` are the variants of the report, so that each line keeps the colour of its row;
     the base is a dotted line.
     """
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def scores_over_steps(
         for panel, key in zip(panels, keys, strict=False):
             for index, row in enumerate(rows):
                 look = {**figures.look_of(index, dark=dark), "linestyle": "-"}
-                line = next((line for line in lines if line.last is row), None)
+                line = next((line for line in lines if line.row is row), None)
                 pooled = row.evaluations.get(key)
                 if line is not None and (points := line.scored(key)):
                     drawn[line.name] = look

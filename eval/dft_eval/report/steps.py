@@ -24,9 +24,10 @@ class Series:
     variants: Mapping[int, Variant]
 
     @property
-    def last(self) -> Variant:
-        """At the highest step."""
-        return self.variants[max(self.variants)]
+    def row(self) -> Variant:
+        """What stands for the training elsewhere: its final weights, else its last checkpoint."""
+        final = [each for each in self.variants.values() if each.label == self.name]
+        return final[0] if final else self.variants[max(self.variants)]
 
     def scored(self, key: Key) -> dict[int, Pooled]:
         """By step, where the benchmark was run and has a score."""
@@ -72,18 +73,18 @@ def find_series(variants: Sequence[Variant]) -> tuple[Series, ...]:
 def rows_of(
     variants: Sequence[Variant], lines: Sequence[Series], named: Collection[str | None] = ()
 ) -> tuple[Variant, ...]:
-    """The variants that are rows of the report: of each line its last step.
+    """The variants that are rows of the report: one of each line.
 
     Args:
         named: labels that stay rows whatever their step.
     """
-    last = {line.name: line.last.label for line in lines}
+    row = {line.name: line.row.label for line in lines}
     return tuple(
         variant
         for variant in variants
         if variant.label in named
         or step_of(variant) is None
-        or last.get(series_name(variant.label), variant.label) == variant.label
+        or row.get(series_name(variant.label), variant.label) == variant.label
     )
 
 
