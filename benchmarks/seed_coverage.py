@@ -28,7 +28,7 @@ from dft_eval.statistics import LEVEL
 ITEM = 1.0
 """Variance of what an item adds; what item and seed together add has variance 1."""
 SHARE = 0.5
-"""Of a seed's effect in the twin of the same seed: same order of the data."""
+"""Of a seed's effect in the paired run of the same seed: same order of the data."""
 
 
 @dataclass(frozen=True)

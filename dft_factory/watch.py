@@ -283,12 +283,12 @@ class Watch:
         self._rows.append(row)
         # The middle is never looked at.
         del self._rows[WINDOW : max(WINDOW, len(self._rows) - 2 * WINDOW)]
-        found = []
+        warnings = []
         for name, rule in RULES.items():
             if self._held[name] >= HOLDS:
                 continue
             message = rule(self._rows, progress)
             self._held[name] = 0 if message is None else self._held[name] + 1
             if message is not None and self._held[name] == HOLDS:
-                found.append(Warned(name, message))
-        return found
+                warnings.append(Warned(name, message))
+        return warnings

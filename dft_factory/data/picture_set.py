@@ -170,7 +170,7 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
                 store.need(json.loads(line)["images"])
             store.unpack()
         lines = map(json.loads, read_lines(candidates, written.offsets, order))
-        kept = n_checked = 0
+        n_written = n_checked = 0
         with data.open("wb") as file, Progress(f"{name}: records with their pictures") as progress:
             checked = store.check(lines)
             for record in checked:
@@ -178,16 +178,16 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
                 if isinstance(record, Dropped):
                     dropped[record.reason] += 1
                 else:
-                    kept += file.write(line_of(record)) and 1
+                    n_written += file.write(line_of(record)) and 1
                 progress(n_checked, len(order))
-                if kept == limit:
+                if n_written == limit:
                     break
             checked.close()
         count, size = store.finish()
     finally:
         store.close()
     read, reasons = written.read, written.dropped + dropped
-    if not kept:
+    if not n_written:
         counts = "".join(f"; {reason}: {n}" for reason, n in sorted(reasons.items()))
         raise ConfigError(
             f"--source: {settings.source!r} has no record to keep ({read} read{counts}). {name!r} "
@@ -203,9 +203,9 @@ def _make(converter: Converter, settings: Settings, place: Path, work: Path) -> 
         source=settings.source,
         files=[path.name for path in files or ()],
         read=read,
-        kept=kept,
+        kept=n_written,
         dropped=dict(sorted(reasons.items())),
-        sampled=kept,
+        sampled=n_written,
         limit=limit,
         seed=settings.seed,
         file_name=data.name,

@@ -122,23 +122,23 @@ def prepare(
         data = scratch / f"{name}.jsonl"
         convert = decontaminated(once(converter, excluded), problems)
         written = write_kept(records, convert, data, limit if method == "first" else None)
-        kept = len(written.offsets)
-        if not kept:
+        n_written = len(written.offsets)
+        if not n_written:
             counts = "".join(f"; {reason}: {n}" for reason, n in sorted(written.dropped.items()))
             raise ConfigError(
                 f"--source: {source!r} has no record to keep ({written.read} read{counts}). "
                 f"{name!r} expects records of the shape of {converter.hub_id}."
             )
         if limit is not None and method == "random":
-            pick(data, written.offsets, sample_order(kept, limit, seed)[:limit])
+            pick(data, written.offsets, sample_order(n_written, limit, seed)[:limit])
         report = Report(
             name=name,
             source=source,
             files=[path.name for path in files or ()],
             read=written.read,
-            kept=kept,
+            kept=n_written,
             dropped=dict(sorted(written.dropped.items())),
-            sampled=kept if limit is None else min(kept, limit),
+            sampled=n_written if limit is None else min(n_written, limit),
             limit=limit,
             seed=seed,
             sample=method,

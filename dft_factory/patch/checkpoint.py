@@ -89,8 +89,8 @@ def choose_checkpoint(training: Any) -> None:
         ConfigError: the checkpoint that the user named cannot be resumed from, or
             ``resume_from_checkpoint: true`` without one that can.
     """
-    wanted = training.resume_from_checkpoint
-    if wanted is False or (wanted is None and getattr(training, "overwrite_output_dir", False)):
+    resume = training.resume_from_checkpoint
+    if resume is False or (resume is None and getattr(training, "overwrite_output_dir", False)):
         return
     defects: dict[Path, str] = {}
     newest = None
@@ -100,16 +100,16 @@ def choose_checkpoint(training: Any) -> None:
             newest = folder
             break
         defects[folder] = defect
-    if isinstance(wanted, str):
-        defect = defect_of(Path(wanted)) if Path(wanted).is_dir() else "there is no such folder"
+    if isinstance(resume, str):
+        defect = defect_of(Path(resume)) if Path(resume).is_dir() else "there is no such folder"
         if defect is not None:
             instead = f" The newest whole one is {newest}." if newest else ""
             raise ConfigError(
-                f"resume_from_checkpoint: {wanted!r} cannot be resumed from: {defect}.{instead}"
+                f"resume_from_checkpoint: {resume!r} cannot be resumed from: {defect}.{instead}"
             )
         return
     listed = "; ".join(f"{folder.name} is incomplete: {why}" for folder, why in defects.items())
-    if newest is None and (wanted is True or NO_OPTIMIZER in defects.values()):
+    if newest is None and (resume is True or NO_OPTIMIZER in defects.values()):
         raise ConfigError(
             f"output_dir: {training.output_dir!r} holds no checkpoint to resume from"
             f"{f' ({listed})' if listed else ''}. Choose another output_dir, or write "

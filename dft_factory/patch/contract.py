@@ -118,8 +118,8 @@ def fingerprints(folder: Path) -> dict[str, str | None]:
 def unknown_targets() -> list[str]:
     """Targets of the importable LLaMA-Factory that no tested release has in this form."""
     folder = llamafactory_folder()
-    found = fingerprints(folder) if folder is not None else {}
-    return [target for target, known in FINGERPRINTS.items() if found.get(target) not in known]
+    here = fingerprints(folder) if folder is not None else {}
+    return [target for target, known in FINGERPRINTS.items() if here.get(target) not in known]
 
 
 def _report(folder: Path) -> Iterator[str]:

@@ -192,9 +192,9 @@ def _raw_finetuning_type(args: Any) -> Any:
         loaded = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))
         value = loaded.get("finetuning_type") if isinstance(loaded, Mapping) else None
     for index, word in enumerate(words):
-        name, equals, given = word.lstrip("-").partition("=")
+        name, equals, inline = word.lstrip("-").partition("=")
         if name == "finetuning_type":
-            value = given if equals else (words[index + 1] if index + 1 < len(words) else None)
+            value = inline if equals else (words[index + 1] if index + 1 < len(words) else None)
     return value
 
 

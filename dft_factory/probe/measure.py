@@ -84,14 +84,14 @@ def measure(
     check_config(config)
     if limit < 1:
         raise ConfigError(f"--limit {limit}: at least one example is needed. Write --limit 64.")
-    found = []
+    measured = []
     # LLaMA-Factory prints to stdout, which is the caller's.
     with contextlib.redirect_stdout(sys.stderr):
         for label, name in models.items():
             with tempfile.TemporaryDirectory() as scratch:
                 settings = settings_for(config, name, scratch)
-                found.append(_measure(settings, label, name, limit, seed, progress))
-    return found
+                measured.append(_measure(settings, label, name, limit, seed, progress))
+    return measured
 
 
 @contextlib.contextmanager

@@ -254,9 +254,10 @@ def score(
         for part in benchmark.parts(benchmark, request, data)
     ]
     result: BenchmarkResult = scorer(rows)
-    made = [row for part in rows for row in part if isinstance(row, Completion)]
+    completions = [row for part in rows for row in part if isinstance(row, Completion)]
     matched = {} if run.match is None else {"match_entropy": asdict(run.match)}
-    entropies = [row.mean_entropy for row in made if row.mean_entropy is not None]
+    entropies = [row.mean_entropy for row in completions if row.mean_entropy is not None]
+    all_known = len(entropies) == len(completions)
     update: dict[str, Any] = {
         "decoding": {**run.record, **result.decoding, **matched},
         "notes": [*result.notes, *run.notes],
@@ -264,11 +265,11 @@ def score(
     if benchmark.ask is not None:
         return result.model_copy(update=update)
     update |= {
-        "n_completions": len(made),
-        "n_truncated": sum(row.finish_reason == "length" for row in made),
-        "n_empty": sum(not row.completion.strip() for row in made),
-        "mean_tokens": mean_and_stderr([float(row.n_tokens) for row in made])[0],
-        "mean_entropy": mean_and_stderr(entropies)[0] if len(entropies) == len(made) else None,
+        "n_completions": len(completions),
+        "n_truncated": sum(row.finish_reason == "length" for row in completions),
+        "n_empty": sum(not row.completion.strip() for row in completions),
+        "mean_tokens": mean_and_stderr([float(row.n_tokens) for row in completions])[0],
+        "mean_entropy": mean_and_stderr(entropies)[0] if all_known else None,
     }
     return result.model_copy(update=update)
 

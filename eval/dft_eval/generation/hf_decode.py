@@ -57,15 +57,15 @@ def decode(
     choose = Chooser(model, prompts, decoding, seeds)
     prefill = _Prefill(model, prompts)
     waiting = deque(range(len(prompts)))
-    made: list[list[int]] = [[] for _ in prompts]
+    new_ids: list[list[int]] = [[] for _ in prompts]
     batch: _Batch | None = None
     alive: list[bool] = []
 
     def goes_on(row: int, token: int) -> bool:
-        made[row].append(token)
-        if not ended(row, made[row]) and len(made[row]) < decoding.max_new_tokens:
+        new_ids[row].append(token)
+        if not ended(row, new_ids[row]) and len(new_ids[row]) < decoding.max_new_tokens:
             return True
-        row_ended(row, made[row], choose.entropies[row] / len(made[row]))
+        row_ended(row, new_ids[row], choose.entropies[row] / len(new_ids[row]))
         return False
 
     # Not inference_mode: training could not use buffers that a model renews in it.
@@ -79,7 +79,7 @@ def decode(
                 going = [goes_on(row, token) for row, token in zip(rows, new.tokens, strict=True)]
                 alive = [True] * (len(batch.rows) - len(rows)) + going
             elif batch is None:
-                return made
+                return new_ids
             else:
                 batch.tokens = choose(_step(model, batch), batch.rows)
                 alive = [
@@ -117,8 +117,8 @@ class _Prefill:
         """Rows that are begun together: samples of a kept prompt, then those of like length."""
         if not can_join(new_cache(self._model.config)):
             return [rows]
-        kept = self._kept[0] if self._kept else None
-        samples = list(takewhile(lambda row: self._prompts[row] == kept, rows))
+        prompt = self._kept[0] if self._kept else None
+        samples = list(takewhile(lambda row: self._prompts[row] == prompt, rows))
         others = rows[len(samples) :]
         parts = alike(others, [len(self._prompts[row]) for row in others])
         return [samples, *parts] if samples else parts

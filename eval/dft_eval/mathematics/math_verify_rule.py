@@ -29,9 +29,9 @@ def answer_of(completion: str, gold: str) -> str | None:
     boxes = _boxes(completion)
     if not boxes:
         return None
-    wanted = len(_parts(gold))
-    if wanted > 1 and len(boxes) >= wanted and len(_parts(boxes[-1])) == 1:
-        return ", ".join(boxes[-wanted:])
+    n_parts = len(_parts(gold))
+    if n_parts > 1 and len(boxes) >= n_parts and len(_parts(boxes[-1])) == 1:
+        return ", ".join(boxes[-n_parts:])
     return boxes[-1]
 
 

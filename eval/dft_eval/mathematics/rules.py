@@ -37,5 +37,5 @@ def _qwen(completion: str, gold: str, keep_units: bool) -> dict[str, Any]:
     answer = qwen_text.predict(completion, right, keep_units=keep_units)
     if len(answer) > LONGEST:
         return {"answer": answer[:LONGEST], "equal": answer == right}
-    found = qwen_text.has_answer(completion)
-    return {"answer": answer if found else None, "equal": qwen_equality.equal(answer, right)}
+    has_answer = qwen_text.has_answer(completion)
+    return {"answer": answer if has_answer else None, "equal": qwen_equality.equal(answer, right)}

@@ -27,18 +27,18 @@ RULE = (
 def _ranked(runs: Sequence[Run], key: Key) -> tuple[list[str], list[str]]:
     """Items with a completion: those on which scored runs disagree, and the others."""
     evaluations = [run.evaluations[key] for run in runs if key in run.evaluations]
-    kept: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for evaluation in evaluations:
         for name in evaluation.completions or {}:
-            kept[name] = kept.get(name, 0) + 1
+            counts[name] = counts.get(name, 0) + 1
 
     def rank(name: str) -> tuple[int, str]:
         text = "\0".join((key.benchmark, key.style, name)).encode("utf-8", "surrogatepass")
-        return -kept[name], hashlib.sha256(text).hexdigest()
+        return -counts[name], hashlib.sha256(text).hexdigest()
 
     disagreed: list[str] = []
     others: list[str] = []
-    for name in sorted(kept, key=rank):
+    for name in sorted(counts, key=rank):
         scores = {one.items[name].score for one in evaluations if name in one.items}
         (disagreed if len(scores - {None}) > 1 else others).append(name)
     return disagreed, others
@@ -138,11 +138,11 @@ def examples(variants: Sequence[Variant]) -> tuple[tuple[Example, ...], tuple[st
         for run in variant.runs:
             name = variant.run_name(run)
             evaluations = run.evaluations.items()
-            lacking = [key for key, one in evaluations if one.completions is None]
-            if lacking:
+            without = [key for key, one in evaluations if one.completions is None]
+            if without:
                 notes.append(
-                    f"No completions of {name} for {', '.join(map(key_name, lacking))}: "
-                    f"no such .completions.jsonl in {_folders(run, lacking)}."
+                    f"No completions of {name} for {', '.join(map(key_name, without))}: "
+                    f"no such .completions.jsonl in {_folders(run, without)}."
                 )
             for key, one in evaluations:
                 strange = len((one.completions or {}).keys() - one.items.keys())

@@ -125,16 +125,16 @@ def read_completions(path: Path) -> dict[str, Completion] | None:
     """By item id; None where there is no such file."""
     if not path.is_file():
         return None
-    found: dict[str, Completion] = {}
+    by_id: dict[str, Completion] = {}
     # Not splitlines(): JSON may hold U+2028 and its like unescaped.
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         row = _parse(Completion, line, f"{path}, line {number}")
-        if row.id in found:
+        if row.id in by_id:
             raise UsageError(f"{path}, line {number}: a second completion of item {row.id!r}.")
-        found[row.id] = row
-    return found
+        by_id[row.id] = row
+    return by_id
 
 
 def _points(history: Sequence[Mapping[str, Any]], name: str, path: Path) -> Points | None:

@@ -83,13 +83,13 @@ def _ordered(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
 
 def _unlike(pairs: Sequence[tuple[Evaluation, Evaluation]]) -> tuple[str, ...]:
     """Settings other than the model in which two evaluations differ."""
-    found: dict[str, None] = {}
+    differences: dict[str, None] = {}
     for first, second in pairs:
         a, b = first.settings, second.settings
         for field in {**a, **b}:
             if a.get(field) != b.get(field):
-                found[f"{field} {a.get(field)!r} and {b.get(field)!r}"] = None
-    return tuple(found)
+                differences[f"{field} {a.get(field)!r} and {b.get(field)!r}"] = None
+    return tuple(differences)
 
 
 def _compare(

@@ -160,8 +160,8 @@ def doubts(variants: Sequence[Variant]) -> tuple[str, ...]:
                 for note in own:
                     names = labels.setdefault((key_name(key), note), [])
                     names.append(variant.run_name(run))
-    found = [f"{name}, {'; '.join(by)}: {note}." for (name, note), by in labels.items()]
-    return tuple(found)
+    sentences = [f"{name}, {'; '.join(by)}: {note}." for (name, note), by in labels.items()]
+    return tuple(sentences)
 
 
 def harness_table(variants: Sequence[Variant]) -> Table | None:
@@ -192,21 +192,21 @@ def harness_table(variants: Sequence[Variant]) -> Table | None:
 def missing_seeds(variants: Sequence[Variant]) -> tuple[str, ...]:
     """Seeds missing from some variants or benchmarks."""
     seeded = [variant for variant in variants if variant.seeded]
-    wanted = sorted({seed for variant in seeded for seed in variant.seeds if seed is not None})
+    all_seeds = sorted({seed for variant in seeded for seed in variant.seeds if seed is not None})
 
     def missing(seeds: Iterable[Seed], has: Iterable[Seed]) -> str:
-        lacking = [str(seed) for seed in seeds if seed not in set(has)]
-        return f"seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}" if lacking else ""
+        absent = [str(seed) for seed in seeds if seed not in set(has)]
+        return f"seed{'s' * (len(absent) > 1)} {', '.join(absent)}" if absent else ""
 
-    found = []
+    sentences = []
     for variant in variants:
         trained = variant.seeds != (None,)
-        if trained and (lacking := missing(wanted, variant.seeds)):
-            found.append(f"{variant.label}: no results of {lacking}.")
+        if trained and (lacking := missing(all_seeds, variant.seeds)):
+            sentences.append(f"{variant.label}: no results of {lacking}.")
         for key, pooled in variant.evaluations.items():
             if lacking := missing(variant.seeds, pooled.by_seed):
-                found.append(f"{key_name(key)}, {variant.label}: not run with {lacking}.")
-    return tuple(found)
+                sentences.append(f"{key_name(key)}, {variant.label}: not run with {lacking}.")
+    return tuple(sentences)
 
 
 def summary(variants: Sequence[Variant]) -> Summary:
@@ -252,7 +252,7 @@ def breakdown_notes(parts: Sequence[tuple[str, Table]]) -> tuple[str, ...]:
 
 def breakdowns(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
     """The parts of each benchmark's scores, means over seeds, by the benchmark's name."""
-    found = []
+    tables = []
     for key in benchmarks(variants):
         having = [variant for variant in variants if key in variant.evaluations]
         parts = [_mean_parts(variant.evaluations[key]) for variant in having]
@@ -263,8 +263,8 @@ def breakdowns(variants: Sequence[Variant]) -> tuple[tuple[str, Table], ...]:
         )
         if rows:
             head = ("part", *(variant.label for variant in having))
-            found.append((key_name(key), Table(head, rows)))
-    return tuple(found)
+            tables.append((key_name(key), Table(head, rows)))
+    return tuple(tables)
 
 
 def _mean_parts(pooled: Pooled) -> Mapping[str, float | None]:

@@ -35,21 +35,21 @@ def curves(variants: Sequence[Variant]) -> tuple[Table | None, tuple[str, ...]]:
             continue
         logged = [(f"training {curve}", run.curves.train.get(curve)) for curve in CURVES]
         logged += [(f"evaluation {curve}", run.curves.evaluation.get(curve)) for curve in CURVES]
-        found = [points for _, points in logged if points]
-        if not found:
+        logged_curves = [points for _, points in logged if points]
+        if not logged_curves:
             notes.append(
                 f"No learning curves of {name}: {run.curves.path} logs neither "
                 f"{' nor '.join(CURVES)}. A run of finetuning_type dft or sft logs both every "
                 "logging_steps steps; any other logs its loss alone."
             )
             continue
-        lacking = [curve for curve, one in logged if one is None]
-        if lacking:
-            notes.append(f"{name} has no {', no '.join(lacking)} in its log.")
-        bad = sum(not math.isfinite(value) for one in found for value in one.values)
+        absent = [curve for curve, one in logged if one is None]
+        if absent:
+            notes.append(f"{name} has no {', no '.join(absent)} in its log.")
+        bad = sum(not math.isfinite(value) for one in logged_curves for value in one.values)
         if bad:
             notes.append(f"{name}: {plural(bad, 'logged value')} not finite, a gap in the curve.")
-        last = max(points.steps[-1] for points in found)
+        last = max(points.steps[-1] for points in logged_curves)
         rows.append((name, f"{last:,}", *(_last(one) for _, one in logged)))
     head = (
         *("run", "last step", "last training NLL", "last training probability"),

@@ -174,7 +174,7 @@ def complete_batch(
     penalty = decoding.repetition_penalty
     rows: dict[int, Completion] = {}
     active = list(range(len(prompts)))
-    made: list[list[int]] = [[] for _ in prompts]
+    new_ids: list[list[int]] = [[] for _ in prompts]
     entropies: list[list[float]] = [[] for _ in prompts]
     with torch.inference_mode():
         mask, cache = inputs["attention_mask"], new_cache(model.config)
@@ -194,7 +194,7 @@ def complete_batch(
                 nats.append(entropy(logits, logits.softmax(-1)))
                 tokens.append(logits.argmax(-1))
                 seen.scatter_(1, tokens[-1][:, None], value=True)
-                if len(made[active[0]]) + len(tokens) >= decoding.max_new_tokens:
+                if len(new_ids[active[0]]) + len(tokens) >= decoding.max_new_tokens:
                     break
                 mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
                 positions = mask.sum(1, keepdim=True) - 1 + shift
@@ -207,9 +207,11 @@ def complete_batch(
                 )
             columns = (torch.stack(each, dim=1).tolist() for each in (tokens, nats))
             for i, new, values in zip(active, *columns, strict=True):
-                made[i] += new
+                new_ids[i] += new
                 entropies[i] += values
-                row = _ended(processor.tokenizer, prompts[i].id, texts[i], made[i], ends, decoding)
+                row = _ended(
+                    processor.tokenizer, prompts[i].id, texts[i], new_ids[i], ends, decoding
+                )
                 if row is not None:
                     with_end = entropies[i][: row.n_tokens + 1]
                     row = row.model_copy(update={"mean_entropy": round(fmean(with_end), 6)})

@@ -107,12 +107,12 @@ class OpenAIJudge:
             PrerequisiteError: the judge does not work, with the fix.
         """
         try:
-            said = "" if self._request("hello", 0.0) else "it answers 'hello' without a text."
+            problem = "" if self._request("hello", 0.0) else "it answers 'hello' without a text."
         except RequestFailedError as error:
-            said = _said(error)
-        if said:
+            problem = _said(error)
+        if problem:
             raise PrerequisiteError(
-                f"The judge {self.model!r} at {self.base_url} does not work: {said} Look at "
+                f"The judge {self.model!r} at {self.base_url} does not work: {problem} Look at "
                 f"--judge-model, --judge-base-url and {KEY_VARIABLE}, or use --judge rules."
             )
 

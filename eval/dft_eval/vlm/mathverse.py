@@ -61,12 +61,12 @@ def options(row: Row) -> dict[str, str]:
     if kind == "free-form":
         return {}
     listed = row.text("question_for_eval").partition("Choices:")[2]
-    found = dict(_CHOICE.findall(listed))
+    choices = dict(_CHOICE.findall(listed))
     gold = row.text("answer").strip()
     if not re.fullmatch("[A-Z]", gold):
         raise UsageError(f"row {row.id}: answer {gold!r} of a {kind} is no letter.")
     # Choices that are not listed line by line are known by their letters alone.
-    return found if gold in found else dict.fromkeys("ABCD", "") | {gold: ""}
+    return choices if gold in choices else dict.fromkeys("ABCD", "") | {gold: ""}
 
 
 def check(rows: Sequence[Row]) -> None:
@@ -111,14 +111,14 @@ def _result(
 ) -> BenchmarkResult:
     if any("problem_index" not in row.cells for row in rows):
         notes = [*notes, "rows without problem_index: each counts as a problem of its own"]
-    found = mean_by([version(row) for row in rows], items)
+    means = mean_by([version(row) for row in rows], items)
     return finish(
         benchmark,
         request,
         items,
         metric="accuracy",
         style="chat",
-        breakdown={key: found.get(key) for key in VERSIONS.values()},
+        breakdown={key: means.get(key) for key in VERSIONS.values()},
         notes=notes,
         **settings,
     )

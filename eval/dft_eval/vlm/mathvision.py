@@ -34,9 +34,11 @@ def check(rows: Sequence[Row]) -> None:
     """
     for row in rows:
         row.text("category")
-        gold, found = row.text("answer").strip(), options(row)
-        if found and gold not in found:
-            raise UsageError(f"row {row.id}: answer {gold!r} is none of its options {list(found)}.")
+        gold, choices = row.text("answer").strip(), options(row)
+        if choices and gold not in choices:
+            raise UsageError(
+                f"row {row.id}: answer {gold!r} is none of its options {list(choices)}."
+            )
 
 
 def score(

@@ -42,9 +42,9 @@ def infer_option(answer: str, choices: Mapping[str, str]) -> str | None:
 def _by_text(answer: str, choices: Mapping[str, str]) -> str | None:
     if len(answer) > 2 * sum(len(text) for text in choices.values()):
         return None
-    found = [
+    letters = [
         letter
         for letter, text in choices.items()
         if text and re.search(rf"(?<![\w.-]){re.escape(text.lower())}(?!\w|\.\d)", answer)
     ]
-    return found[0] if len(found) == 1 else None
+    return letters[0] if len(letters) == 1 else None

@@ -60,8 +60,8 @@ def by_rules(
     elif ambiguous(answer, sentence=sentence) and not _SEVERAL.search(gold):
         equal, how = False, "several answers"
     else:
-        said = answer if sentence or "=" in gold else value(answer)
-        verdict = equality.math_verify(readable(said), readable(gold), sentence=sentence)
+        compared = answer if sentence or "=" in gold else value(answer)
+        verdict = equality.math_verify(readable(compared), readable(gold), sentence=sentence)
         equal, how = verdict.equal, verdict.reason
     shown = answer if len(answer) <= 80 else f"{answer[:77]}..."
     reason = f"answer {shown!r}, right is {gold!r}: {how}"

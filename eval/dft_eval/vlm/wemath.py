@@ -97,11 +97,13 @@ def problems(rows: Sequence[Row], items: Sequence[ItemScore]) -> tuple[list[Prob
         group[key] = item.score
     whole = []
     for (id, steps), answers in parts.items():
-        found = [answers.get(key) for key in PARTS[steps]]
-        if None not in found:
+        verdicts = [answers.get(key) for key in PARTS[steps]]
+        if None not in verdicts:
             whole.append(
                 Problem(
-                    problem_id(id, PARTS[steps][0]), tuple(map(bool, found[:-1])), bool(found[-1])
+                    problem_id(id, PARTS[steps][0]),
+                    tuple(map(bool, verdicts[:-1])),
+                    bool(verdicts[-1]),
                 )
             )
     return whole, len(parts) - len(whole)
@@ -115,9 +117,11 @@ def check(rows: Sequence[Row]) -> None:
     """
     problems(rows, [ItemScore(id=row.id) for row in rows])
     for row in rows:
-        gold, found = row.text("answer").strip(), prompts.option_texts(row)
-        if gold not in found:
-            raise UsageError(f"row {row.id}: answer {gold!r} is none of its options {list(found)}.")
+        gold, choices = row.text("answer").strip(), prompts.option_texts(row)
+        if gold not in choices:
+            raise UsageError(
+                f"row {row.id}: answer {gold!r} is none of its options {list(choices)}."
+            )
 
 
 def dimensions(found: Sequence[Problem]) -> dict[str, float | None]:

@@ -168,10 +168,10 @@ def label_of(label: str) -> tuple[str, bool] | None:
 
     ``dft_lora``, ``lora-dft`` and ``DFT LoRA`` are DFT by LoRA.
     """
-    found = re.fullmatch(
+    parts = re.fullmatch(
         r"(base|sft|dft)|(?:lora[-_\s]+(sft|dft)|(sft|dft)[-_\s]+lora)", label.strip().casefold()
     )
-    return (found[1] or found[2] or found[3], not found[1]) if found else None
+    return (parts[1] or parts[2] or parts[3], not parts[1]) if parts else None
 
 
 def _place(variant: Variant, benchmark: str, paper: Paper) -> Place | str:
@@ -259,10 +259,10 @@ def _differs(evaluation: Evaluation, column: Column, place: Place) -> Iterator[s
         if row.decoding.get(name) != value
     ]
     if unlike:
-        wanted = ", ".join(f"{name} {value!r}" for name, value in how.decoding.items())
+        assumed = ", ".join(f"{name} {value!r}" for name, value in how.decoding.items())
         yield (
             f"{row.benchmark}: decoding with {', '.join(unlike)} where the paper's is taken for "
-            f"{wanted} ({how.decoding_source})"
+            f"{assumed} ({how.decoding_source})"
         )
     if how.harness is not None and how.harness.casefold() not in row.harness.casefold():
         yield f"{row.benchmark}: harness {row.harness!r}; {how.harness_source}"

@@ -44,9 +44,9 @@ def against_paper(variants: Sequence[Variant]) -> AgainstPaper:
     matches: list[Match] = []
     unmatched: list[Unmatched] = []
     for variant in variants:
-        found, lacking = match(variant, paper)
-        matches += found
-        unmatched += lacking
+        of_variant, without = match(variant, paper)
+        matches += of_variant
+        unmatched += without
     notes: dict[str, int] = {}
     rows = [_score_row(each, notes) for each in matches]
     rows += [_change_row(base, tuned, notes) for base, tuned in _pairs(matches)]

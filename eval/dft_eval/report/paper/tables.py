@@ -146,9 +146,9 @@ class Paper(_Data):
 
     def find(self, name: str) -> PaperModel | None:
         """The model that ``name`` is, whatever its case, punctuation and owner; else None."""
-        wanted = normal_form(name)
+        form = normal_form(name)
         for model in self.models:
-            if wanted in map(normal_form, (model.name, *model.aliases)):
+            if form in map(normal_form, (model.name, *model.aliases)):
                 return model
         return None
 
