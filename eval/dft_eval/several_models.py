@@ -63,6 +63,8 @@ def evaluate_all(
             try:
                 written.append(evaluate(names, request, scored=scored, servers=servers))
             except UnscoredError as error:
+                if len(requests) == 1:
+                    raise
                 unscored.append(f"{request.label}: {error}")
     if unscored:
         raise UnscoredError("\n".join(unscored))
