@@ -67,6 +67,8 @@ def evaluate_all(
             try:
                 results = evaluate(names, request, scored=scored, servers=servers)
             except UnscoredError as error:
+                if len(requests) == 1:
+                    raise
                 unscored.append(f"{request.label}: {error}")
             else:
                 done.append((request, results))
