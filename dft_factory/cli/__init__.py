@@ -1,6 +1,7 @@
 """The ``dft-factory`` command: parse, call, print."""
 
-from dft_factory.cli import experiments, recipes  # add their commands to app
+# Each adds its commands to the program.
+from dft_factory.cli import data, evaluate, experiments, recipes, score
 from dft_factory.cli.app import main
 
-__all__ = ["experiments", "main", "recipes"]
+__all__ = ["data", "evaluate", "experiments", "main", "recipes", "score"]

@@ -25,7 +25,7 @@ def expand(file: Path) -> tuple[list[Finding], Mapping[str, str]]:
 
 def check_evaluations(file: Path, plan: Plan) -> list[Finding]:
     """Findings about the options of all evaluations and the task files that they name."""
-    from dft_factory.cli.app import check_evaluation
+    from dft_factory.cli.evaluate import check_evaluation
     from dft_factory.validate.tasks import check_task, is_task
 
     findings = []

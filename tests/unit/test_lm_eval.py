@@ -17,7 +17,7 @@ from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.lm_eval.records import read
 from dft_eval.report import build_report
 from dft_eval.results import BenchmarkResult, read_items
-from dft_factory.cli.app import check_evaluation
+from dft_factory.cli.evaluate import check_evaluation
 from tests.conftest import Bench
 
 CHOICE = {

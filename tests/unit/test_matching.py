@@ -14,7 +14,7 @@ from dft_eval.errors import UsageError
 from dft_eval.generation.run import Decoding, Prompt
 from dft_eval.matching import mean_entropy, solve
 from dft_eval.models import LocalModel
-from dft_factory.cli.app import check_evaluation
+from dft_factory.cli.evaluate import check_evaluation
 from tests.conftest import Bench
 
 PROMPTS = [Prompt(f"q{i}", f"print {i}", chat=True) for i in range(4)]

@@ -1,0 +1,358 @@
+"""``dft-factory eval`` and ``dft-factory generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from dft_factory.cli.app import app
+from dft_factory.cli.options import (
+    JudgeWorkers,
+    SandboxOption,
+    Track,
+    Unsafe,
+    choice_of,
+    judge_choice,
+)
+
+if TYPE_CHECKING:
+    from dft_eval.benchmark import Request
+    from dft_eval.results import ResultFile
+
+
+@app.command("eval", help="Score a model on benchmarks: generate, then score in a sandbox.")
+@app.command("generate", help="Completions only: needs the model, no sandbox and no judge.")
+def eval_command(
+    context: typer.Context,
+    benchmarks: Annotated[
+        list[str],
+        typer.Argument(
+            help="humaneval, mathvision, ... (dft-factory doctor lists them), lm-eval:TASK of "
+            "lm-evaluation-harness, or the path of your own task file (docs/own-tasks.md)"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for results.json and the items files.")],
+    model: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="MODEL",
+            help="Hub id, model folder, LoRA adapter folder, or a server's model. Several: "
+            "LABEL=MODEL, repeated, each into OUT/LABEL.",
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="RUN_DIR",
+            help="Instead of --model: a training's output_dir. Each checkpoint goes into "
+            "OUT/checkpoint-STEP, the final weights into OUT.",
+        ),
+    ] = None,
+    every: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="With --checkpoints: those whose step is a multiple of N, and the last one."
+        ),
+    ] = None,
+    label: Annotated[str, typer.Option(help="base, sft, dft, ...")] = "model",
+    base_model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The row of the paper that this model belongs to."),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="hf|openai|vllm|sglang",
+            help="transformers here; a server that runs (--base-url); or one that is started, in "
+            "an environment of its own, and stopped.",
+        ),
+    ] = "hf",
+    serve_python: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="For vllm, sglang: Python of an environment with it (default: uv's)."),
+    ] = None,
+    serve_args: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For vllm, sglang: more options of theirs, '--max-model-len 4096'."),
+    ] = None,
+    serve_command: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="For openai: start any other server, '... {model} --port {port}', and stop it."
+        ),
+    ] = None,
+    serve_timeout: Annotated[
+        float, typer.Option(help="Seconds until a started server has to answer.")
+    ] = 1800.0,
+    tensor_parallel: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="For vllm, sglang: GPUs a model (default: what its weights need)."),
+    ] = None,
+    data_parallel: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="For vllm, sglang: replicas (default: what the visible GPUs allow)."),
+    ] = None,
+    base_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="OpenAI-compatible server, http://host:port/v1; key: OPENAI_API_KEY."),
+    ] = None,
+    prompt_style: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="completion or chat (default: completion for humaneval* and multipl-e, else chat)."
+        ),
+    ] = None,
+    system_prompt: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="TEXT|none|wethink",
+            help="System message of chats: a text, none, or WeThink's (default: the chat "
+            "template's own). Give it to a model that was trained with it.",
+        ),
+    ] = None,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Only the first N items (multipl-e: a language); says 'partial'."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of sampling; recorded with the result.")] = 0,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="The published file (multipl-e, pictures: folder; default: its usual place)."
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Tokens a completion may have (default: the benchmark's own)."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(help="Prompts run together; requests at once, with a server.")
+    ] = 32,
+    samples: Annotated[
+        int,
+        typer.Option(
+            help="Completions a prompt, with a temperature: pass@k for code (multipl-e: in every "
+            "language); avg@N, maj@N and pass@N for mathematics."
+        ),
+    ] = 1,
+    temperature: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="0, the default, is greedy decoding."),
+    ] = None,
+    match_entropy: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            help="Folder of results, may be repeated: choose the temperature at which the mean "
+            "token entropy is theirs.",
+        ),
+    ] = None,
+    top_p: Annotated[float, typer.Option(help="With a temperature: nucleus sampling.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="With a temperature: the K likeliest; -1: all.")] = -1,
+    min_p: Annotated[
+        float, typer.Option(help="With a temperature: least share of the likeliest token's p.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="1 is none; the model's generation_config is not used.")
+    ] = 1.0,
+    dtype: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="float32, bfloat16 or float16, whatever the weights' dtype (default: float32; "
+            "vllm, sglang: bfloat16)."
+        ),
+    ] = None,
+    judge: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="For mathverse and mathvision: openai (a server) or rules (math-verify); openai "
+            "for own tasks with metric judge."
+        ),
+    ] = None,
+    judge_model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --judge openai: the server's model."),
+    ] = None,
+    judge_base_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="With --judge openai: the server (default: OpenAI's); key: JUDGE_API_KEY."
+        ),
+    ] = None,
+    min_pixels: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Least pixels of a picture (default: VLMEvalKit's)."),
+    ] = None,
+    max_pixels: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Most pixels of a picture (default: VLMEvalKit's)."),
+    ] = None,
+    harness: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="multipl-e: whose recipes, official (default) or qwen. Mathematics: whose rules "
+            "of equality, math-verify (default) or qwen; the other's score is in the breakdown."
+        ),
+    ] = None,
+    num_fewshot: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="lm-eval:TASK: examples before each question (default: the task's)."),
+    ] = None,
+    shard: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="K/N",
+            help="For generate: the K-th of N parts, on any machine, into one --out; score puts "
+            "them together.",
+        ),
+    ] = None,
+    sandbox: SandboxOption = "auto",
+    judge_workers: JudgeWorkers = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Do not use completions of earlier calls.")
+    ] = False,
+    track: Track = False,
+    unsafe_no_sandbox: Unsafe = False,
+) -> None:
+    """``eval``, and ``generate``, which takes the same options."""
+    from dft_eval.several_models import evaluate_all
+
+    values = dict(context.params)
+    scored = context.info_name != "generate"
+    names, requests = _evaluation(values, scored=scored)
+    for request, results in evaluate_all(names, requests, scored=scored):
+        if not scored:
+            typer.echo(f"completions are in {request.out}: dft-factory score {request.out}")
+        print_scores(results)
+        if track:
+            track_scores(results)
+
+
+def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], list[Request]]:
+    """Benchmarks and the request of each model that the options of ``eval`` make.
+
+    Raises:
+        UsageError: an option that cannot be honoured.
+    """
+    from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
+    from dft_eval.checkpoints import requests_of_run
+    from dft_eval.errors import UsageError
+    from dft_eval.generation.run import Decoding
+    from dft_eval.generation.shard import parse_shard
+    from dft_eval.model_files import DTYPES
+    from dft_eval.sandbox import SANDBOXES
+    from dft_eval.serving.engines import ServeOptions
+    from dft_eval.several_models import requests_of
+    from dft_eval.system_prompts import parse_system_prompt
+    from dft_eval.tracking import tracking_runs
+
+    run, every = values.pop("checkpoints"), values.pop("every")
+    names, models = values.pop("benchmarks"), values.pop("model") or ()
+    if bool(models) == (run is not None):
+        both = f", not both {', '.join(map(repr, models))} and {str(run)!r}" if models else ""
+        raise UsageError(f"Give either --model or --checkpoints{both}.")
+    if run is not None and values["backend"] != "hf":
+        raise UsageError(f"--checkpoints {run} needs --backend hf: a server has one model.")
+    if every is not None and run is None:
+        raise UsageError(f"--every {every} is for --checkpoints.")
+    for name in ("out", "data"):  # click's own values are texts
+        values[name] = None if values[name] is None else Path(values[name])
+    unsafe, track = values.pop("unsafe_no_sandbox"), values.pop("track")
+    if track and not scored:
+        raise UsageError("--track is for dft-factory score: generate makes no scores.")
+    values["shard"] = parse_shard(values["shard"])
+    if values["shard"] is not None and scored:
+        raise UsageError(
+            f"--shard {values['shard']} is for dft-factory generate; dft-factory score puts the "
+            "shards together."
+        )
+    if unsafe and not scored:
+        raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
+    for name, choices in (
+        ("backend", BACKENDS),
+        ("prompt_style", PROMPT_STYLES),
+        ("dtype", DTYPES),
+        ("sandbox", SANDBOXES),
+    ):
+        if values[name] is not None:
+            choice_of(f"--{name.replace('_', '-')}", values[name], choices)
+    folders = tuple(map(Path, values.pop("match_entropy") or ()))
+    if folders and values["temperature"] is not None:
+        raise UsageError("--match-entropy chooses the temperature: leave --temperature out.")
+    if folders and values["backend"] != "hf":
+        raise UsageError("--match-entropy needs --backend hf, which knows the entropy.")
+    if values["temperature"] is None:
+        values["temperature"] = 1.0 if folders else 0.0
+    max_new_tokens = values.pop("max_new_tokens")
+    sampling = ("batch_size", "samples", "temperature", "top_p", "top_k", "min_p")
+    decoding = Decoding(
+        **{name: values.pop(name) for name in (*sampling, "repetition_penalty")},
+        seed=values["seed"],
+        system_prompt=parse_system_prompt(values.pop("system_prompt")),
+    )
+    if max_new_tokens is not None:
+        decoding = replace(decoding, max_new_tokens=max_new_tokens)
+    judge = judge_choice(*(values.pop(f"judge{part}") for part in ("", "_model", "_base_url")))
+    if len(models) > 1 and values["label"] != "model":
+        raise UsageError(
+            f"--label {values['label']!r}: of several models each has its own: --model LABEL=MODEL."
+        )
+    serve = {name: values.pop(f"serve_{name}") for name in ("python", "args", "command", "timeout")}
+    serve |= {name: values.pop(name) for name in ("tensor_parallel", "data_parallel")}
+    if serve["python"] is not None:
+        serve["python"] = Path(serve["python"])
+    request = Request(
+        **values,
+        model="",
+        serve=ServeOptions(**serve),
+        sandboxed=not unsafe,
+        decoding=decoding,
+        match_entropy=folders,
+        own_max_new_tokens=max_new_tokens is None,
+        judge=judge,
+    )
+    requests = requests_of_run(run, request, every) if run else requests_of(models, request)
+    if track:
+        for each in requests:
+            tracking_runs(each.model)  # refused before anything is generated
+    return names, requests
+
+
+def check_evaluation(words: Sequence[str]) -> None:
+    """Check the words after ``dft-factory generate`` as that command does before it starts.
+
+    Raises:
+        UsageError: an unknown option, benchmark or value.
+    """
+    from dft_eval.benchmarks import check
+    from dft_eval.errors import UsageError
+
+    group: Any = typer.main.get_command(app)
+    # typer has click inside or beside it, by its version; BadParameter is one of its usage errors.
+    usage_error: Any = typer.BadParameter.__base__
+    try:
+        context = group.commands["generate"].make_context("generate", list(words))
+    except usage_error as error:
+        raise UsageError(error.format_message()) from error
+    names, requests = _evaluation(dict(context.params), scored=False)
+    for request in requests:
+        check(names, request)
+
+
+def track_scores(results: ResultFile) -> None:
+    from dft_eval.tracking import track
+
+    typer.echo(f"scores logged to {', '.join(track(results.model, results))}")
+
+
+def print_scores(results: ResultFile) -> None:
+    for row in results.results:
+        score = "unscored" if row.score is None else f"{100 * row.score:.1f} %"
+        error = "" if row.stderr is None else f" ± {100 * row.stderr:.1f}"
+        typer.echo(
+            f"{results.label}  {row.benchmark} ({row.prompt_style})  {row.metric} {score}{error}  "
+            f"{row.n_scored}/{row.n_total} items"
+        )
