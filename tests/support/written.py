@@ -93,7 +93,7 @@ def evaluate_with(benchmark: Benchmark, request: Request, subject: Any) -> Bench
     """``dft_eval.benchmarks.evaluate`` of one benchmark with a subject of the test's own, which may
     leave items unscored."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dft_eval.benchmarks.open_subject", lambda request: subject)
+        patch.setattr("dft_eval.benchmarks.open_subject", lambda *_: subject)
         try:
             evaluate([benchmark.name], request)
         except EvaluationError as error:

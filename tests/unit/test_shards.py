@@ -130,7 +130,9 @@ def test_a_killed_shard_is_named_and_repeated(tmp_path: Path) -> None:
         bodies = [body for body in server.seen if body["max_tokens"] > 1]
         prompts = [body["messages"][-1]["content"] for body in bodies]
         assert len(set(prompts)) == 10
-        assert [prompts.count(each) for each in completed] == [1, 1]
+        # The last may have been on its way to the disk.
+        assert prompts.count(completed[0]) == 1
+        assert prompts.count(completed[1]) <= 2
         score(tmp_path / "parts")
         assert generate("", "whole", "eval")[0] == 0
         assert scored(tmp_path / "parts") == scored(tmp_path / "whole")
