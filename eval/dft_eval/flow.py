@@ -213,7 +213,7 @@ def generate(
     key = (benchmark.name, request.prompt_style or benchmark.default_style)
     former = [run for run in generation.runs if (run.benchmark, run.prompt_style) == key]
     record = subject.record()
-    if former and former[0].record.get("backend") == record["backend"]:
+    if former and former[0].record.get("backend") == record.get("backend"):
         # A server that is asked nothing, since all is cached, tells less of how it takes requests.
         record = {**former[0].record, **record}
     run = Run(
