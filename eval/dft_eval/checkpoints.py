@@ -120,9 +120,9 @@ def reuse_completions(request: Request, done: Sequence[tuple[Request, ResultFile
     checkpoints = {
         results.model_sha256: earlier.out
         for earlier, results in done
-        if Path(earlier.model).parent == Path(request.model) and request.shard is None
+        if Path(earlier.model).parent == Path(request.model)
     }
-    if not checkpoints or target.exists():
+    if not checkpoints or target.exists() or request.shard is not None:
         return
     same = checkpoints.get(model_sha256(find_model(request.model)))
     if same is not None:

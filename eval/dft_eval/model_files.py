@@ -54,12 +54,14 @@ class ModelFiles:
 
         A checkpoint that was saved without one takes that of its run, in the folder above it.
         """
-        run = self.folder.resolve().parent
-        lacks = is_checkpoint(self.folder.resolve()) and any(
-            _holds(run, names) and not _holds(self.folder, names)
+        folder = self.folder.resolve()
+        fallback = []
+        if is_checkpoint(folder) and any(
+            _holds(folder.parent, names) and not _holds(folder, names)
             for names in (TOKENIZER, PROCESSOR)
-        )
-        return [self.folder, *([run] if lacks else []), *self.folders[1:]]
+        ):
+            fallback = [folder.parent]
+        return [self.folder, *fallback, *self.folders[1:]]
 
     def tokenizer_folder(self) -> Path:
         """The folder to load the tokenizer from.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.conftest import Bench
 from tests.e2e.test_eval_command import dft_factory
-from tests.support.cli import clean_environment, executable
+from tests.support.cli import executable, start_until
 
 pytestmark = pytest.mark.cli
 
@@ -40,17 +39,7 @@ def test_the_whole_life_of_a_real_server(text_bench: Bench, tmp_path: Path) -> N
     words = ["eval", str(task), "--model", str(text_bench.model), "--out", str(out)]
     words += ["--max-new-tokens", "8", "--backend", "openai"]
     words += ["--serve-command", f"{serve} --device cpu"]
-    killed = subprocess.Popen(
-        [executable("dft-factory"), *words],
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert killed.stderr is not None
-    for line in killed.stderr:
-        if "ready after" in line:
-            break
+    killed = start_until("ready after", [executable("dft-factory"), *words])
     server = f"serve {text_bench.model} --port"
     assert processes_with(server)
     killed.send_signal(signal.SIGKILL)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,20 @@ class Run:
     def ok(self) -> Run:
         assert self.status == 0, self.output[-6000:]
         return self
+
+
+def start_until(text: str, words: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+    """Start a command; returns when it has written a line with ``text`` to stderr."""
+    process = subprocess.Popen(
+        words,
+        env=clean_environment(**environment),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any(text in line for line in process.stderr)
+    return process
 
 
 def parseable(**changes: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import yaml
 from dft_eval.benchmark import Request
 from dft_eval.benchmarks import evaluate, score
 from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.generation.shard import Shard
 from dft_eval.lm_eval.records import read
 from dft_eval.report import build_report
 from dft_eval.results import BenchmarkResult, read_items
@@ -157,12 +158,7 @@ def test_scoring_again_needs_the_folder_alone(
 def test_what_was_asked_is_not_asked_again(
     request_: Request, results: Mapping[str, BenchmarkResult]
 ) -> None:
-    (row,) = (
-        each
-        for each in evaluate(["lm-eval:words"], request_).results
-        if each.benchmark == "lm-eval:words"
-    )
-    assert row == results["lm-eval:words"]
+    assert results["lm-eval:words"] in evaluate(["lm-eval:words"], request_).results
     log = (request_.out / "lm-eval-words.completion/log").read_text()
     assert "Cached requests: 5, Requests remaining: 0" in log
 
@@ -172,7 +168,7 @@ def test_two_models_are_compared_item_by_item(
 ) -> None:
     other = tmp_path / "sft"
     other.mkdir()
-    (source,) = (row for name, row in results.items() if name == "lm-eval:first_choice@acc_norm")
+    source = results["lm-eval:first_choice@acc_norm"]
     file = json.loads((request_.out / "results.json").read_text())
     file["label"], file["results"] = "sft", [json.loads(source.model_dump_json())]
     (other / "results.json").write_text(json.dumps(file))
@@ -240,6 +236,8 @@ def test_checked_before_anything_runs(words: list[str], says: str) -> None:
     [
         ({"backend": "openai"}, "--backend hf"),
         ({"own_max_new_tokens": False}, "--max-new-tokens: lm-eval:words is decoded as its task"),
+        ({"match_entropy": (Path("dft"),)}, "--match-entropy: lm-eval asks the model itself"),
+        ({"shard": Shard(1, 2)}, "--shard: lm-eval asks the model itself"),
     ],
 )
 def test_options_that_the_harness_does_not_take(

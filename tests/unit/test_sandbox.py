@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dft_eval import sandbox
+from dft_eval import processes, sandbox
 from dft_eval.benchmark import Request
 from dft_eval.benchmarks import evaluate
 from dft_eval.errors import PrerequisiteError, UsageError
@@ -30,7 +30,6 @@ from dft_eval.sandbox import (
     host,
     landlock,
     probe,
-    processes,
     runner,
 )
 from dft_eval.sandbox.backends import BACKENDS, UNCONFINED, Sandbox, select, using

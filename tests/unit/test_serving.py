@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from dft_eval.generation.run import Decoding
 from dft_eval.serving.engines import ServeOptions
 from dft_eval.serving.server import ServerEndedError
 from tests.conftest import Bench
-from tests.support.cli import clean_environment, executable
+from tests.support.cli import executable, start_until
 
 ROOT = Path(__file__).parents[2]
 SCRIPTED = f"{shlex.quote(sys.executable)} -m tests.support.scripted_server --port {{port}}"
@@ -162,17 +161,8 @@ def test_no_server_outlives_a_killed_evaluation(
     request = request_of(text_bench.model, tmp_path, "--answer-seconds 600")
     words = [executable("dft-factory"), "generate", write_task(tmp_path), "--out", str(request.out)]
     words += ["--model", request.model, "--backend", "openai"]
-    process = subprocess.Popen(
-        [*words, "--serve-command", str(request.serve.command)],
-        env=clean_environment(PYTHONPATH=os.environ["PYTHONPATH"]),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "ready after" in line:
-            break
+    words += ["--serve-command", str(request.serve.command)]
+    process = start_until("ready after", words, PYTHONPATH=os.environ["PYTHONPATH"])
     assert len(alive(tmp_path)) == 2
     process.send_signal(number)
     process.wait(60)

@@ -21,7 +21,7 @@ from dft_eval.generation.run import Decoding
 from dft_eval.model_files import find_model
 from dft_eval.serving.engines import ServeOptions, check_options, server_words
 from dft_eval.serving.gpus import Gpus, parallel_sizes, visible_gpus
-from dft_eval.serving.tokenizers import tokenizer_folder, tokenizer_key
+from dft_eval.serving.tokenizers import tokenizer_key
 from dft_eval.several_models import evaluate_all, requests_of
 from tests.conftest import Bench
 from tests.unit.test_serving import ROOT, write_task
@@ -101,6 +101,25 @@ def test_a_base_and_its_adapters_share_a_server(
         assert options["lora_paths"][1] == {"lora_name": "adapter-2", "lora_path": str(dft)}
 
 
+def test_a_checkpoint_without_a_tokenizer_is_served_with_that_of_its_run(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    shutil.copytree(text_bench.model, checkpoint)
+    for path in checkpoint.glob("*token*"):
+        path.rename(checkpoint.parent / path.name)
+    words = server_words(
+        "vllm",
+        ServeOptions(Path("python")),
+        files=find_model(str(checkpoint)),
+        adapters=[],
+        dtype="float32",
+        sizes=(1, 1),
+        port=1,
+    )
+    assert words[words.index("--tokenizer") + 1] == str(checkpoint.parent)
+
+
 def test_another_chat_template_takes_another_server(text_bench: Bench, tmp_path: Path) -> None:
     """The trained models of a base without a template bring one: they share a server, it not."""
     base = text_bench.model
@@ -109,7 +128,7 @@ def test_another_chat_template_takes_another_server(text_bench: Bench, tmp_path:
     config = json.loads((same / "tokenizer_config.json").read_text())
     (same / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "left"}))
     files = {name: find_model(str(name)) for name in (base, same, sft, dft)}
-    keys = {name: tokenizer_key(tokenizer_folder(each)) for name, each in files.items()}
+    keys = {name: tokenizer_key(each.tokenizer_folder()) for name, each in files.items()}
     assert keys[base] == keys[same]
     assert keys[sft] == keys[dft] != keys[base]
     words = server_words(
@@ -117,7 +136,6 @@ def test_another_chat_template_takes_another_server(text_bench: Bench, tmp_path:
         ServeOptions(Path("python")),
         files=files[sft],
         adapters=[files[sft], files[dft]],
-        tokenizer=sft,
         dtype="bfloat16",
         sizes=(1, 1),
         port=1,
@@ -137,7 +155,6 @@ def test_an_adapter_of_a_rank_that_vllm_cannot_serve(text_bench: Bench, tmp_path
             ServeOptions(Path("python")),
             files=files,
             adapters=[files],
-            tokenizer=text_bench.model,
             dtype="bfloat16",
             sizes=(1, 1),
             port=1,

@@ -71,20 +71,17 @@ def _load(task: Task, benchmark: Benchmark, request: Request) -> Task:
         raise UsageError(f"--data {request.data}: give a folder of lm-eval's task files (YAML).")
     if request.decoding.system_prompt == NONE:
         raise UsageError(f"--system-prompt none: {benchmark.name} leaves that to the template.")
-    for option, given in {
-        "--shard": request.shard is not None,
-        "--match-entropy": bool(request.match_entropy),
-        "--max-new-tokens": not request.own_max_new_tokens,
-        **{
-            f"--{name.replace('_', '-')}": getattr(request.decoding, name) != neutral
-            for name, neutral in vars(Decoding()).items()
-            if name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-        },
-    }.items():
-        if given:
-            raise UsageError(
-                f"{option}: {benchmark.name} is decoded as its task says. Leave it out."
-            )
+    sampling = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    plain, decoding = Decoding(), request.decoding
+    changed = [name for name in sampling if getattr(decoding, name) != getattr(plain, name)]
+    options = [f"--{name.replace('_', '-')}" for name in changed]
+    options += [] if request.own_max_new_tokens else ["--max-new-tokens"]
+    if options:
+        names = ", ".join(options)
+        raise UsageError(f"{names}: {benchmark.name} is decoded as its task says. Leave it out.")
+    if request.match_entropy or request.shard is not None:
+        option = "--match-entropy" if request.match_entropy else "--shard"
+        raise UsageError(f"{option}: lm-eval asks the model itself, all of it. Leave it out.")
     return task
 
 

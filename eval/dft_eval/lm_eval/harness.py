@@ -44,7 +44,6 @@ def ask(task: str, folder: Path, request: Request, sha256: str | None) -> None:
         "tasks": [task],
         "model": "hf",
         "model_args": _model(find_model(request.model), dtype),
-        "device": _device(),
         "batch_size": request.decoding.batch_size,
         "num_fewshot": request.num_fewshot,
         "limit": request.limit,
@@ -82,12 +81,6 @@ def _model(files: ModelFiles, dtype: str) -> dict[str, Any]:
     args = {"pretrained": str(files.base or files.folder), "dtype": dtype}
     args["tokenizer"] = str(files.tokenizer_folder())
     return args if files.base is None else {**args, "peft": str(files.folder)}
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _refuse(task: str, status: int, log: Path) -> None:

@@ -63,9 +63,14 @@ def _change(variant: Variant, greedy: Key, sampled: Key) -> str:
     if not {greedy, sampled} <= variant.evaluations.keys():
         return ""
     effect = compare_pooled(variant.evaluations[greedy], variant.evaluations[sampled]).effect
-    return (
-        f"{points(effect.difference)} ({_span(effect.interval)})" if effect else "no item in both"
-    )
+    return change_text(effect)
+
+
+def change_text(effect: Effect | None) -> str:
+    """A paired difference with its interval, in points."""
+    if effect is None:
+        return "no item in both"
+    return f"{points(effect.difference)} ({_span(effect.interval)})"
 
 
 def _span(interval: tuple[float, float]) -> str:

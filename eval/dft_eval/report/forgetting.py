@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dft_eval.report.formats import points
+from dft_eval.report.decodings import change_text
 from dft_eval.report.pairs import compare_pooled
-from dft_eval.report.runs import Key, Variant, benchmarks, key_name
+from dft_eval.report.runs import BASE, Key, Variant, benchmarks, key_name
 from dft_eval.report.scores import Table, score_text
-
-BASE = "base"
-"""Label of the model before training."""
 
 
 def forgetting_table(variants: Sequence[Variant]) -> Table | None:
@@ -38,8 +35,6 @@ def _change(base: Variant, trained: Variant, key: Key) -> str:
     if key not in trained.evaluations:
         return "not run"
     effect = compare_pooled(base.evaluations[key], trained.evaluations[key]).effect
-    if effect is None:
-        return "no item in both"
-    low, high = effect.interval
-    word = ", gained" if low > 0 else ", lost" if high < 0 else ""
-    return f"{points(effect.difference)} ({points(low)} to {points(high)}){word}"
+    if effect is None or effect.interval[0] <= 0 <= effect.interval[1]:
+        return change_text(effect)
+    return f"{change_text(effect)}, {'gained' if effect.difference > 0 else 'lost'}"

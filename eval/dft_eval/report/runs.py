@@ -14,6 +14,8 @@ from dft_eval.report.files import Completion, LearningCurves, TokenProbabilities
 from dft_eval.results import BenchmarkResult, ItemScore, ResultFile
 from dft_eval.seed_statistics import Crossed, Scored, crossed, score_interval
 
+BASE = "base"
+"""Label of the model before training."""
 Seed = int | None
 """Of a training; None where none is known."""
 MODELS_OWN = ("server_fingerprint",)

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dft_eval.report import figures
-from dft_eval.report.runs import Variant, key_name
+from dft_eval.report.runs import BASE, Variant, key_name
 from dft_eval.report.steps import Series, line_keys
-
-BASE = "base"
-"""Label of the model before training."""
 
 
 def scores_over_steps(

@@ -22,8 +22,9 @@ from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import Any
 
+from dft_eval import processes
 from dft_eval.errors import PrerequisiteError
-from dft_eval.sandbox import host, processes
+from dft_eval.sandbox import host
 from dft_eval.sandbox.command import SYSTEM_FILES, TOP_DIRECTORIES
 from dft_eval.sandbox.limits import Limits, Protections
 from dft_eval.sandbox.seccomp import SIGNALS, TRUNCATE, refusal_filter

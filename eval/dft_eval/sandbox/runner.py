@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from dft_eval.sandbox import host, processes
+from dft_eval import processes
+from dft_eval.sandbox import host
 from dft_eval.sandbox.backends import UNCONFINED, Sandbox, selected
 from dft_eval.sandbox.channels import Channels, Output, Report
 from dft_eval.sandbox.command import resource_limits

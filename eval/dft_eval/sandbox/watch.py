@@ -9,7 +9,8 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from dft_eval.sandbox import landlock, processes
+from dft_eval import processes
+from dft_eval.sandbox import landlock
 from dft_eval.sandbox.backends import Place
 from dft_eval.sandbox.channels import Channels, Output, Report
 from dft_eval.sandbox.command import HOME

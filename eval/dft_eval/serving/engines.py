@@ -18,6 +18,7 @@ from typing import Literal, get_args
 
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.model_files import ADAPTER_CONFIG, ModelFiles
+from dft_eval.serving.server import HOST
 
 EngineName = Literal["vllm", "sglang"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -25,7 +26,6 @@ VERSIONS: dict[str, str] = {"vllm": "0.33.0", "sglang": "0.5.23"}
 """Installed by uv where no ``--serve-python`` is given."""
 DEFAULT_DTYPE = "bfloat16"
 """For every model of a comparison. Both engines would choose by the dtype that it was saved in."""
-HOST = "127.0.0.1"
 BASE = "base"
 """Name of the base model in requests; the text of ``--model`` might be read as something else."""
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -173,7 +173,6 @@ def server_words(
     *,
     files: ModelFiles,
     adapters: Sequence[ModelFiles],
-    tokenizer: Path,
     dtype: str,
     sizes: tuple[int, int],
     port: int,
@@ -182,8 +181,7 @@ def server_words(
 
     Args:
         files: the base model (or for ``--serve-command`` whatever the user named).
-        adapters: LoRA adapters of it, served beside it.
-        tokenizer: folder of the tokenizer of all of them.
+        adapters: LoRA adapters of it, served beside it, which share the tokenizer of ``files``.
         sizes: tensor and data parallel size.
 
     Raises:
@@ -197,6 +195,7 @@ def server_words(
     words += ["--host", HOST, "--port", str(port), "--served-model-name", BASE, "--dtype", dtype]
     for option, size in zip(("tensor", "data"), sizes, strict=True):
         words += [f"--{option}-parallel-size", str(size)] if size > 1 else []
+    tokenizer = files.tokenizer_folder()
     if tokenizer != base:
         words += [_TOKENIZER[backend], str(tokenizer.absolute())]
     if adapters:

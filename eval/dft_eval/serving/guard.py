@@ -18,21 +18,19 @@ import subprocess
 import sys
 import time
 
-from dft_eval.sandbox.processes import children, end_descendants
+from dft_eval.processes import children, die_with_parent, end_descendants
 
 GRACE_SECONDS = 10.0
 """From SIGTERM to SIGKILL."""
 _TICK_SECONDS = 0.1
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> int:
     """Run the server until it ends, OWNER ends, or SIGTERM arrives."""
     owner, words = int(sys.argv[1]), sys.argv[2:]
-    libc = ctypes.CDLL(None)
     # Processes whose parent ended become children of the guard, so that none escapes.
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     stopped = False
 
     def stop(*_: object) -> None:
@@ -46,7 +44,7 @@ def main() -> int:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             # For the case that the guard itself is killed.
-            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+            preexec_fn=die_with_parent,
         )
     except OSError as error:
         sys.stderr.write(f"{words[0]}: {error.strerror}\n")

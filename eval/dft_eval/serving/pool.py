@@ -20,7 +20,7 @@ from dft_eval.serving.engines import (
 )
 from dft_eval.serving.gpus import parallel_sizes, visible_gpus
 from dft_eval.serving.server import Server
-from dft_eval.serving.tokenizers import tokenizer_folder, tokenizer_key
+from dft_eval.serving.tokenizers import tokenizer_key
 
 LOG_NAME = "server.log"
 ATTEMPTS = 3
@@ -68,9 +68,7 @@ class Servers:
                 alone = request.serve.command is not None
                 files = find_model(request.model, single_file=alone)
                 self._models[request.model] = files
-                base = str((files.base or files.folder).resolve())
-                key = (base, tokenizer_key(tokenizer_folder(files)))
-                self._groups[request.model] = (request.model,) if alone else key
+                self._groups[request.model] = (request.model,) if alone else _group(files)
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +134,6 @@ class Servers:
             options,
             files=files,
             adapters=adapters,
-            tokenizer=tokenizer_folder(files),
             dtype=dtype,
             sizes=self._sizes,
             port=server.port,
@@ -147,3 +144,9 @@ class Servers:
             server.stop()
             raise
         return server
+
+
+def _group(files: ModelFiles) -> tuple[str, ...]:
+    """What models have in common that can share a server."""
+    base = files.base or files.folder
+    return str(base.resolve()), tokenizer_key(files.tokenizer_folder())

@@ -7,17 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dft_eval.model_files import ModelFiles
-
 _NOT_OF_TEXT = ("padding", "truncation", "version")
 """Of ``tokenizer.json``: settings of batches, which differ with whoever saved it last."""
 _SPECIAL = ("eos_token", "bos_token", "add_bos_token", "add_eos_token")
-
-
-def tokenizer_folder(files: ModelFiles) -> Path:
-    """The folder whose tokenizer the model takes: an adapter's own, or else its base's."""
-    own = (files.folder / "tokenizer_config.json").is_file()
-    return files.folder if own or files.base is None else files.base
 
 
 def tokenizer_key(folder: Path) -> str:
