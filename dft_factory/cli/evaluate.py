@@ -20,7 +20,7 @@ from dft_factory.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dft_eval.benchmark import Request
+    from dft_eval.benchmark import Benchmark, Request
     from dft_eval.results import ResultFile
 
 
@@ -321,8 +321,11 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], lis
     return names, requests
 
 
-def check_evaluation(words: Sequence[str]) -> None:
+def check_evaluation(words: Sequence[str]) -> list[Benchmark]:
     """Check the words after ``dft-factory generate`` as that command does before it starts.
+
+    Returns:
+        The benchmarks that they name.
 
     Raises:
         UsageError: an unknown option, benchmark or value.
@@ -338,8 +341,10 @@ def check_evaluation(words: Sequence[str]) -> None:
     except usage_error as error:
         raise UsageError(error.format_message()) from error
     names, requests = _evaluation(dict(context.params), scored=False)
+    benchmarks: list[Benchmark] = []
     for request in requests:
-        check(names, request)
+        benchmarks = check(names, request)
+    return benchmarks
 
 
 def track_scores(results: ResultFile) -> None:

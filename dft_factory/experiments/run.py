@@ -51,14 +51,19 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
 
     Raises:
         ConfigError: the experiment cannot run; all errors together, before anything runs.
+        PrerequisiteError: a benchmark cannot run on this machine (jobs on a cluster may).
         MissingDependencyError: Snakemake or the executor's plugin is not installed.
         DftFactoryError: jobs failed; everything that does not depend on them is done.
     """
+    from dft_factory.validate.experiments import check_requirements
+
     _require(options)
     plan = make_plan(loaded)
     _check_gpus(plan, options)
     with only_run(Path(plan.root)) as lock:
         check(loaded, plan)
+        if options.executor == LOCAL and plan.pending():
+            check_requirements(plan)
         execute(plan, options, lock)
     return [Path(each.out) / "report.html" for each in plan.reports.values()]
 

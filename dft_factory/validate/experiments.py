@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dft_eval.errors import EvaluationError
+from dft_eval.errors import EvaluationError, PrerequisiteError
 from dft_factory.errors import ConfigError
 from dft_factory.experiments.expand import make_plan
 from dft_factory.experiments.plan import Plan
@@ -29,16 +29,39 @@ def check_evaluations(file: Path, plan: Plan) -> list[Finding]:
     from dft_factory.validate.tasks import check_task, is_task
 
     findings = []
+    for words in _evaluations(plan):
+        for path in filter(is_task, map(Path, words)):
+            findings += check_task(path)
+        try:
+            check_evaluation(words)
+        except EvaluationError as error:
+            findings.append(Finding(file, "error", "evaluate", str(error)))
+    return list(dict.fromkeys(findings))
+
+
+def check_requirements(plan: Plan) -> None:
+    """Check that this machine has what the benchmarks of a checked plan need.
+
+    Raises:
+        PrerequisiteError: with everything that is missing, and how to install it.
+    """
+    from dft_factory.cli.evaluate import check_evaluation
+
+    lines: dict[str, None] = {}
+    for words in _evaluations(plan):
+        for benchmark in check_evaluation(words):
+            for each in benchmark.missing():
+                if each.blocks:
+                    lines[f"{benchmark.name} needs {each.name}. Fix: {each.fix}"] = None
+    if lines:
+        raise PrerequisiteError("\n".join(lines))
+
+
+def _evaluations(plan: Plan) -> Iterator[tuple[str, ...]]:
     for job in plan.jobs.values():
         for words in job.commands:
             if words[:2] == ("dft-factory", "generate"):
-                for path in filter(is_task, map(Path, words)):
-                    findings += check_task(path)
-                try:
-                    check_evaluation(words[2:])
-                except EvaluationError as error:
-                    findings.append(Finding(file, "error", "evaluate", str(error)))
-    return list(dict.fromkeys(findings))
+                yield words[2:]
 
 
 def _key(line: str) -> tuple[str, str]:

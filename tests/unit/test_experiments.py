@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dft_eval.errors import PrerequisiteError
+from dft_eval.humaneval_plus import adapter
 from dft_factory.errors import ConfigError
 from dft_factory.experiments import catalog
 from dft_factory.experiments.expand import make_plan
 from dft_factory.experiments.job import compare
 from dft_factory.experiments.plan import Plan, read_plan
 from dft_factory.experiments.schema import load
-from dft_factory.validate.experiments import check_evaluations
+from dft_factory.validate.experiments import check_evaluations, check_requirements
 from tests.unit.test_report import write_run
 
 RECIPE = """
@@ -472,3 +474,17 @@ def test_a_match_that_cannot_be_made_is_refused(override: str, says: str) -> Non
     with pytest.raises(ConfigError, match="match_entropy") as caught:
         plan_of(MATCHED, override)
     assert says in str(caught.value)
+
+
+def test_a_benchmark_that_cannot_run_here_is_refused_before_any_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_of(TEN_LINES, "evaluate.0.benchmarks=[humaneval+, nq]")
+    check_requirements(plan)
+    monkeypatch.setattr(adapter, "is_installed", lambda package: package != "evalplus")
+    with pytest.raises(PrerequisiteError) as caught:
+        check_requirements(plan)
+    assert str(caught.value) == (
+        "humaneval+ needs the Python package evalplus (data, sanitiser). "
+        "Fix: uv pip install 'dft-factory[code]'"
+    )

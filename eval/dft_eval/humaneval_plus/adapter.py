@@ -35,7 +35,7 @@ from dft_eval.progress import Progress
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
 
-INSTALL = "uv pip install evalplus==0.3.1"
+INSTALL = "uv pip install 'dft-factory[code]'"
 DATA_FORMAT = "humaneval"
 MAX_NEW_TOKENS = 768
 """EvalPlus' default."""

@@ -149,7 +149,7 @@ def download() -> Path:
         from evalplus.data.utils import get_dataset_metadata, make_cache
     except ImportError as error:
         raise PrerequisiteError(
-            f"The Python package evalplus is missing ({error}): uv pip install evalplus==0.3.1."
+            f"The Python package evalplus is missing ({error}): uv pip install 'dft-factory[code]'."
         ) from error
     url, _ = get_dataset_metadata("HumanEvalPlus", VERSION, False)
     target.parent.mkdir(parents=True, exist_ok=True)
