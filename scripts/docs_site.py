@@ -132,11 +132,19 @@ def paper_tables() -> str:
     )
 
 
+def _keep_whole_summaries(command: Any) -> None:
+    """Lists of commands: typer cuts a summary at 45 characters, unless it is a ``short_help``."""
+    for each in getattr(command, "commands", {}).values():
+        each.short_help = (each.help or "").partition("\n\n")[0]
+        _keep_whole_summaries(each)
+
+
 def cli_reference() -> str:
     """All commands and options, as typer documents them."""
     from typer.cli import get_docs_for_click
 
     command = typer.main.get_command(dft_factory.cli.app.app)
+    _keep_whole_summaries(command)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="dft-factory")
     return text.replace("# `dft-factory`", "# Command line", 1)
 
