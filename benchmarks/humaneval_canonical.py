@@ -80,10 +80,10 @@ def stock(data: Path, problems: Sequence[EvalPlusProblem]) -> None:
         if done.returncode:
             sys.exit(f"evalplus.evaluate failed:\n{done.stderr[-2000:]}")
         (file,) = samples.parent.glob("samples*eval_results.json")
-        found = json.loads(file.read_text(encoding="utf-8"))["eval"]
+        statuses = json.loads(file.read_text(encoding="utf-8"))["eval"]
         for name, key in (("HumanEval", "base_status"), ("HumanEval+", "plus_status")):
-            failed = [task for task, (row,) in found.items() if row[key] != "pass"]
-            print(f"EvalPlus: {name} {len(found) - len(failed)} of {len(found)}", *failed)
+            failed = [task for task, (row,) in statuses.items() if row[key] != "pass"]
+            print(f"EvalPlus: {name} {len(statuses) - len(failed)} of {len(statuses)}", *failed)
         print(f"EvalPlus: {time.perf_counter() - began:.0f} s")
 
 

@@ -116,7 +116,7 @@ class Bench:
             )
 
 
-def said(result: BenchmarkResult) -> str:
+def describe(result: BenchmarkResult) -> str:
     """A score in words, with what it covers."""
     score = "no score" if result.score is None else f"{100 * result.score:.1f} %"
     partial = next((f", {note}" for note in result.notes if note.startswith("partial")), "")
@@ -169,7 +169,7 @@ def cases(bench: Bench) -> list[Fault]:
         bench.job(WEMATH, whole, wrong, keep=42),
     )
     def _() -> str:
-        return said(bench.ours(WEMATH, whole, wrong, limit=42))
+        return describe(bench.ours(WEMATH, whole, wrong, limit=42))
 
     some = wemath_set(40)
     unsolved = [
@@ -178,7 +178,7 @@ def cases(bench: Bench) -> list[Fault]:
 
     @add("WeMath: no whole problem solved", "50 %", strict, bench.job(WEMATH, some, unsolved))
     def _() -> str:
-        return said(bench.ours(WEMATH, some, unsolved))
+        return describe(bench.ours(WEMATH, some, unsolved))
 
     for shown, text, right in (
         ("`**Answer:** B`, right", "**Answer:** B", "100 %"),
@@ -190,7 +190,7 @@ def cases(bench: Bench) -> list[Fault]:
 
         @add(f"WeMath: {shown}", right, strict, bench.job(WEMATH, whole, answers))
         def _(answers: list[str] = answers) -> str:
-            return said(bench.ours(WEMATH, whole, answers))
+            return describe(bench.ours(WEMATH, whole, answers))
 
     letters = [mathvision_row(i, "ABCDE"[i % 5], list("ABCDE")) for i in range(50)]
     numbers = [mathvision_row(i, str(i + 2)) for i in range(20)]
@@ -202,7 +202,7 @@ def cases(bench: Bench) -> list[Fault]:
         bench.job(MATHVISION, letters, [""] * 50),
     )
     def _() -> str:
-        return said(bench.ours(MATHVISION, letters, [""] * 50))
+        return describe(bench.ours(MATHVISION, letters, [""] * 50))
 
     written = {name: bench.folder / f"written-by-{name}" for name in ("stock", "ours")}
 
@@ -219,7 +219,7 @@ def cases(bench: Bench) -> list[Fault]:
         bench.job(MATHVISION, numbers, attack("stock")),
     )
     def _() -> str:
-        return happened("ours", said(bench.ours(MATHVISION, numbers, attack("ours"))))
+        return happened("ours", describe(bench.ours(MATHVISION, numbers, attack("ours"))))
 
     long = ["I go on. " * 4450 + f"\nAnswer: {i + 2}" for i in range(20)]
 
@@ -230,7 +230,7 @@ def cases(bench: Bench) -> list[Fault]:
         bench.job(MATHVISION, numbers, long, format="xlsx"),
     )
     def _() -> str:
-        return said(bench.ours(MATHVISION, numbers, long))
+        return describe(bench.ours(MATHVISION, numbers, long))
 
     sums = [f"=1+{i + 1}" for i in range(20)]
 
@@ -241,7 +241,7 @@ def cases(bench: Bench) -> list[Fault]:
         bench.job(MATHVISION, numbers, sums, format="xlsx"),
     )
     def _() -> str:
-        return said(bench.ours(MATHVISION, numbers, sums))
+        return describe(bench.ours(MATHVISION, numbers, sums))
 
     plain = [str(i + 2) for i in range(20)]
     half = plain[:10] + ["0"] * 10
@@ -255,7 +255,7 @@ def cases(bench: Bench) -> list[Fault]:
     )
     def _() -> str:
         bench.ours(MATHVISION, numbers, half, limit=5)
-        return said(bench.ours(MATHVISION, numbers, half))
+        return describe(bench.ours(MATHVISION, numbers, half))
 
     verses = [
         mathverse_row(5 * p + i, version, str(p + 2))
@@ -273,7 +273,7 @@ def cases(bench: Bench) -> list[Fault]:
     def _() -> str:
         with judge_server(down_after(16)) as server:
             choice = JudgeChoice("openai", "judge-model", server.url)
-            return said(bench.ours(MATHVERSE, verses, right, judge=choice)) + ", exit status 1"
+            return describe(bench.ours(MATHVERSE, verses, right, judge=choice)) + ", exit status 1"
 
     table = write_table(bench.folder / "two" / "MathVision.tsv", letters[:30])
     two = {
