@@ -8,7 +8,8 @@ import pytest
 
 from dft_eval import sandbox
 from dft_eval.sandbox import ALL_PROTECTIONS
-from dft_eval.sandbox.backends import BACKENDS, using
+from dft_eval.sandbox.backends import BACKENDS
+from dft_eval.sandbox.selection import using
 from tests.support.hostile import Attack, Evidence, Scene, launch, says, scene
 from tests.support.landlock import assert_contained_or_listed
 from tests.unit import test_sandbox_hostile as python

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dft_eval.sandbox import Completed
-from dft_eval.sandbox.backends import BACKENDS, using
+from dft_eval.sandbox.backends import BACKENDS
 from dft_eval.sandbox.landlock import abi
+from dft_eval.sandbox.selection import using
 from tests.conftest import NOT_RUN
 from tests.support.hostile import MARK, Scene
 

@@ -27,19 +27,24 @@ from dft_eval.sandbox import (
     Completed,
     Limits,
     backends,
+    execution,
     host,
     landlock,
     probe,
-    runner,
+    selection,
 )
-from dft_eval.sandbox.backends import BACKENDS, UNCONFINED, Sandbox, select, using
+from dft_eval.sandbox.backends import BACKENDS, UNCONFINED
 from dft_eval.sandbox.channels import Output, Report
+from dft_eval.sandbox.execution import Job
+from dft_eval.sandbox.interface import Sandbox
+from dft_eval.sandbox.limits import RunConfig
 from dft_eval.sandbox.seccomp import (
     _REFUSED,
     _REFUSED_WITHOUT_NAMESPACES,
     SIGNALS,
     refusal_filter,
 )
+from dft_eval.sandbox.selection import select, using
 from tests.support.landlock import need_landlock
 
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
@@ -85,7 +90,7 @@ def test_an_unknown_sandbox_is_refused_with_the_choices() -> None:
 @pytest.fixture
 def nothing_selected() -> Iterator[None]:
     with using(UNCONFINED):
-        backends._selected = None
+        selection._selected = None
         yield
 
 
@@ -228,18 +233,18 @@ def test_namespace_errors_have_a_fix(
     message: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = Completed(False, False, 1, None, "", message, None, 0.1)
-    monkeypatch.setattr(probe, "check_program", lambda *_, **__: refused)
+    monkeypatch.setattr(probe, "execute", lambda *_, **__: refused)
     with pytest.raises(PrerequisiteError, match=fix) as caught:
         select("bubblewrap")
     assert message in str(caught.value)
 
 
 def test_a_probe_that_escapes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaky(solution: str, test: str, backend: Sandbox) -> Completed:
+    def leaky(job: Job, config: RunConfig, backend: Sandbox) -> Completed:
         weak = replace(ALL_PROTECTIONS, network=False, private_root=False, system_calls=False)
-        return sandbox.check_program(solution, test, protections=weak, backend=backend)
+        return execution.execute(job, replace(config, protections=weak), backend)
 
-    monkeypatch.setattr(probe, "check_program", leaky)
+    monkeypatch.setattr(probe, "execute", leaky)
     monkeypatch.setattr(backends, "_engine", lambda: "/bin/true")
     for name in BACKENDS:
         with pytest.raises(PrerequisiteError, match="does not contain"):
@@ -386,7 +391,7 @@ def test_a_host_out_of_processes_leaves_the_item_unscored(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(runner, "spawn", refuse)
+    monkeypatch.setattr(execution, "spawn", refuse)
     done = sandbox.check_program(ADD, ADD_TEST)
     assert done.score is None
     assert os.strerror(number) in done.reason

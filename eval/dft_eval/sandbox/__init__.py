@@ -5,10 +5,10 @@ judges a program of any language (``dft_eval.languages`` has the recipes and lim
 runs any command, :func:`check` proves that the sandbox works on this machine and names it. All of
 them are synchronous and thread-safe.
 
-``backends.py`` has the sandboxes behind one interface, each with what it protects from and what
-not: bubblewrap, Landlock for containers that may not create namespaces, and docker or podman.
-:func:`select` chooses one for this process. The rest of this text describes bubblewrap;
-``landlock.py`` describes the second one.
+``backends.py`` has the sandboxes, each with what it protects from and what not: bubblewrap,
+Landlock for containers that may not create namespaces, and docker or podman. :func:`select` chooses
+one for this process. The rest of this text describes bubblewrap; ``landlock.py`` describes the
+second one.
 
 How a program is contained
 --------------------------
@@ -64,8 +64,9 @@ What this does not protect from
 The interpreter has no site-packages: a program that imports numpy fails.
 """
 
-from dft_eval.sandbox.backends import BACKENDS, SANDBOXES, UNCONFINED, Sandbox, select
+from dft_eval.sandbox.backends import BACKENDS, SANDBOXES, UNCONFINED
 from dft_eval.sandbox.cpus import judge_workers
+from dft_eval.sandbox.interface import Sandbox
 from dft_eval.sandbox.limits import (
     ALL_PROTECTIONS,
     NO_SANDBOX,
@@ -74,8 +75,9 @@ from dft_eval.sandbox.limits import (
     Limits,
     Protections,
 )
-from dft_eval.sandbox.probe import check, prove
+from dft_eval.sandbox.probe import prove
 from dft_eval.sandbox.runner import check_commands, check_program, run
+from dft_eval.sandbox.selection import check, select
 
 __all__ = [
     "ALL_PROTECTIONS",

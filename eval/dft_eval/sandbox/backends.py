@@ -1,4 +1,4 @@
-"""The sandboxes behind one interface, and which one this process uses."""
+"""The sandboxes behind one interface."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
-from threading import RLock
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
-from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
+from dft_eval.errors import PrerequisiteError
 from dft_eval.sandbox import host, landlock
 from dft_eval.sandbox.command import (
     HOME,
@@ -22,50 +21,13 @@ from dft_eval.sandbox.command import (
     environment,
     working_directory,
 )
+from dft_eval.sandbox.interface import Place, Sandbox
 from dft_eval.sandbox.limits import RunConfig
 from dft_eval.sandbox.seccomp import refusal_filter
 
 SandboxName = Literal["auto", "bubblewrap", "landlock", "docker"]
 _IMAGE = "localhost/dft-sandbox:empty"
 SANDBOXES: tuple[SandboxName, ...] = get_args(SandboxName)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one program runs.
-
-    Attributes:
-        home: the program's working directory, as it sees it.
-        uid: the user that root drops to.
-        confinement: rules that the launcher applies before the program starts.
-        command: container command that starts the launcher with the standard streams only.
-    """
-
-    home: str
-    uid: int
-    confinement: Mapping[str, Any] | None = None
-    command: tuple[str, ...] = ()
-
-    @property
-    def on_host(self) -> bool:
-        """Whether it is confined in a working directory of the host."""
-        return self.confinement is not None and not self.command
-
-
-class Sandbox(Protocol):
-    """One way to contain a program."""
-
-    name: str
-    namespaces: bool
-    """Its own processes, users and mounts; ``bwrap`` starts the launcher."""
-    protects_from: tuple[str, ...]
-    does_not_protect_from: tuple[str, ...]
-
-    def describe(self) -> str:
-        """Name and version; PrerequisiteError if it is not available."""
-
-    def place(self, config: RunConfig) -> contextlib.AbstractContextManager[Place]:
-        """What one program needs while it runs."""
 
 
 _EVERYWHERE = (
@@ -251,49 +213,3 @@ class Unconfined:
 BACKENDS: dict[str, Sandbox] = {s.name: s for s in (Bubblewrap(), Landlock(), Docker())}
 """In the order in which ``auto`` tries them."""
 UNCONFINED: Sandbox = Unconfined()
-_selected: Sandbox | None = None
-_lock = RLock()
-
-
-def select(name: str = "auto") -> Sandbox:
-    """Choose the sandbox of this process and prove that it works here.
-
-    Raises:
-        UsageError: unknown name.
-        PrerequisiteError: it does not work here; for ``auto``, none does, with each reason.
-    """
-    global _selected
-    from dft_eval.sandbox.probe import prove
-
-    if name not in SANDBOXES:
-        raise UsageError(f"--sandbox {name!r} is unknown. Choose from: {', '.join(SANDBOXES)}.")
-    reasons: list[str] = []
-    for backend in BACKENDS.values() if name == "auto" else [BACKENDS[name]]:
-        try:
-            prove(backend)
-        except EvaluationError as error:
-            reasons.append(str(error))
-            continue
-        with _lock:
-            _selected = backend
-        return backend
-    raise PrerequisiteError("\n".join(reasons))
-
-
-def selected() -> Sandbox:
-    """The chosen sandbox, else the first that works here."""
-    with _lock:
-        return _selected or select()
-
-
-@contextlib.contextmanager
-def using(backend: Sandbox) -> Iterator[None]:
-    """Use ``backend`` inside this context, without proving it."""
-    global _selected
-    with _lock:
-        previous, _selected = _selected, backend
-    try:
-        yield
-    finally:
-        with _lock:
-            _selected = previous

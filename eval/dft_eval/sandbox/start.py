@@ -10,8 +10,8 @@ from importlib import resources
 
 from dft_eval.errors import PrerequisiteError
 from dft_eval.sandbox import host
-from dft_eval.sandbox.backends import Place, Sandbox
 from dft_eval.sandbox.command import bubblewrap_command, environment
+from dft_eval.sandbox.interface import Place, Sandbox
 from dft_eval.sandbox.limits import RunConfig
 from dft_eval.sandbox.seccomp import refusal_filter
 

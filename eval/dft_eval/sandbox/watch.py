@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from dft_eval import processes
 from dft_eval.sandbox import landlock
-from dft_eval.sandbox.backends import Place
 from dft_eval.sandbox.channels import Channels, Output, Report
 from dft_eval.sandbox.command import HOME
+from dft_eval.sandbox.interface import Place
 from dft_eval.sandbox.limits import KilledFor, Protections, RunConfig
 
 _TICK_SECONDS = 0.05
