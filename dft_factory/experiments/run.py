@@ -177,7 +177,8 @@ def _snakemake(plan: Plan, path: Path, options: Options) -> list[str]:
     words += ["--rerun-triggers", "mtime", "--scheduler", "greedy", "--quiet", "all"]
     if options.executor == LOCAL:
         words += ["--cores", str(max(cores, options.jobs))]
-        words += ["--resources", f"gpu={len(_visible_gpus())}"]
+        # Cores alone would let jobs of few threads run beside each other.
+        words += ["--resources", f"gpu={len(_visible_gpus())}", f"job={options.jobs}"]
     else:
         words += ["--executor", options.executor, "--jobs", str(options.jobs)]
     if options.executor == SLURM:

@@ -10,6 +10,7 @@ import pytest
 from dft_factory.experiments.job import hold_gpus
 from dft_factory.experiments.plan import Job, Plan
 from dft_factory.experiments.run import Options, execute, only_run
+from dft_factory.experiments.schema import Resources, Stage
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,10 @@ def test_a_job_takes_gpus_that_no_other_job_holds(
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_no_more_jobs_at_once_than_allowed(jobs: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resources", [{}, {"prepare": Resources(threads=1)}])
+def test_no_more_jobs_at_once_than_allowed(
+    jobs: int, resources: dict[Stage, Resources], tmp_path: Path
+) -> None:
     """After jobs that were ready alone, too: Snakemake below 9.17 miscounted these."""
     events = tmp_path / "events"
     write = f"echo start >> {events}; sleep 1; echo end >> {events}"
@@ -69,7 +73,7 @@ def test_no_more_jobs_at_once_than_allowed(jobs: int, tmp_path: Path) -> None:
         {each.name: each for each in chain + rest},
         {},
         {},
-        {},
+        resources,
     )
     with only_run(Path(plan.root)) as lock:
         execute(plan, Options(jobs=jobs), lock)
