@@ -15,6 +15,7 @@ from dft_eval.errors import UsageError
 from dft_eval.generation.run import Completion
 from dft_eval.python_programs import PYTHON_BASICS, human_eval, python_basics
 from dft_eval.results import BenchmarkResult, ItemScore, read_items
+from tests.support.jsonl import write_lines
 
 PROBLEM = CodeProblem(
     task_id="T/0",
@@ -34,22 +35,16 @@ def verdicts(
     finish_reason: str = "stop",
 ) -> tuple[BenchmarkResult, list[ItemScore]]:
     """What python-basics makes of one completion a problem, by its own entry."""
-    request = Request(model="m", out=folder, label="base", prompt_style=style)
+    path = None
     if problems:
-        path = folder / "problems.jsonl"
-        path.write_text("".join(f"{each.model_dump_json()}\n" for each in problems))
-        request = Request(model="m", out=folder, label="base", prompt_style=style, data=path)
+        path = write_lines(folder / "problems.jsonl", [each.model_dump() for each in problems])
+    request = Request(model="m", out=folder, label="base", prompt_style=style, data=path)
     data = PYTHON_BASICS.load(PYTHON_BASICS, request)
     score = PYTHON_BASICS.scorer(PYTHON_BASICS, request, data)
     (part,) = PYTHON_BASICS.parts(PYTHON_BASICS, request, data)
+    end: dict[str, Any] = {"finish_reason": finish_reason, "n_tokens": 1}
     rows = [
-        Completion(
-            id=prompt.id,
-            prompt=prompt.text,
-            completion=text,
-            finish_reason=finish_reason,
-            n_tokens=1,
-        )
+        Completion(id=prompt.id, prompt=prompt.text, completion=text, **end)
         for prompt, text in zip(part.prompts, texts, strict=True)
     ]
     result = score([rows])

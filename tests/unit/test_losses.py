@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,12 +96,9 @@ def test_three_tokens_by_hand() -> None:
     """
     logits = torch.tensor([[[0.0, math.log(3.0)]] * 3], dtype=torch.float64)
     labels = torch.tensor([[1, 1, 0]])
-    assert token_weighted_nll(logits, labels, parse_weight("token")).total.item() == (
-        pytest.approx(0.5623351446, abs=1e-9)
-    )
-    assert token_weighted_nll(logits, labels, UNIT_WEIGHT).total.item() == (
-        pytest.approx(1.6739764335, abs=1e-9)
-    )
+    for weight, total in ((parse_weight("token"), 0.5623351446), (UNIT_WEIGHT, 1.6739764335)):
+        loss = token_weighted_nll(logits, labels, weight)
+        assert loss.total.item() == pytest.approx(total, abs=1e-9)
     rows = token_weighted_nll(logits, labels, UNIT_WEIGHT).rows[0]
     assert rows[STATISTICS.index("token_entropy")].item() == pytest.approx(2 * 0.5623351446)
 
@@ -227,11 +225,7 @@ def test_oracles_of_other_projects() -> None:
     theirs = dft_loss_func(outputs, labels, n)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
-    class Outputs:
-        pass
-
-    holder = Outputs()
-    holder.logits = logits  # type: ignore[attr-defined]
+    holder = SimpleNamespace(logits=logits)
     torch.testing.assert_close(ours, dft_loss(holder, labels, n), rtol=1e-5, atol=1e-7)
 
 
