@@ -38,27 +38,11 @@ from tests.support.vlm_tables import (
 )
 
 EQUAL = [
-    ("8", "8"),
-    ("8.0", "8"),
-    ("7", "8"),
-    ("1/2", "0.5"),
-    ("\\frac{1}{2}", "0.5"),
-    ("\\frac{3}{6}", "\\frac{1}{2}"),
-    ("2^{1/3}", "1.259921049894873"),
-    ("\\sqrt{2}", "\\sqrt2"),
-    ("\\pi", "3.14159265"),
-    ("5 cm", "5"),
-    ("x+1", "1+x"),
-    ("", "5"),
-    ("The answer is 5", "5"),
-    ("1,000", "1000"),
-    ("2**3", "8"),
-    ("-2", "- 2"),
-    ("(-2,1)", "(-2, 1)"),
-    ("1e3", "1000"),
-    ("E", "e"),
-    ("50\\%", "0.5"),
-    ("3^2", "9"),
+    *(("8", "8"), ("8.0", "8"), ("7", "8"), ("2**3", "8"), ("3^2", "9"), ("-2", "- 2")),
+    *(("1/2", "0.5"), ("\\frac{1}{2}", "0.5"), ("50\\%", "0.5"), ("\\pi", "3.14159265")),
+    *(("\\frac{3}{6}", "\\frac{1}{2}"), ("\\sqrt{2}", "\\sqrt2"), ("2^{1/3}", "1.259921049894873")),
+    *(("5 cm", "5"), ("", "5"), ("The answer is 5", "5"), ("1,000", "1000"), ("1e3", "1000")),
+    *(("x+1", "1+x"), ("(-2,1)", "(-2, 1)"), ("E", "e")),
 ]
 LETTERS = {letter: letter for letter in "ABCDE"}
 VALUES = {"A": "12", "B": "14", "C": "$x+1$", "D": "blue whale"}
@@ -83,16 +67,9 @@ MATHVISION = [
     *[mathvision_row(i, letter, list("ABCDE")) for i, letter in ((4, "B"), (5, "E"))],
     *[mathvision_row(i, letter, ["12", "14", "$x+1$"]) for i, letter in ((6, "C"), (7, "A"))],
 ]
-MATHVISION_ANSWERS = {
-    "0": "8",
-    "1": "We get \\frac{1}{2}",
-    "2": "So there are 4",
-    "3": "The result: -2",
-    "4": "I choose (B).",
-    "5": "It could be D",
-    "6": "the third, $x+1$",
-    "7": "All of them agree on option C",
-}
+TEXTS = ["8", "We get \\frac{1}{2}", "So there are 4", "The result: -2", "I choose (B)."]
+TEXTS += ["It could be D", "the third, $x+1$", "All of them agree on option C"]
+MATHVISION_ANSWERS = {str(i): text for i, text in enumerate(TEXTS)}
 MATHVERSE = [
     mathverse_row(i, version, *(("B", "A:40\nB:60") if i % 2 else ("0.5m",)))
     for i, version in enumerate(itertools.chain(VERSIONS, VERSIONS))
@@ -146,16 +123,16 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
     names = {"MathVision": MATHVISION, "MathVerse_MINI": MATHVERSE, "WeMath": WEMATH}
     tables = {name: str(write_table(folder / f"{name}.tsv", rows)) for name, rows in names.items()}
     with judge_server() as server:
-        judge = {
-            "model": "test-judge",
-            "api_base": f"{server.url}/chat/completions",
-            "key": "sk-unused",
-        }
-        answers = {
-            "MathVision": MATHVISION_ANSWERS,
-            "MathVerse_MINI": MATHVERSE_ANSWERS,
-            "WeMath": WEMATH_ANSWERS,
-        }
+        url = f"{server.url}/chat/completions"
+        judge = {"model": "test-judge", "api_base": url, "key": "sk-unused"}
+        answers = {"MathVision": MATHVISION_ANSWERS, "MathVerse_MINI": MATHVERSE_ANSWERS}
+        answers["WeMath"] = WEMATH_ANSWERS
+
+        def evaluation(name: str, texts: dict[str, str], work: str, asks: bool) -> dict[str, Any]:
+            places = {"table": tables[name], "folder": str(folder / work), "format": "tsv"}
+            how = {"predictions": texts, "judge": judge if asks else {}}
+            return {"job": "evaluate", "dataset": name, **places, **how}
+
         jobs: dict[str, dict[str, Any]] = {
             "equal": {"job": "equal", "pairs": EQUAL},
             "infer": {"job": "infer", "pairs": INFER},
@@ -168,26 +145,10 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
                 for name, table in tables.items()
             },
             **{
-                f"score {name}": {
-                    "job": "evaluate",
-                    "dataset": name,
-                    "table": table,
-                    "predictions": answers[name],
-                    "folder": str(folder / "work"),
-                    "format": "tsv",
-                    "judge": {} if name == "WeMath" else judge,
-                }
-                for name, table in tables.items()
+                f"score {name}": evaluation(name, texts, "work", name != "WeMath")
+                for name, texts in answers.items()
             },
-            "judged WeMath": {
-                "job": "evaluate",
-                "dataset": "WeMath",
-                "table": tables["WeMath"],
-                "predictions": WEMATH_IN_WORDS,
-                "folder": str(folder / "judged"),
-                "format": "tsv",
-                "judge": judge,
-            },
+            "judged WeMath": evaluation("WeMath", WEMATH_IN_WORDS, "judged", True),
         }
         results = run_stock(list(jobs.values()), folder)
     return Stock(dict(zip(jobs, results, strict=True)), folder)
@@ -215,9 +176,9 @@ def test_answers_are_compared_as_vlmevalkit_does(stock: Stock) -> None:
 
 def test_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
     ours = [infer_option(answer, choices) for answer, choices in INFER]
-    assert [(answer, mine) for (answer, _), mine in zip(INFER, ours, strict=True)] == [
-        (answer, theirs) for (answer, _), theirs in zip(INFER, stock.said["infer"], strict=True)
-    ]
+    answers = [answer for answer, _ in INFER]
+    theirs = stock.said["infer"]
+    assert dict(zip(answers, ours, strict=True)) == dict(zip(answers, theirs, strict=True))
 
 
 @pytest.mark.parametrize("kind", list(LINES))
@@ -238,11 +199,7 @@ def test_judge_prompts_do_not_import_vlmevalkit() -> None:
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [
-        (mathvision.TASK, "MathVision"),
-        (mathverse.TASK, "MathVerse_MINI"),
-        (wemath.TASK, "WeMath"),
-    ],
+    [(mathvision.TASK, "MathVision"), (mathverse.TASK, "MathVerse_MINI"), (wemath.TASK, "WeMath")],
 )
 def test_the_model_is_asked_what_vlmevalkit_asks(
     stock: Stock, tmp_path: Path, task: Task, name: str
@@ -274,9 +231,8 @@ def test_mathvision_is_scored_as_vlmevalkit_does(
     rows = rows_of(mathvision.TASK, stock, tmp_path)
     items = mathvision.score(rows, completions(MATHVISION_ANSWERS), scoring)
     theirs = {row["Subject"]: row["acc"] / 100 for row in stock.said["score MathVision"]}
-    assert mean_and_stderr([item.score for item in items if item.score is not None])[
-        0
-    ] == pytest.approx(theirs.pop("Overall"))
+    mean, _ = mean_and_stderr([item.score for item in items if item.score is not None])
+    assert mean == pytest.approx(theirs.pop("Overall"))
     ours = mathvision.mean_by([row.text("category") for row in rows], items)
     assert ours == pytest.approx(theirs)
     # By hand: 8; \frac{1}{2} is 0.5; not 3; -2; B; not E; C by its text; not A.
@@ -307,12 +263,8 @@ def test_wemath_is_scored_as_vlmevalkit_does(
     found, incomplete = wemath.problems(rows, items)
     assert (len(found), incomplete) == (24, 0)
     (theirs,) = stock.said["judged WeMath" if judged else "score WeMath"]
-    names = {
-        "IK": "InsufficientKnowledge",
-        "IG": "InadequateGeneralization",
-        "CM": "CompleteMastery",
-        "RM": "RoteMemorization",
-    }
+    names = {"IK": "InsufficientKnowledge", "IG": "InadequateGeneralization"}
+    names |= {"CM": "CompleteMastery", "RM": "RoteMemorization"}
     ours = wemath.dimensions(found)
     for strict in ("Strict", "Loose"):
         kinds = [each.kind(strict=strict == "Strict") for each in found]
