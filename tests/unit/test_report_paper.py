@@ -104,8 +104,7 @@ def test_every_model_of_a_table_has_its_three_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "parts", "average"),
-    [("mathematics", slice(0, 5), 5), ("code", slice(2, 10), 10)],
+    ("measured", "parts", "average"), [("mathematics", slice(0, 5), 5), ("code", slice(2, 10), 10)]
 )
 def test_averages_are_the_means_of_their_cells(measured: str, parts: slice, average: int) -> None:
     """To the rounding of the print, but for three of LoRA that exceed it by 0.40, and say so."""
