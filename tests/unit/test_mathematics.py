@@ -45,11 +45,11 @@ def test_every_benchmark_takes_its_published_file(test_data: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"problem": "p"}', "line 2: no problem"),
+        ('{"problem": "p"}', "line 2 is not a problem"),
         ('{"problem": "p", "answer": " "}', "it is empty"),
-        ("[1]", "line 2: no problem"),
-        ("{", "line 2: no problem"),
-        ('{"problem": "first ", "answer": "2"}', "line 2: the problem 'first ' is there twice"),
+        ("[1]", "line 2 is not a problem"),
+        ("{", "line 2 is not a problem"),
+        ('{"problem": "first ", "answer": "2"}', "line 2 .*the problem 'first ' is there twice"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str, says: str) -> None:
@@ -60,10 +60,10 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, says: str) -> None
 
 
 def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot be read: No such file.*'problem' and 'answer'"):
+    with pytest.raises(UsageError, match=r"none.jsonl: no such file. Give a .jsonl"):
         read_data(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(UsageError, match="holds no problem"):
+    with pytest.raises(UsageError, match="is empty. Expected lines of a problem"):
         read_data(tmp_path / "empty.jsonl")
 
 

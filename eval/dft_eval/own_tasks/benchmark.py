@@ -36,6 +36,8 @@ from dft_eval.system_prompts import parse_system_prompt
 from dft_eval.vlm.judge import OpenAIJudge
 
 INSTALL = "uv pip install 'dft-factory[eval]'"
+OUTSIDE = "outputs compared outside the sandbox"
+BESIDE = "tests run in the program's process; one that searches for them can pass"
 _RULES: dict[Metric, str] = {
     "exact_match": "equal after DPR's normalisation",
     "contains": "the right answer's words in a row within the model's",
@@ -180,15 +182,9 @@ def _score(
         notes=[
             *size_notes(len(items), len(data.items), len(data.items)),
             f"own task: {task_file.file} on {data.source}",
-            *([_program_note(grading)] if is_code else []),
+            *([OUTSIDE if grading.problems else BESIDE] if is_code else []),
         ],
     )
-
-
-def _program_note(grading: Grading) -> str:
-    if grading.problems:
-        return "outputs compared outside the sandbox"
-    return "tests run in the program's process; one that searches for them can pass"
 
 
 def _item(row: Completion | Failure, graded: Grade | None) -> ItemScore:

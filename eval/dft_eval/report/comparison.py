@@ -96,9 +96,7 @@ def compare(
 
 
 def _effect(
-    pairs: Sequence[tuple[float, float]],
-    rows: Sequence[Sequence[Scored]],
-    totals: Sequence[float],
+    pairs: Sequence[tuple[float, float]], rows: Sequence[Sequence[Scored]], totals: Sequence[float]
 ) -> Effect | None:
     paired = paired_difference([row for row in rows if row])
     mean_first, _ = mean_and_stderr([a for a, _ in pairs])

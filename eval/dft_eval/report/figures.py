@@ -232,9 +232,7 @@ def token_probabilities(variants: Sequence[Variant], *, dark: bool = False) -> b
 
 
 def probability_histogram(
-    series: Sequence[tuple[str, Sequence[int], Sequence[float]] | None],
-    *,
-    dark: bool = False,
+    series: Sequence[tuple[str, Sequence[int], Sequence[float]] | None], *, dark: bool = False
 ) -> bytes:
     """(label, tokens a bin, bin edges) of each model as shares; logarithmic ordinate.
 
