@@ -76,7 +76,7 @@ def test_the_command_on_text_and_pictures(
     plan = {key: result["collapse"][key] for key in ("n_examples", "batch", "steps", "at_risk")}
     rows = len(json.loads(next(bench.data.glob("tiny_*.json")).read_text()))
     assert plan == {"n_examples": rows, "batch": 3, "steps": 1, "at_risk": None}
-    assert any("<|im_start|>assistant" in each["before"] for each in first["ignored"])
+    assert any("<|im_start|>assistant" in row["before"] for row in first["ignored"])
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
     assert not Path("never").exists()
 
@@ -172,13 +172,13 @@ def test_an_improbable_end_of_turn_in_chatml_asks_for_the_floor(
     config = recipe(text_bench, tmp_path, model_name_or_path=str(model))
     assert run(monkeypatch, config, "--out", tmp_path / "out") == 0
     assert "advice: finetuning_type: dft, dft_weight: floor:0.1" in capsys.readouterr().out
-    (found,) = json.loads((tmp_path / "out" / "probe.json").read_text())["models"]
-    segments = found["segments"]
+    (model,) = json.loads((tmp_path / "out" / "probe.json").read_text())["models"]
+    segments = model["segments"]
     assert segments["answer"]["mean"] > 0.8
     assert segments["end_of_turn"]["n_tokens"] == 8
     assert segments["end_of_turn"]["share_below_0.1"] == 1
-    assert found["ignored"]
-    assert all(row["p"] < 0.1 for row in found["ignored"])
+    assert model["ignored"]
+    assert all(row["p"] < 0.1 for row in model["ignored"])
 
 
 def test_the_end_of_turn_is_what_the_training_record_counts(text_bench: Bench) -> None:
@@ -188,14 +188,14 @@ def test_the_end_of_turn_is_what_the_training_record_counts(text_bench: Bench) -
     from dft_factory.losses.token import STATISTICS, TokenLoss
     from dft_factory.patch.record import COLUMNS, sums_of
 
-    (found,) = measure(text_bench.config(), {"base": None}, limit=8, progress=quiet)
+    (measured,) = measure(text_bench.config(), {"base": None}, limit=8, progress=quiet)
     stop = AutoTokenizer.from_pretrained(text_bench.model).convert_tokens_to_ids("<|im_end|>")
     rows = torch.zeros(1, len(STATISTICS))
-    loss = TokenLoss(rows.sum(), rows, found.logps, found.tokens)
+    loss = TokenLoss(rows.sum(), rows, measured.logps, measured.tokens)
     sums = dict(zip(COLUMNS, sums_of(loss, torch.tensor([stop])).tolist(), strict=True))
-    ends = torch.tensor([segment == "end_of_turn" for segment in found.segments])
+    ends = torch.tensor([segment == "end_of_turn" for segment in measured.segments])
     assert sums["end_of_turn"] == ends.sum() == 8
-    assert sums["end_of_turn_prob"] == pytest.approx(found.logps[ends].exp().sum().item())
+    assert sums["end_of_turn_prob"] == pytest.approx(measured.logps[ends].exp().sum().item())
 
 
 def test_a_lora_folder_is_probed_over_its_base(text_bench: Bench, tmp_path: Path) -> None:

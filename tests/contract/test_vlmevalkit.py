@@ -113,7 +113,7 @@ LINES: dict[str, list[dict[str, Any]]] = {
 class Stock:
     """What VLMEvalKit said, by job, and where the tables lie."""
 
-    said: dict[str, Any]
+    results: dict[str, Any]
     folder: Path
 
 
@@ -170,21 +170,23 @@ def completions(answers: dict[str, str]) -> list[Completion]:
 def test_answers_are_compared_as_vlmevalkit_does(stock: Stock) -> None:
     with Equality() as equality:
         ours = [equality.vlmevalkit(answer, gold).equal for answer, gold in EQUAL]
-    assert dict(zip(EQUAL, ours, strict=True)) == dict(zip(EQUAL, stock.said["equal"], strict=True))
+    assert dict(zip(EQUAL, ours, strict=True)) == dict(
+        zip(EQUAL, stock.results["equal"], strict=True)
+    )
     assert {True, False} == set(ours)
 
 
 def test_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
     ours = [infer_option(answer, choices) for answer, choices in INFER]
     answers = [answer for answer, _ in INFER]
-    theirs = stock.said["infer"]
+    theirs = stock.results["infer"]
     assert dict(zip(answers, ours, strict=True)) == dict(zip(answers, theirs, strict=True))
 
 
 @pytest.mark.parametrize("kind", list(LINES))
 def test_the_judge_is_asked_what_vlmevalkit_asks(stock: Stock, kind: str) -> None:
     ours = [getattr(judge_prompts, kind)(line) for line in LINES[kind]]
-    assert ours == stock.said[f"judge {kind}"]
+    assert ours == stock.results[f"judge {kind}"]
 
 
 def test_judge_prompts_do_not_import_vlmevalkit() -> None:
@@ -215,7 +217,7 @@ def test_the_model_is_asked_what_vlmevalkit_asks(
         return {"texts": [prompt.text], "pixels": pixels, "kinds": kinds}
 
     ours = {row.id: seen(task.prompt(row)) for row in rows_of(task, stock, tmp_path)}
-    assert ours == stock.said[f"prompts {name}"]
+    assert ours == stock.results[f"prompts {name}"]
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def test_mathvision_is_scored_as_vlmevalkit_does(
 ) -> None:
     rows = rows_of(mathvision.TASK, stock, tmp_path)
     items = mathvision.score(rows, completions(MATHVISION_ANSWERS), scoring)
-    theirs = {row["Subject"]: row["acc"] / 100 for row in stock.said["score MathVision"]}
+    theirs = {row["Subject"]: row["acc"] / 100 for row in stock.results["score MathVision"]}
     mean, _ = mean_and_stderr([item.score for item in items if item.score is not None])
     assert mean == pytest.approx(theirs.pop("Overall"))
     ours = mathvision.mean_by([row.text("category") for row in rows], items)
@@ -244,7 +246,7 @@ def test_mathverse_is_scored_as_vlmevalkit_does(
 ) -> None:
     rows = rows_of(mathverse.TASK, stock, tmp_path)
     items = mathverse.score(rows, completions(MATHVERSE_ANSWERS), scoring)
-    theirs = {row["split"]: row["Overall"] / 100 for row in stock.said["score MathVerse_MINI"]}
+    theirs = {row["split"]: row["Overall"] / 100 for row in stock.results["score MathVerse_MINI"]}
     ours = mathvision.mean_by([row.text("problem_version") for row in rows], items)
     assert ours == pytest.approx(theirs)
     assert set(ours.values()) >= {0.0, 0.5}
@@ -260,14 +262,14 @@ def test_wemath_is_scored_as_vlmevalkit_does(
     items = wemath.score(
         rows, completions(answers), scoring if judged else replace(scoring, asking=None)
     )
-    found, incomplete = wemath.problems(rows, items)
-    assert (len(found), incomplete) == (24, 0)
-    (theirs,) = stock.said["judged WeMath" if judged else "score WeMath"]
+    problems, incomplete = wemath.problems(rows, items)
+    assert (len(problems), incomplete) == (24, 0)
+    (theirs,) = stock.results["judged WeMath" if judged else "score WeMath"]
     names = {"IK": "InsufficientKnowledge", "IG": "InadequateGeneralization"}
     names |= {"CM": "CompleteMastery", "RM": "RoteMemorization"}
-    ours = wemath.dimensions(found)
+    ours = wemath.dimensions(problems)
     for strict in ("Strict", "Loose"):
-        kinds = [each.kind(strict=strict == "Strict") for each in found]
+        kinds = [problem.kind(strict=strict == "Strict") for problem in problems]
         counts = {name: kinds.count(kind) for kind, name in names.items()}
         cells = {name: theirs[f"{name} ({strict})"] for name in names.values()}
         assert counts == {name: int(cell.split("(")[1].rstrip(")")) for name, cell in cells.items()}

@@ -37,7 +37,9 @@ def verdicts(
     """What python-basics makes of one completion a problem, by its own entry."""
     path = None
     if problems:
-        path = write_lines(folder / "problems.jsonl", [each.model_dump() for each in problems])
+        path = write_lines(
+            folder / "problems.jsonl", [problem.model_dump() for problem in problems]
+        )
     request = Request(model="m", out=folder, label="base", prompt_style=style, data=path)
     data = PYTHON_BASICS.load(PYTHON_BASICS, request)
     score = PYTHON_BASICS.scorer(PYTHON_BASICS, request, data)

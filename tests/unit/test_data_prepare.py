@@ -162,11 +162,11 @@ def test_kept_is_the_first_of_the_highest(lists: list[list[object]]) -> None:
         assert converted == Dropped("no numeric rating")
         return
     assert not isinstance(converted, Dropped)
-    kept = int(converted["output"])
-    highest = averages[kept]
+    best = int(converted["output"])
+    highest = averages[best]
     assert highest is not None
     assert all(average is None or average <= highest for average in averages)
-    assert highest not in averages[:kept]
+    assert highest not in averages[:best]
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 3))
@@ -200,8 +200,8 @@ def test_no_json_value_raises(value: Json, other: object) -> None:
     for converter in CONVERTERS.values():
         converted = converter.convert(value)
         if not isinstance(converted, Dropped):
-            kept = converted.record if isinstance(converted, Kept) else converted
-            json.dumps(kept, ensure_ascii=False).encode()
+            row = converted.record if isinstance(converted, Kept) else converted
+            json.dumps(row, ensure_ascii=False).encode()
         if converter.identity is not None:
             converter.identity.key(value)
             converter.identity.key(other)
@@ -283,10 +283,10 @@ def sample(tmp_path: Path, n: int, limit: int | None, seed: int) -> list[str]:
 
 def test_sample_is_the_beginning_of_a_seeded_shuffle(tmp_path: Path) -> None:
     """Of 30 records 0, 3, 6, ... are dropped; the 20 kept ones are shuffled as documented."""
-    kept = [f"A{i}" for i in range(30) if i % 3]
-    expected = list(kept)
+    answers = [f"A{i}" for i in range(30) if i % 3]
+    expected = list(answers)
     random.Random(7).shuffle(expected)
-    assert sample(tmp_path, 30, None, 7) == kept
+    assert sample(tmp_path, 30, None, 7) == answers
     assert sample(tmp_path, 30, 8, 7) == expected[:8]
     assert sample(tmp_path, 30, 3, 7) == expected[:3]
     assert sample(tmp_path, 30, 99, 7) == expected

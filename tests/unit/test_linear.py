@@ -29,7 +29,7 @@ def inputs(dtype: torch.dtype, n: int = 37, vocabulary: int = 101, size: int = 1
     bias = torch.randn(vocabulary, generator=generator, dtype=torch.float64)
     targets = torch.randint(vocabulary, (n,), generator=generator)
     sequence = torch.arange(n) * 4 // n
-    leaves = [each.to(dtype).requires_grad_() for each in (hidden, weight, bias)]
+    leaves = [leaf.to(dtype).requires_grad_() for leaf in (hidden, weight, bias)]
     return (*leaves, positions, targets, sequence)
 
 
@@ -91,8 +91,8 @@ def test_no_less_exact_than_whole_logits(
     weight = parse_weight(spec)
     *mine, positions, targets, sequence = inputs(dtype)
     labelled = [positions, targets, sequence]
-    plain = [each.detach().clone().requires_grad_() for each in mine]
-    exact = [each.detach().double().requires_grad_() for each in mine]
+    plain = [leaf.detach().clone().requires_grad_() for leaf in mine]
+    exact = [leaf.detach().double().requires_grad_() for leaf in mine]
     linear_token_weighted_nll(
         mine[0], mine[1], *labelled, 4, weight, bias=mine[2], chunk=16
     ).total.backward()
@@ -143,13 +143,13 @@ def test_a_frozen_part_gets_no_gradient(frozen: str) -> None:
 
 def test_no_token_is_a_differentiable_zero() -> None:
     hidden, weight, bias, *labelled = inputs(torch.float32)
-    none = [each[:0] for each in labelled]
+    none = [tensor[:0] for tensor in labelled]
     loss = linear_token_weighted_nll(hidden, weight, *none, 4, parse_weight("sequence"), bias=bias)
     loss.total.backward()
     assert loss.total.item() == 0.0
-    for each in (hidden, weight, bias):
-        assert each.grad is not None
-        assert not bool(each.grad.any())
+    for leaf in (hidden, weight, bias):
+        assert leaf.grad is not None
+        assert not bool(leaf.grad.any())
 
 
 @pytest.mark.parametrize("size", [1e4, -1e4])
@@ -163,9 +163,9 @@ def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
     )
     loss.total.backward()
     assert bool(torch.isfinite(loss.logps).all())
-    for each in (hidden, weight):
-        assert each.grad is not None
-        assert bool(torch.isfinite(each.grad).all())
+    for leaf in (hidden, weight):
+        assert leaf.grad is not None
+        assert bool(torch.isfinite(leaf.grad).all())
 
 
 class Watch(TorchDispatchMode):
@@ -197,11 +197,11 @@ def test_nothing_as_large_as_the_logits_is_allocated(
 
     def see(_: Any, out: Any) -> None:
         nonlocal largest, copied
-        for each in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(each, Tensor):
-                largest = max(largest, each.numel())
-                if each.dtype == torch.float32:
-                    copied = max(copied, each.numel())
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor):
+                largest = max(largest, tensor.numel())
+                if tensor.dtype == torch.float32:
+                    copied = max(copied, tensor.numel())
 
     dtype = torch.bfloat16 if emulated else torch.float32
     hidden, weight, _, *labelled = inputs(dtype, n, vocabulary)

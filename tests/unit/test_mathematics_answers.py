@@ -100,7 +100,9 @@ def test_hostile_answers_are_wrong_and_the_next_ones_are_judged(harness: Harness
     texts = [*HOSTILE.values(), box("7")]
     verdicts = judge_all([Question(harness, text, "7") for text in texts])
     assert [verdict.correct for verdict in verdicts] == [False] * len(HOSTILE) + [True]
-    assert any(each.problem.startswith((rules.TOO_SLOW, rules.TOO_LARGE)) for each in verdicts)
+    assert any(
+        verdict.problem.startswith((rules.TOO_SLOW, rules.TOO_LARGE)) for verdict in verdicts
+    )
 
 
 def test_nothing_in_an_answer_is_evaluated(tmp_path: Path) -> None:

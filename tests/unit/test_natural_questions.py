@@ -92,8 +92,8 @@ def test_gold_answers_of_the_published_set(test_data: Path) -> None:
     assert len(data.questions) == 3610
     assert data.source.startswith("data: NQ-open dev, sha256 f15567f38099")
     verdicts = [[judge(alias, q.answer) for alias in q.answer] for q in data.questions]
-    assert all(each.exact_match and each.contains for row in verdicts for each in row)
-    assert sum(any(each.lm_eval for each in row) for row in verdicts) == 3298
+    assert all(verdict.exact_match and verdict.contains for row in verdicts for verdict in row)
+    assert sum(any(verdict.lm_eval for verdict in row) for row in verdicts) == 3298
     assert sum(row[0].lm_eval for row in verdicts) == 3232
 
 

@@ -127,7 +127,7 @@ def test_every_field_has_its_error(
 ) -> None:
     with pytest.raises(InvalidTaskError) as caught:
         read_task(write_task(tmp_path, ROWS, **fields))
-    (problem,) = [each for each in caught.value.problems if each[0] == key]
+    (problem,) = [row for row in caught.value.problems if row[0] == key]
     assert says in problem[1]
     assert f"{tmp_path}/task.yaml: {key}: " in str(caught.value)
 
@@ -166,9 +166,9 @@ def test_names_must_tell_tasks_apart(tmp_path: Path) -> None:
     second = write_task(tmp_path / "b", ROWS)
     with pytest.raises(UsageError, match="Two task files are named 'task'"):
         check([str(first), str(second)], Request(model="m", out=tmp_path, label="base"))
-    taken = write_task(tmp_path / "c", ROWS, stem="gsm8k")
+    named = write_task(tmp_path / "c", ROWS, stem="gsm8k")
     with pytest.raises(UsageError, match="'gsm8k' is the name of a benchmark of this package"):
-        get_benchmark(str(taken))
+        get_benchmark(str(named))
     with pytest.raises(UsageError, match=r"'nope' is unknown.*or give the path of a task file"):
         get_benchmark("nope")
 

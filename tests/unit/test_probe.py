@@ -169,7 +169,7 @@ def certain(value: float) -> Estimate:
     ],
 )
 def test_the_advice_agrees_with_its_evidence(data: str, choice: str) -> None:
-    mean = next(each.mean for each in EVIDENCE if each.data == data)
+    mean = next(case.mean for case in EVIDENCE if case.data == data)
     advice = advise(certain(mean), certain(0.9))
     assert advice.choice == choice
     assert advice.certain
@@ -259,18 +259,18 @@ def test_examine_sets_the_end_of_turn_apart() -> None:
     """Content .6 to .8 and an end of .02: the advice is by content, with a floor for the end."""
     p = uniform(0.6, 0.8)
     p[9::10] = 0.02
-    found = examine(measured(p, ["a"]))
-    assert found.advice.choice == FLOOR
-    ends, answer = found.segments[END_OF_TURN], found.segments[ANSWER]
+    model = examine(measured(p, ["a"]))
+    assert model.advice.choice == FLOOR
+    ends, answer = model.segments[END_OF_TURN], model.segments[ANSWER]
     assert ends is not None
     assert answer is not None
     assert (ends.n_tokens, answer.n_tokens) == (40, 360)
     assert ends.mean == pytest.approx(0.02)
-    assert found.segments[REASONING] is None
-    assert {each.segment for each in found.ignored} == {END_OF_TURN}
-    assert found.ignored[0].p == pytest.approx(0.02)
-    assert len({each.example for each in found.ignored}) == 20
-    assert found.advice.choice != examine(measured(uniform(0.6, 0.8), ["a"])).advice.choice
+    assert model.segments[REASONING] is None
+    assert {row.segment for row in model.ignored} == {END_OF_TURN}
+    assert model.ignored[0].p == pytest.approx(0.02)
+    assert len({row.example for row in model.ignored}) == 20
+    assert model.advice.choice != examine(measured(uniform(0.6, 0.8), ["a"])).advice.choice
     assert examine(measured(uniform(0, 0.1), ["a"])).advice.choice == SFT
 
 

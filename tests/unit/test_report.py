@@ -286,7 +286,7 @@ def test_all_comparisons_of_a_report_are_corrected_together(tmp_path: Path) -> N
         label: {f"b{n}": dict.fromkeys(names[n], value) for n in names}
         for label, value in (("dft", 1.0), ("base", 0.0), ("sft", 0.0))
     }
-    runs = [write_run(tmp_path / label, label, each) for label, each in scores.items()]
+    runs = [write_run(tmp_path / label, label, of_label) for label, of_label in scores.items()]
     first = compare_variants(read_variants(runs[::2]))[0]
     assert (first.first, first.second) == ("sft", "dft")
     assert [row.adjusted for row in first.comparisons] == [2 / 2**6, 2 * 2 / 2**8]
@@ -379,14 +379,14 @@ def test_no_text_ends_its_fence(text: str) -> None:
 @given(st.text(alphabet="`*_[]()!<>&|~#\\ab1.-+= \n\x00\u202e", max_size=30), st.booleans())
 def test_inline_text_is_shown_as_it_is(text: str, behind: bool) -> None:
     """Behind a word or at the start of a line, any text is one paragraph of that text."""
-    wanted = " ".join(text.split()).replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
-    if behind or not wanted:
-        text, wanted = f"x {text}", f"x {wanted}".rstrip()
+    visible = " ".join(text.split()).replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
+    if behind or not visible:
+        text, visible = f"x {text}", f"x {visible}".rstrip()
     tokens = MarkdownIt("commonmark", {"html": True}).parse(markdown_inline(text))
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
     children = tokens[1].children or []
     assert {child.type for child in children} <= {"text", "text_special"}
-    assert "".join(child.content for child in children) == wanted
+    assert "".join(child.content for child in children) == visible
 
 
 def test_missing_pieces_are_named(twins: list[Path]) -> None:
@@ -447,7 +447,9 @@ def test_curves_are_those_of_the_model_wherever_the_results_lie(tmp_path: Path) 
 
 
 def means(variants: Sequence[Variant]) -> list[float | None]:
-    return [run.probabilities and run.probabilities.mean for each in variants for run in each.runs]
+    return [
+        run.probabilities and run.probabilities.mean for variant in variants for run in variant.runs
+    ]
 
 
 def test_what_probe_writes_is_read(twins: list[Path]) -> None:

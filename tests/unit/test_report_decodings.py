@@ -144,9 +144,9 @@ def test_pass_at_k_of_items_by_hand(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "dft", {"toy": {"x": 0.5, "y": 0.0}}, **fields)
     (variant,) = read_variants([run])
     (pooled,) = variant.evaluations.values()
-    means = {each.k: each.mean for each in curve(pooled)}
+    means = {point.k: point.mean for point in curve(pooled)}
     assert means == pytest.approx({1: 1 / 4, 2: 5 / 12, 4: 1 / 2})
-    assert all(0 <= each.low < each.mean < each.high <= 1 for each in curve(pooled))
+    assert all(0 <= point.low < point.mean < point.high <= 1 for point in curve(pooled))
     written = build_report([run], tmp_path / "out")
     assert tmp_path / "out" / "pass_at_k.png" in written.pictures
     text = written.markdown.read_text(encoding="utf-8")

@@ -203,13 +203,13 @@ def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
         if not others and benchmark in BENCHMARKS and len(column.categories) != 1:
             assert column.items[benchmark] == BENCHMARKS[benchmark].published, column.title
     code = PAPER.measured["code"].columns
-    single = {each.part: each for each in code if len(each.categories) == 1}
+    single = {column.part: column for column in code if len(column.categories) == 1}
     assert set(single) == set(LANGUAGES)
     assert sum(column.items["multipl-e"] for column in single.values()) == 1280
     for name, column in single.items():
         assert column.categories == (name,)
         assert column.title == f"MultiPL-E {LANGUAGES[name or ''].title}"
-    versions = [each.part for each in vision.columns if each.categories]
+    versions = [column.part for column in vision.columns if column.categories]
     assert set(versions) <= set(VERSIONS.values())
 
 

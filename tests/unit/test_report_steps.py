@@ -81,10 +81,10 @@ def test_halves_are_fixed_and_hold_whole_problems() -> None:
 def test_runs_of_one_training_are_one_line_and_one_row(lines: list[Path]) -> None:
     variants = read_variants(lines)
     series = find_series(variants)
-    steps = {each.name: list(each.variants) for each in series}
+    steps = {line.name: list(line.variants) for line in series}
     assert steps == {"sft": [10, 20, 30], "dft": [10, 20, 30]}
     # At step 30 the final weights stand for their checkpoint.
-    assert [each.row.label for each in series] == ["sft", "dft"]
+    assert [line.row.label for line in series] == ["sft", "dft"]
     assert [row.label for row in rows_of(variants, series)] == ["base", "sft", "dft"]
     named = rows_of(variants, series, {"dft at step 10"})
     assert [row.label for row in named] == ["base", "sft", "dft at step 10", "dft"]
@@ -113,7 +113,7 @@ def test_final_weights_of_an_earlier_step_are_the_row(tmp_path: Path) -> None:
     folders.append(write_step(tmp_path / "final", "dft", (1, 1), step=10))
     variants = read_variants(folders)
     (line,) = find_series(variants)
-    assert [each.label for each in line.variants.values()] == ["dft", "dft at step 20"]
+    assert [variant.label for variant in line.variants.values()] == ["dft", "dft at step 20"]
     assert [row.label for row in rows_of(variants, [line])] == ["dft"]
 
 

@@ -128,7 +128,7 @@ def wemath_rows(patterns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def wemath_answers(patterns: Sequence[str]) -> list[str]:
-    return [RIGHT_WRONG[each] for pattern in patterns for each in pattern]
+    return [RIGHT_WRONG[letter] for pattern in patterns for letter in pattern]
 
 
 def run_wemath(folder: Path, patterns: Sequence[str], **changes: Any) -> BenchmarkResult:

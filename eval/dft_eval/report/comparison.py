@@ -170,7 +170,7 @@ def seeds_or_items(estimate: Crossed) -> str:
     """Which of seeds and items makes the interval wide, in a sentence; empty for one seed."""
     if estimate.spread is None or estimate.item_variance is None:
         return ""
-    spread, items = (points(each).removeprefix("+") for each in (estimate.spread, estimate.items))
+    spread, items = (points(error).removeprefix("+") for error in (estimate.spread, estimate.items))
     n = plural(estimate.seeds, "seed")
     if estimate.seeds_dominate:
         return (

@@ -162,7 +162,7 @@ def _trainer_state(folder: Path, model: str) -> Path | None:
         raise UsageError(f"{folder} holds {len(paths)} trainer states, keep one: {names}")
     for place in (Path(model), folder / model):
         if place.is_dir():
-            paths += [each / TRAINER_STATE for each in (place, place.resolve().parent)]
+            paths += [parent / TRAINER_STATE for parent in (place, place.resolve().parent)]
     return next((path for path in paths if path.is_file()), None)
 
 

@@ -127,7 +127,7 @@ def forest(pairs: Sequence[Pair]) -> tuple[Chart, ...]:
     effects = [row.result.effect for pair in pairs for row in pair.comparisons]
     ends = [abs(end) for effect in effects if effect for end in effect.interval if abs(end) < 1]
     reach = max([0.05, *ends, *(abs(effect.difference) for effect in effects if effect)])
-    scale = next(each for each in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0) if reach <= each)
+    scale = next(end for end in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0) if reach <= end)
     axis = (points(-scale), "0 points", points(scale))
     return tuple(
         Chart(pair.title, tuple(_difference(row, scale) for row in pair.comparisons), axis)

@@ -98,7 +98,7 @@ def _compare(
     def scores(items: Mapping[str, ItemScore]) -> Scores:
         return {item.id: item.score for item in items.values()}
 
-    items = [item for pair in pairs for each in pair for item in each.values()]
+    items = [item for pair in pairs for side in pair for item in side.values()]
     return compare(
         [(scores(first), scores(second)) for first, second in pairs],
         {item.id: item.cluster for item in items if item.cluster},
@@ -150,25 +150,26 @@ def compare_variants(
     else:
         pairs = [(by_label[second], by_label[first]) for first, second in chosen]
     rows = [_comparisons(first, second, keys) for first, second in pairs]
-    tested = [row.result.effect.p for each in rows for row in each if row.result.effect]
+    tested = [row.result.effect.p for of_pair in rows for row in of_pair if row.result.effect]
     adjusted = iter(holm(tested))
     return tuple(
         _pair(
             first,
             second,
             tuple(
-                replace(row, adjusted=next(adjusted)) if row.result.effect else row for row in each
+                replace(row, adjusted=next(adjusted)) if row.result.effect else row
+                for row in of_pair
             ),
             keys,
         )
-        for (first, second), each in zip(pairs, rows, strict=True)
+        for (first, second), of_pair in zip(pairs, rows, strict=True)
     )
 
 
 def _pair(first: Variant, second: Variant, rows: Sequence[Comparison], keys: Sequence[Key]) -> Pair:
     remarks = _seed_remarks(first, second)
     for key in keys:
-        run_by = [each.label for each in (first, second) if key in each.evaluations]
+        run_by = [variant.label for variant in (first, second) if key in variant.evaluations]
         if len(run_by) == 1:
             remarks.append(f"{key_name(key)}: not compared, only {run_by[0]} has run it.")
     for row in rows:
@@ -200,7 +201,9 @@ def _seed_remarks(first: Variant, second: Variant) -> list[str]:
                 f"does not cover another training of {one.label}."
             ]
     listed = ", ".join(map(str, common)) or "none, so there is no comparison"
-    seeds = (f"{each.label} has {', '.join(map(str, each.seeds))}" for each in (first, second))
+    seeds = (
+        f"{variant.label} has {', '.join(map(str, variant.seeds))}" for variant in (first, second)
+    )
     return [f"Seeds that both have: {listed} ({'; '.join(seeds)})."]
 
 

@@ -33,7 +33,7 @@ def methods(variants: Sequence[Variant]) -> Table:
             if pooled := variant.evaluations.get(key):
                 row = pooled.row
                 decoding = json.dumps(row.decoding, sort_keys=True, ensure_ascii=False)
-                seeds = ", ".join(dict.fromkeys(str(each.seed) for each in pooled.rows))
+                seeds = ", ".join(dict.fromkeys(str(row.seed) for row in pooled.rows))
                 how = (row.harness, row.judge or "none", seeds, decoding)
                 alike.setdefault(how, []).append(variant.label)
         rows += [(key_name(key), ", ".join(labels), *how) for how, labels in alike.items()]

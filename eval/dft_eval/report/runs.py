@@ -94,7 +94,7 @@ class Pooled:
 
     @property
     def rows(self) -> tuple[BenchmarkResult, ...]:
-        return tuple(each.row for each in self.evaluations)
+        return tuple(evaluation.row for evaluation in self.evaluations)
 
     @property
     def row(self) -> BenchmarkResult:
@@ -110,12 +110,14 @@ class Pooled:
     @functools.cached_property
     def estimate(self) -> Crossed | None:
         """The score with its errors; None where it is not the mean of its items or problems."""
-        scored = [each for each in self.evaluations if each.scored]
-        estimate = crossed([[each.scored] for each in scored])
+        scored = [evaluation for evaluation in self.evaluations if evaluation.scored]
+        estimate = crossed([[evaluation.scored] for evaluation in scored])
         if estimate is None:
             return None
-        for mean, each in zip(estimate.by_seed, scored, strict=True):
-            if each.row.score is None or not math.isclose(mean, each.row.score, abs_tol=1e-6):
+        for mean, evaluation in zip(estimate.by_seed, scored, strict=True):
+            if evaluation.row.score is None or not math.isclose(
+                mean, evaluation.row.score, abs_tol=1e-6
+            ):
                 return None
         return estimate
 
@@ -124,7 +126,7 @@ class Pooled:
         """95 %, over items and seeds; None without an estimate."""
         if self.estimate is None:
             return None
-        scored = [each.scored for each in self.evaluations]
+        scored = [evaluation.scored for evaluation in self.evaluations]
         clusters = {cluster for rows in scored for cluster, _ in rows}
         return score_interval(self.estimate, max(map(len, scored)), len(clusters))
 
@@ -164,7 +166,7 @@ class Run:
         if self.results.training is not None and self.results.training.seed is not None:
             return self.results.training.seed
         folder = self.folder.resolve()
-        matches = [re.fullmatch(r"seed[-_]?(\d+)", each.name) for each in (folder, folder.parent)]
+        matches = [re.fullmatch(r"seed[-_]?(\d+)", path.name) for path in (folder, folder.parent)]
         return next((int(match[1]) for match in matches if match), None)
 
     @property
@@ -235,11 +237,11 @@ def short_names(keys: Sequence[Key]) -> dict[Key, str]:
     """Each benchmark with no more than tells it apart from the others, for a sentence."""
     names = {}
     for key in keys:
-        alike = [each for each in keys if each.benchmark == key.benchmark]
+        alike = [other for other in keys if other.benchmark == key.benchmark]
         name = key.benchmark
-        if len({each.style for each in alike}) > 1:
+        if len({other.style for other in alike}) > 1:
             name += f" ({key.style})"
-        if len({each.decoding for each in alike}) > 1 and key.decoding:
+        if len({other.decoding for other in alike}) > 1 and key.decoding:
             name += f", {key.decoding}"
         names[key] = name
     return names

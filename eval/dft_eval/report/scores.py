@@ -201,11 +201,11 @@ def missing_seeds(variants: Sequence[Variant]) -> tuple[str, ...]:
     sentences = []
     for variant in variants:
         trained = variant.seeds != (None,)
-        if trained and (lacking := missing(all_seeds, variant.seeds)):
-            sentences.append(f"{variant.label}: no results of {lacking}.")
+        if trained and (seeds := missing(all_seeds, variant.seeds)):
+            sentences.append(f"{variant.label}: no results of {seeds}.")
         for key, pooled in variant.evaluations.items():
-            if lacking := missing(variant.seeds, pooled.by_seed):
-                sentences.append(f"{key_name(key)}, {variant.label}: not run with {lacking}.")
+            if seeds := missing(variant.seeds, pooled.by_seed):
+                sentences.append(f"{key_name(key)}, {variant.label}: not run with {seeds}.")
     return tuple(sentences)
 
 
@@ -225,7 +225,9 @@ def summary(variants: Sequence[Variant]) -> Summary:
                 cells.append(Cell("not run"))
                 continue
             notes = dict.fromkeys(
-                note for each in pooled.evaluations for note in [*each.row.notes, *_own_notes(each)]
+                note
+                for evaluation in pooled.evaluations
+                for note in [*evaluation.row.notes, *_own_notes(evaluation)]
             )
             for note in notes:
                 about.setdefault(note, {})[key.benchmark] = None
@@ -240,7 +242,7 @@ def summary(variants: Sequence[Variant]) -> Summary:
 
 
 def _metrics(variants: Sequence[Variant], key: Key) -> str:
-    having = [each.evaluations[key] for each in variants if key in each.evaluations]
+    having = [variant.evaluations[key] for variant in variants if key in variant.evaluations]
     return " / ".join(dict.fromkeys(pooled.row.metric for pooled in having))
 
 
@@ -271,6 +273,6 @@ def _mean_parts(pooled: Pooled) -> Mapping[str, float | None]:
     names = dict.fromkeys(name for row in pooled.rows for name in row.breakdown)
     values = {name: [row.breakdown.get(name) for row in pooled.rows] for name in names}
     return {
-        name: mean_and_stderr([value for value in each if value is not None])[0]
-        for name, each in values.items()
+        name: mean_and_stderr([value for value in parts if value is not None])[0]
+        for name, parts in values.items()
     }

@@ -26,12 +26,12 @@ class Series:
     @property
     def row(self) -> Variant:
         """What stands for the training elsewhere: its final weights, else its last checkpoint."""
-        final = [each for each in self.variants.values() if each.label == self.name]
+        final = [variant for variant in self.variants.values() if variant.label == self.name]
         return final[0] if final else self.variants[max(self.variants)]
 
     def scored(self, key: Key) -> dict[int, Pooled]:
         """By step, where the benchmark was run and has a score."""
-        pooled = {step: each.evaluations.get(key) for step, each in self.variants.items()}
+        pooled = {step: variant.evaluations.get(key) for step, variant in self.variants.items()}
         return {step: each for step, each in pooled.items() if each and each.score is not None}
 
 

@@ -118,9 +118,13 @@ def _match(
         if reasons := [score for score in scores if isinstance(score, str)]:
             return reasons[0]
         values.append(math.fsum(map(float, scores)) / len(scores))
-        groups[seed] = [group for each in evaluations for group in _groups(each, column)]
-        unlike += [reason for each in evaluations for reason in _differs(each, column, place)]
-    estimate = crossed([[list(group.values()) for group in each] for each in groups.values()])
+        groups[seed] = [
+            group for evaluation in evaluations for group in _groups(evaluation, column)
+        ]
+        unlike += [
+            reason for evaluation in evaluations for reason in _differs(evaluation, column, place)
+        ]
+    estimate = crossed([[list(group.values()) for group in of_seed] for of_seed in groups.values()])
     if estimate and not np.allclose(estimate.by_seed, values, rtol=0, atol=1e-6):
         estimate = None
     for run in variant.runs:

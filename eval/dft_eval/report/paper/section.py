@@ -59,7 +59,9 @@ def against_paper(variants: Sequence[Variant]) -> AgainstPaper:
 def _interval(match: Match) -> Interval:
     if match.estimate is None or match.estimate.item_variance is None:
         return None
-    seeds = [[row for group in each for row in group.values()] for each in match.groups.values()]
+    seeds = [
+        [row for group in groups for row in group.values()] for groups in match.groups.values()
+    ]
     clusters = {cluster for rows in seeds for cluster, _ in rows}
     return score_interval(match.estimate, max(map(len, seeds)), len(clusters))
 
