@@ -106,7 +106,7 @@ No token probabilities: no token\\_probabilities.json or probe.json in base (bas
 
 Items on which the runs' scores disagree come first, then others, taken in turn from each \
 benchmark; within a benchmark those with the most completions, in the order of a hash of their \
-id. Nobody picked them.
+id. They are not hand-picked.
 
 No completions of sft for toy (chat): no such .completions.jsonl in sft.
 
@@ -128,7 +128,7 @@ five
 
 **sft**: score 1
 
-No completion kept.
+No completion recorded.
 
 ## Provenance
 
@@ -137,7 +137,7 @@ No completion kept.
 | base | models/base | abababababab | toy/base |
 | sft | m\\_2 | none (a served model has no files to sum) | toy/base |
 
-### How the scores were made
+### How the scores were computed
 
 | benchmark | runs | harness | judge | seed | decoding |
 | --- | --- | --- | --- | --- | --- |
@@ -524,7 +524,7 @@ def test_the_report_opens_with_the_verdict(tmp_path: Path) -> None:
     text = " ".join(Page(html).text.split())
     verdict = text.index("dft scores 100.0 points above sft on toy (100.0 % against 0.0 %, ")
     assert verdict < text.index("sft against base: the same score on every item of toy.")
-    assert verdict < text.index("Mind:")
+    assert verdict < text.index("Note:")
     assert verdict < text.index("SHA-256 of the weights")
 
 

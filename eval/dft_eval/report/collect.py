@@ -202,7 +202,7 @@ def _variant(label: str, runs: Sequence[Run]) -> Variant:
 
 
 def _unlike(first: Run, second: Run) -> str:
-    """What keeps two runs from being seeds of one variant; empty where nothing does."""
+    """Why two runs cannot be seeds of one variant; empty if they can."""
     unlike = []
     bases = first.results.base_model, second.results.base_model
     if bases[0] != bases[1]:

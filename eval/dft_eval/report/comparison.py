@@ -15,7 +15,7 @@ from dft_eval.seed_statistics import Crossed, Scored, paired_difference
 from dft_eval.statistics import LEVEL, mean_and_stderr
 
 Scores = Mapping[str, float | None]
-"""By item id; None for unscored."""
+"""Scores by item id; None if unscored."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Which items could be paired, and what they say.
+    """Counts of paired items, and the effect over them.
 
     Attributes:
         n_seeds: pairs of runs, one a training seed.
@@ -119,7 +119,7 @@ def _effect(
 
 
 def outcome(result: PairedComparison, adjusted: float) -> str:
-    """How the second compares, as one word.
+    """Outcome for the second variant, as one word.
 
     ``higher``, ``lower``; ``weak``, a difference by its own p-value and not by ``adjusted``, which
     is corrected for the number of comparisons; ``open``; ``same``; ``none``, nothing to compare.
@@ -135,7 +135,7 @@ def outcome(result: PairedComparison, adjusted: float) -> str:
 
 
 def verdict(result: PairedComparison, first: str, second: str, adjusted: float) -> str:
-    """The comparison in plain words; ``first`` and ``second`` are labels."""
+    """The comparison as a sentence; ``first`` and ``second`` are labels."""
     effect = result.effect
     if effect is None:
         return "not compared: no item is scored in both"

@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """In plain words."""
+        """The comparison as a sentence."""
         words = verdict(self.result, self.first, self.second, self.adjusted)
         effect = self.result.effect
         cause = seeds_or_items(effect.estimate) if effect else ""
@@ -59,7 +59,7 @@ class Pair:
 
     @property
     def title(self) -> str:
-        """Which run against which."""
+        """Heading: ``second against first``."""
         return f"{self.second} against {self.first}"
 
 
@@ -70,7 +70,7 @@ def objective(label: str) -> str | None:
 
 
 def _ordered(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
-    """Each with every later one; DFT against SFT first, and never SFT against DFT."""
+    """All pairs, DFT against SFT first (never SFT against DFT)."""
     pairs = []
     for later, second in enumerate(variants):
         for first in variants[:later]:
@@ -106,7 +106,7 @@ def _compare(
 
 
 def compare_pooled(first: Pooled, second: Pooled) -> PairedComparison:
-    """Of what the score is the mean of, over the seeds that both have."""
+    """Compare the units that the score averages, over the seeds that both have."""
     pairs = paired_seeds(first.by_seed, second.by_seed)
     if all(a.problems and b.problems for a, b in pairs):
         return _compare([(a.units, b.units) for a, b in pairs])
@@ -188,7 +188,7 @@ def _pair(first: Variant, second: Variant, rows: Sequence[Comparison], keys: Seq
 
 
 def _seed_remarks(first: Variant, second: Variant) -> list[str]:
-    """Which seeds are paired, where it is not all of both."""
+    """Remark on the seeds that are paired, unless all seeds of both are."""
     if first.seeds == second.seeds or not (first.seeded or second.seeded):
         if first.seeds != second.seeds and None not in (*first.seeds, *second.seeds):
             return [f"Different training seeds: {first.seeds[0]} and {second.seeds[0]}."]
@@ -276,7 +276,7 @@ def seed_table(
 
 
 def _seed_cells(pooled: Pooled) -> tuple[str, str, str, str]:
-    """By seed, standard deviation between seeds, error over items, and which is larger."""
+    """Cells: scores by seed, SD between seeds, error over items, and which is larger."""
     scores = [
         f"{seed}: {'unscored' if one.row.score is None else percent(one.row.score)}"
         for seed, one in pooled.by_seed.items()

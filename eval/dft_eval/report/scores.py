@@ -20,7 +20,7 @@ WEMATH_PARTS = (
     "memorization: the whole is right, a step is wrong; as a share of the wholes that are right. "
     "Loose: one right step is enough for CM. The score is CM + IG / 2, strict."
 )
-"""Of WeMath's breakdown."""
+"""Explains the parts of WeMath's breakdown."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def score_charts(variants: Sequence[Variant]) -> tuple[Chart, ...]:
 
 
 def _own_notes(evaluation: Evaluation) -> list[str]:
-    """What the report itself has to say of a score."""
+    """The report's own notes on a score."""
     row, notes = evaluation.row, []
     scored = [item for item in evaluation.items.values() if item.score is not None]
     if row.benchmark in VERSIONED and row.cluster is None:
@@ -148,7 +148,7 @@ def _own_notes(evaluation: Evaluation) -> list[str]:
 
 
 def doubts(variants: Sequence[Variant]) -> tuple[str, ...]:
-    """What limits the scores: partial sets, unscored items, the report's notes."""
+    """Limits of the scores: partial sets, unscored items, notes of the report."""
     labels: dict[tuple[str, str], list[str]] = {}
     for variant in variants:
         for run in variant.runs:
@@ -247,7 +247,7 @@ def _metrics(variants: Sequence[Variant], key: Key) -> str:
 
 
 def breakdown_notes(parts: Sequence[tuple[str, Table]]) -> tuple[str, ...]:
-    """What the names of parts stand for, where they do not say it."""
+    """Explanations of part names that do not explain themselves."""
     names = {row[0] for _, table in parts for row in table.rows}
     return (WEMATH_PARTS,) if "IK_strict" in names else ()
 
