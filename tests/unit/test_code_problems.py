@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 
 from dft_eval.benchmark import PromptStyle, Request
 from dft_eval.code_problems import CodeProblem, read_problems
-from dft_eval.errors import UsageError
 from dft_eval.generation.run import Completion
 from dft_eval.python_programs import PYTHON_BASICS, human_eval, python_basics
 from dft_eval.results import BenchmarkResult, ItemScore, read_items
@@ -143,27 +140,6 @@ def test_canonical_solutions_pass(tmp_path: Path) -> None:
     few = problems[::12]
     result, _ = verdicts([p.canonical_solution for p in few], "completion", tmp_path, few)
     assert (result.score, result.n_scored) == (1.0, 5)
-
-
-def test_problem_files(tmp_path: Path) -> None:
-    record: dict[str, Any] = PROBLEM.model_dump()
-    plain, packed = tmp_path / "p.jsonl", tmp_path / "p.jsonl.gz"
-    plain.write_text(json.dumps(record) + "\n\n")
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
-    assert read_problems(plain) == read_problems(packed) == [PROBLEM]
-    plain.write_text(json.dumps(record) + "\n{}\n")
-    with pytest.raises(UsageError, match="line 2"):
-        read_problems(plain)
-    plain.write_text("")
-    with pytest.raises(UsageError, match="is empty"):
-        read_problems(plain)
-    with pytest.raises(UsageError, match="no such file"):
-        read_problems(tmp_path / "absent.jsonl")
-    broken = gzip.compress(b"{}")
-    for content in (b"not gzip", broken[:10] + b"\xff" * 4 + broken[14:]):
-        packed.write_bytes(content)
-        with pytest.raises(UsageError, match="cannot be read"):
-            read_problems(packed)
 
 
 def test_the_published_humanevalplus_file_is_read(test_data: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Sequence
 from decimal import Decimal
@@ -27,6 +26,7 @@ from dft_eval.humaneval_plus.sanitize import longest_program, sanitize
 from dft_eval.python_programs import HUMANEVAL, human_eval
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
+from tests.support.jsonl import write_lines
 
 PROBLEM = EvalPlusProblem(
     task_id="T/0",
@@ -242,19 +242,11 @@ def test_prompts_and_stop_texts_equal_evalplus(text_bench: Bench) -> None:
 
 
 def test_data_files(tmp_path: Path) -> None:
-    plain, packed = tmp_path / "p.jsonl", tmp_path / "p.jsonl.gz"
-    plain.write_text(PROBLEM.model_dump_json() + "\n\n")
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
-    assert read_data(plain) == read_data(packed)
-    assert read_data(plain).problems == [PROBLEM]
-    assert "not HumanEval+" in read_data(plain).note()
-    assert has_evalplus_format(packed)
-    plain.write_text(json.dumps({"task_id": "x"}) + "\n")
-    assert not has_evalplus_format(plain)
-    with pytest.raises(UsageError, match="line 1"):
-        read_data(plain)
-    with pytest.raises(UsageError, match="no such file"):
-        read_data(tmp_path / "missing.jsonl")
+    data = read_data(write_lines(tmp_path / "p.jsonl", [PROBLEM.model_dump()]))
+    assert data.problems == [PROBLEM]
+    assert "not HumanEval+" in data.note()
+    assert has_evalplus_format(write_lines(tmp_path / "p.jsonl.gz", [PROBLEM.model_dump()]))
+    assert not has_evalplus_format(write_lines(tmp_path / "q.jsonl", [{"task_id": "x"}]))
 
 
 def test_without_network_the_message_names_the_option(

@@ -59,14 +59,6 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, says: str) -> None
         read_data(path)
 
 
-def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"none.jsonl: no such file. Give a .jsonl"):
-        read_data(tmp_path / "none.jsonl")
-    (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(UsageError, match=r"is empty\. Expected lines of a problem"):
-        read_data(tmp_path / "empty.jsonl")
-
-
 TWO_BOXES = "\\boxed{1} so \\boxed{\\frac{a}{b}}."
 
 

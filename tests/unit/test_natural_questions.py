@@ -191,18 +191,6 @@ def test_invalid_data(rows: list[Any], message: str, tmp_path: Path) -> None:
         read_data(write_lines(tmp_path / "x.jsonl", rows))
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\n", b'{"question": "\xe9"}\n'])
-def test_data_that_is_not_json(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_bytes(content)
-    with pytest.raises(UsageError, match="line 1 is not a question of NQ-open"):
-        read_data(tmp_path / "x.jsonl")
-    with pytest.raises(UsageError, match=r"no such file. Give a .jsonl"):
-        read_data(tmp_path / "y.jsonl")
-    (tmp_path / "x.jsonl.gz").write_bytes(content)
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_data(tmp_path / "x.jsonl.gz")
-
-
 def test_the_hub_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = types.ModuleType("datasets")
     calls: list[Any] = []
