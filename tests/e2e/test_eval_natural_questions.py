@@ -92,23 +92,6 @@ def test_known_answers_are_scored_exactly(style: str, tmp_path: Path) -> None:
         assert body.get("stop") == (["\n"] if style == "completion" else None)
 
 
-def test_published_questions_with_their_own_answers(test_data: Path, tmp_path: Path) -> None:
-    """The first answers of the first 300 development questions, said back in chat."""
-    data = test_data / "natural_questions" / "nq_open_dev.jsonl"
-    answers = {chat_prompt(q.question): q.answer[0] for q in read_data(data).questions}
-    with serve(FakeServer(lambda text: answers[text], talks=False)) as server:
-        done = dft_factory(
-            *("eval", "nq", "--backend", "openai", "--base-url", server.url, "--model", "tiny"),
-            *("--out", str(tmp_path), "--data", str(data), "--limit", "300"),
-        )
-    assert done.returncode == 0, done.stderr
-    row = rows_of(tmp_path)["nq"]
-    assert (row["score"], row["breakdown"]["contains"], row["n_scored"]) == (1.0, 1.0, 300)
-    assert 0.85 < row["breakdown"]["exact_match of lm-eval"] < 0.95
-    assert row["notes"][0] == "partial: 300 of 3610"
-    assert row["notes"][1].startswith("data: NQ-open dev, sha256 f15567f3")
-
-
 def test_without_a_hub_the_file_is_asked_for(text_bench: Bench, tmp_path: Path) -> None:
     done = dft_factory("eval", "nq", "--model", str(text_bench.model), "--out", str(tmp_path))
     assert done.returncode == 3, done.stderr
