@@ -68,7 +68,7 @@ def test_merging(tmp_path: Path) -> None:
     merge_results(tmp_path, header(), rows)
     merged = merge_results(tmp_path, header(), [result(score=0.9)])
     assert read_results(tmp_path) == merged
-    assert merged.results == (*rows, result(score=0.9))
+    assert merged.results == [*rows, result(score=0.9)]
     keys = {"schema_version", "model", "model_sha256", "base_model", "label", "training"}
     assert set(json.loads((tmp_path / "results.json").read_text())) == {*keys, "results"}
 
