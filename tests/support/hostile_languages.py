@@ -1,4 +1,4 @@
-"""Hostile programs of the other languages, compilers included: as in ``test_sandbox_hostile.py``.
+"""Hostile programs of other languages, compilers included, for ``test_sandbox_hostile.py``.
 
 Each runs through the language's own recipe, at most 100 processes or threads, 250 MB, 100 MB of
 disk, 20 s; the only process signalled is the scene's decoy.
@@ -6,12 +6,8 @@ disk, 20 s; the only process signalled is the scene's decoy.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-import pytest
-
-from dft_eval.sandbox import ALL_PROTECTIONS
 from tests.support.hostile import (
     CONNECTED,
     DAEMON_GONE,
@@ -25,12 +21,8 @@ from tests.support.hostile import (
     WRITTEN,
     Attack,
     Evidence,
-    Scene,
     killed_for,
-    launch,
-    scene,
 )
-from tests.support.landlock import assert_contained_or_listed, landlock
 
 # ruff: noqa: E731
 TOLD: Evidence = lambda done, scene: scene.secret in done.stdout + done.stderr
@@ -215,7 +207,7 @@ SH_VARIABLE = 'echo "$DFT_TEST_SECRET"; cat /proc/1/environ\n'
 SMALL_MEMORY = {"memory_bytes": 60 * MIB, "address_space_bytes": 100 * MIB}
 SMALL_DISK = {"disk_bytes": 8 * MIB}
 
-ATTACKS = [
+LANGUAGE_ATTACKS = [
     attack_in(
         "the compiler includes a host file", "cpp", "private_root", CPP_INCLUDE, NOT_TOLD, TOLD
     ),
@@ -283,45 +275,3 @@ ATTACKS = [
     attack_in("C# writes to this host", "cs", "private_root", CS_WRITE, NOT_WRITTEN, WRITTEN),
     attack_in("C# leaves before the tests", "cs", "markers", CS_EXIT, JUDGED_WRONG, PASSED),
 ]
-
-__all__ = ["scene"]  # a fixture
-
-each_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-
-
-LANDLOCK_LETS_THROUGH = {
-    "PHP fills the disk": "the disk is sampled: a burst between two looks gets through"
-}
-"""What the tier without namespaces does not contain."""
-
-LANDLOCK_CONTAINS_OTHERWISE: dict[str, Evidence] = {
-    # It waits for its daemon by listing /proc, which is closed to it.
-    "JavaScript leaves a daemon": lambda done, _: "node:fs" in done.stderr
-}
-"""Contained all the same, with another error than in namespaces."""
-
-
-@each_attack
-def test_landlock_contains_or_is_listed(attack: Attack, scene: Scene) -> None:
-    with landlock():
-        done = launch(attack, scene, ALL_PROTECTIONS)
-    assert_contained_or_listed(
-        done,
-        scene,
-        attack,
-        lets_through=LANDLOCK_LETS_THROUGH,
-        contains_otherwise=LANDLOCK_CONTAINS_OTHERWISE,
-    )
-
-
-@each_attack
-def test_contained(attack: Attack, scene: Scene) -> None:
-    done = launch(attack, scene, ALL_PROTECTIONS)
-    assert attack.contained(done, scene), done
-    assert MARK not in done.stdout
-
-
-@each_attack
-def test_leaves_its_mark_without_its_one_protection(attack: Attack, scene: Scene) -> None:
-    done = launch(attack, scene, replace(ALL_PROTECTIONS, **{attack.protection: False}))
-    assert attack.mark(done, scene), done
