@@ -115,8 +115,8 @@ def main() -> None:
     for kill in range(args.kills):
         log = folder / f"log{kill}"
         process = start(folder, args.experiment, log)
-        wanted = kill * all_jobs // args.kills - done
-        what = kill_late(process, log, wanted, rng.uniform(0, 20))
+        target = kill * all_jobs // args.kills - done
+        what = kill_late(process, log, target, rng.uniform(0, 20))
         done += len(jobs(log, "done"))
         names = ", ".join(jobs(log, "started")) or "nothing"
         print(f"run {kill}: {what}, {done} of {all_jobs} jobs done; started {names}", flush=True)

@@ -64,8 +64,8 @@ def grade_programs(answers: Answers, grading: Grading) -> list[Grade]:
                 problem = grading.problems[item.id]
                 score, reason = judge(program, problem, tests[item.id], sandboxed=sandboxed)
             else:
-                held = sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX
-                done = sandbox.check_program(program, item.tests, protections=held)
+                protections = sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX
+                done = sandbox.check_program(program, item.tests, protections=protections)
                 score, reason = done.score, done.reason
             return Grade(None if score is None else score == 1.0, reason)
 

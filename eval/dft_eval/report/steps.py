@@ -32,7 +32,7 @@ class Series:
     def scored(self, key: Key) -> dict[int, Pooled]:
         """Scores by step, for steps at which the benchmark was run and scored."""
         pooled = {step: variant.evaluations.get(key) for step, variant in self.variants.items()}
-        return {step: each for step, each in pooled.items() if each and each.score is not None}
+        return {step: row for step, row in pooled.items() if row and row.score is not None}
 
 
 def series_name(label: str) -> str:
