@@ -34,7 +34,7 @@ from dft_factory.patch.record import EVALUATIONS_FILE, evaluation_of
 from dft_factory.probe.collapse import HEADLINES, Plan, at_risk
 from dft_factory.watch import Watch
 
-WATCH_WORDS = {True: "warned", False: "silent", None: "no record"}
+OUTCOMES = {True: "warned", False: "silent", None: "no record"}
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def table(rows: Sequence[Outcome]) -> str:
             f"{100 * row.effect.mean_first:.1f} | {100 * row.effect.mean_second:.1f} | "
             f"{100 * row.effect.difference:+.1f} ({low:+.1f} to {high:+.1f}) | "
             f"{'yes' if row.collapsed else 'no'} | "
-            f"{HEADLINES[row.risk] if row.dft else '-'} | {WATCH_WORDS[row.warned]} |"
+            f"{HEADLINES[row.risk] if row.dft else '-'} | {OUTCOMES[row.warned]} |"
         )
     return "\n".join(lines)
 
@@ -168,7 +168,7 @@ def main() -> None:
     parts = [
         table(rows),
         confusion("advice", [(HEADLINES[row.risk], row.collapsed) for row in ours]),
-        confusion("watch", [(WATCH_WORDS[row.warned], row.collapsed) for row in ours]),
+        confusion("watch", [(OUTCOMES[row.warned], row.collapsed) for row in ours]),
     ]
     sys.stdout.write("\n\n".join(parts) + "\n")
 

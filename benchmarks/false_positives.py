@@ -57,7 +57,7 @@ def main() -> None:
         name = f"{design.name} ({design.problems} x {design.versions})"
         for correlation in CORRELATIONS:
             rates = rate(design, correlation, pairs=args.pairs, seed=args.seed)
-            cells = " ".join(f"{100 * each:>9.1f} %" for each in rates)
+            cells = " ".join(f"{100 * rate:>9.1f} %" for rate in rates)
             print(f"{name:<30} {correlation:>11} {cells}", flush=True)
 
 

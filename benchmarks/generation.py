@@ -141,14 +141,14 @@ def main() -> None:
     differ = []
     for batch in planned:  # side by side, so that a machine that changes its pace does it to both
         with ours.clock():
-            made = model.text.complete([prompts[i] for i in batch], decoding)
-        rows.update((row.id, row) for row in made)
+            completions = model.text.complete([prompts[i] for i in batch], decoding)
+        rows.update((row.id, row) for row in completions)
         if decoder is None:
             continue
         for place, i in enumerate(batch):
             with theirs.clock():
                 text = decoder(prompts[i].text)
-            if text != made[place].completion.replace("\t", "    "):
+            if text != completions[place].completion.replace("\t", "    "):
                 differ.append(prompts[i].id)
     tokens = sum(row.n_tokens for row in rows.values())
     result: dict[str, Any] = {

@@ -64,8 +64,8 @@ def stock(data: Path, problems: Sequence[EvalPlusProblem]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder) / "samples.jsonl"
         rows = (
-            {"task_id": each.task_id, "solution": each.prompt + each.canonical_solution}
-            for each in problems
+            {"task_id": problem.task_id, "solution": problem.prompt + problem.canonical_solution}
+            for problem in problems
         )
         samples.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         began = time.perf_counter()
@@ -80,10 +80,10 @@ def stock(data: Path, problems: Sequence[EvalPlusProblem]) -> None:
         if done.returncode:
             sys.exit(f"evalplus.evaluate failed:\n{done.stderr[-2000:]}")
         (file,) = samples.parent.glob("samples*eval_results.json")
-        statuses = json.loads(file.read_text(encoding="utf-8"))["eval"]
+        results = json.loads(file.read_text(encoding="utf-8"))["eval"]
         for name, key in (("HumanEval", "base_status"), ("HumanEval+", "plus_status")):
-            failed = [task for task, (row,) in statuses.items() if row[key] != "pass"]
-            print(f"EvalPlus: {name} {len(statuses) - len(failed)} of {len(statuses)}", *failed)
+            failed = [task for task, (row,) in results.items() if row[key] != "pass"]
+            print(f"EvalPlus: {name} {len(results) - len(failed)} of {len(results)}", *failed)
         print(f"EvalPlus: {time.perf_counter() - began:.0f} s")
 
 
@@ -93,13 +93,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="HumanEvalPlus.jsonl[.gz]")
     parser.add_argument("--stock", action="store_true", help="evalplus.evaluate as well")
     parser.add_argument("--sandbox", choices=SANDBOXES, default="auto")
-    given = parser.parse_args()
-    print(f"sandbox: {select(given.sandbox).describe()}")
-    problems = read_data(given.data).problems
+    args = parser.parse_args()
+    print(f"sandbox: {select(args.sandbox).describe()}")
+    problems = read_data(args.data).problems
     for style in PROMPT_STYLES:
         ours(problems, style)
-    if given.stock:
-        stock(given.data, problems)
+    if args.stock:
+        stock(args.data, problems)
 
 
 if __name__ == "__main__":

@@ -231,37 +231,37 @@ def main() -> None:
     parser.add_argument("--trl", help="folder that holds the package trl")
     parser.add_argument("--json", action="store_true", help="one JSON line a point")
     parser.add_argument("--point", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.point:
-        print("POINT " + json.dumps(run_point(json.loads(given.point))))
+    args = parser.parse_args()
+    if args.point:
+        print("POINT " + json.dumps(run_point(json.loads(args.point))))
         return
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {given.threads} threads"
-    methods = given.methods or [
-        each
-        for each in METHODS
-        if (device == "cuda" or not each.startswith("Liger")) and (given.trl or each != TRL)
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {args.threads} threads"
+    methods = args.methods or [
+        method
+        for method in METHODS
+        if (device == "cuda" or not method.startswith("Liger")) and (args.trl or method != TRL)
     ]
-    print(f"{name}, torch {torch.__version__}, {given.dtype}, V {VOCABULARY}")
-    for h in [2048, 896, 3584] if given.grid else [2048]:
-        for n in given.tokens:
-            for share in given.labelled:
-                print(f"\nH {h}, N {n}, labelled {share:g}{', head frozen' * given.frozen}")
+    print(f"{name}, torch {torch.__version__}, {args.dtype}, V {VOCABULARY}")
+    for h in [2048, 896, 3584] if args.grid else [2048]:
+        for n in args.tokens:
+            for share in args.labelled:
+                print(f"\nH {h}, N {n}, labelled {share:g}{', head frozen' * args.frozen}")
                 print(f"{'':28}{'s':>9}{'x CE':>8}{'x GEMMs':>9}{'peak MiB':>10}{'x LF':>8}")
                 rounds: dict[str, list[dict[str, Any]]] = {}
-                for method in methods * given.rounds:
+                for method in methods * args.rounds:
                     point = {
                         "method": method,
                         "hidden": h,
                         "tokens": n,
                         "labelled": share,
-                        "frozen": given.frozen,
-                        "repeats": given.repeats,
-                        "threads": given.threads,
+                        "frozen": args.frozen,
+                        "repeats": args.repeats,
+                        "threads": args.threads,
                         "device": device,
-                        "dtype": given.dtype,
+                        "dtype": args.dtype,
                     }
-                    done, why = _in_own_process(point, given.trl)
+                    done, why = _in_own_process(point, args.trl)
                     if done is None:
                         print(f"{method:28}failed: {why}")
                     else:
@@ -275,7 +275,7 @@ def main() -> None:
                         f"{row['bytes'] / 2**20:10.0f}"
                         f"{_ratio(row, rows.get('LLaMA-Factory use_dft_loss'), 'bytes'):>8}"
                     )
-                    if given.json:
+                    if args.json:
                         print(json.dumps(row))
                 sys.stdout.flush()
 

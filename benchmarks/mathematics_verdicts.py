@@ -110,9 +110,9 @@ def report(harness: Harness, cases: Sequence[Case], show: int) -> None:
         agree[case.kind] += verdict.correct == case.correct
         if verdict.correct != case.correct and show > 0:
             show -= 1
-            taken = verdict.problem or f"takes {str(verdict.answer)[:100]!r}"
+            outcome = verdict.problem or f"takes {str(verdict.answer)[:100]!r}"
             print(
-                f"  {case.kind}: {harness} says {verdict.correct}, {taken}, right is "
+                f"  {case.kind}: {harness} says {verdict.correct}, {outcome}, right is "
                 f"{case.question.gold[:100]!r}"
             )
     for kind, count in Counter(case.kind for case in cases).items():

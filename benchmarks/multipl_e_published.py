@@ -58,7 +58,7 @@ def main() -> int:
             print(f"{code}: not run: {reason}")
             continue
         theirs = published(args.published, code)
-        problems = {each.id.partition("/")[2]: each for each in data[code]}
+        problems = {problem.id.partition("/")[2]: problem for problem in data[code]}
         began = time.perf_counter()
         texts = {name: text for name, (text, _) in theirs.items()}
         ours = rescore(problems, texts, args.harness)

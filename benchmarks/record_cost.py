@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="steps of each kind")
     parser.add_argument("--words", type=int, default=100, help="words an answer")
     parser.add_argument("--batch", type=int, default=4)
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     from transformers import TrainerCallback
 
@@ -86,12 +86,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = given.model or make_tiny("qwen2.5-coder", folder / "model")
+        model = args.model or make_tiny("qwen2.5-coder", folder / "model")
         data = [
             {
                 "instruction": "Go.",
                 "input": "",
-                "output": " ".join(f"word{i * k}" for k in range(given.words)),
+                "output": " ".join(f"word{i * k}" for k in range(args.words)),
             }
             for i in range(1, 17)
         ]
@@ -107,10 +107,10 @@ def main() -> None:
                 "finetuning_type": "dft",
                 "dataset": "set",
                 "dataset_dir": str(folder),
-                "template": given.template,
+                "template": args.template,
                 "cutoff_len": 2048,
-                "max_steps": 2 * given.steps + 4,
-                "per_device_train_batch_size": given.batch,
+                "max_steps": 2 * args.steps + 4,
+                "per_device_train_batch_size": args.batch,
                 "learning_rate": 1e-5,
                 "output_dir": str(folder / "out"),
                 "report_to": "none",
@@ -121,8 +121,8 @@ def main() -> None:
             callbacks=[Watch()],
         )
     medians = {
-        kind: [statistics.median(column) for column in zip(*taken, strict=True)]
-        for kind, taken in rows.items()
+        kind: [statistics.median(column) for column in zip(*times, strict=True)]
+        for kind, times in rows.items()
     }
     for place, clock in enumerate(("wall clock", "CPU time")):
         ours, without = medians[True][place], medians[False][place]

@@ -104,7 +104,7 @@ def main() -> None:
             for name, ratio in (("none", 0.0), ("equal", 1.0), ("large", 9.0)):
                 tally = simulate(items, seeds, ratio, args.runs, rng)
                 shares = (tally.score, tally.difference, tally.false_positives, tally.items_alone)
-                cells = " ".join(f"{100 * each:>11.1f} %" for each in shares)
+                cells = " ".join(f"{100 * share:>11.1f} %" for share in shares)
                 points = f"{100 * tally.width:>13.1f}"
                 print(f"{items:>13} {seeds:>13} {name:>13} {cells} {points}", flush=True)
 

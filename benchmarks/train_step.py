@@ -151,32 +151,32 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--point", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.point:
-        print("POINT " + json.dumps(run_point(json.loads(given.point))))
+    args = parser.parse_args()
+    if args.point:
+        print("POINT " + json.dumps(run_point(json.loads(args.point))))
         return
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(
-        f"{name}, torch {torch.__version__}, {given.dtype}, V {VOCABULARY}, H {given.hidden}, "
-        f"{given.layers} layers, N {given.tokens}, {given.threads} threads"
+        f"{name}, torch {torch.__version__}, {args.dtype}, V {VOCABULARY}, H {args.hidden}, "
+        f"{args.layers} layers, N {args.tokens}, {args.threads} threads"
     )
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        make_bench(Path(folder), given.tokens, given.hidden, given.layers, given.dtype)
-        for recipe in given.recipes:
+        make_bench(Path(folder), args.tokens, args.hidden, args.layers, args.dtype)
+        for recipe in args.recipes:
             point = {
                 "recipe": recipe,
                 "folder": folder,
-                "tokens": given.tokens,
-                "repeats": given.repeats,
-                "threads": given.threads,
-                "dtype": given.dtype,
+                "tokens": args.tokens,
+                "repeats": args.repeats,
+                "threads": args.threads,
+                "dtype": args.dtype,
             }
             done = subprocess.run(
                 [sys.executable, __file__, "--point", json.dumps(point)],
-                env={**os.environ, "OMP_NUM_THREADS": str(given.threads)},
+                env={**os.environ, "OMP_NUM_THREADS": str(args.threads)},
                 capture_output=True,
                 text=True,
                 check=False,

@@ -118,12 +118,12 @@ def run_stock(job: dict[str, Any]) -> dict[str, Any]:
         max_new_tokens=job["tokens"],
         use_custom_prompt=False,
     )
-    made = []
+    lengths = []
     generate = chat.model.generate
 
     def counted(**inputs: Any) -> Any:
         output = generate(**inputs)
-        made.append(output.shape[1] - inputs["input_ids"].shape[1])
+        lengths.append(output.shape[1] - inputs["input_ids"].shape[1])
         return output
 
     chat.model.generate = counted
@@ -141,7 +141,7 @@ def run_stock(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "wall_s": time.perf_counter() - wall,
         "processor_s": time.process_time() - processor,
-        "tokens": sum(made),
+        "tokens": sum(lengths),
         "answers": answers,
     }
 

@@ -35,10 +35,7 @@ class Size:
     initializer_range: float
 
 
-SIZES = {
-    "tiny": Size(64, 128, 2, 32, 64, 2, 0.02),
-    "small": Size(96, 256, 3, 64, 128, 3, 0.06),
-}
+SIZES = {"tiny": Size(64, 128, 2, 32, 64, 2, 0.02), "small": Size(96, 256, 3, 64, 128, 3, 0.06)}
 """``small`` can learn an easy task in minutes on a CPU."""
 
 
@@ -103,10 +100,7 @@ def _make_vl(out: Path, tie_word_embeddings: bool, size: Size, corpus: Sequence[
     half = text["hidden_size"] // text["num_attention_heads"] // 2
     side = half * 3 // 8
     config = Qwen2_5_VLConfig(
-        text_config={
-            **text,
-            **_rope(mrope_section=[half - 2 * side, side, side]),
-        },
+        text_config={**text, **_rope(mrope_section=[half - 2 * side, side, side])},
         vision_config={
             "depth": size.vision_layers,
             "hidden_size": size.vision_hidden,

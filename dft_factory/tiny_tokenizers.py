@@ -131,8 +131,7 @@ def make_tokenizer(style: Style, corpus: Sequence[str]) -> Any:
     bpe.add_special_tokens(list(style.tokens))
     if style.adds_bos:
         bpe.post_processor = processors.TemplateProcessing(
-            single=f"{style.bos} $A",
-            special_tokens=[(style.bos, bpe.token_to_id(style.bos))],
+            single=f"{style.bos} $A", special_tokens=[(style.bos, bpe.token_to_id(style.bos))]
         )
     return tokenizer_class(
         tokenizer_object=bpe,

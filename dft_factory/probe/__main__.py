@@ -30,11 +30,11 @@ def main() -> None:
     )
     parser.add_argument("--limit", type=int, default=64, help="examples (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    given = parser.parse_intermixed_args()
-    config = read_config(given.config, given.overrides)
+    args = parser.parse_intermixed_args()
+    config = read_config(args.config, args.overrides)
     models: dict[str, str | None] = {}
     folders: dict[str, Path] = {}
-    for word in given.model:
+    for word in args.model:
         label, equals, rest = word.partition("=")
         path, colon, out = rest.rpartition(":")
         if not (equals and colon and label and path and out):
@@ -45,8 +45,8 @@ def main() -> None:
         if done == total:
             sys.stderr.write(f"token probabilities of {label}: done\n")
 
-    for each in measure(config, models, limit=given.limit, seed=given.seed, progress=progress):
-        row = each.probabilities
+    for measured in measure(config, models, limit=args.limit, seed=args.seed, progress=progress):
+        row = measured.probabilities
         target = folders[row.label] / FILE_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(row.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -161,16 +161,12 @@ def estimate(p: Tensor, example: Tensor, seed: int = 0) -> Estimate | None:
     )
 
 
-def _nearest(value: float) -> Evidence:
-    return min(EVIDENCE, key=lambda each: abs(each.mean - value))
-
-
-def _uncertainty(found: Estimate, ends: Estimate | None) -> tuple[str, bool]:
-    crossed = [each for each in (FLOOR_FROM, DFT_FROM) if found.crosses(each)]
-    interval = f"{COVERAGE:.0%} interval {found.low:.2f} to {found.high:.2f}"
-    text = f"{interval} over {found.n_examples} examples"
+def _uncertainty(content: Estimate, ends: Estimate | None) -> tuple[str, bool]:
+    crossed = [threshold for threshold in (FLOOR_FROM, DFT_FROM) if content.crosses(threshold)]
+    interval = f"{COVERAGE:.0%} interval {content.low:.2f} to {content.high:.2f}"
+    text = f"{interval} over {content.n_examples} examples"
     if crossed:
-        values = " and ".join(f"{each.value:g}" for each in crossed)
+        values = " and ".join(f"{threshold.value:g}" for threshold in crossed)
         text += f": it crosses {values}, so that the advice beyond is as possible"
     if ends is not None and ends.crosses(END_FROM):
         crossed.append(END_FROM)
@@ -178,7 +174,7 @@ def _uncertainty(found: Estimate, ends: Estimate | None) -> tuple[str, bool]:
             f"; that of the end-of-turn tokens, {ends.low:.2f} to {ends.high:.2f}, crosses "
             f"{END_FROM.value:g}"
         )
-    few = found.n_examples < FEW_EXAMPLES
+    few = content.n_examples < FEW_EXAMPLES
     if few:
         text += "; with so few examples the interval is too narrow"
     certain = not crossed and not few
@@ -193,7 +189,7 @@ def advise(content: Estimate, ends: Estimate | None) -> Advice:
         content: mean probability of reasoning and answer tokens under the base model.
         ends: of end-of-turn tokens; None where the data has none.
     """
-    near = _nearest(content.value)
+    near = min(EVIDENCE, key=lambda case: abs(case.mean - content.value))
     text = f"content tokens have a mean probability of {content.value:.2f}"
     like = f"nearest known case: {near.data}, {near.mean:g} ({near.source})"
     half_known = content.value >= DFT_FROM.value

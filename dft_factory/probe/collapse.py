@@ -124,17 +124,11 @@ def at_risk(plan: Plan) -> bool | None:
     return True if plan.full and plan.batch < SAFE_BATCH else None
 
 
-def agreement() -> tuple[int, int]:
-    """(known trainings of which the rule is right, those of which it says anything)."""
-    verdicts = [(at_risk(training.plan), training.collapsed) for training in TRAININGS]
-    definite = [(risk, collapsed) for risk, collapsed in verdicts if risk is not None]
-    return sum(risk == collapsed for risk, collapsed in definite), len(definite)
-
-
 def risk_of(plan: Plan) -> Risk:
     """Whether DFT (``dft_weight: token``) with these settings is at risk of collapse."""
     risk, known = at_risk(plan), nearest(plan)
-    right, spoken = agreement()
+    verdicts = [(at_risk(training.plan), training.collapsed) for training in TRAININGS]
+    definite = [verdict == collapsed for verdict, collapsed in verdicts if verdict is not None]
     text = (
         f"learning_rate {plan.learning_rate:g} with {plan.batch} examples a step ({plan.steps} "
         f"steps over {plan.n_examples} examples)"
@@ -156,7 +150,8 @@ def risk_of(plan: Plan) -> Risk:
     outcome = "it collapsed" if known.collapsed else "it did not collapse"
     text += (
         f" Nearest known training: {known.data}, {known.plan.learning_rate:g}, batch "
-        f"{known.plan.batch}: {outcome} ({known.source}). The rule is right for {right} of the "
-        f"{spoken} known trainings that it speaks of, almost all of one small model."
+        f"{known.plan.batch}: {outcome} ({known.source}). The rule is right for "
+        f"{sum(definite)} of the {len(definite)} known trainings that it speaks of, almost all of "
+        "one small model."
     )
     return Risk(plan, risk, text)

@@ -49,14 +49,11 @@ class ProbePaths:
 
 def picture(probe: Probe) -> bytes:
     """The histogram of every model in one PNG: the same bins, logarithmic ordinate."""
+    rows = [model.probabilities for model in probe.models]
     return probability_histogram(
         [
-            (
-                f"{each.probabilities.label} (polarisation {each.probabilities.polarisation:.2f})",
-                each.probabilities.counts,
-                bin_edges(),
-            )
-            for each in probe.models
+            (f"{row.label} (polarisation {row.polarisation:.2f})", row.counts, bin_edges())
+            for row in rows
         ]
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from dft_factory.losses.histogram import bin_edges
 from dft_factory.probe.advice import COVERAGE, EVIDENCE, RESAMPLES, THRESHOLDS, Advice
@@ -53,8 +53,8 @@ class Probe:
             "bootstrap": {"resamples": RESAMPLES, "coverage": COVERAGE, "unit": "example"},
             "advice": {**self.advice.to_json(), "for": self.models[0].probabilities.label},
             "collapse": self.collapse.to_json(),
-            "thresholds": [vars(each) for each in THRESHOLDS],
-            "evidence": [vars(each) for each in EVIDENCE],
+            "thresholds": [asdict(threshold) for threshold in THRESHOLDS],
+            "evidence": [asdict(case) for case in EVIDENCE],
             "models": [
                 {
                     **model.probabilities.to_json(),
@@ -62,8 +62,8 @@ class Probe:
                         name: None if row is None else row.to_json()
                         for name, row in model.segments.items()
                     },
-                    "lowest_bin": [word.to_json() for word in model.lowest_bin],
-                    "ignored": [each.to_json() for each in model.ignored],
+                    "lowest_bin": [asdict(word) for word in model.lowest_bin],
+                    "ignored": [asdict(row) for row in model.ignored],
                 }
                 for model in self.models
             ],

@@ -23,22 +23,22 @@ BASE = "base"
 DEFAULT_LIMIT = 128
 
 
-def parse_models(given: Sequence[str]) -> dict[str, str | None]:
+def parse_models(texts: Sequence[str]) -> dict[str, str | None]:
     """Label -> model of ``--model PATH`` and ``--model LABEL=PATH``; without any, the YAML's own.
 
     Raises:
         ConfigError: an empty part, or two models with one label.
     """
     models: dict[str, str | None] = {}
-    for each in given:
-        label, equals, path = each.partition("=")
+    for text in texts:
+        label, equals, path = text.partition("=")
         if not equals or "/" in label:  # a path may hold a '='
-            label, path = Path(each).name, each
+            label, path = Path(text).name, text
         if not (label and path):
-            raise ConfigError(f"--model {each!r}: write --model PATH or --model LABEL=PATH.")
+            raise ConfigError(f"--model {text!r}: write --model PATH or --model LABEL=PATH.")
         if label in models:
             raise ConfigError(
-                f"--model {each!r}: another model is labelled {label!r}. Write --model LABEL=PATH "
+                f"--model {text!r}: another model is labelled {label!r}. Write --model LABEL=PATH "
                 "with a label of its own."
             )
         models[label] = path
@@ -72,7 +72,7 @@ def _notes(config: Mapping[str, object], measured: Sequence[Measured], limit: in
     n_examples = measured[0].probabilities.n_examples
     if n_examples < limit:
         notes.append(f"{n_examples} examples, fewer than --limit {limit}: there are no more.")
-    if len({tuple(each.tokens.tolist()) for each in measured}) > 1:
+    if len({tuple(model.tokens.tolist()) for model in measured}) > 1:
         notes.append(
             "The models cut the text into different tokens: compare their shapes with care."
         )
@@ -108,7 +108,7 @@ def probe(
     result = Probe(
         config=str(config_path),
         seed=seed,
-        models=tuple(examine(each) for each in measured),
+        models=tuple(examine(model) for model in measured),
         collapse=risk_of(measured[0].plan),
         notes=tuple(_notes(config, measured, limit)),
     )

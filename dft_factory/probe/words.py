@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from dft_factory.losses.histogram import LOW, N_BINS
 from dft_factory.probe.measure import Measured
@@ -29,10 +29,6 @@ class Ignored:
     before: str
     after: str
 
-    def to_json(self) -> dict[str, object]:
-        """As ``probe.json`` holds it."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Word:
@@ -41,10 +37,6 @@ class Word:
     token: str
     count: int
     of: int
-
-    def to_json(self) -> dict[str, object]:
-        """As ``probe.json`` holds it."""
-        return asdict(self)
 
 
 def _collapsed(ids: list[int]) -> Iterator[int]:

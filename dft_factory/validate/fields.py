@@ -21,7 +21,7 @@ OWN_RULES = frozenset({"finetuning_type", "dft_weight"})
 """Checked by :func:`dft_factory.objectives.select`."""
 
 MORE_TYPES: dict[str, tuple[type, ...]] = {
-    "resume_from_checkpoint": (bool,),  # handed to Trainer.train, which takes true
+    "resume_from_checkpoint": (bool,)  # handed to Trainer.train, which takes true
 }
 """Types that a field accepts beyond those in its annotation."""
 

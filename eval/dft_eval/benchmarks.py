@@ -120,11 +120,11 @@ def _evaluate(
     chosen: Sequence[Benchmark], request: Request, scored: bool, servers: Servers
 ) -> ResultFile:
     held_by = _select_sandbox(chosen, request) if scored else None
-    asked = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
-    data = [each.load(each, own) for each, own in zip(chosen, asked, strict=True)]
+    requests = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
+    data = [benchmark.load(benchmark, own) for benchmark, own in zip(chosen, requests, strict=True)]
     scorers = []
     if scored:
-        pairs = zip(chosen, asked, data, strict=True)
+        pairs = zip(chosen, requests, data, strict=True)
         scorers = [benchmark.scorer(benchmark, own, rows) for benchmark, own, rows in pairs]
     if request.shard is not None:
         request = replace(request, out=request.shard.folder(request.out))

@@ -120,7 +120,7 @@ def difference_interval(sums: Array, sizes: Array, p: float) -> tuple[float, flo
         return -bound, bound
     n, total = float(sizes.sum()), float(sums.sum())
     unit = float(np.abs(sums[sums != 0]).min())
-    squares = [float(each) for each in ((sizes**2).sum(), (sums * sizes).sum(), (sums**2).sum())]
+    squares = [float(value) for value in ((sizes**2).sum(), (sums * sizes).sum(), (sums**2).sum())]
     z2 = Z_95**2
 
     def end(side: int) -> float:

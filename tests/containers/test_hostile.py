@@ -12,8 +12,7 @@ from dft_eval.sandbox.backends import BACKENDS
 from dft_eval.sandbox.selection import using
 from tests.support.hostile import Attack, Evidence, Scene, launch, says, scene
 from tests.support.landlock import assert_contained_or_listed
-from tests.unit import test_sandbox_hostile as python
-from tests.unit import test_sandbox_hostile_languages as languages
+from tests.unit.test_sandbox_hostile import ATTACKS
 
 __all__ = ["scene"]  # a fixture
 
@@ -45,9 +44,7 @@ def test_a_harmless_program_passes() -> None:
     sandbox.prove(BACKENDS["docker"])
 
 
-@pytest.mark.parametrize(
-    "attack", [*python.ATTACKS, *languages.ATTACKS], ids=lambda attack: attack.name
-)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_attack(attack: Attack, scene: Scene, lets_through: dict[str, str]) -> None:
     done = launch(attack, scene, ALL_PROTECTIONS)
     assert_contained_or_listed(

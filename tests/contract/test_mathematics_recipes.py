@@ -30,11 +30,7 @@ FAMILIES = {
         f"<|im_start|>user\n{PROBLEM}<|im_end|>\n<|im_start|>assistant\n",
         "<|im_end|>\n",
     ),
-    "llama3": (
-        "llama3",
-        f"<|begin_of_text|>User: {PROBLEM}\n\nAssistant:",
-        "<|end_of_text|>",
-    ),
+    "llama3": ("llama3", f"<|begin_of_text|>User: {PROBLEM}\n\nAssistant:", "<|end_of_text|>"),
     "deepseek_math": ("deepseek", f"{BEGIN}User: {PROBLEM}\n\nAssistant:", END),
 }
 """How a family's recipes begin: its tiny checkpoint, what it asks, how an answer ends."""

@@ -13,7 +13,7 @@ import yaml
 
 from dft_factory.probe.measure import measure
 from tests.conftest import Bench
-from tests.support.cli import executable
+from tests.support.cli import clean_environment, executable
 
 
 def recipe(bench: Bench, folder: Path, **changes: Any) -> Path:
@@ -61,11 +61,10 @@ def test_the_command_on_text_and_pictures(
     assert lines[5].startswith("collapse: unknown. learning_rate 0.001 with 3 examples a step")
     assert len(lines) == 7
     assert "whole logits" not in printed.err
-    assert {path.name for path in out.iterdir()} == {
-        f"probe.{x}" for x in ("json", "md", "html", "png")
-    }
-    found = json.loads((out / "probe.json").read_text())
-    first, again = found["models"]
+    names = {f"probe.{ending}" for ending in ("json", "md", "html", "png")}
+    assert {path.name for path in out.iterdir()} == names
+    result = json.loads((out / "probe.json").read_text())
+    first, again = result["models"]
     assert first["counts"] == again["counts"]
     assert sum(first["counts"]) == first["n_tokens"] > 50
     assert first["n_examples"] == 6
@@ -73,33 +72,30 @@ def test_the_command_on_text_and_pictures(
     ends = first["segments"]["end_of_turn"]
     assert ends["n_tokens"] == 6  # <|im_end|>, without the template's newline after it
     assert sum(row["n_tokens"] for row in first["segments"].values() if row) == first["n_tokens"]
-    assert found["advice"]["choice"] == "sft"
-    plan = {key: found["collapse"][key] for key in ("n_examples", "batch", "steps", "at_risk")}
+    assert result["advice"]["choice"] == "sft"
+    plan = {key: result["collapse"][key] for key in ("n_examples", "batch", "steps", "at_risk")}
     rows = len(json.loads(next(bench.data.glob("tiny_*.json")).read_text()))
     assert plan == {"n_examples": rows, "batch": 3, "steps": 1, "at_risk": None}
-    assert any("<|im_start|>assistant" in each["before"] for each in first["ignored"])
+    assert any("<|im_start|>assistant" in row["before"] for row in first["ignored"])
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
     assert not Path("never").exists()
 
 
 def test_log_probabilities_equal_whole_logits(bench: Bench, tmp_path: Path) -> None:
     """The chunked head against a softmax over whole logits, token by token, padding and all."""
-    from llamafactory.data import (
-        SFTDataCollatorWith4DAttentionMask,
-        get_dataset,
-        get_template_and_fix_tokenizer,
-    )
+    from llamafactory import data
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_model, load_tokenizer
 
-    given = bench.config(output_dir=str(tmp_path / "o"), finetuning_type="full")
-    (found,) = measure(bench.config(), {"base": None}, limit=8, progress=quiet)
-    model_args, data_args, training_args, finetuning_args, _ = get_train_args(given)
+    stock = bench.config(output_dir=str(tmp_path / "o"), finetuning_type="full")
+    (measured,) = measure(bench.config(), {"base": None}, limit=8, progress=quiet)
+    model_args, data_args, training_args, finetuning_args, _ = get_train_args(stock)
     module = load_tokenizer(model_args)
-    template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-    dataset = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+    template = data.get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+    arguments = (template, model_args, data_args, training_args)
+    dataset = data.get_dataset(*arguments, stage="sft", **module)
     model = load_model(module["tokenizer"], model_args, finetuning_args, False)
-    collator = SFTDataCollatorWith4DAttentionMask(
+    collator = data.SFTDataCollatorWith4DAttentionMask(
         template=template, model=model, label_pad_token_id=-100, **module
     )
     expected: dict[tuple[int, ...], list[float]] = {}
@@ -112,18 +108,14 @@ def test_log_probabilities_equal_whole_logits(bench: Bench, tmp_path: Path) -> N
         expected[key] = [logps[i - 1, labels[i]].item() for i in places]
     seen = 0
     for number in range(8):
-        mine = found.example == number
-        key = tuple(found.tokens[mine].tolist())
-        torch.testing.assert_close(
-            found.logps[mine].double(),
-            torch.tensor(expected[key], dtype=torch.float64),
-            atol=2e-5,
-            rtol=0,
-        )
+        mine = measured.example == number
+        key = tuple(measured.tokens[mine].tolist())
+        logps = torch.tensor(expected[key], dtype=torch.float64)
+        torch.testing.assert_close(measured.logps[mine].double(), logps, atol=2e-5, rtol=0)
         seen += len(key)
-        row = found.rows[number]
-        assert [row[i] for i in found.position[mine].tolist()] == list(key)
-    assert seen == found.logps.numel()
+        row = measured.rows[number]
+        assert [row[i] for i in measured.position[mine].tolist()] == list(key)
+    assert seen == measured.logps.numel()
 
 
 def test_the_sample_is_seeded_and_the_segments_are_found(text_bench: Bench) -> None:
@@ -180,13 +172,13 @@ def test_an_improbable_end_of_turn_in_chatml_asks_for_the_floor(
     config = recipe(text_bench, tmp_path, model_name_or_path=str(model))
     assert run(monkeypatch, config, "--out", tmp_path / "out") == 0
     assert "advice: finetuning_type: dft, dft_weight: floor:0.1" in capsys.readouterr().out
-    (found,) = json.loads((tmp_path / "out" / "probe.json").read_text())["models"]
-    segments = found["segments"]
+    (model,) = json.loads((tmp_path / "out" / "probe.json").read_text())["models"]
+    segments = model["segments"]
     assert segments["answer"]["mean"] > 0.8
     assert segments["end_of_turn"]["n_tokens"] == 8
     assert segments["end_of_turn"]["share_below_0.1"] == 1
-    assert found["ignored"]
-    assert all(row["p"] < 0.1 for row in found["ignored"])
+    assert model["ignored"]
+    assert all(row["p"] < 0.1 for row in model["ignored"])
 
 
 def test_the_end_of_turn_is_what_the_training_record_counts(text_bench: Bench) -> None:
@@ -196,14 +188,14 @@ def test_the_end_of_turn_is_what_the_training_record_counts(text_bench: Bench) -
     from dft_factory.losses.token import STATISTICS, TokenLoss
     from dft_factory.patch.record import COLUMNS, sums_of
 
-    (found,) = measure(text_bench.config(), {"base": None}, limit=8, progress=quiet)
+    (measured,) = measure(text_bench.config(), {"base": None}, limit=8, progress=quiet)
     stop = AutoTokenizer.from_pretrained(text_bench.model).convert_tokens_to_ids("<|im_end|>")
     rows = torch.zeros(1, len(STATISTICS))
-    loss = TokenLoss(rows.sum(), rows, found.logps, found.tokens)
+    loss = TokenLoss(rows.sum(), rows, measured.logps, measured.tokens)
     sums = dict(zip(COLUMNS, sums_of(loss, torch.tensor([stop])).tolist(), strict=True))
-    ends = torch.tensor([segment == "end_of_turn" for segment in found.segments])
+    ends = torch.tensor([segment == "end_of_turn" for segment in measured.segments])
     assert sums["end_of_turn"] == ends.sum() == 8
-    assert sums["end_of_turn_prob"] == pytest.approx(found.logps[ends].exp().sum().item())
+    assert sums["end_of_turn_prob"] == pytest.approx(measured.logps[ends].exp().sum().item())
 
 
 def test_a_lora_folder_is_probed_over_its_base(text_bench: Bench, tmp_path: Path) -> None:
@@ -215,9 +207,8 @@ def test_a_lora_folder_is_probed_over_its_base(text_bench: Bench, tmp_path: Path
     adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
     adapted.save_pretrained(tmp_path / "adapter")
     models = {"base": None, "lora": str(tmp_path / "adapter")}
-    plain, changed = measure(
-        text_bench.config(finetuning_type="dft"), models, limit=4, progress=quiet
-    )
+    config = text_bench.config(finetuning_type="dft")
+    plain, changed = measure(config, models, limit=4, progress=quiet)
     assert plain.tokens.tolist() == changed.tokens.tolist()
     assert not torch.equal(plain.logps, changed.logps)
 
@@ -246,9 +237,9 @@ def test_mistakes_are_one_message_and_a_status(
     config = recipe(text_bench, tmp_path)
     assert run(monkeypatch, config, *words, "--out", tmp_path / "out") == status
     # Before it stand LLaMA-Factory's own lines.
-    said = capsys.readouterr().err.split("dft-factory: ")[-1]
-    assert message in said
-    assert "Traceback" not in said
+    error = capsys.readouterr().err.split("dft-factory: ")[-1]
+    assert message in error
+    assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
 
 
@@ -274,17 +265,12 @@ def test_the_module_way_still_writes_what_the_report_reads(
     import subprocess
 
     from dft_eval.report.files import TokenProbabilities
-    from tests.support.cli import clean_environment
 
     config = recipe(text_bench, tmp_path)
     words = ["-m", "dft_factory.probe", str(config), "--limit", "3"]
-    done = subprocess.run(
-        [executable("python"), *words, "--model", f"base={text_bench.model}:{tmp_path / 'run'}"],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words += ["--model", f"base={text_bench.model}:{tmp_path / 'run'}"]
+    command = [executable("python"), *words]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / "run" / "token_probabilities.json").read_text()
     assert TokenProbabilities.model_validate_json(text).label == "base"

@@ -86,7 +86,7 @@ def findings(lonely: Path, finished: Path) -> list[Finding]:
 
 
 def test_an_experiment_may_be_run_again(findings: list[Finding], finished: Path) -> None:
-    assert [str(each) for each in findings if each.file == finished] == []
+    assert [str(finding) for finding in findings if finding.file == finished] == []
 
 
 def test_deepspeed_without_its_communication_is_refused(
@@ -99,10 +99,10 @@ def test_deepspeed_without_its_communication_is_refused(
 
 def test_every_file_is_valid(findings: list[Finding], lonely: Path) -> None:
     """Warnings may be about what this machine lacks, and about nothing else."""
-    findings = [each for each in findings if each.file != lonely]
-    assert [str(each) for each in findings if each.severity == "error"] == []
-    lacking = ("is not here yet", "not here yet.", "needs a GPU that supports it", "start it with")
-    others = [str(f) for f in findings if not any(text in f.message for text in lacking)]
+    findings = [finding for finding in findings if finding.file != lonely]
+    assert [str(finding) for finding in findings if finding.severity == "error"] == []
+    absent = ("is not here yet", "not here yet.", "needs a GPU that supports it", "start it with")
+    others = [str(f) for f in findings if not any(text in f.message for text in absent)]
     assert others == []
 
 
@@ -157,9 +157,9 @@ def test_header(path: Path) -> None:
 def test_batch_and_memory(path: Path) -> None:
     """The header's product is the recipe's, and the same in all recipes of one experiment."""
     text, config = header(path), values(path)
-    found = re.search(r"Batch: (\d+) = (\d+) a \w+ x (\d+) accumulated", text)
-    assert found is not None
-    total, device, accumulated = map(int, found.groups())
+    batch = re.search(r"Batch: (\d+) = (\d+) a \w+ x (\d+) accumulated", text)
+    assert batch is not None
+    total, device, accumulated = map(int, batch.groups())
     assert device == config["per_device_train_batch_size"]
     assert accumulated == config["gradient_accumulation_steps"]
     ranks = re.search(r"accumulated x (\d+) (?:GPU|process)", text)

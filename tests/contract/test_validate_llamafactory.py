@@ -131,139 +131,100 @@ def _not_installed(package: str, options: str = "") -> str:
     )
 
 
+def error(key: str, message: str) -> tuple[str, str, str]:
+    return "error", key, message
+
+
+def warning(key: str, message: str) -> tuple[str, str, str]:
+    return "warning", key, message
+
+
+LOSSES = "Choose from: sigmoid, hinge, ipo, kto_pair, orpo, simpo."
+NO_SETTING, MEAN = "is not a setting of", "Did you mean"
+NO_GPU = "needs a GPU that supports it, and this machine has none. On a CPU it needs use_cpu: true."
+CONTEXT_PARALLEL = (
+    "2: transformers computes the loss itself under this parallelism, so finetuning_type: dft is "
+    "refused. Set it to 1 for DFT."
+)
+VALID = ("good", "export_good", "fsdp_good", "inference", "streaming_good")
 EXPECTED: dict[str, list[tuple[str, str, str]]] = {
-    "good.yaml": [],
-    "export_good.yaml": [],
-    "fsdp_good.yaml": [],
-    "inference.yaml": [],
-    "streaming_good.yaml": [],
+    **{f"{name}.yaml": [] for name in VALID},
     "z3.json": [],
     "fields.yaml": [
-        (
-            "error",
-            "learning_rat",
-            "is not an argument of LLaMA-Factory. Did you mean 'learning_rate'?",
-        ),
-        ("error", "max_steps", "1000.0 is a number, not a whole number. Write 1000."),
-        ("error", "save_strategy", "no without quotes is the boolean false in YAML. Write 'no'."),
-        (
-            "error",
-            "pref_loss",
-            "'simop' is unknown. Choose from: sigmoid, hinge, ipo, kto_pair, orpo, simpo. Did "
-            "you mean 'simpo'?",
-        ),
-        ("error", "per_device_train_batch_size", "'two' is text, not a whole number."),
+        error("learning_rat", "is not an argument of LLaMA-Factory. Did you mean 'learning_rate'?"),
+        error("max_steps", "1000.0 is a number, not a whole number. Write 1000."),
+        error("save_strategy", "no without quotes is the boolean false in YAML. Write 'no'."),
+        error("pref_loss", f"'simop' is unknown. {LOSSES} Did you mean 'simpo'?"),
+        error("per_device_train_batch_size", "'two' is text, not a whole number."),
     ],
     # A wrong value is not reported as missing.
-    "dataset.yaml": [("error", "dataset", "7 is a whole number, not text. Quote it: '7'.")],
+    "dataset.yaml": [error("dataset", "7 is a whole number, not text. Quote it: '7'.")],
     "streaming.yaml": [
-        ("error", "val_size", f"{REFUSED}Streaming mode should have an integer val size."),
-        ("error", "dataloader_num_workers", EMPTY_STREAM),
-        ("error", "max_steps", f"{REFUSED}Please specify `max_steps` in streaming mode."),
+        error("val_size", f"{REFUSED}Streaming mode should have an integer val size."),
+        error("dataloader_num_workers", EMPTY_STREAM),
+        error("max_steps", f"{REFUSED}Please specify `max_steps` in streaming mode."),
     ],
-    "streaming_stock.yaml": [("error", "dataloader_num_workers", EMPTY_STREAM)],
+    "streaming_stock.yaml": [error("dataloader_num_workers", EMPTY_STREAM)],
     # Packages that only the training run imports: fine on another machine.
-    "quantized.yaml": [("warning", "quantization_bit", _not_installed("bitsandbytes>=0.39.0"))],
-    "awq.yaml": [
-        ("warning", "model_name_or_path", _not_installed("autoawq", " --no-build-isolation"))
-    ],
-    "packages.yaml": [
-        ("warning", "-", _not_installed(package)) for package in ("badam>=1.2.1", "swanlab")
-    ],
+    "quantized.yaml": [warning("quantization_bit", _not_installed("bitsandbytes>=0.39.0"))],
+    "awq.yaml": [warning("model_name_or_path", _not_installed("autoawq", " --no-build-isolation"))],
+    "packages.yaml": [warning("-", _not_installed(name)) for name in ("badam>=1.2.1", "swanlab")],
     "quantized_6.yaml": [
-        (
-            "error",
-            "quantization_bit",
-            f"{REFUSED}Bitsandbytes only accepts 4-bit or 8-bit quantization.",
+        error(
+            "quantization_bit", f"{REFUSED}Bitsandbytes only accepts 4-bit or 8-bit quantization."
         )
     ],
-    "trained.yaml": [("warning", "output_dir", TRAINED)],
+    "trained.yaml": [warning("output_dir", TRAINED)],
     "stopped.yaml": [
-        ("error", "-", f"{REFUSED}vLLM/SGLang backend is only available for API, CLI and Web."),
-        (
-            "warning",
-            "-",
-            "LLaMA-Factory's parser stops at the error above. Fix it and validate again.",
-        ),
+        error("-", f"{REFUSED}vLLM/SGLang backend is only available for API, CLI and Web."),
+        warning("-", "LLaMA-Factory's parser stops at the error above. Fix it and validate again."),
     ],
     "missing.yaml": [
-        ("error", "model_name_or_path", f"{REFUSED}Please provide `model_name_or_path`."),
-        ("error", "dataset", f"{REFUSED}Please specify dataset for training."),
+        error("model_name_or_path", f"{REFUSED}Please provide `model_name_or_path`."),
+        error("dataset", f"{REFUSED}Please specify dataset for training."),
     ],
     # What depends on this machine is a warning.
     "machine.yaml": [
-        (
-            "warning",
-            "bf16",
-            "needs a GPU that supports it, and this machine has none. On a CPU it needs use_cpu: "
-            "true.",
-        ),
-        ("warning", "output_dir", TRAINED),
-        ("warning", "deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."),
-        (
-            "warning",
-            "dataset",
-            "'gone': data/gone.json is not here yet. Put it there before training.",
-        ),
+        warning("bf16", NO_GPU),
+        warning("output_dir", TRAINED),
+        warning("deepspeed", "start it with `FORCE_TORCHRUN=1 llamafactory-cli train`."),
+        warning("dataset", "'gone': data/gone.json is not here yet. Put it there before training."),
     ],
     "z4.json": [
-        ("error", "zero_optimization.stage", "4: Input should be 0, 1, 2, 3 or 3."),
-        (
-            "error",
-            "zero_optimization.overlap_com",
-            "is not a setting of DeepSpeed. Did you mean 'overlap_comm'?",
-        ),
+        error("zero_optimization.stage", "4: Input should be 0, 1, 2, 3 or 3."),
+        error("zero_optimization.overlap_com", f"{NO_SETTING} DeepSpeed. {MEAN} 'overlap_comm'?"),
     ],
     "fsdp.yaml": [
-        (
-            "error",
-            "mixed_precison",
-            "is not a setting of accelerate. Did you mean 'mixed_precision'?",
-        ),
-        (
-            "error",
+        error("mixed_precison", f"{NO_SETTING} accelerate. {MEAN} 'mixed_precision'?"),
+        error(
             "fsdp_config.fsdp_reshard_after_foward",
-            "is not a setting of accelerate, which ignores it. Did you mean "
-            "'fsdp_reshard_after_forward'?",
+            f"{NO_SETTING} accelerate, which ignores it. {MEAN} 'fsdp_reshard_after_forward'?",
         ),
-        (
-            "warning",
-            "parallelism_config.parallelism_config_cp_size",
-            "2: transformers computes the loss itself under this parallelism, so "
-            "finetuning_type: dft is refused. Set it to 1 for DFT.",
-        ),
+        warning("parallelism_config.parallelism_config_cp_size", CONTEXT_PARALLEL),
     ],
     "export.yaml": [
-        ("error", "export_device", "'gpu' is unknown. Choose from: cpu, auto."),
-        (
-            "error",
+        error("export_device", "'gpu' is unknown. Choose from: cpu, auto."),
+        error(
             "learning_rate",
             "belongs in a training recipe; LLaMA-Factory rejects it here. Remove it.",
         ),
-        ("error", "adapter_name_or_path", f"{REFUSED}Adapter is only valid for the LoRA method."),
+        error("adapter_name_or_path", f"{REFUSED}Adapter is only valid for the LoRA method."),
     ],
 }
 """All findings of a file."""
+GENERATE = "`predict_with_generate` to save model predictions."
+AGAINST = "contradicts the recipe: ds optimizer.params.lr=0.5 vs hf learning_rate=1e-05."
 ERRORS = {
     "theirs.yaml": [  # of LLaMA-Factory's own parser
         (key, f"{REFUSED}{text}")
         for key, text in (
             ("fp16, bf16", "At most one of fp16 and bf16 can be True, but not both"),
-            (
-                "predict_with_generate",
-                "Please enable `predict_with_generate` to save model predictions.",
-            ),
+            ("predict_with_generate", f"Please enable {GENERATE}"),
             ("eval_dataset", "Please make sure eval_dataset be provided or val_size >1e-6"),
             ("quantization_bit", "Quantization is only compatible with the LoRA or OFT method."),
         )
     ],
-    "against.yaml": [
-        (
-            "deepspeed",
-            "contradicts the recipe: ds optimizer.params.lr=0.5 vs hf learning_rate=1e-05. Write "
-            "'auto' there.",
-        )
-    ],
+    "against.yaml": [("deepspeed", f"{AGAINST} Write 'auto' there.")],
 }
 """All errors of a file that has warnings too."""
 ERROR_KEYS = {
@@ -272,10 +233,7 @@ ERROR_KEYS = {
     "inference_bad.yaml": ["infer_backend"],
 }
 STARTS = {
-    "template.yaml": (
-        "template",
-        "'qwne' is unknown to LLaMA-Factory. Did you mean 'qwen'?",
-    ),
+    "template.yaml": ("template", "'qwne' is unknown to LLaMA-Factory. Did you mean 'qwen'?"),
     "stage.yaml": ("stage", f"{DFT} needs stage: sft, not stage: 'dpo'"),
     "weight.yaml": ("dft_weight", "'tokne' is unknown. Choose from: "),
     "stock.yaml": ("dft_weight", "'token' has no effect with finetuning_type: 'full'."),
@@ -317,10 +275,6 @@ def _of(findings: Sequence[Finding], name: str) -> list[tuple[str, str, str]]:
     return [(x.severity, x.key, x.message) for x in findings if x.file.name == name]
 
 
-def _keys(findings: Sequence[Finding], name: str) -> list[str]:
-    return [x.key for x in findings if x.file.name == name and x.severity == "error"]
-
-
 @pytest.mark.parametrize("name", EXPECTED)
 def test_findings(findings: Sequence[Finding], name: str) -> None:
     assert _of(findings, name) == EXPECTED[name]
@@ -333,7 +287,7 @@ def test_errors(findings: Sequence[Finding], name: str) -> None:
 
 @pytest.mark.parametrize("name", ERROR_KEYS)
 def test_keys_of_errors(findings: Sequence[Finding], name: str) -> None:
-    assert _keys(findings, name) == ERROR_KEYS[name]
+    assert [x[1] for x in _of(findings, name) if x[0] == "error"] == ERROR_KEYS[name]
 
 
 @pytest.mark.parametrize("name", STARTS)
@@ -359,18 +313,12 @@ def test_an_unknown_selection_hides_no_other_error(findings: Sequence[Finding]) 
 
 def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
     rows = _of(findings, "refused.yaml")
-    assert {key for severity, key, _ in rows if severity == "error"} == {
-        "use_dft_loss, use_eaft_loss",
-        "use_kt",
-        "use_unsloth",
-        "moe_aux_loss_coef",
-        "label_smoothing_factor",
-        "packing, neat_packing",
-    }
+    errors = {"use_dft_loss, use_eaft_loss", "use_kt", "use_unsloth", "packing, neat_packing"}
+    errors |= {"moe_aux_loss_coef", "label_smoothing_factor"}
+    assert {key for severity, key, _ in rows if severity == "error"} == errors
     assert all(text.startswith(DFT) for severity, _, text in rows if severity == "error")
-    assert [key for severity, key, _ in rows if severity == "warning"] == [
-        "average_tokens_across_devices"
-    ]
+    warned = [key for severity, key, _ in rows if severity == "warning"]
+    assert warned == ["average_tokens_across_devices"]
 
 
 def test_the_best_model_needs_evaluations(findings: Sequence[Finding]) -> None:

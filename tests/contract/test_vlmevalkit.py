@@ -38,27 +38,11 @@ from tests.support.vlm_tables import (
 )
 
 EQUAL = [
-    ("8", "8"),
-    ("8.0", "8"),
-    ("7", "8"),
-    ("1/2", "0.5"),
-    ("\\frac{1}{2}", "0.5"),
-    ("\\frac{3}{6}", "\\frac{1}{2}"),
-    ("2^{1/3}", "1.259921049894873"),
-    ("\\sqrt{2}", "\\sqrt2"),
-    ("\\pi", "3.14159265"),
-    ("5 cm", "5"),
-    ("x+1", "1+x"),
-    ("", "5"),
-    ("The answer is 5", "5"),
-    ("1,000", "1000"),
-    ("2**3", "8"),
-    ("-2", "- 2"),
-    ("(-2,1)", "(-2, 1)"),
-    ("1e3", "1000"),
-    ("E", "e"),
-    ("50\\%", "0.5"),
-    ("3^2", "9"),
+    *(("8", "8"), ("8.0", "8"), ("7", "8"), ("2**3", "8"), ("3^2", "9"), ("-2", "- 2")),
+    *(("1/2", "0.5"), ("\\frac{1}{2}", "0.5"), ("50\\%", "0.5"), ("\\pi", "3.14159265")),
+    *(("\\frac{3}{6}", "\\frac{1}{2}"), ("\\sqrt{2}", "\\sqrt2"), ("2^{1/3}", "1.259921049894873")),
+    *(("5 cm", "5"), ("", "5"), ("The answer is 5", "5"), ("1,000", "1000"), ("1e3", "1000")),
+    *(("x+1", "1+x"), ("(-2,1)", "(-2, 1)"), ("E", "e")),
 ]
 LETTERS = {letter: letter for letter in "ABCDE"}
 VALUES = {"A": "12", "B": "14", "C": "$x+1$", "D": "blue whale"}
@@ -83,16 +67,9 @@ MATHVISION = [
     *[mathvision_row(i, letter, list("ABCDE")) for i, letter in ((4, "B"), (5, "E"))],
     *[mathvision_row(i, letter, ["12", "14", "$x+1$"]) for i, letter in ((6, "C"), (7, "A"))],
 ]
-MATHVISION_ANSWERS = {
-    "0": "8",
-    "1": "We get \\frac{1}{2}",
-    "2": "So there are 4",
-    "3": "The result: -2",
-    "4": "I choose (B).",
-    "5": "It could be D",
-    "6": "the third, $x+1$",
-    "7": "All of them agree on option C",
-}
+TEXTS = ["8", "We get \\frac{1}{2}", "So there are 4", "The result: -2", "I choose (B)."]
+TEXTS += ["It could be D", "the third, $x+1$", "All of them agree on option C"]
+MATHVISION_ANSWERS = {str(i): text for i, text in enumerate(TEXTS)}
 MATHVERSE = [
     mathverse_row(i, version, *(("B", "A:40\nB:60") if i % 2 else ("0.5m",)))
     for i, version in enumerate(itertools.chain(VERSIONS, VERSIONS))
@@ -136,7 +113,7 @@ LINES: dict[str, list[dict[str, Any]]] = {
 class Stock:
     """What VLMEvalKit said, by job, and where the tables lie."""
 
-    said: dict[str, Any]
+    results: dict[str, Any]
     folder: Path
 
 
@@ -146,16 +123,16 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
     names = {"MathVision": MATHVISION, "MathVerse_MINI": MATHVERSE, "WeMath": WEMATH}
     tables = {name: str(write_table(folder / f"{name}.tsv", rows)) for name, rows in names.items()}
     with judge_server() as server:
-        judge = {
-            "model": "test-judge",
-            "api_base": f"{server.url}/chat/completions",
-            "key": "sk-unused",
-        }
-        answers = {
-            "MathVision": MATHVISION_ANSWERS,
-            "MathVerse_MINI": MATHVERSE_ANSWERS,
-            "WeMath": WEMATH_ANSWERS,
-        }
+        url = f"{server.url}/chat/completions"
+        judge = {"model": "test-judge", "api_base": url, "key": "sk-unused"}
+        answers = {"MathVision": MATHVISION_ANSWERS, "MathVerse_MINI": MATHVERSE_ANSWERS}
+        answers["WeMath"] = WEMATH_ANSWERS
+
+        def evaluation(name: str, texts: dict[str, str], work: str, asks: bool) -> dict[str, Any]:
+            places = {"table": tables[name], "folder": str(folder / work), "format": "tsv"}
+            how = {"predictions": texts, "judge": judge if asks else {}}
+            return {"job": "evaluate", "dataset": name, **places, **how}
+
         jobs: dict[str, dict[str, Any]] = {
             "equal": {"job": "equal", "pairs": EQUAL},
             "infer": {"job": "infer", "pairs": INFER},
@@ -168,26 +145,10 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
                 for name, table in tables.items()
             },
             **{
-                f"score {name}": {
-                    "job": "evaluate",
-                    "dataset": name,
-                    "table": table,
-                    "predictions": answers[name],
-                    "folder": str(folder / "work"),
-                    "format": "tsv",
-                    "judge": {} if name == "WeMath" else judge,
-                }
-                for name, table in tables.items()
+                f"score {name}": evaluation(name, texts, "work", name != "WeMath")
+                for name, texts in answers.items()
             },
-            "judged WeMath": {
-                "job": "evaluate",
-                "dataset": "WeMath",
-                "table": tables["WeMath"],
-                "predictions": WEMATH_IN_WORDS,
-                "folder": str(folder / "judged"),
-                "format": "tsv",
-                "judge": judge,
-            },
+            "judged WeMath": evaluation("WeMath", WEMATH_IN_WORDS, "judged", True),
         }
         results = run_stock(list(jobs.values()), folder)
     return Stock(dict(zip(jobs, results, strict=True)), folder)
@@ -209,21 +170,23 @@ def completions(answers: dict[str, str]) -> list[Completion]:
 def test_answers_are_compared_as_vlmevalkit_does(stock: Stock) -> None:
     with Equality() as equality:
         ours = [equality.vlmevalkit(answer, gold).equal for answer, gold in EQUAL]
-    assert dict(zip(EQUAL, ours, strict=True)) == dict(zip(EQUAL, stock.said["equal"], strict=True))
+    assert dict(zip(EQUAL, ours, strict=True)) == dict(
+        zip(EQUAL, stock.results["equal"], strict=True)
+    )
     assert {True, False} == set(ours)
 
 
 def test_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
     ours = [infer_option(answer, choices) for answer, choices in INFER]
-    assert [(answer, mine) for (answer, _), mine in zip(INFER, ours, strict=True)] == [
-        (answer, theirs) for (answer, _), theirs in zip(INFER, stock.said["infer"], strict=True)
-    ]
+    answers = [answer for answer, _ in INFER]
+    theirs = stock.results["infer"]
+    assert dict(zip(answers, ours, strict=True)) == dict(zip(answers, theirs, strict=True))
 
 
 @pytest.mark.parametrize("kind", list(LINES))
 def test_the_judge_is_asked_what_vlmevalkit_asks(stock: Stock, kind: str) -> None:
     ours = [getattr(judge_prompts, kind)(line) for line in LINES[kind]]
-    assert ours == stock.said[f"judge {kind}"]
+    assert ours == stock.results[f"judge {kind}"]
 
 
 def test_judge_prompts_do_not_import_vlmevalkit() -> None:
@@ -238,11 +201,7 @@ def test_judge_prompts_do_not_import_vlmevalkit() -> None:
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [
-        (mathvision.TASK, "MathVision"),
-        (mathverse.TASK, "MathVerse_MINI"),
-        (wemath.TASK, "WeMath"),
-    ],
+    [(mathvision.TASK, "MathVision"), (mathverse.TASK, "MathVerse_MINI"), (wemath.TASK, "WeMath")],
 )
 def test_the_model_is_asked_what_vlmevalkit_asks(
     stock: Stock, tmp_path: Path, task: Task, name: str
@@ -258,7 +217,7 @@ def test_the_model_is_asked_what_vlmevalkit_asks(
         return {"texts": [prompt.text], "pixels": pixels, "kinds": kinds}
 
     ours = {row.id: seen(task.prompt(row)) for row in rows_of(task, stock, tmp_path)}
-    assert ours == stock.said[f"prompts {name}"]
+    assert ours == stock.results[f"prompts {name}"]
 
 
 @pytest.fixture
@@ -273,10 +232,9 @@ def test_mathvision_is_scored_as_vlmevalkit_does(
 ) -> None:
     rows = rows_of(mathvision.TASK, stock, tmp_path)
     items = mathvision.score(rows, completions(MATHVISION_ANSWERS), scoring)
-    theirs = {row["Subject"]: row["acc"] / 100 for row in stock.said["score MathVision"]}
-    assert mean_and_stderr([item.score for item in items if item.score is not None])[
-        0
-    ] == pytest.approx(theirs.pop("Overall"))
+    theirs = {row["Subject"]: row["acc"] / 100 for row in stock.results["score MathVision"]}
+    mean, _ = mean_and_stderr([item.score for item in items if item.score is not None])
+    assert mean == pytest.approx(theirs.pop("Overall"))
     ours = mathvision.mean_by([row.text("category") for row in rows], items)
     assert ours == pytest.approx(theirs)
     # By hand: 8; \frac{1}{2} is 0.5; not 3; -2; B; not E; C by its text; not A.
@@ -288,7 +246,7 @@ def test_mathverse_is_scored_as_vlmevalkit_does(
 ) -> None:
     rows = rows_of(mathverse.TASK, stock, tmp_path)
     items = mathverse.score(rows, completions(MATHVERSE_ANSWERS), scoring)
-    theirs = {row["split"]: row["Overall"] / 100 for row in stock.said["score MathVerse_MINI"]}
+    theirs = {row["split"]: row["Overall"] / 100 for row in stock.results["score MathVerse_MINI"]}
     ours = mathvision.mean_by([row.text("problem_version") for row in rows], items)
     assert ours == pytest.approx(theirs)
     assert set(ours.values()) >= {0.0, 0.5}
@@ -304,18 +262,14 @@ def test_wemath_is_scored_as_vlmevalkit_does(
     items = wemath.score(
         rows, completions(answers), scoring if judged else replace(scoring, asking=None)
     )
-    found, incomplete = wemath.problems(rows, items)
-    assert (len(found), incomplete) == (24, 0)
-    (theirs,) = stock.said["judged WeMath" if judged else "score WeMath"]
-    names = {
-        "IK": "InsufficientKnowledge",
-        "IG": "InadequateGeneralization",
-        "CM": "CompleteMastery",
-        "RM": "RoteMemorization",
-    }
-    ours = wemath.dimensions(found)
+    problems, incomplete = wemath.problems(rows, items)
+    assert (len(problems), incomplete) == (24, 0)
+    (theirs,) = stock.results["judged WeMath" if judged else "score WeMath"]
+    names = {"IK": "InsufficientKnowledge", "IG": "InadequateGeneralization"}
+    names |= {"CM": "CompleteMastery", "RM": "RoteMemorization"}
+    ours = wemath.dimensions(problems)
     for strict in ("Strict", "Loose"):
-        kinds = [each.kind(strict=strict == "Strict") for each in found]
+        kinds = [problem.kind(strict=strict == "Strict") for problem in problems]
         counts = {name: kinds.count(kind) for kind, name in names.items()}
         cells = {name: theirs[f"{name} ({strict})"] for name in names.values()}
         assert counts == {name: int(cell.split("(")[1].rstrip(")")) for name, cell in cells.items()}

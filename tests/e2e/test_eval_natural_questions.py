@@ -13,6 +13,7 @@ from dft_eval.natural_questions.prompts import chat_prompt, completion_prompt
 from tests.conftest import Bench
 from tests.e2e.test_eval_command import dft_factory
 from tests.e2e.test_eval_server import items_of, rows_of
+from tests.support.jsonl import read_lines, write_lines
 from tests.support.openai_server import FakeServer, serve
 
 pytestmark = pytest.mark.cli
@@ -22,14 +23,9 @@ OWN: list[dict[str, Any]] = [
 ]
 
 
-def write_data(path: Path) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in OWN))
-    return path
-
-
 def test_a_tiny_checkpoint_in_both_styles(text_bench: Bench, tmp_path: Path) -> None:
     """A random model knows nothing; the file says how it was asked. The report shows both."""
-    data = write_data(tmp_path / "nq.jsonl")
+    data = write_lines(tmp_path / "nq.jsonl", OWN)
     for style in ("completion", "chat"):
         done = dft_factory(
             *("eval", "nq", "--model", str(text_bench.model), "--out", str(tmp_path / "run")),
@@ -45,21 +41,18 @@ def test_a_tiny_checkpoint_in_both_styles(text_bench: Bench, tmp_path: Path) -> 
         assert row["notes"][0] == "partial: 5 of 3610"
         assert (row["decoding"]["max_new_tokens"], row["decoding"]["stop"]) == (32, stop)
         assert len(items_of(tmp_path / "run", row["items"])) == 5
-    completions = (tmp_path / "run/nq.completion.completions.jsonl").read_text().splitlines()
-    asked = {json.loads(line)["prompt"] for line in completions}
+    completions = read_lines(tmp_path / "run/nq.completion.completions.jsonl")
+    asked = {row["prompt"] for row in completions}
     assert asked == {completion_prompt(row["question"]) for row in OWN[:5]}
     report = dft_factory("report", str(tmp_path / "run"), "--out", str(tmp_path))
     assert report.returncode == 0, report.stderr
     text = (tmp_path / "report.md").read_text()
-    assert (
-        "| run | nq, exact\\_match (completion, greedy) | nq, exact\\_match (chat, greedy) |"
-        in text
-    )
+    assert "nq, exact\\_match (completion, greedy) | nq, exact\\_match (chat, greedy) |" in text
     assert "Parts of nq (chat, greedy)" in text
     assert "our protocol (the paper gives none)" in text
 
 
-def said(question: Question, place: int) -> str:
+def reply(question: Question, place: int) -> str:
     """Every fourth: the first alias; a sentence; the alias and more; another answer."""
     alias = question.answer[0]
     return (alias, f"I think it is {alias} , yes", f"{alias}, or so", "no idea")[place % 4]
@@ -67,13 +60,13 @@ def said(question: Question, place: int) -> str:
 
 @pytest.mark.parametrize("style", ["completion", "chat"])
 def test_known_answers_are_scored_exactly(style: str, tmp_path: Path) -> None:
-    """Six questions are 2, 2, 1 and 1 of the four kinds of :func:`said`. Right under exact match:
+    """Six questions are 2, 2, 1 and 1 of the four kinds of :func:`reply`. Right under exact match:
     the first kind, 2; under lm-eval's rule, which cuts at the comma, the third too, 3; all but the
     fourth contain the answer, 5."""
-    data = write_data(tmp_path / "nq.jsonl")
+    data = write_lines(tmp_path / "nq.jsonl", OWN)
     questions = read_data(data).questions
     prompt = chat_prompt if style == "chat" else completion_prompt
-    answers = {prompt(q.question): said(q, place) for place, q in enumerate(questions)}
+    answers = {prompt(q.question): reply(q, place) for place, q in enumerate(questions)}
     tail = "\nQ: and then?" if style == "completion" else ""
     server = FakeServer(lambda text: f" {answers[text]}{tail}", talks=False)
     with serve(server):
@@ -83,16 +76,13 @@ def test_known_answers_are_scored_exactly(style: str, tmp_path: Path) -> None:
         )
         done = dft_factory(*call)
         assert done.returncode == 0, done.stderr
-        made = len(server.seen)
-        assert made == len(OWN) + 1  # and the call before the run
+        assert len(server.seen) == len(OWN) + 1  # and the call before the run
         assert dft_factory(*call).returncode == 0
-        assert len(server.seen) == made  # resumed: nothing is asked twice
+        assert len(server.seen) == len(OWN) + 1  # resumed: nothing is asked twice
     row = rows_of(tmp_path)["nq"]
     assert (row["score"], row["n_total"], row["n_scored"]) == (pytest.approx(2 / 6), 6, 6)
-    assert row["breakdown"] == {
-        "exact_match of lm-eval": pytest.approx(3 / 6),
-        "contains": pytest.approx(5 / 6),
-    }
+    parts = {"exact_match of lm-eval": 3 / 6, "contains": 5 / 6}
+    assert row["breakdown"] == pytest.approx(parts)
     scores = items_of(tmp_path, row["items"])
     assert scores == {q.id: float(place % 4 == 0) for place, q in enumerate(questions)}
     sent = [body for body in server.seen if body["max_tokens"] == 32]
@@ -100,23 +90,6 @@ def test_known_answers_are_scored_exactly(style: str, tmp_path: Path) -> None:
     for body in sent:
         assert body["temperature"] == 0
         assert body.get("stop") == (["\n"] if style == "completion" else None)
-
-
-def test_published_questions_with_their_own_answers(test_data: Path, tmp_path: Path) -> None:
-    """The first answers of the first 300 development questions, said back in chat."""
-    data = test_data / "natural_questions" / "nq_open_dev.jsonl"
-    answers = {chat_prompt(q.question): q.answer[0] for q in read_data(data).questions}
-    with serve(FakeServer(lambda text: answers[text], talks=False)) as server:
-        done = dft_factory(
-            *("eval", "nq", "--backend", "openai", "--base-url", server.url, "--model", "tiny"),
-            *("--out", str(tmp_path), "--data", str(data), "--limit", "300"),
-        )
-    assert done.returncode == 0, done.stderr
-    row = rows_of(tmp_path)["nq"]
-    assert (row["score"], row["breakdown"]["contains"], row["n_scored"]) == (1.0, 1.0, 300)
-    assert 0.85 < row["breakdown"]["exact_match of lm-eval"] < 0.95
-    assert row["notes"][0] == "partial: 300 of 3610"
-    assert row["notes"][1].startswith("data: NQ-open dev, sha256 f15567f3")
 
 
 def test_without_a_hub_the_file_is_asked_for(text_bench: Bench, tmp_path: Path) -> None:
@@ -127,9 +100,8 @@ def test_without_a_hub_the_file_is_asked_for(text_bench: Bench, tmp_path: Path) 
 
 
 def test_prepared_questions_are_the_prompts_of_the_evaluation(tmp_path: Path) -> None:
-    source = write_data(tmp_path / "in.jsonl")
-    dev = tmp_path / "dev.jsonl"
-    dev.write_text(json.dumps(OWN[0]) + "\n")
+    source = write_lines(tmp_path / "in.jsonl", OWN)
+    dev = write_lines(tmp_path / "dev.jsonl", OWN[:1])
     done = dft_factory(
         *("data", "prepare", "nq", "--source", str(source), "--exclude", str(dev)),
         *("--out", str(tmp_path / "data"), "--limit", "3", "--seed", "1"),
@@ -138,7 +110,7 @@ def test_prepared_questions_are_the_prompts_of_the_evaluation(tmp_path: Path) ->
     report: dict[str, Any] = json.loads(done.stdout)
     assert (report["read"], report["kept"], report["sampled"]) == (6, 5, 3)
     assert report["dropped"] == {"excluded question": 1}
-    rows = [json.loads(line) for line in (tmp_path / "data/nq.jsonl").read_text().splitlines()]
+    rows = read_lines(tmp_path / "data/nq.jsonl")
     prompts = {chat_prompt(row["question"]): row["answer"][0] for row in OWN[1:]}
     assert len(rows) == 3
     assert all(prompts[row["instruction"]] == row["output"] for row in rows)

@@ -108,8 +108,17 @@ def killed_for(cause: str) -> Evidence:
     return lambda done, _: done.killed_for == cause
 
 
-PASSED: Evidence = lambda done, _: done.score == 1.0  # noqa: E731
-JUDGED_WRONG: Evidence = lambda done, _: (done.score, done.exit_code) == (0.0, 0)  # noqa: E731
+# ruff: noqa: E731
+PASSED: Evidence = lambda done, _: done.score == 1.0
+JUDGED_WRONG: Evidence = lambda done, _: (done.score, done.exit_code) == (0.0, 0)
+WRITTEN: Evidence = lambda _, scene: (scene.directory / "written").read_text() == "hello"
+NOT_WRITTEN: Evidence = lambda _, scene: not (scene.directory / "written").exists()
+CONNECTED: Evidence = lambda _, scene: scene.connected()
+DECOY_KILLED: Evidence = lambda _, scene: scene.decoy.wait(timeout=10) == -signal.SIGKILL
+DAEMON_UP: Evidence = lambda done, scene: (
+    "daemon is up" in done.stdout and len(scene.daemons()) == 1
+)
+DAEMON_GONE: Evidence = lambda done, scene: "daemon is up" in done.stdout and not scene.daemons()
 
 
 def no_mark(done: Completed, _: Scene) -> bool:

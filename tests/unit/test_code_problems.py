@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,10 @@ import pytest
 
 from dft_eval.benchmark import PromptStyle, Request
 from dft_eval.code_problems import CodeProblem, read_problems
-from dft_eval.errors import UsageError
 from dft_eval.generation.run import Completion
 from dft_eval.python_programs import PYTHON_BASICS, human_eval, python_basics
 from dft_eval.results import BenchmarkResult, ItemScore, read_items
+from tests.support.jsonl import write_lines
 
 PROBLEM = CodeProblem(
     task_id="T/0",
@@ -34,22 +32,18 @@ def verdicts(
     finish_reason: str = "stop",
 ) -> tuple[BenchmarkResult, list[ItemScore]]:
     """What python-basics makes of one completion a problem, by its own entry."""
-    request = Request(model="m", out=folder, label="base", prompt_style=style)
+    path = None
     if problems:
-        path = folder / "problems.jsonl"
-        path.write_text("".join(f"{each.model_dump_json()}\n" for each in problems))
-        request = Request(model="m", out=folder, label="base", prompt_style=style, data=path)
+        path = write_lines(
+            folder / "problems.jsonl", [problem.model_dump() for problem in problems]
+        )
+    request = Request(model="m", out=folder, label="base", prompt_style=style, data=path)
     data = PYTHON_BASICS.load(PYTHON_BASICS, request)
     score = PYTHON_BASICS.scorer(PYTHON_BASICS, request, data)
     (part,) = PYTHON_BASICS.parts(PYTHON_BASICS, request, data)
+    end: dict[str, Any] = {"finish_reason": finish_reason, "n_tokens": 1}
     rows = [
-        Completion(
-            id=prompt.id,
-            prompt=prompt.text,
-            completion=text,
-            finish_reason=finish_reason,
-            n_tokens=1,
-        )
+        Completion(id=prompt.id, prompt=prompt.text, completion=text, **end)
         for prompt, text in zip(part.prompts, texts, strict=True)
     ]
     result = score([rows])
@@ -146,27 +140,6 @@ def test_canonical_solutions_pass(tmp_path: Path) -> None:
     few = problems[::12]
     result, _ = verdicts([p.canonical_solution for p in few], "completion", tmp_path, few)
     assert (result.score, result.n_scored) == (1.0, 5)
-
-
-def test_problem_files(tmp_path: Path) -> None:
-    record: dict[str, Any] = PROBLEM.model_dump()
-    plain, packed = tmp_path / "p.jsonl", tmp_path / "p.jsonl.gz"
-    plain.write_text(json.dumps(record) + "\n\n")
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
-    assert read_problems(plain) == read_problems(packed) == [PROBLEM]
-    plain.write_text(json.dumps(record) + "\n{}\n")
-    with pytest.raises(UsageError, match="line 2"):
-        read_problems(plain)
-    plain.write_text("")
-    with pytest.raises(UsageError, match="is empty"):
-        read_problems(plain)
-    with pytest.raises(UsageError, match="no such file"):
-        read_problems(tmp_path / "absent.jsonl")
-    broken = gzip.compress(b"{}")
-    for content in (b"not gzip", broken[:10] + b"\xff" * 4 + broken[14:]):
-        packed.write_bytes(content)
-        with pytest.raises(UsageError, match="cannot be read"):
-            read_problems(packed)
 
 
 def test_the_published_humanevalplus_file_is_read(test_data: Path) -> None:

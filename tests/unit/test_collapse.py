@@ -11,31 +11,20 @@ import pytest
 from benchmarks.collapse import confusion, outcomes, table
 from dft_eval.errors import UsageError
 from dft_eval.report.collect import read_run
-from dft_eval.results import BenchmarkResult, ItemScore, ResultFile, merge_results, write_items
+from dft_eval.results import ItemScore, ResultFile, merge_results, write_items
 from dft_eval.training_file import TRAINING_FILE
 from dft_factory.patch.record import EVALUATIONS_FILE
+from tests.support.results import result
 
 N = 60
 
 
 def evaluated(folder: Path, passed: int) -> Path:
     """Results of 60 items, the first of which pass."""
-    row = BenchmarkResult(
-        benchmark="python-basics",
-        metric="pass@1",
-        score=passed / N,
-        stderr=0.1,
-        n_total=N,
-        n_scored=N,
-        items="items.jsonl",
-        harness="ours",
-        prompt_style="chat",
-        seed=0,
-    )
+    row = result("python-basics", score=passed / N, n_total=N, n_scored=N)
     folder.mkdir(parents=True)
-    write_items(
-        folder / row.items, [ItemScore(id=str(i), score=float(i < passed)) for i in range(N)]
-    )
+    items = [ItemScore(id=str(i), score=float(i < passed)) for i in range(N)]
+    write_items(folder / row.items, items)
     header = ResultFile(model=str(folder / "model"), model_sha256=None, label=folder.name)
     merge_results(folder, header, [row])
     return folder
@@ -45,19 +34,10 @@ def trained(folder: Path, passed: int, entropy: float | None, **changes: Any) ->
     """``entropy``: at the last evaluation, 1 at the first; None for no evaluation."""
     evaluated(folder, passed)
     (folder / "model").mkdir()
-    settings = {
-        "num_processes": 2,
-        "learning_rate": 5e-5,
-        "max_steps": -1,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-    }
-    record = {
-        "finetuning_type": "dft",
-        "token_weight": "token",
-        "system_prompt": None,
-        "hyperparameters": {**settings, **changes},
-    }
+    settings = {"num_processes": 2, "learning_rate": 5e-5, "max_steps": -1, **changes}
+    settings |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    record = {"finetuning_type": "dft", "token_weight": "token", "system_prompt": None}
+    record |= {"hyperparameters": settings}
     (folder / "model" / TRAINING_FILE).write_text(json.dumps(record))
     if entropy is not None:
         lines = [

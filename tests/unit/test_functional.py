@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor
@@ -85,20 +81,3 @@ def test_bad_input() -> None:
         chunked_dft_loss(hidden, head.t(), labels)
     with pytest.raises(ConfigError, match="Choose from: token"):
         chunked_dft_loss(hidden, head, labels, "tokens")
-
-
-def test_losses_need_torch_alone() -> None:
-    """Neither LLaMA-Factory, transformers nor the command line's packages are imported."""
-    code = (
-        "import sys, dft_factory.losses\n"
-        "names = ('llamafactory', 'transformers', 'typer', 'pydantic', 'rich', 'matplotlib')\n"
-        "print(*[name for name in names if name in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == []

@@ -31,11 +31,11 @@ def test_the_prompt_reaches_to_the_first_label_and_the_reference_is_the_first_tu
 
 def test_lengths_and_repeats() -> None:
     """Three answers alike of four; references 2, 4, 2, 4 tokens long, all different."""
-    found = summarise(
+    summary = summarise(
         [[1, 2], [1, 2], [1, 2], [3, 4, 5, 6]], [[1, 2], [1, 2, 3, 4], [3, 4], [3, 4, 5, 6]]
     )
-    assert (found.n, found.length, found.repeated) == (4, 2.5, 0.75)
-    assert (found.reference_length, found.reference_repeated) == (3.0, 0.0)
+    assert (summary.n, summary.length, summary.repeated) == (4, 2.5, 0.75)
+    assert (summary.reference_length, summary.reference_repeated) == (3.0, 0.0)
 
 
 def test_answers_in_one_batch_are_those_of_each_prompt_alone(tmp_path: Path) -> None:

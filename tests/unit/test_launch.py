@@ -13,13 +13,9 @@ from dft_factory.errors import ConfigError
 from dft_factory.experiments.launch import plan_launch, task_environment
 
 TRAIN = ("llamafactory-cli", "train", "runs/a/train.yaml")
-SECOND_OF_TWO = {
-    "FORCE_TORCHRUN": "1",
-    "NNODES": "2",
-    "NODE_RANK": "1",
-    "MASTER_ADDR": "first",
-    "MASTER_PORT": "23456",
-}
+FIRST = {"MASTER_ADDR": "first", "MASTER_PORT": "23456"}
+NODES = {"NNODES": "2", "NODE_RANK": "1", **FIRST}
+SECOND_OF_TWO = {"FORCE_TORCHRUN": "1", **NODES}
 
 
 def test_one_node_changes_nothing() -> None:
@@ -33,14 +29,8 @@ def test_slurm_starts_one_task_a_node() -> None:
     launch = plan_launch(TRAIN, 3, {"SLURM_JOB_ID": "7"}, python="/env/bin/python")
     assert launch.words[0] == "srun"
     split = launch.words.index("/env/bin/python")
-    assert set(launch.words[1:split]) == {
-        "--nodes=3",
-        "--ntasks=3",
-        "--ntasks-per-node=1",
-        "--kill-on-bad-exit=1",
-        "--overlap",
-        "--cpu-bind=none",
-    }
+    options = {"--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--kill-on-bad-exit=1"}
+    assert set(launch.words[1:split]) == {*options, "--overlap", "--cpu-bind=none"}
     module = ("-m", "dft_factory.experiments.launch")
     assert launch.words[split + 1 :] == (*module, "--task", "3", *TRAIN)
     assert launch.environment == {}
@@ -60,15 +50,10 @@ def test_a_task_of_srun() -> None:
 
 
 def test_jobs_that_follow_each_other_get_different_ports_below_the_ephemeral_ones() -> None:
-    ports = [
-        int(
-            task_environment(
-                2, {"SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, "a"
-            )["MASTER_PORT"]
-        )
-        for job in (0, 1, 14_999, 15_000, 4_000_000_000)
-    ]
-    assert ports == [15_000, 15_001, 29_999, 15_000, 25_000]
+    ports = {0: 15_000, 1: 15_001, 14_999: 29_999, 15_000: 15_000, 4_000_000_000: 25_000}
+    for job, port in ports.items():
+        slurm = {"SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}
+        assert task_environment(2, slurm, "a")["MASTER_PORT"] == str(port)
 
 
 @pytest.mark.parametrize("tasks", [{}, {"SLURM_NTASKS": "1"}])
@@ -81,27 +66,14 @@ def test_a_task_without_its_peers_is_refused(tasks: Mapping[str, str]) -> None:
 @pytest.mark.parametrize(
     "variables",
     [
+        pytest.param(NODES, id="LLaMA-Factory"),
+        # Newer PyTorchJob operators count processes in WORLD_SIZE, not pods.
         pytest.param(
-            {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "23456"},
-            id="LLaMA-Factory",
-        ),
-        pytest.param(
-            {
-                "PET_NNODES": "2",
-                "PET_NODE_RANK": "1",
-                "PET_MASTER_ADDR": "first",
-                "PET_MASTER_PORT": "23456",
-                # Newer PyTorchJob operators count processes here, not pods.
-                "WORLD_SIZE": "16",
-                "RANK": "1",
-                "MASTER_ADDR": "first",
-            },
+            {f"PET_{key}": value for key, value in NODES.items()}
+            | {"WORLD_SIZE": "16", "RANK": "1", "MASTER_ADDR": "first"},
             id="Kubeflow",
         ),
-        pytest.param(
-            {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "23456"},
-            id="older PyTorchJob",
-        ),
+        pytest.param({"WORLD_SIZE": "2", "RANK": "1", **FIRST}, id="older PyTorchJob"),
     ],
 )
 def test_variables_of_other_schedulers(variables: dict[str, str]) -> None:
@@ -145,13 +117,8 @@ def test_a_path_with_a_space_is_refused() -> None:
 
 
 def run_module(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dft_factory.experiments.launch", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
+    command = [sys.executable, "-m", "dft_factory.experiments.launch", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 def test_the_module_becomes_the_command() -> None:

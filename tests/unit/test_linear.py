@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dft_factory.losses import product, softmax
 from dft_factory.losses.linear import linear_token_weighted_nll
@@ -27,15 +29,12 @@ def inputs(dtype: torch.dtype, n: int = 37, vocabulary: int = 101, size: int = 1
     bias = torch.randn(vocabulary, generator=generator, dtype=torch.float64)
     targets = torch.randint(vocabulary, (n,), generator=generator)
     sequence = torch.arange(n) * 4 // n
-    leaves = [each.to(dtype).requires_grad_() for each in (hidden, weight, bias)]
+    leaves = [leaf.to(dtype).requires_grad_() for leaf in (hidden, weight, bias)]
     return (*leaves, positions, targets, sequence)
 
 
 def whole(
-    leaves: list[Tensor],
-    labelled: tuple[Tensor, Tensor, Tensor],
-    weight: TokenWeight,
-    t: LogitTransform,
+    leaves: list[Tensor], labelled: list[Tensor], weight: TokenWeight, t: LogitTransform
 ) -> Tensor:
     """The plain way: whole logits, autograd."""
     positions, targets, sequence = labelled
@@ -62,20 +61,11 @@ def test_equals_whole_logits(
     monkeypatch.setattr(softmax, "TILE_BYTES", 4 * 101 * 3)
     weight = UNIT_WEIGHT if spec == "one" else parse_weight(spec)
     *mine, positions, targets, sequence = inputs(torch.float64)
+    labelled = [positions, targets, sequence]
     theirs = inputs(torch.float64)[:3]
-    result = linear_token_weighted_nll(
-        mine[0],
-        mine[1],
-        positions,
-        targets,
-        sequence,
-        4,
-        weight,
-        bias=mine[2],
-        transform=transform,
-        chunk=chunk,
-    )
-    expected = whole(theirs, (positions, targets, sequence), weight, transform)
+    options: Any = {"bias": mine[2], "transform": transform, "chunk": chunk}
+    result = linear_token_weighted_nll(mine[0], mine[1], *labelled, 4, weight, **options)
+    expected = whole(theirs, labelled, weight, transform)
     (result.total / 7).backward()
     (expected / 7).backward()
     assert result.total.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -100,18 +90,17 @@ def test_no_less_exact_than_whole_logits(
     monkeypatch.setattr(product, "BLOCK", 30)
     weight = parse_weight(spec)
     *mine, positions, targets, sequence = inputs(dtype)
-    labelled = (positions, targets, sequence)
-    plain = [each.detach().clone().requires_grad_() for each in mine]
-    exact = [each.detach().double().requires_grad_() for each in mine]
+    labelled = [positions, targets, sequence]
+    plain = [leaf.detach().clone().requires_grad_() for leaf in mine]
+    exact = [leaf.detach().double().requires_grad_() for leaf in mine]
     linear_token_weighted_nll(
         mine[0], mine[1], *labelled, 4, weight, bias=mine[2], chunk=16
     ).total.backward()
     whole(plain, labelled, weight, IDENTITY).backward()
     whole(exact, labelled, weight, IDENTITY).backward()
     for a, b, c in zip(mine, plain, exact, strict=True):
-        assert relative(a.grad, c.grad) <= (
-            5e-6 if dtype == torch.float32 else 1.5 * relative(b.grad, c.grad)
-        )
+        bound = 5e-6 if dtype == torch.float32 else 1.5 * relative(b.grad, c.grad)
+        assert relative(a.grad, c.grad) <= bound
 
 
 SHAPES = {"columns": (3, 7, 50), "inner": (3, 50, 7), "rows": (50, 3, 7), "square": (8, 8, 8)}
@@ -154,13 +143,13 @@ def test_a_frozen_part_gets_no_gradient(frozen: str) -> None:
 
 def test_no_token_is_a_differentiable_zero() -> None:
     hidden, weight, bias, *labelled = inputs(torch.float32)
-    none = [each[:0] for each in labelled]
+    none = [tensor[:0] for tensor in labelled]
     loss = linear_token_weighted_nll(hidden, weight, *none, 4, parse_weight("sequence"), bias=bias)
     loss.total.backward()
     assert loss.total.item() == 0.0
-    for each in (hidden, weight, bias):
-        assert each.grad is not None
-        assert not bool(each.grad.any())
+    for leaf in (hidden, weight, bias):
+        assert leaf.grad is not None
+        assert not bool(leaf.grad.any())
 
 
 @pytest.mark.parametrize("size", [1e4, -1e4])
@@ -168,20 +157,28 @@ def test_no_token_is_a_differentiable_zero() -> None:
 def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
     hidden = torch.full((3, 1), 1.0, requires_grad=True)
     weight = torch.tensor([[0.0], [size], [1.0]], requires_grad=True)
+    places, sequence = torch.arange(3), torch.zeros(3).long()
     loss = linear_token_weighted_nll(
-        hidden,
-        weight,
-        torch.arange(3),
-        torch.arange(3),
-        torch.zeros(3).long(),
-        1,
-        parse_weight(spec),
+        hidden, weight, places, places, sequence, 1, parse_weight(spec)
     )
     loss.total.backward()
     assert bool(torch.isfinite(loss.logps).all())
-    for each in (hidden, weight):
-        assert each.grad is not None
-        assert bool(torch.isfinite(each.grad).all())
+    for leaf in (hidden, weight):
+        assert leaf.grad is not None
+        assert bool(torch.isfinite(leaf.grad).all())
+
+
+class Watch(TorchDispatchMode):
+    """Shows each operation and its result to ``see``."""
+
+    def __init__(self, see: Callable[[Any, Any], None]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.see(func, out)
+        return out
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -192,30 +189,23 @@ def test_nothing_as_large_as_the_logits_is_allocated(
 ) -> None:
     """What torch allocates at once, counted by a dispatch mode: never n x V numbers, and in
     blocks, where the head has to be brought to fp32, never the head."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     monkeypatch.setattr(product, "emulates", lambda _: emulated)
     monkeypatch.setattr(product, "BLOCK", 100)
     monkeypatch.setattr(softmax, "TILE_BYTES", 4 * 2000)  # one row
     n, vocabulary, chunk = 512, 2000, 32
     largest = copied = 0
 
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            nonlocal largest, copied
-            out = func(*args, **(kwargs or {}))
-            for each in out if isinstance(out, tuple | list) else (out,):
-                if isinstance(each, Tensor):
-                    largest = max(largest, each.numel())
-                    if each.dtype == torch.float32:
-                        copied = max(copied, each.numel())
-            return out
+    def see(_: Any, out: Any) -> None:
+        nonlocal largest, copied
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor):
+                largest = max(largest, tensor.numel())
+                if tensor.dtype == torch.float32:
+                    copied = max(copied, tensor.numel())
 
     dtype = torch.bfloat16 if emulated else torch.float32
     hidden, weight, _, *labelled = inputs(dtype, n, vocabulary)
-    with Watch(), torch.set_grad_enabled(grad):
+    with Watch(see), torch.set_grad_enabled(grad):
         loss = linear_token_weighted_nll(
             hidden, weight, *labelled, 4, parse_weight(spec), chunk=chunk
         )
@@ -230,22 +220,15 @@ def test_nothing_as_large_as_the_logits_is_allocated(
 @pytest.mark.parametrize("no_grad", [torch.no_grad, torch.inference_mode])
 def test_evaluation_computes_no_gradient(spec: str, no_grad: Any) -> None:
     """One matrix product per chunk, no tensor of the head's shape, the values of training."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     weight = UNIT_WEIGHT if spec == "one" else parse_weight(spec)
     hidden, head, bias, *labelled = inputs(torch.float32, n=64)
     chunks, products, head_shaped = 8, 0, set[int]()
 
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            nonlocal products
-            out = func(*args, **(kwargs or {}))
-            products += func.overloadpacket.__name__.rstrip("_") in ("mm", "addmm")
-            if isinstance(out, Tensor) and out.shape == head.shape:
-                head_shaped.add(out.data_ptr())
-            return out
+    def see(func: Any, out: Any) -> None:
+        nonlocal products
+        products += func.overloadpacket.__name__.rstrip("_") in ("mm", "addmm")
+        if isinstance(out, Tensor) and out.shape == head.shape:
+            head_shaped.add(out.data_ptr())
 
     def run() -> tuple[Tensor, Tensor, Tensor]:
         nonlocal products
@@ -254,7 +237,7 @@ def test_evaluation_computes_no_gradient(spec: str, no_grad: Any) -> None:
         loss = linear_token_weighted_nll(hidden, head, *labelled, 4, weight, bias=bias, chunk=8)
         return loss.total, loss.logps, loss.weights
 
-    with Watch():
+    with Watch(see):
         expected = run()
         assert (products, len(head_shaped)) == ((4 if spec == "sequence" else 3) * chunks, 1)
         with no_grad():

@@ -56,9 +56,9 @@ def test_a_model_matched_to_itself_is_sampled_as_before(text_bench: Bench, tmp_p
         match_entropy=(tmp_path / "cool",),
     )
     (result,) = evaluate([str(task)], matched).results
-    found = result.decoding["match_entropy"]
-    assert found["target"] == cool.mean_entropy
-    assert found["temperature"] == result.decoding["temperature"] == pytest.approx(0.05, abs=0.01)
+    match = result.decoding["match_entropy"]
+    assert match["target"] == cool.mean_entropy
+    assert match["temperature"] == result.decoding["temperature"] == pytest.approx(0.05, abs=0.01)
     assert result.mean_entropy == pytest.approx(cool.mean_entropy, rel=0.05)
     assert result.metric == "avg@2"
     assert result.decoding_name == cool.decoding_name == "temperature 0.05"

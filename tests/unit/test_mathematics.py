@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +20,7 @@ from dft_eval.mathematics.prompts import INSTRUCTION, raw_prompt, user_turn
 from dft_eval.mathematics.scoring import breakdown, majority, rounded_mean
 from dft_eval.mathematics.verdicts import Verdict
 from dft_eval.results import read_items
+from tests.support.jsonl import write_lines
 from tests.support.openai_server import FakeServer, serve
 
 RIGHT, WRONG, SILENT = Verdict(True, "3"), Verdict(False, "4"), Verdict(False, None)
@@ -34,11 +34,6 @@ def request(out: Path, **changes: Any) -> Request:
 # ---------------------------------------------------------------- data
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def test_every_benchmark_takes_its_published_file(test_data: Path) -> None:
     for benchmark in MATHEMATICS:
         name = "gsm8k_test" if benchmark.name == "gsm8k" else benchmark.name
@@ -50,11 +45,11 @@ def test_every_benchmark_takes_its_published_file(test_data: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"problem": "p"}', "line 2: no problem"),
+        ('{"problem": "p"}', "line 2 is not a problem"),
         ('{"problem": "p", "answer": " "}', "it is empty"),
-        ("[1]", "line 2: no problem"),
-        ("{", "line 2: no problem"),
-        ('{"problem": "first ", "answer": "2"}', "line 2: the problem 'first ' is there twice"),
+        ("[1]", "line 2 is not a problem"),
+        ("{", "line 2 is not a problem"),
+        ('{"problem": "first ", "answer": "2"}', "line 2 .*the problem 'first ' is there twice"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str, says: str) -> None:
@@ -64,23 +59,14 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, says: str) -> None
         read_data(path)
 
 
-def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot be read: No such file.*'problem' and 'answer'"):
-        read_data(tmp_path / "none.jsonl")
-    (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(UsageError, match="holds no problem"):
-        read_data(tmp_path / "empty.jsonl")
+TWO_BOXES = "\\boxed{1} so \\boxed{\\frac{a}{b}}."
 
 
 @pytest.mark.parametrize(
     ("name", "row", "answer"),
     [
         ("math500", {"problem": "p", "answer": "\\frac{1}{2}"}, "\\frac{1}{2}"),
-        (
-            "minerva",
-            {"problem": "p", "solution": "\\boxed{1} so \\boxed{\\frac{a}{b}}."},
-            "\\frac{a}{b}",
-        ),
+        ("minerva", {"problem": "p", "solution": TWO_BOXES}, "\\frac{a}{b}"),
         ("olympiadbench", {"question": "p", "final_answer": ["$1$,$2$"]}, "1$,$2"),
         ("aime24", {"problem": "p", "answer": "025"}, "025"),
         ("amc23", {"problem": "p", "answer": 27.0}, "27"),
@@ -106,7 +92,7 @@ def test_another_file_than_the_published_one_is_refused() -> None:
 def test_the_prompts_of_each_family_are_those_of_the_paper(tmp_path: Path) -> None:
     turn = f"1+1?\n{INSTRUCTION}"
     assert user_turn(" 1+1?\n") == turn
-    wanted = {
+    prompts = {
         "Qwen/Qwen2.5-Math-1.5B": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         f"<|im_start|>user\n{turn}<|im_end|>\n<|im_start|>assistant\n",
         "meta-llama/Llama-3.2-3B": "<|start_header_id|>system<|end_header_id|>\n\n"
@@ -114,7 +100,7 @@ def test_the_prompts_of_each_family_are_those_of_the_paper(tmp_path: Path) -> No
         f"{turn}<|end_of_text|>\n<|start_header_id|>assistant<|end_header_id|>\n\n",
         "deepseek-ai/deepseek-math-7b-base": f"User: {turn}\n\nAssistant:",
     }
-    for base_model, prompt in wanted.items():
+    for base_model, prompt in prompts.items():
         assert raw_prompt("1+1?", request(tmp_path, base_model=base_model)) == prompt
     with pytest.raises(UsageError, match="Known: qwen, llama, deepseek"):
         raw_prompt("1+1?", request(tmp_path))
@@ -171,12 +157,8 @@ def test_shares_count_completions() -> None:
     def row(reason: str) -> Completion:
         return Completion(id="x", prompt="", completion="", finish_reason=reason, n_tokens=1)
 
-    rows = [
-        (row("stop"), RIGHT),
-        (row("length"), SILENT),
-        (row("stop"), WRONG),
-        (row("stop"), SILENT),
-    ]
+    stop = row("stop")
+    rows = [(stop, RIGHT), (row("length"), SILENT), (stop, WRONG), (stop, SILENT)]
     parts = breakdown(rows, 2)
     assert (parts["truncated"], parts["no answer"]) == (0.25, 0.5)
     assert parts["maj@2"] == 0.5
@@ -191,17 +173,10 @@ def run(tmp_path: Path, answers: dict[int, list[str]], **changes: Any) -> Any:
     """Evaluate ``gsm8k`` on :data:`OWN` against a server that gives these answers in turn."""
     turns = {user_turn(row["problem"]): itertools.cycle(answers[n]) for n, row in enumerate(OWN)}
     server = FakeServer(lambda text: next(turns[text]), talks=False)
-    data = write(tmp_path / "own.jsonl", OWN)
+    own = {"data": write_lines(tmp_path / "own.jsonl", OWN), "own_max_new_tokens": True}
     with serve(server):
-        asked = request(
-            tmp_path / "out",
-            data=data,
-            backend="openai",
-            base_url=server.url,
-            own_max_new_tokens=True,
-            judge_workers=1,
-            **changes,
-        )
+        backend = {"backend": "openai", "base_url": server.url, "judge_workers": 1}
+        asked = request(tmp_path / "out", **own, **backend, **changes)
         (result,) = evaluate(["gsm8k"], asked).results
     return result
 
@@ -210,18 +185,10 @@ def test_greedy(tmp_path: Path) -> None:
     """Right; right under qwen alone (x100); cut before any answer."""
     answers = {0: ["so \\boxed{3.0}"], 1: ["so \\boxed{1000}"], 2: ["hm " * 5000]}
     result = run(tmp_path, answers)
-    assert (result.metric, result.score, result.n_total, result.n_scored) == (
-        "accuracy",
-        1 / 3,
-        3,
-        3,
-    )
-    assert result.breakdown == {
-        "truncated": pytest.approx(1 / 3),
-        "no answer": pytest.approx(1 / 3),
-        "mean of rounded accuracies": pytest.approx(0.333),
-        "accuracy of qwen": pytest.approx(2 / 3),
-    }
+    assert (result.metric, result.score) == ("accuracy", 1 / 3)
+    assert (result.n_total, result.n_scored) == (3, 3)
+    parts = {"truncated": 1 / 3, "no answer": 1 / 3, "mean of rounded accuracies": 0.333}
+    assert result.breakdown == pytest.approx({**parts, "accuracy of qwen": 2 / 3})
     assert result.harness.startswith("math-verify 0.")
     assert result.cluster is None
     assert result.decoding["max_new_tokens"] == 4096
@@ -240,16 +207,9 @@ def test_several_samples(tmp_path: Path) -> None:
     assert (result.metric, result.cluster, result.n_completions) == ("avg@4", "problem", 12)
     assert result.score == pytest.approx(8 / 12)
     assert result.harness.startswith("qwen: ")
-    wanted = {
-        "pass@4": 2 / 3,
-        "maj@4": 2 / 3,
-        "avg@4 of math-verify": 6 / 12,
-        "no answer": 4 / 12,
-        "truncated": 0.0,
-    }
-    assert {name: result.breakdown[name] for name in wanted} == {
-        name: pytest.approx(value) for name, value in wanted.items()
-    }
+    parts = {"pass@4": 2 / 3, "maj@4": 2 / 3, "avg@4 of math-verify": 6 / 12}
+    parts |= {"no answer": 4 / 12, "truncated": 0.0}
+    assert {name: result.breakdown[name] for name in parts} == pytest.approx(parts)
     # Scores 1, 1, 0 of the problems: standard error sqrt(3 / 2 * 6 / 9) / 3.
     assert result.stderr == pytest.approx(1 / 3)
     assert not any("harnesses differ" in note for note in result.notes)
@@ -260,10 +220,8 @@ def test_a_difference_of_the_harnesses_is_noted(tmp_path: Path) -> None:
     answers = {0: ["\\boxed{300}"], 1: ["\\boxed{1000}"], 2: ["\\boxed{0.06}"]}
     result = run(tmp_path, answers)
     assert (result.score, result.breakdown["accuracy of qwen"]) == (0.0, 1.0)
-    assert any(
-        note.startswith("the harnesses differ by more than a standard error: math-verify 0.00%, ")
-        for note in result.notes
-    )
+    text = "the harnesses differ by more than a standard error: math-verify 0.00%, "
+    assert any(note.startswith(text) for note in result.notes)
 
 
 def test_an_unknown_harness_is_refused(tmp_path: Path) -> None:

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.mathematics_verdicts import golds
+from dft_eval import processes
 from dft_eval.mathematics import qwen_text
-from dft_eval.mathematics.verdicts import (
-    HARNESSES,
-    TOO_LARGE,
-    TOO_SLOW,
-    Harness,
-    Question,
-    Verdict,
-    judge_all,
-)
+from dft_eval.mathematics import verdicts as rules
+from dft_eval.mathematics.verdicts import HARNESSES, Harness, Question, Verdict, judge_all
+from tests.support.jsonl import read_lines
 
 PAIRS = Path(__file__).parents[1] / "data" / "mathematics_answers.jsonl"
-ROWS: list[dict[str, Any]] = [json.loads(line) for line in PAIRS.open(encoding="utf-8")]
+ROWS = read_lines(PAIRS)
 KINDS = sorted({row["kind"] for row in ROWS})
 Judged = dict[Harness, list[Verdict]]
 
 
 @pytest.fixture(scope="module")
 def judged() -> Judged:
-    questions = [
-        Question(harness, row["completion"], row["gold"]) for harness in HARNESSES for row in ROWS
-    ]
-    verdicts = iter(judge_all(questions))
-    return {harness: [next(verdicts) for _ in ROWS] for harness in HARNESSES}
+    return {
+        harness: judge_all([Question(harness, row["completion"], row["gold"]) for row in ROWS])
+        for harness in HARNESSES
+    }
 
 
 def test_there_are_two_hundred_pairs_and_every_error_is_explained() -> None:
@@ -50,21 +42,15 @@ def test_there_are_two_hundred_pairs_and_every_error_is_explained() -> None:
 def test_pairs(kind: str, harness: Harness, judged: Judged) -> None:
     """``right`` was written by hand before either harness ran; ``qwen`` is the pipeline's own."""
     field = harness.replace("-", "_")
-    wrong = [
-        (row["gold"], row["completion"], verdict)
-        for row, verdict in zip(ROWS, judged[harness], strict=True)
-        if row["kind"] == kind and verdict.correct != row[field]
-    ]
-    assert not wrong
+    for row, verdict in zip(ROWS, judged[harness], strict=True):
+        assert row["kind"] != kind or verdict.correct == row[field], (row, verdict)
 
 
 def test_no_answer_is_told_from_a_wrong_one(judged: Judged) -> None:
     silent = ("", "I do not know.", "\\boxed{}")
     for harness in HARNESSES:
-        answers = {
-            row["completion"]: verdict.answer
-            for row, verdict in zip(ROWS, judged[harness], strict=True)
-        }
+        rows = zip(ROWS, judged[harness], strict=True)
+        answers = {row["completion"]: verdict.answer for row, verdict in rows}
         assert [answers[text] for text in silent] == [None, None, None]
 
 
@@ -93,10 +79,7 @@ def test_no_answer_is_told_from_a_wrong_one(judged: Judged) -> None:
 def test_normalisation_of_the_qwen_rules(text: str, normalised: str) -> None:
     """Values of the pipeline itself, quirks included."""
     assert qwen_text.normalise(text, keep_units=False) == normalised
-
-
-def test_minerva_keeps_its_letters() -> None:
-    assert qwen_text.normalise("a+b", keep_units=True) == "a+b"
+    assert qwen_text.normalise("a+b", keep_units=True) == "a+b"  # Minerva's
 
 
 def box(text: str) -> str:
@@ -117,7 +100,9 @@ def test_hostile_answers_are_wrong_and_the_next_ones_are_judged(harness: Harness
     texts = [*HOSTILE.values(), box("7")]
     verdicts = judge_all([Question(harness, text, "7") for text in texts])
     assert [verdict.correct for verdict in verdicts] == [False] * len(HOSTILE) + [True]
-    assert any(each.problem.startswith((TOO_SLOW, TOO_LARGE)) for each in verdicts)
+    assert any(
+        verdict.problem.startswith((rules.TOO_SLOW, rules.TOO_LARGE)) for verdict in verdicts
+    )
 
 
 def test_nothing_in_an_answer_is_evaluated(tmp_path: Path) -> None:
@@ -129,27 +114,19 @@ def test_nothing_in_an_answer_is_evaluated(tmp_path: Path) -> None:
         f"({target!s}).write_text('x')",
         f"1 if open('{target}','w') else 2",
     ]
-    questions = [
-        Question(harness, wrap(text), "5")
-        for harness in HARNESSES
-        for text in texts
-        for wrap in (box, str)
-    ]
+    texts += [box(text) for text in texts]
+    questions = [Question(harness, text, "5") for harness in HARNESSES for text in texts]
     assert {verdict.correct for verdict in judge_all(questions)} == {False}
     assert not target.exists()
 
 
 def workers_of_this_process() -> list[int]:
-    found = []
-    for folder in Path("/proc").iterdir():
+    workers = []
+    for pid in processes.children(os.getpid()):
         with contextlib.suppress(OSError):
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            if (
-                int(parent) == os.getpid()
-                and b"formula_worker" in (folder / "cmdline").read_bytes()
-            ):
-                found.append(int(folder.name))
-    return found
+            if b"formula_worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                workers.append(pid)
+    return workers
 
 
 def test_kills_of_the_worker_change_no_verdict() -> None:
@@ -206,10 +183,6 @@ def test_golds_of_the_smaller_sets_are_right_however_written(test_data: Path) ->
     """All sets, and both harnesses: ``benchmarks/mathematics_verdicts.py``."""
     cases = list(golds(test_data / "mathematics", "math-verify", ("minerva", "aime24", "amc23")))
     verdicts = judge_all([case.question for case in cases])
-    wrong = [
-        (case, verdict)
-        for case, verdict in zip(cases, verdicts, strict=True)
-        if verdict.correct != case.correct
-    ]
-    assert not wrong
+    for case, verdict in zip(cases, verdicts, strict=True):
+        assert verdict.correct == case.correct, (case, verdict)
     assert sum(case.kind == "minerva, as written" for case in cases) >= 58

@@ -11,11 +11,12 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from dft_eval.model_files import find_model, model_sha256
-from dft_eval.results import BenchmarkResult, ItemScore, ResultFile, merge_results, write_items
+from dft_eval.results import ItemScore, ResultFile, merge_results, write_items
 from dft_eval.training_file import TRAINING_FILE
 from dft_factory.cli.app import app
 from dft_factory.errors import ConfigError
 from dft_factory.model_card import write_model_card
+from tests.support.results import result
 
 RECORD = {
     "schema_version": 1,
@@ -41,25 +42,14 @@ def model(tmp_path: Path) -> Path:
 
 def score(model: Path, folder: Path, passed: int, sha256: str | None = None) -> Path:
     """Results of 10 items, of which some pass."""
-    row = BenchmarkResult(
-        benchmark="humaneval+",
-        metric="pass@1",
-        score=passed / 10,
-        stderr=0.1,
-        n_total=10,
-        n_scored=10,
-        items="humaneval+.completion.items.jsonl",
-        harness="evalplus 0.3.1",
-        prompt_style="completion",
-        decoding={"strategy": "greedy"},
-        seed=7,
-    )
+    fields = {"harness": "evalplus 0.3.1", "prompt_style": "completion", "seed": 7}
+    fields |= {"score": passed / 10, "n_total": 10, "n_scored": 10}
+    row = result("humaneval+", decoding={"strategy": "greedy"}, **fields)
     folder.mkdir(parents=True, exist_ok=True)
     items = [ItemScore(id=str(i), score=float(i < passed)) for i in range(10)]
     write_items(folder / row.items, items)
-    header = ResultFile(
-        model=str(model), model_sha256=sha256 or model_sha256(find_model(str(model))), label="dft"
-    )
+    sha256 = sha256 or model_sha256(find_model(str(model)))
+    header = ResultFile(model=str(model), model_sha256=sha256, label="dft")
     merge_results(folder, header, [row])
     return folder
 
@@ -72,11 +62,8 @@ def test_training_scores_and_metadata(model: Path, tmp_path: Path) -> None:
     assert card.data.tags == ["dft_lora"]
     assert card.data.base_model == "Qwen/Qwen2.5-Coder-3B"
     (entry,) = card.data.eval_results
-    assert (entry.dataset_name, entry.metric_type, entry.metric_value) == (
-        "humaneval+",
-        "pass@1",
-        40.0,
-    )
+    assert (entry.dataset_name, entry.metric_type) == ("humaneval+", "pass@1")
+    assert entry.metric_value == 40.0
     # Wilson's interval of 4 of 10: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
     z2 = 1.959963984540054**2
     centre, half = 0.4 + z2 / 20, math.sqrt(z2 * (0.024 + z2 / 400))

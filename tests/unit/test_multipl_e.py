@@ -21,6 +21,7 @@ from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.multipl_e.data import from_hub, read_folder
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore, read_items
+from tests.support.jsonl import write_lines
 from tests.support.toolchains import need
 from tests.support.written import Written, evaluate_with
 
@@ -49,10 +50,8 @@ GOOD = {"js": "return x * 2;\n}", "sh": "echo $(($1 * 2))\n}\nexit 9", "python":
 
 
 def write_data(folder: Path, rows: dict[str, list[dict[str, Any]]]) -> Path:
-    folder.mkdir(exist_ok=True)
     for code, lines in rows.items():
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / f"humaneval-{code}.jsonl").write_text(text, encoding="utf-8")
+        write_lines(folder / f"humaneval-{code}.jsonl", lines)
     return folder
 
 
@@ -78,11 +77,8 @@ def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"humaneval-js\.jsonl and humaneval-js\.jsonl\.gz"):
         read_folder(folder)
     plain.unlink()
-    problems = read_folder(folder)
-    assert {code: [row.id for row in rows] for code, rows in problems.items()} == {
-        "python": ["python/HumanEval_7"],
-        "js": ["js/One_1_double"],
-    }
+    ids = {code: [row.id for row in rows] for code, rows in read_folder(folder).items()}
+    assert ids == {"python": ["python/HumanEval_7"], "js": ["js/One_1_double"]}
 
 
 @pytest.mark.parametrize(
@@ -108,24 +104,20 @@ def test_a_folder_without_any_file_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path / "missing")
 
 
-def test_without_the_hub_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_gives_the_same_problems_as_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot be reached, the message names the fix."""
     import datasets
 
     def refuse(name: str, config: str, split: str) -> None:
         assert (name, config, split) == ("nuprl/MultiPL-E", "humaneval-cpp", "test")
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(PrerequisiteError, match=r"no network\nGive the files by --data"):
-        from_hub()
-
-
-def test_the_hub_gives_the_same_problems_as_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
     def load(name: str, config: str, split: str) -> list[dict[str, Any]]:
         return [{**JS, "language": config.removeprefix("humaneval-"), "doctests": "transform"}]
 
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(PrerequisiteError, match=r"no network\nGive the files by --data"):
+        from_hub()
     monkeypatch.setattr(datasets, "load_dataset", load)
     problems = from_hub()
     assert list(problems) == list(LANGUAGES)
@@ -141,10 +133,9 @@ def test_prompts_of_each_harness(tmp_path: Path) -> None:
     (js,) = read_folder(write_data(tmp_path, {"js": [JS]}))["js"]
     assert prompt_text(js, "official") == "//Twice x.\nfunction double(x){"
     assert prompt_text(js, "qwen") == "//Twice x.\nfunction double(x){\n"
-    assert question(js) == (
-        "Please continue to complete the function and return all completed code in a codeblock. "
-        "Here is the given code to do completion:\n```js\n//Twice x.\nfunction double(x){\n```"
-    )
+    asks = "Please continue to complete the function and return all completed code in a codeblock."
+    code = "```js\n//Twice x.\nfunction double(x){\n```"
+    assert question(js) == f"{asks} Here is the given code to do completion:\n{code}"
 
 
 def test_stop_texts_of_the_published_data(test_data: Path) -> None:
@@ -164,7 +155,7 @@ def test_stop_texts_of_the_published_data(test_data: Path) -> None:
     qwen = {code: stop_texts(row, "qwen") for code, row in problems.items()}
     assert qwen.pop("python") == ("\ndef", "\nclass", "\nif", "\n#", "\nprint")
     assert set(qwen.pop("ts")) - set(official["ts"]) == {
-        *("\nexport", "\nimport", "\nexport default", "\nimport default", "\nconsole.log"),
+        *("\nexport", "\nimport", "\nexport default", "\nimport default", "\nconsole.log")
     }
     assert qwen == {code: official[code] for code in qwen}
 
@@ -203,15 +194,15 @@ def test_braces_in_strings_and_comments_close_nothing() -> None:
     assert closing_brace("{ {}", 0) is None
 
 
+TWO = "function double(x) { return 2; }\n"
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
         ("```js\nlet other = 1;\n```", None),
         ("I cannot do that.", None),
-        (
-            "First\n```\nnpm install\n```\nthen\n```js\nfunction double(x) { return 2; }\n```",
-            ("function double(x) { return 2; }\n", ""),
-        ),
+        (f"First\n```\nnpm install\n```\nthen\n```js\n{TWO}```", (TWO, "")),
     ],
 )
 def test_the_block_that_defines_the_function(answer: str, code: tuple[str, str] | None) -> None:
@@ -224,10 +215,8 @@ def test_the_block_that_defines_the_function(answer: str, code: tuple[str, str] 
 def test_scores_of_known_answers_are_exact(tmp_path: Path) -> None:
     for code in ("js", "sh"):
         need(code)
-    folder = write_data(
-        tmp_path / "data",
-        {"js": numbered(JS, 4), "sh": numbered(SH, 2), "python": numbered(PYTHON, 1)},
-    )
+    rows = {"js": numbered(JS, 4), "sh": numbered(SH, 2), "python": numbered(PYTHON, 1)}
+    folder = write_data(tmp_path / "data", rows)
     answers = {f"js/One_1_double{n}": GOOD["js"] for n in range(4)}
     answers |= {"js/One_1_double1": "return x;\n}", "js/One_1_double2": "process.exit(0)}"}
     answers |= {"sh/One_1_double0": GOOD["sh"], "sh/One_1_double1": "exit 0\n}"}
@@ -236,11 +225,8 @@ def test_scores_of_known_answers_are_exact(tmp_path: Path) -> None:
     result = score(tmp_path / "out", folder, model)
     assert result.score == pytest.approx(4 / 7)
     assert (result.n_total, result.n_scored, result.metric) == (7, 7, "pass@1")
-    assert {code: value for code, value in result.breakdown.items() if value is not None} == {
-        "python": 1.0,
-        "sh": 0.5,
-        "js": 0.5,
-    }
+    parts = {code: value for code, value in result.breakdown.items() if value is not None}
+    assert parts == {"python": 1.0, "sh": 0.5, "js": 0.5}
     assert result.breakdown["average"] is None
     assert result.harness.startswith("MultiPL-E, official recipes")
     assert result.prompt_style == "completion"
@@ -268,17 +254,13 @@ def test_the_average_weighs_languages_alike() -> None:
 
 def test_a_limit_holds_for_each_language(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "d", {"sh": numbered(SH, 3), "python": numbered(PYTHON, 3)})
-    answers = {f"sh/One_1_double{n}": GOOD["sh"] for n in range(2)}
-    answers |= {f"python/HumanEval_7{n}": GOOD["python"] for n in range(2)}
+    places = [("sh", f"One_1_double{n}") for n in range(2)]
+    places += [("python", f"HumanEval_7{n}") for n in range(2)]
+    answers: dict[str, str | None] = {f"{code}/{name}": GOOD[code] for code, name in places}
     result = score(tmp_path / "out", folder, Written(answers), limit=2)
     assert (result.n_total, result.score) == (4, 1.0)
     rows = read_items(tmp_path / "out" / result.items)
-    assert {(row.category, row.cluster) for row in rows} == {
-        ("sh", "One_1_double0"),
-        ("sh", "One_1_double1"),
-        ("python", "HumanEval_70"),
-        ("python", "HumanEval_71"),
-    }
+    assert {(row.category, row.cluster) for row in rows} == set(places)
     assert {"partial: 4 of 1280", "--limit 2 problems a language"} <= set(result.notes)
 
 
@@ -286,9 +268,8 @@ def test_a_language_without_its_compiler_is_unscored_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_data(tmp_path / "d", {"js": [JS], "python": [PYTHON]})
-    monkeypatch.setattr(
-        toolchains, "missing_toolchain", lambda language: NO_NODE if language.code == "js" else None
-    )
+    missing = {"js": NO_NODE}
+    monkeypatch.setattr(toolchains, "missing_toolchain", lambda row: missing.get(row.code))
     model = Written({"python/HumanEval_7": GOOD["python"], "js/One_1_double": GOOD["js"]})
     result = score(tmp_path / "out", folder, model)
     assert (result.score, result.n_total, result.n_scored) == (1.0, 2, 1)
@@ -320,9 +301,8 @@ def test_chat_and_the_other_harness_are_labelled(tmp_path: Path) -> None:
     short = Written({"python/HumanEval_7": "    retur"}, cut_off=["python/HumanEval_7"])
     raw = score(tmp_path / "out", folder, short, harness="qwen")
     assert raw.score == 0.0
-    assert read_items(tmp_path / "out" / raw.items)[0].reason.endswith(
-        "(completion cut at max_new_tokens)"
-    )
+    reason = read_items(tmp_path / "out" / raw.items)[0].reason
+    assert reason.endswith("(completion cut at max_new_tokens)")
 
 
 def test_an_unknown_harness_is_refused_with_the_choices(tmp_path: Path) -> None:

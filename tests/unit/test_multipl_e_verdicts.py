@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,15 +33,10 @@ def problem(folder: Path, code: str, short: str) -> Problem:
 
 
 def verdicts(
-    folder: Path,
-    code: str,
-    texts: dict[str, str],
-    *,
-    style: str = "completion",
-    harness: Harness = "official",
+    folder: Path, code: str, texts: dict[str, str], **how: Any
 ) -> dict[str, tuple[float | None, str]]:
     problems = [problem(folder, code, short) for short in texts]
-    rows = judged(code, problems, list(texts.values()), style=style, harness=harness)
+    rows = judged(code, problems, list(texts.values()), **how)
     return {short: (row.score, row.reason) for short, row in zip(texts, rows, strict=True)}
 
 
@@ -56,9 +52,7 @@ def judged(
         Completion(id=p.id, prompt="", completion=text, finish_reason="stop", n_tokens=1)
         for p, text in zip(problems, texts, strict=True)
     ]
-    return judge(
-        problems, completions, style, harness, sandboxed=True, progress=lambda done, total: None
-    )
+    return judge(problems, completions, style, harness, sandboxed=True, progress=lambda *_: None)
 
 
 @each_language
@@ -154,9 +148,7 @@ def test_qwens_second_attempt_compiles_typescript_with_the_defaults(test_data: P
 
 
 @each_language
-def test_an_empty_completion_and_a_syntax_error_fail_on_five_problems_a_language(
-    code: str, test_data: Path
-) -> None:
+def test_an_empty_completion_and_a_syntax_error_fail(code: str, test_data: Path) -> None:
     """Each on all problems: ``benchmarks/multipl_e_matrix.py``."""
     problems = all_problems(test_data / "multipl-e")[code][:5]
     texts = ["", "    )]} not a program (((", "", "    )]} not a program (((", ""]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import sys
 import types
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,22 +19,18 @@ from dft_eval.benchmarks import BENCHMARKS
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.run import Completion, Decoding
 from dft_eval.natural_questions import benchmark as adapter
+from dft_eval.natural_questions import prompts
 from dft_eval.natural_questions.data import Question, from_hub, read_data
-from dft_eval.natural_questions.prompts import (
-    COMPLETION_STOP,
-    EXAMPLES,
-    chat_prompt,
-    completion_prompt,
-    with_question_mark,
-)
+from dft_eval.natural_questions.prompts import EXAMPLES, chat_prompt, completion_prompt
 from dft_eval.natural_questions.rules import Verdict, judge, normalised
 from dft_eval.results import BenchmarkResult, read_items
 from dft_factory.data.natural_questions import convert, question_key
 from dft_factory.data.records import Dropped
+from tests.support.jsonl import read_lines, write_lines
 from tests.support.written import Written, evaluate_with
 
 CASES = Path(__file__).parents[1] / "data" / "natural_questions_rules.jsonl"
-ROWS: list[dict[str, Any]] = [json.loads(line) for line in CASES.open(encoding="utf-8")]
+ROWS = read_lines(CASES)
 TEXTS = [row for row in ROWS if "text" in row]
 PREDICTIONS = [row for row in ROWS if "prediction" in row]
 
@@ -98,8 +92,8 @@ def test_gold_answers_of_the_published_set(test_data: Path) -> None:
     assert len(data.questions) == 3610
     assert data.source.startswith("data: NQ-open dev, sha256 f15567f38099")
     verdicts = [[judge(alias, q.answer) for alias in q.answer] for q in data.questions]
-    assert all(each.exact_match and each.contains for row in verdicts for each in row)
-    assert sum(any(each.lm_eval for each in row) for row in verdicts) == 3298
+    assert all(verdict.exact_match and verdict.contains for row in verdicts for verdict in row)
+    assert sum(any(verdict.lm_eval for verdict in row) for row in verdicts) == 3298
     assert sum(row[0].lm_eval for row in verdicts) == 3232
 
 
@@ -118,7 +112,7 @@ def test_no_answer_matches_every_prediction(test_data: Path) -> None:
     "question", ["who was it", "who was it?", " who was it ?\n", "who was it??"]
 )
 def test_a_question_ends_in_one_question_mark(question: str) -> None:
-    assert with_question_mark(question) == "who was it?"
+    assert prompts.with_question_mark(question) == "who was it?"
 
 
 def test_chat_asks_in_the_words_of_the_training_data() -> None:
@@ -165,24 +159,17 @@ GOOD: list[dict[str, Any]] = [
 ]
 
 
-def write_data(path: Path, rows: Sequence[Any] = GOOD) -> Path:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    data = text.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
-
-
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
 def test_data(name: str, tmp_path: Path) -> None:
-    data = read_data(write_data(tmp_path / name))
+    data = read_data(write_lines(tmp_path / name, GOOD))
     assert [q.model_dump() for q in data.questions] == GOOD
     assert len({q.id for q in data.questions}) == 4
     assert data.source.startswith("data: not NQ-open dev as published, sha256 ")
 
 
 def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
-    one = read_data(write_data(tmp_path / "a.jsonl")).questions
-    two = read_data(write_data(tmp_path / "b.jsonl", GOOD[::-1])).questions
+    one = read_data(write_lines(tmp_path / "a.jsonl", GOOD)).questions
+    two = read_data(write_lines(tmp_path / "b.jsonl", GOOD[::-1])).questions
     assert [q.id for q in one] == [q.id for q in two[::-1]]
 
 
@@ -193,10 +180,7 @@ def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
         ([GOOD[0], {"question": "who"}], "line 2 is not a question of NQ-open"),
         ([{"question": "who", "answer": []}], "line 1 is not a question of NQ-open"),
         ([{"question": "who", "answer": "Ann"}], "line 1 is not a question of NQ-open"),
-        (
-            [{"question": "who", "answer": ["Ann", " "]}],
-            "the text is blank",
-        ),
+        ([{"question": "who", "answer": ["Ann", " "]}], "the text is blank"),
         ([{"question": " ", "answer": ["Ann"]}], "the text is blank"),
         (["text"], "line 1 is not a question of NQ-open"),
         ([GOOD[0], GOOD[1], GOOD[0]], "the question 'who wrote it' is there twice"),
@@ -204,19 +188,7 @@ def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
 )
 def test_invalid_data(rows: list[Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        read_data(write_data(tmp_path / "x.jsonl", rows))
-
-
-@pytest.mark.parametrize("content", [b"{", b"\xff\n", b'{"question": "\xe9"}\n'])
-def test_data_that_is_not_json(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_bytes(content)
-    with pytest.raises(UsageError, match="line 1 is not a question of NQ-open"):
-        read_data(tmp_path / "x.jsonl")
-    with pytest.raises(UsageError, match=r"no such file. Give a .jsonl"):
-        read_data(tmp_path / "y.jsonl")
-    (tmp_path / "x.jsonl.gz").write_bytes(content)
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_data(tmp_path / "x.jsonl.gz")
+        read_data(write_lines(tmp_path / "x.jsonl", rows))
 
 
 def test_the_hub_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,15 +225,13 @@ IDS = {row["question"]: Question.model_validate(row).id for row in GOOD}
 def run(
     tmp_path: Path, answers: dict[str, str | None] = ANSWERS, **changes: Any
 ) -> tuple[BenchmarkResult, Written]:
-    subject = Written(
-        {IDS[question]: answer for question, answer in answers.items()},
-        cut_off=[IDS["what is it"]],
-    )
+    by_id = {IDS[question]: answer for question, answer in answers.items()}
+    subject = Written(by_id, cut_off=[IDS["what is it"]])
     request = Request(
         model="by hand",
         out=tmp_path / "out",
         label="x",
-        data=write_data(tmp_path / "x.jsonl"),
+        data=write_lines(tmp_path / "x.jsonl", GOOD),
         own_max_new_tokens=True,
     )
     return evaluate_with(BENCHMARKS["nq"], replace(request, **changes), subject), subject
@@ -280,15 +250,14 @@ def test_three_scores_by_name(tmp_path: Path) -> None:
         "strategy": "greedy",
         "max_new_tokens": 32,
         "batch_size": 32,
-        "stop": list(COMPLETION_STOP),
+        "stop": list(prompts.COMPLETION_STOP),
         "top_p": 1.0,
         "top_k": -1,
         "min_p": 0.0,
         "repetition_penalty": 1.0,
     }
-    assert [prompt.text for prompt in model.asked] == [
-        completion_prompt(each["question"]) for each in GOOD
-    ]
+    texts = [completion_prompt(row["question"]) for row in GOOD]
+    assert [prompt.text for prompt in model.asked] == texts
     items = read_items(tmp_path / "out" / row.items)
     assert [item.score for item in items] == [1.0, 1.0, 0.0, 0.0]
     assert [item.reason for item in items] == [
@@ -308,10 +277,9 @@ def test_chat_is_the_default_and_is_not_cut(tmp_path: Path) -> None:
     assert row.breakdown == {"exact_match of lm-eval": 0.5, "contains": 1.0}
     assert model.decoding is not None
     assert model.decoding.stop == ()
-    assert [(p.chat, p.text) for p in model.asked] == [
-        (True, chat_prompt("who wrote it")),
-        (True, chat_prompt("when was it")),
-    ]
+    assert all(prompt.chat for prompt in model.asked)
+    texts = [chat_prompt("who wrote it"), chat_prompt("when was it")]
+    assert [prompt.text for prompt in model.asked] == texts
 
 
 def test_an_item_without_a_prediction_is_unscored(tmp_path: Path) -> None:

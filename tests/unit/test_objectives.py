@@ -43,9 +43,9 @@ def test_the_longest_objective_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """``iw_sft_lora`` must not be read as an objective ``iw`` with a method ``sft_lora``."""
     for name in ("iw", "iw_sft"):
         monkeypatch.setitem(OBJECTIVES, name, Objective(name, "", "", weighted=False))
-    found = split_finetuning_type("iw_sft_lora")
-    assert found is not None
-    assert (found[0].name, found[1]) == ("iw_sft", "lora")
+    split = split_finetuning_type("iw_sft_lora")
+    assert split is not None
+    assert (split[0].name, split[1]) == ("iw_sft", "lora")
 
 
 @pytest.mark.parametrize("value", ["dtf", "dft_qlora", "dft-lora", "DFT", "", None, 3, "lora_dft"])

@@ -24,19 +24,20 @@ from dft_eval.own_tasks.items import TaskData, load_items
 from dft_eval.own_tasks.metrics import verdict_of
 from dft_eval.own_tasks.numbers import last_number
 from dft_eval.own_tasks.task import METRICS, InvalidTaskError, Task, read_task
-from dft_eval.report import build_report
 from dft_eval.results import BenchmarkResult, ItemScore, read_items, read_results
+from tests.support.jsonl import write_lines
 from tests.support.judge_server import Answer, judge_server
 from tests.support.openai_server import FakeServer, serve
+from tests.support.reports import report
 
 NUMERIC = {"data": "rows.jsonl", "prompt": "{question}", "metric": "numeric", "answer": "answer"}
+RAW = {"prompt_style": "completion"}
 ROWS = [{"question": "1 + 1", "answer": 2}, {"question": "2 + 2", "answer": [4, "4.0"]}]
 
 
 def write_task(folder: Path, rows: list[Any], *, stem: str = "task", **fields: Any) -> Path:
     """A task file with its data; a field of None is left out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_lines(folder / "rows.jsonl", rows)
     values = {key: value for key, value in {**NUMERIC, **fields}.items() if value is not None}
     path = folder / f"{stem}.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML
@@ -55,19 +56,16 @@ def run(
         return *run_on(server, path, out=out, **changes), server
 
 
+def request_to(server: FakeServer, out: Path, **changes: Any) -> Request:
+    own: dict[str, Any] = {"model": "tiny", "label": "base", "own_max_new_tokens": True}
+    return Request(**{**own, "out": out, "backend": "openai", "base_url": server.url, **changes})
+
+
 def run_on(
     server: FakeServer, path: Path, *, out: str = "out", label: str = "base", **changes: Any
 ) -> tuple[BenchmarkResult, list[ItemScore]]:
     """The result as ``dft-factory eval`` makes it; items may be left unscored."""
-    request = Request(
-        model="tiny",
-        out=path.parent / out,
-        label=label,
-        backend="openai",
-        base_url=server.url,
-        own_max_new_tokens=True,
-        **changes,
-    )
+    request = request_to(server, path.parent / out, label=label, **changes)
     try:
         evaluate([str(path)], request)
     except EvaluationError as error:
@@ -111,23 +109,11 @@ def asked(server: FakeServer) -> list[dict[str, Any]]:
         ({"extract": "a"}, "extract", "0 groups; put the answer in one pair of parentheses"),
         ({"extract": "(a)(b)"}, "extract", "2 groups"),
         ({"max_new_tokens": 0}, "max_new_tokens", "0: Input should be greater than or equal to 1"),
-        (
-            {"prompt_style": "raw"},
-            "prompt_style",
-            "'raw' is unknown. Choose from: completion, chat",
-        ),
-        (
-            {"prompt_style": "completion", "system_prompt": "x"},
-            "-",
-            "'system_prompt' has no effect",
-        ),
+        ({"prompt_style": "raw"}, "prompt_style", "'raw' is unknown. Choose from: completion, c"),
+        ({**RAW, "system_prompt": "x"}, "-", "'system_prompt' has no effect"),
         ({"stop": [""]}, "stop", "an empty text ends every completion"),
         ({"judge": {"model": "m"}}, "-", "'judge' has no effect with metric numeric"),
-        (
-            {"metric": "judge", "judge": {"url": "u"}},
-            "judge.url",
-            "unknown key. Choose from: model",
-        ),
+        ({"metric": "judge", "judge": {"url": "u"}}, "judge.url", "unknown key. Choose from: mod"),
         ({"metric": "judge", "judge_prompt": "{a}"}, "judge_prompt", "must hold {completion} once"),
         ({"metric": "judge", "answer": None}, "-", "needs 'answer', or a 'judge_prompt'"),
         ({"cluster": ["a"]}, "cluster", "Input should be a valid string"),
@@ -141,7 +127,7 @@ def test_every_field_has_its_error(
 ) -> None:
     with pytest.raises(InvalidTaskError) as caught:
         read_task(write_task(tmp_path, ROWS, **fields))
-    (problem,) = [each for each in caught.value.problems if each[0] == key]
+    (problem,) = [row for row in caught.value.problems if row[0] == key]
     assert says in problem[1]
     assert f"{tmp_path}/task.yaml: {key}: " in str(caught.value)
 
@@ -180,9 +166,9 @@ def test_names_must_tell_tasks_apart(tmp_path: Path) -> None:
     second = write_task(tmp_path / "b", ROWS)
     with pytest.raises(UsageError, match="Two task files are named 'task'"):
         check([str(first), str(second)], Request(model="m", out=tmp_path, label="base"))
-    taken = write_task(tmp_path / "c", ROWS, stem="gsm8k")
+    named = write_task(tmp_path / "c", ROWS, stem="gsm8k")
     with pytest.raises(UsageError, match="'gsm8k' is the name of a benchmark of this package"):
-        get_benchmark(str(taken))
+        get_benchmark(str(named))
     with pytest.raises(UsageError, match=r"'nope' is unknown.*or give the path of a task file"):
         get_benchmark("nope")
 
@@ -190,15 +176,16 @@ def test_names_must_tell_tasks_apart(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the rows
 
 
+CHOICE = {"metric": "choice", "choices": "c"}
+CODE = {"metric": "pass@1", "answer": None, "tests": "t"}
+RUBRIC = {"metric": "judge", "judge_prompt": "{rubric} {completion}"}
+
+
 @pytest.mark.parametrize(
     ("row", "fields", "says"),
     [
         ([1], {}, "a list, not an object with fields"),
-        (
-            {"questoin": "x", "answer": 1},
-            {},
-            "no field 'question'. Choose from: questoin, answer. ",
-        ),
+        ({"questoin": "x", "answer": 1}, {}, "no field 'question'. Choose from: questoin, answer."),
         ({"questions": "x", "answer": 1}, {}, "Did you mean 'questions'?"),
         ({"question": None, "answer": 1}, {}, "the field 'question' is null"),
         (
@@ -206,56 +193,34 @@ def test_names_must_tell_tasks_apart(tmp_path: Path) -> None:
             {},
             """the field 'question' is ["x"]; a text or a num""",
         ),
-        ({"question": "x", "answer": True}, {}, "the field 'answer' is true; a text or a number"),
-        ({"question": "x", "answer": []}, {}, "the field 'answer' holds no answer"),
+        ({"answer": True}, {}, "the field 'answer' is true; a text or a number"),
+        ({"answer": []}, {}, "the field 'answer' holds no answer"),
+        ({"answer": " "}, {"metric": "math"}, "the field 'answer' holds no answer"),
+        ({"answer": "two"}, {}, "the field 'answer' is 'two', no number"),
+        ({"answer": 1}, {"id": "key"}, "no field 'key'"),
+        ({"answer": 1}, {"cluster": "group"}, "no field 'group'"),
         (
-            {"question": "x", "answer": " "},
-            {"metric": "math"},
-            "the field 'answer' holds no answer",
+            {"answer": "E", "c": ["p", "q"]},
+            CHOICE,
+            "'E'. Give a letter of AB, the text of a choice",
         ),
-        ({"question": "x", "answer": "two"}, {}, "the field 'answer' is 'two', no number"),
-        ({"question": "x", "answer": 1}, {"id": "key"}, "no field 'key'"),
-        ({"question": "x", "answer": 1}, {"cluster": "group"}, "no field 'group'"),
+        ({"answer": 2, "c": ["p", "q"]}, CHOICE, "the field 'answer' is 2. Give a letter of AB"),
+        ({"answer": "A", "c": ["p"]}, CHOICE, "the field 'c' is no list of 2 to 26 texts"),
         (
-            {"question": "x", "answer": "E", "c": ["p", "q"]},
-            {"metric": "choice", "choices": "c"},
-            "the field 'answer' is 'E'. Give a letter of AB, the text of a choice, or its place",
-        ),
-        (
-            {"question": "x", "answer": 2, "c": ["p", "q"]},
-            {"metric": "choice", "choices": "c"},
-            "the field 'answer' is 2. Give a letter of AB",
-        ),
-        (
-            {"question": "x", "answer": "A", "c": ["p"]},
-            {"metric": "choice", "choices": "c"},
-            "the field 'c' is no list of 2 to 26 texts",
-        ),
-        (
-            {"question": "x", "answer": "A", "c": ["p", "p"]},
-            {"metric": "choice", "choices": "c"},
+            {"answer": "A", "c": ["p", "p"]},
+            CHOICE,
             "the field 'c' holds an empty text, or one twice",
         ),
-        (
-            {"question": "x", "t": "assert f("},
-            {"metric": "pass@1", "answer": None, "tests": "t"},
-            "was never closed",
-        ),
-        (
-            {"question": "x", "t": "# none"},
-            {"metric": "pass@1", "answer": None, "tests": "t"},
-            "the field 't' holds no test",
-        ),
-        (
-            {"question": "x", "answer": "y"},
-            {"metric": "judge", "judge_prompt": "{rubric} {completion}"},
-            "no field 'rubric'",
-        ),
+        ({"t": "assert f("}, CODE, "was never closed"),
+        ({"t": "# none"}, CODE, "the field 't' holds no test"),
+        ({"answer": "y"}, RUBRIC, "no field 'rubric'"),
     ],
 )
 def test_a_row_that_cannot_be_asked_or_scored_is_named(
     tmp_path: Path, row: Any, fields: dict[str, Any], says: str
 ) -> None:
+    if isinstance(row, dict) and not any(name.startswith("quest") for name in row):
+        row = {"question": "x", **row}
     good = {"question": "x", "answer": "A", "c": ["A", "2"], "t": "f()", "rubric": "r"}
     good |= {"key": 1, "group": 1}
     rows = [{**good, "answer": 1} if fields.get("metric") != "choice" else good, row]
@@ -285,17 +250,13 @@ def test_rows_become_items(tmp_path: Path) -> None:
     """Numbers, braces, blank lines in the count, gzip; a choice by letter, text or place."""
     data = tmp_path / "rows.jsonl.gz"
     data.write_bytes(gzip.compress(b'{"n": 1, "m": 2.5, "a": 3}\n\n{"n": "{x}", "m": 0, "a": 4}\n'))
-    made = items_of(tmp_path, [], data, prompt="{{{n}}} + {m}", answer="a").items
-    assert [(item.id, item.prompt, item.answers) for item in made] == [
-        ("1", "{1} + 2.5", ("3",)),
-        ("3", "{{x}} + 0", ("4",)),
-    ]
+    one, two = items_of(tmp_path, [], data, prompt="{{{n}}} + {m}", answer="a").items
+    assert (one.id, one.prompt, one.answers) == ("1", "{1} + 2.5", ("3",))
+    assert (two.id, two.prompt, two.answers) == ("3", "{{x}} + 0", ("4",))
     rows = [{"q": "?", "a": a, "c": ["B", "x", 7]} for a in ("B", "x", 2, "C", "7")]
-    made = items_of(
-        tmp_path, rows, prompt="{q}\n{c}", metric="choice", answer="a", choices="c"
-    ).items
-    assert [item.answers for item in made] == [("A",), ("B",), ("C",), ("C",), ("C",)]
-    assert made[0].prompt == "?\nA. B\nB. x\nC. 7"
+    items = items_of(tmp_path, rows, prompt="{q}\n{c}", answer="a", **CHOICE).items
+    assert [item.answers for item in items] == [("A",), ("B",), ("C",), ("C",), ("C",)]
+    assert items[0].prompt == "?\nA. B\nB. x\nC. 7"
 
 
 def test_a_hub_data_set_is_loaded_by_its_split(
@@ -303,8 +264,7 @@ def test_a_hub_data_set_is_loaded_by_its_split(
 ) -> None:
     """``datasets`` takes a folder ``owner/name`` of the working directory for that hub id."""
     pytest.importorskip("datasets")
-    (tmp_path / "owner/name").mkdir(parents=True)
-    (tmp_path / "owner/name/test.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in ROWS[:1]))
+    write_lines(tmp_path / "owner/name/test.jsonl", ROWS[:1])
     monkeypatch.chdir(tmp_path)
     path = write_task(tmp_path, [], data="owner/name", split="test")
     data = load_items(read_task(path))
@@ -338,10 +298,6 @@ def test_the_last_number(text: str, number: Fraction | None) -> None:
     assert last_number(text) == number
 
 
-CHOICES = {"metric": "choice", "choices": "options"}
-CAPITALS = ["Paris", "Rome", "Oslo"]
-
-
 @pytest.mark.parametrize(
     ("fields", "answer", "completions"),
     [
@@ -352,13 +308,14 @@ CAPITALS = ["Paris", "Rome", "Oslo"]
         ({"metric": "contains"}, "New York", {"in New  York!": 1, "New Yorker": 0}),
         ({"metric": "math"}, [r"\frac12", "3"], {r"\boxed{0.5}": 1, r"\boxed{3}": 1, "4": 0}),
         ({"metric": "math", "extract": "A: (.*)"}, "x^2", {"3 A: $x\\cdot x$": 1, "x^2": 0}),
-        (CHOICES, "B", {"B": 1, "The answer is (B).": 1, "Rome": 1, "A": 0, "Oslo": 0, "": 0}),
+        (CHOICE, "B", {"B": 1, "The answer is (B).": 1, "Rome": 1, "A": 0, "Oslo": 0, "": 0}),
     ],
 )
 def test_metrics_by_rules(
     tmp_path: Path, fields: dict[str, Any], answer: Any, completions: dict[str, int]
 ) -> None:
-    rows = [{"question": text, "answer": answer, "options": CAPITALS} for text in completions]
+    capitals = ["Paris", "Rome", "Oslo"]
+    rows = [{"question": text, "answer": answer, "c": capitals} for text in completions]
     result, items, _ = run(write_task(tmp_path, rows, **fields), lambda prompt: prompt)
     assert {text: item.score for text, item in zip(completions, items, strict=True)} == completions
     assert result.score == sum(completions.values()) / len(completions)
@@ -376,33 +333,20 @@ def test_a_pattern_without_end_leaves_its_item_unscored(tmp_path: Path) -> None:
     assert (result.n_total, result.n_scored, result.score) == (3, 2, 0.5)
 
 
-TESTS = {"metric": "pass@1", "answer": None, "tests": "tests"}
-
-
 def test_programs_run_in_the_sandbox_with_their_tests(tmp_path: Path) -> None:
     right, wrong = "def f(x):\n    return x + 1\n", "def f(x):\n    return x\n"
-    leaves = "import os\nos._exit(0)\n"
     answers = {
-        "block": f"Here:\n```python\n{right}```\nTry it:\n```\nf(1)\n```",
-        "bare": right,
-        "cut": f"```\n{right}",
-        "wrong": f"```python\n{wrong}```",
-        "leaves": leaves,
-        "prose": "I cannot.",
+        f"Here:\n```python\n{right}```\nTry it:\n```\nf(1)\n```": 1.0,
+        right: 1.0,
+        f"```\n{right}": 1.0,
+        f"```python\n{wrong}```": 0.0,
+        "import os\nos._exit(0)\n": 0.0,
+        "I cannot.": 0.0,
     }
-    rows = [
-        {"question": name, "tests": ["assert f(1) == 2", "assert f(2) == 3"]} for name in answers
-    ]
-    path = write_task(tmp_path, rows, **TESTS)
-    result, items, _ = run(path, lambda prompt: answers[prompt])
-    assert dict(zip(answers, (item.score for item in items), strict=True)) == {
-        "block": 1.0,
-        "bare": 1.0,
-        "cut": 1.0,
-        "wrong": 0.0,
-        "leaves": 0.0,
-        "prose": 0.0,
-    }
+    tests = ["assert f(1) == 2", "assert f(2) == 3"]
+    path = write_task(tmp_path, [{"question": text, "t": tests} for text in answers], **CODE)
+    result, items, _ = run(path, lambda prompt: prompt)
+    assert [item.score for item in items] == list(answers.values())
     assert result.metric == "pass@1"
     assert result.sandbox not in (None, "none")
 
@@ -428,26 +372,25 @@ def test_with_a_solution_outputs_are_compared_outside(tmp_path: Path) -> None:
         "forger": FORGER.replace("def f", "def find_zero"),
     }
     tests = "def check(candidate):\n    assert candidate(1)[0] == 1\n    candidate(2)"
-    rows = [
-        {"question": name, "tests": tests, "name": "find_zero", "right": right} for name in answers
-    ]
-    path = write_task(tmp_path, rows, **TESTS, entry_point="name", solution="right")
+    row = {"t": tests, "name": "find_zero", "right": right}
+    rows = [{"question": name, **row} for name in answers]
+    path = write_task(tmp_path, rows, **CODE, entry_point="name", solution="right")
     result, items, _ = run(path, answers.__getitem__)
     assert [item.score for item in items] == [1.0, 1.0, 0.0, 0.0]
     assert "outputs compared outside the sandbox" in result.notes
     rows[1]["right"] = "def find_zero(x):\n    return [0]"
-    path = write_task(tmp_path, rows, **TESTS, entry_point="name", solution="right")
+    path = write_task(tmp_path, rows, **CODE, entry_point="name", solution="right")
     with pytest.raises(UsageError, match=r"task\.yaml: 2: canonical_solution fails its tests"):
         run(path, answers.__getitem__, out="other")
-    path = write_task(tmp_path, [{"question": "forger", "tests": "assert f(1) == 2"}], **TESTS)
+    path = write_task(tmp_path, [{"question": "forger", "t": "assert f(1) == 2"}], **CODE)
     result, items, _ = run(path, lambda _: FORGER, out="beside")
     assert [item.score for item in items] == [1.0]
     assert "tests run in the program's process; one that searches for them can pass" in result.notes
 
 
 def test_a_raw_completion_goes_on_from_its_prompt(tmp_path: Path) -> None:
-    rows = [{"question": "def f(x):\n", "tests": "assert f(1) == 2"}]
-    path = write_task(tmp_path, rows, **TESTS, prompt_style="completion", stop=["\n\n"])
+    rows = [{"question": "def f(x):\n", "t": "assert f(1) == 2"}]
+    path = write_task(tmp_path, rows, **CODE, **RAW, stop=["\n\n"])
     result, _, server = run(path, lambda _: "    return x + 1\n\nf(")
     assert result.score == 1.0
     assert server.seen[-1]["stop"] == ["\n\n"]
@@ -468,10 +411,8 @@ def test_a_judge_model_grades(tmp_path: Path) -> None:
         result, items, _ = run(path, answers.__getitem__, judge=choice)
         shown = next(prompt for prompt in judge.judged if "q0" in prompt)
         spec = {"model": "grader", "base_url": judge.url}
-        own = "{rubric}: {{}} {completion} {question}"
-        path = write_task(
-            tmp_path, rows[:1], metric="judge", answer=None, judge=spec, judge_prompt=own
-        )
+        own = {"judge": spec, "judge_prompt": "{rubric}: {{}} {completion} {question}"}
+        path = write_task(tmp_path, rows[:1], metric="judge", answer=None, **own)
         run(path, answers.__getitem__, out="own")
         assert "city {x}: {} right q0\n\nReply with one word" in judge.judged[-1]
     assert [item.score for item in items] == [1.0, 0.0, None, None]
@@ -499,15 +440,11 @@ def test_what_a_judges_reply_says(reply: str, verdict: bool | None) -> None:
 
 def test_a_judge_that_is_not_named_is_asked_for(tmp_path: Path) -> None:
     path = write_task(tmp_path, ROWS, metric="judge")
-    with pytest.raises(
-        UsageError, match=r"give --judge openai --judge-model NAME .* in task\.yaml"
-    ):
+    with pytest.raises(UsageError, match=r"--judge openai --judge-model NAME .* in task\.yaml"):
         run(path, str)
+    request = Request(model="m", out=tmp_path, label="b", judge=JudgeChoice("rules"))
     with pytest.raises(UsageError, match="--judge has no effect on task"):
-        check(
-            [str(write_task(tmp_path, ROWS))],
-            Request(model="m", out=tmp_path, label="b", judge=JudgeChoice("rules")),
-        )
+        check([str(write_task(tmp_path, ROWS))], request)
 
 
 # ---------------------------------------------------------------- what all benchmarks share
@@ -552,51 +489,36 @@ def test_a_changed_answer_asks_the_model_nothing_new_and_is_recorded(tmp_path: P
     assert data[0] == data[2] != data[1]
 
 
+MATH_PROMPT = f"{{problem}}\n{INSTRUCTION.replace('{}', '{{}}')}"
+NQ_PROMPT = f"{NQ_INSTRUCTION}\n\n{{question}}?"
+
+
 @pytest.mark.parametrize(
-    ("benchmark", "file", "fields"),
+    ("benchmark", "file", "prompt", "metric"),
     [
-        (
-            "gsm8k",
-            "mathematics/gsm8k_test.jsonl",
-            {"prompt": f"{{problem}}\n{INSTRUCTION.replace('{}', '{{}}')}", "metric": "math"},
-        ),
-        (
-            "nq",
-            "natural_questions/nq_open_dev.jsonl",
-            {"prompt": f"{NQ_INSTRUCTION}\n\n{{question}}?", "metric": "exact_match"},
-        ),
+        ("gsm8k", "mathematics/gsm8k_test.jsonl", MATH_PROMPT, "math"),
+        ("nq", "natural_questions/nq_open_dev.jsonl", NQ_PROMPT, "exact_match"),
     ],
 )
 def test_a_benchmark_as_a_task_has_the_same_prompts_and_scores(
-    tmp_path: Path, test_data: Path, benchmark: str, file: str, fields: dict[str, str]
+    tmp_path: Path, test_data: Path, benchmark: str, file: str, prompt: str, metric: str
 ) -> None:
     """Every second answer is right, some in other words."""
     data = test_data / file
     rows = [json.loads(line) for line in data.read_text(encoding="utf-8").split("\n")[:24]]
-    answers = [
-        row["answer"] if isinstance(row["answer"], str) else row["answer"][0] for row in rows
-    ]
-    path = write_task(tmp_path, rows, **fields)
+    answers = [row["answer"] if benchmark == "gsm8k" else row["answer"][0] for row in rows]
+    questions = [row.get("problem") or row["question"] for row in rows]
+    path = write_task(tmp_path, rows, prompt=prompt, metric=metric)
     asked: dict[str, str] = {}
 
     def answer(prompt: str) -> str:
-        place = next(
-            i for i, row in enumerate(rows) if (row.get("problem") or row["question"]) in prompt
-        )
+        place = next(i for i, question in enumerate(questions) if question in prompt)
         asked.setdefault(prompt, f"{answers[place]}." if place % 2 else f"{answers[place - 1]} x")
         return asked[prompt]
 
     with serve(FakeServer(answer, talks=False)) as server:
         result, items = run_on(server, path)
-        request = Request(
-            model="tiny",
-            out=tmp_path / "built-in",
-            label="base",
-            data=tmp_path / "rows.jsonl",
-            backend="openai",
-            base_url=server.url,
-            own_max_new_tokens=True,
-        )
+        request = request_to(server, tmp_path / "built-in", data=tmp_path / "rows.jsonl")
         (built_in,) = evaluate([benchmark], request).results
     assert len(asked) == len(rows)
     others = read_items(tmp_path / "built-in" / built_in.items)
@@ -610,8 +532,7 @@ def test_a_report_compares_own_tasks_and_says_where_their_data_differ(tmp_path: 
     run(path, lambda prompt: prompt, out="dft", label="dft")
     write_task(tmp_path, [*rows[:-1], {"question": "7", "answer": 8}])
     run(path, lambda prompt: "3", out="sft", label="sft")
-    folders = [tmp_path / "sft", tmp_path / "dft"]
-    text = build_report(folders, tmp_path / "report").markdown.read_text(encoding="utf-8")
+    text = report([tmp_path / "sft", tmp_path / "dft"], tmp_path / "report")
     assert re.search(r"^\| dft \| 100.0 %", text, re.MULTILINE)
     assert "+87.5" in text
     assert re.search(r"^\| task \(chat, greedy\): data\\_sha256 \|", text, re.MULTILINE)

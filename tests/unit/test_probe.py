@@ -43,19 +43,18 @@ from dft_factory.probe.words import lowest_bin
 def test_by_hand() -> None:
     """p = .02, .5, .96, 1: bins 0, 10, 19, 19 of 20; mean .62; one below .1, two above .9."""
     p = torch.tensor([0.02, 0.5, 0.96, 1.0], dtype=torch.float64)
-    found = summarise(p.log(), model="m", label="l", dataset="d", n_examples=2)
+    whole = summarise(p.log(), model="m", label="l", dataset="d", n_examples=2)
     counts = [0] * N_BINS
     counts[0], counts[10], counts[19] = 1, 1, 2
-    assert list(found.counts) == counts
-    assert found.numbers.mean == pytest.approx(0.62)
-    assert (found.numbers.share_below, found.numbers.share_above) == (0.25, 0.5)
-    assert found.numbers.weight_below == pytest.approx(0.02 / 2.48)
-    assert found.numbers.nll == pytest.approx(
-        -(math.log(0.02) + math.log(0.5) + math.log(0.96)) / 4
-    )
-    assert found.numbers.n_tokens == sum(counts)
-    assert found.polarisation == 0.75
-    assert found.to_json()["share_below_0.1"] == 0.25
+    assert list(whole.counts) == counts
+    numbers = whole.numbers
+    assert numbers.mean == pytest.approx(0.62)
+    assert (numbers.share_below, numbers.share_above) == (0.25, 0.5)
+    assert numbers.weight_below == pytest.approx(0.02 / 2.48)
+    assert numbers.nll == pytest.approx(-sum(map(math.log, (0.02, 0.5, 0.96))) / 4)
+    assert numbers.n_tokens == sum(counts)
+    assert whole.polarisation == 0.75
+    assert whole.to_json()["share_below_0.1"] == 0.25
 
 
 def test_nothing_labelled_is_an_error() -> None:
@@ -106,21 +105,21 @@ def parts(text: str) -> dict[str, str]:
     """What each segment of ``text`` holds, tokens that overlap a tag included whole."""
     ids, spelling = cut(text)
     names = segments_of(ids, spelling.__getitem__, end_of_turn={900}, special={900, 901})
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for number, name in zip(ids, names, strict=True):
-        found[name] = found.get(name, "") + spelling[number]
-    return found
+        texts[name] = texts.get(name, "") + spelling[number]
+    return texts
 
 
 def test_reasoning_answer_tags_and_the_end() -> None:
-    found = parts("<think>abcdefghijklmno</think><answer>xyzxyz</answer><|im_end|>\n")
-    assert found[END_OF_TURN] == "<|im_end|>"
-    assert "<think>" in found[FORMAT]
-    assert "</answer>" in found[FORMAT]
-    assert "efghijkl" in found[REASONING]
-    assert "x" not in found[REASONING]
-    assert set(found[ANSWER]) <= set("xyz")
-    assert found[ANSWER]
+    texts = parts("<think>abcdefghijklmno</think><answer>xyzxyz</answer><|im_end|>\n")
+    assert texts[END_OF_TURN] == "<|im_end|>"
+    assert "<think>" in texts[FORMAT]
+    assert "</answer>" in texts[FORMAT]
+    assert "efghijkl" in texts[REASONING]
+    assert "x" not in texts[REASONING]
+    assert set(texts[ANSWER]) <= set("xyz")
+    assert texts[ANSWER]
 
 
 @pytest.mark.parametrize(
@@ -133,19 +132,16 @@ def test_reasoning_answer_tags_and_the_end() -> None:
     ],
 )
 def test_edges_of_the_rule(text: str, reasoning: str, answer: str) -> None:
-    found = parts(text)
-    assert reasoning in found.get(REASONING, "")
-    assert bool(reasoning) == (REASONING in found)
-    assert answer in found.get(ANSWER, "")
+    texts = parts(text)
+    assert reasoning in texts.get(REASONING, "")
+    assert bool(reasoning) == (REASONING in texts)
+    assert answer in texts.get(ANSWER, "")
 
 
 def test_white_space_after_the_end_of_turn_is_format() -> None:
     """The stop token alone ends a turn; the newline that chatml adds is neither end nor content."""
-    assert parts("ab \n\nc<|im_end|>\n") == {
-        ANSWER: "ab \n\nc",
-        END_OF_TURN: "<|im_end|>",
-        FORMAT: "\n",
-    }
+    texts = {ANSWER: "ab \n\nc", END_OF_TURN: "<|im_end|>", FORMAT: "\n"}
+    assert parts("ab \n\nc<|im_end|>\n") == texts
     assert parts("abc<|pad|>") == {ANSWER: "abc", FORMAT: "<|pad|>"}
 
 
@@ -173,42 +169,38 @@ def certain(value: float) -> Estimate:
     ],
 )
 def test_the_advice_agrees_with_its_evidence(data: str, choice: str) -> None:
-    mean = next(each.mean for each in EVIDENCE if each.data == data)
-    found = advise(certain(mean), certain(0.9))
-    assert found.choice == choice
-    assert found.certain
-    assert data in found.reason
-    assert str(SETTINGS[choice]) == found.to_json()["settings"]
+    mean = next(case.mean for case in EVIDENCE if case.data == data)
+    advice = advise(certain(mean), certain(0.9))
+    assert advice.choice == choice
+    assert advice.certain
+    assert data in advice.reason
+    assert str(SETTINGS[choice]) == advice.to_json()["settings"]
 
 
 def test_between_the_thresholds_a_floor_is_advised() -> None:
-    found = advise(certain(0.43), certain(0.9))
-    assert (found.choice, found.certain) == (FLOOR, True)
-    assert "0.43" in found.reason
-
-
-def test_unknown_end_of_turn_tokens_ask_for_a_floor() -> None:
-    found = advise(certain(0.7), certain(0.03))
-    assert found.choice == FLOOR
-    assert "end-of-turn" in found.reason
+    """And for end-of-turn tokens that the model does not expect."""
+    advice = advise(certain(0.43), certain(0.9))
+    assert (advice.choice, advice.certain) == (FLOOR, True)
+    assert "0.43" in advice.reason
+    advice = advise(certain(0.7), certain(0.03))
+    assert advice.choice == FLOOR
+    assert "end-of-turn" in advice.reason
     assert advise(certain(0.7), None).choice == DFT
     assert advise(certain(0.1), certain(0.03)).choice == SFT
 
 
 @pytest.mark.parametrize("threshold", [DFT_FROM.value, FLOOR_FROM.value])
 @pytest.mark.parametrize("side", [-0.02, 0.02])
-def test_an_interval_that_crosses_a_threshold_is_said(threshold: float, side: float) -> None:
+def test_an_interval_that_crosses_a_threshold_is_uncertain(threshold: float, side: float) -> None:
+    """And so are few examples, whatever their interval."""
     value = threshold + side
-    found = advise(Estimate(value, value - 0.05, value + 0.05, 100), None)
-    assert not found.certain
-    assert f"crosses {threshold:g}" in found.uncertainty
-    assert advise(Estimate(value, value - 0.01, value + 0.01, 100), None).certain
-
-
-def test_few_examples_are_never_certain() -> None:
-    found = advise(Estimate(0.9, 0.9, 0.9, 1), None)
-    assert not found.certain
-    assert "too narrow" in found.uncertainty
+    advice = advise(Estimate(value, value - 0.05, value + 0.05, 100), None)
+    assert not advice.certain
+    assert f"crosses {threshold:g}" in advice.uncertainty
+    assert advise(certain(value), None).certain
+    advice = advise(Estimate(0.9, 0.9, 0.9, 1), None)
+    assert not advice.certain
+    assert "too narrow" in advice.uncertainty
 
 
 def test_the_bootstrap_resamples_examples_not_tokens() -> None:
@@ -218,20 +210,20 @@ def test_the_bootstrap_resamples_examples_not_tokens() -> None:
     that the interval is 4 * 0.029 = 0.113 wide.
     """
     values = torch.rand(100, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    found = estimate(values.repeat_interleave(50), torch.arange(100).repeat_interleave(50))
-    assert found is not None
-    assert found.value == pytest.approx(values.mean().item())
-    assert found.n_examples == 100
-    assert found.high - found.low == pytest.approx(0.113, abs=0.02)
-    assert found.low < found.value < found.high
+    mean = estimate(values.repeat_interleave(50), torch.arange(100).repeat_interleave(50))
+    assert mean is not None
+    assert mean.value == pytest.approx(values.mean().item())
+    assert mean.n_examples == 100
+    assert mean.high - mean.low == pytest.approx(0.113, abs=0.02)
+    assert mean.low < mean.value < mean.high
 
 
 def test_the_mean_is_over_tokens_and_examples_keep_any_number() -> None:
     """Three tokens of example 7, one of example 3: (3 * .2 + .6) / 4 = .3."""
-    found = estimate(torch.tensor([0.2, 0.2, 0.2, 0.6]), torch.tensor([7, 7, 7, 3]))
-    assert found is not None
-    assert found.value == pytest.approx(0.3)
-    assert (found.low, found.high, found.n_examples) == pytest.approx((0.2, 0.6, 2))
+    mean = estimate(torch.tensor([0.2, 0.2, 0.2, 0.6]), torch.tensor([7, 7, 7, 3]))
+    assert mean is not None
+    assert mean.value == pytest.approx(0.3)
+    assert (mean.low, mean.high, mean.n_examples) == pytest.approx((0.2, 0.6, 2))
     assert estimate(torch.empty(0), torch.empty(0, dtype=torch.int64)) is None
 
 
@@ -244,20 +236,16 @@ PLAN = Plan(learning_rate=1e-5, batch=8, n_examples=144, steps=18, full=True)
 def measured(p: Tensor, words: list[str], label: str = "base") -> Measured:
     """Examples of ten tokens each; the last of each ends the turn."""
     n = p.numel()
-    example = torch.arange(n) // 10
-    position = torch.arange(n) % 10 + 1
-    rows = tuple((0, *range(i * 10, i * 10 + 10)) for i in range(n // 10))
+    names = {"model": "m", "label": label, "dataset": f"d{ATTACK}"}
     return Measured(
         logps=p.log(),
         tokens=torch.arange(n),
-        example=example,
-        position=position,
+        example=torch.arange(n) // 10,
+        position=torch.arange(n) % 10 + 1,
         segments=tuple(END_OF_TURN if i % 10 == 9 else ANSWER for i in range(n)),
-        rows=rows,
+        rows=tuple((0, *range(i * 10, i * 10 + 10)) for i in range(n // 10)),
         decode=lambda ids: "".join(words[i % len(words)] for i in ids),
-        probabilities=summarise(
-            p.log(), model="m", label=label, dataset=f"d{ATTACK}", n_examples=n // 10
-        ),
+        probabilities=summarise(p.log(), **names, n_examples=n // 10),
         plan=PLAN,
     )
 
@@ -271,18 +259,18 @@ def test_examine_sets_the_end_of_turn_apart() -> None:
     """Content .6 to .8 and an end of .02: the advice is by content, with a floor for the end."""
     p = uniform(0.6, 0.8)
     p[9::10] = 0.02
-    found = examine(measured(p, ["a"]))
-    assert found.advice.choice == FLOOR
-    ends, answer = found.segments[END_OF_TURN], found.segments[ANSWER]
+    model = examine(measured(p, ["a"]))
+    assert model.advice.choice == FLOOR
+    ends, answer = model.segments[END_OF_TURN], model.segments[ANSWER]
     assert ends is not None
     assert answer is not None
     assert (ends.n_tokens, answer.n_tokens) == (40, 360)
     assert ends.mean == pytest.approx(0.02)
-    assert found.segments[REASONING] is None
-    assert {each.segment for each in found.ignored} == {END_OF_TURN}
-    assert found.ignored[0].p == pytest.approx(0.02)
-    assert len({each.example for each in found.ignored}) == 20
-    assert found.advice.choice != examine(measured(uniform(0.6, 0.8), ["a"])).advice.choice
+    assert model.segments[REASONING] is None
+    assert {row.segment for row in model.ignored} == {END_OF_TURN}
+    assert model.ignored[0].p == pytest.approx(0.02)
+    assert len({row.example for row in model.ignored}) == 20
+    assert model.advice.choice != examine(measured(uniform(0.6, 0.8), ["a"])).advice.choice
     assert examine(measured(uniform(0, 0.1), ["a"])).advice.choice == SFT
 
 
@@ -310,21 +298,15 @@ def test_only_improbable_tokens_are_ignored() -> None:
 
 
 def test_lowest_bin_counts_what_lies_below_a_twentieth() -> None:
-    given = measured(torch.tensor([0.01, 0.04, 0.06, 0.9, *[0.5] * 6]).double(), list("abcd"))
-    given = Measured(**{**vars(given), "tokens": torch.tensor([1, 1, 1, 2, *[3] * 6])})
-    assert [(word.token, word.count, word.of) for word in lowest_bin(given)] == [("b", 2, 3)]
+    probe = measured(torch.tensor([0.01, 0.04, 0.06, 0.9, *[0.5] * 6]).double(), list("abcd"))
+    probe = dataclasses.replace(probe, tokens=torch.tensor([1, 1, 1, 2, *[3] * 6]))
+    assert [(word.token, word.count, word.of) for word in lowest_bin(probe)] == [("b", 2, 3)]
 
 
 def a_probe(words: list[str]) -> Probe:
     p = uniform(0.0, 1.0)
     models = (examine(measured(p, words)), examine(measured(p.sqrt(), words, f"dft{ATTACK}")))
-    return Probe(
-        config=f"c{ATTACK}.yaml",
-        seed=0,
-        models=models,
-        collapse=risk_of(PLAN),
-        notes=(f"note {ATTACK}",),
-    )
+    return Probe(f"c{ATTACK}.yaml", 0, models, risk_of(PLAN), notes=(f"note {ATTACK}",))
 
 
 def test_what_the_data_holds_is_shown_and_never_run() -> None:
@@ -386,12 +368,12 @@ def test_what_cannot_be_probed_is_refused_by_name(changes: dict[str, object], me
 
 
 def test_settings_bring_up_no_training(tmp_path: object) -> None:
-    given = {**GOOD, "finetuning_type": "dft_lora", "dft_weight": "token", "deepspeed": "x.json"}
-    found = settings_for(given, None, "scratch")
-    assert found["finetuning_type"] == "lora"
-    assert not {"deepspeed", "dft_weight"} & found.keys()
-    assert (found["model_name_or_path"], found["output_dir"]) == ("m", "scratch")
-    assert settings_for(given, "other", "s")["model_name_or_path"] == "other"
+    config = {**GOOD, "finetuning_type": "dft_lora", "dft_weight": "token", "deepspeed": "x.json"}
+    settings = settings_for(config, None, "scratch")
+    assert settings["finetuning_type"] == "lora"
+    assert not {"deepspeed", "dft_weight"} & settings.keys()
+    assert (settings["model_name_or_path"], settings["output_dir"]) == ("m", "scratch")
+    assert settings_for(config, "other", "s")["model_name_or_path"] == "other"
 
 
 def test_settings_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
@@ -425,20 +407,20 @@ def test_settings_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
 def test_the_learning_rate_decides_where_trainings_are_known(
     changes: dict[str, Any], risk: bool | None
 ) -> None:
-    found = risk_of(dataclasses.replace(PLAN, **changes))
-    assert found.at_risk is risk
-    assert ("learning_rate: 1e-5" in found.reason) == (risk is True)
-    assert "Nearest known training" in found.reason
-    assert found.to_json()["at_risk"] is risk
+    collapse = risk_of(dataclasses.replace(PLAN, **changes))
+    assert collapse.at_risk is risk
+    assert ("learning_rate: 1e-5" in collapse.reason) == (risk is True)
+    assert "Nearest known training" in collapse.reason
+    assert collapse.to_json()["at_risk"] is risk
 
 
 def test_the_rule_never_misses_a_known_collapse() -> None:
     """It may cry wolf, as for the demo in float32, and says how often it did."""
-    said = [(at_risk(each.plan), each.collapsed) for each in TRAININGS]
-    assert all(risk for risk, collapsed in said if collapsed)
-    spoken = [pair for pair in said if pair[0] is not None]
-    right = sum(risk == collapsed for risk, collapsed in spoken)
-    assert f"right for {right} of the {len(spoken)} known" in risk_of(PLAN).reason
+    pairs = [(at_risk(training.plan), training.collapsed) for training in TRAININGS]
+    assert all(risk for risk, collapsed in pairs if collapsed)
+    judged = [pair for pair in pairs if pair[0] is not None]
+    right = sum(risk == collapsed for risk, collapsed in judged)
+    assert f"right for {right} of the {len(judged)} known" in risk_of(PLAN).reason
 
 
 def test_advice_is_not_one_for_all() -> None:
@@ -446,6 +428,6 @@ def test_advice_is_not_one_for_all() -> None:
     noise = random.Random(0)
     ranks = {SFT: 0, FLOOR: 1, DFT: 2}
     means = sorted(noise.random() for _ in range(50))
-    found = [ranks[advise(certain(mean), None).choice] for mean in means]
-    assert found == sorted(found)
-    assert set(found) == {0, 1, 2}
+    choices = [ranks[advise(certain(mean), None).choice] for mean in means]
+    assert choices == sorted(choices)
+    assert set(choices) == {0, 1, 2}

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
-from html.parser import HTMLParser
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,87 +21,18 @@ from dft_eval.report.figures import learning_curves, smoothed, token_probabiliti
 from dft_eval.report.formats import markdown_fence, markdown_inline, points
 from dft_eval.report.pairs import compare_variants
 from dft_eval.report.runs import Variant
-from dft_eval.results import ItemScore, summarise, write_items
+from dft_eval.results import ItemScore, write_items
 from dft_eval.statistics import mean_and_stderr
-
-Scores = Mapping[str, float | None]
-
-
-def write_run(
-    folder: Path,
-    label: str,
-    benchmarks: Mapping[str, Scores],
-    *,
-    sha: str | None = "ab" * 32,
-    model: str | None = None,
-    reason: str = "",
-    **fields: Any,
-) -> Path:
-    """A run folder with the scores of each benchmark by item id; ``fields`` go to each result."""
-    folder.mkdir(parents=True)
-    rows = []
-    for number, (benchmark, scores) in enumerate(benchmarks.items()):
-        items = [ItemScore(id=name, score=score, reason=reason) for name, score in scores.items()]
-        name = f"b{number}.items.jsonl"
-        write_items(folder / name, items)
-        row = {"benchmark": benchmark, "metric": "accuracy", "items": name, "harness": "toy 1.0"}
-        rows.append({**row, "prompt_style": "chat", **summarise(items), **fields})
-    header = {"schema_version": 1, "model": model or f"models/{label}", "model_sha256": sha}
-    document = {**header, "label": label, "base_model": "toy/base", "results": rows}
-    (folder / "results.json").write_text(json.dumps(document), encoding="utf-8")
-    return folder
-
-
-def write_completions(path: Path, completions: Mapping[str, str], prompt: str = "2+2?") -> None:
-    rows = [
-        {"id": name, "prompt": prompt, "completion": text, "finish_reason": "stop"}
-        for name, text in completions.items()
-    ]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
-
-
-def write_trainer_state(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"log_history": history, "global_step": 2}), encoding="utf-8")
-
-
-def write_probabilities(folder: Path, **changes: Any) -> None:
-    document = {
-        "schema_version": 1,
-        "model": "toy",
-        "label": "x",
-        "dataset": "toys",
-        "n_tokens": 4,
-        "bin_edges": [0.0, 0.5, 1.0],
-        "counts": [1, 3],
-        "mean": 0.7,
-        "median": 0.75,
-        "share_below_0.1": 0.25,
-        "share_above_0.9": 0.5,
-        "nll": 0.9,
-        **changes,
-    }
-    (folder / "token_probabilities.json").write_text(json.dumps(document), encoding="utf-8")
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+from tests.support.reports import (
+    HOSTILE,
+    Page,
+    parse_markdown,
+    report,
+    write_completions,
+    write_probabilities,
+    write_run,
+    write_trainer_state,
+)
 
 
 @pytest.fixture
@@ -178,7 +106,7 @@ No token probabilities: no token\\_probabilities.json or probe.json in base (bas
 
 Items on which the runs' scores disagree come first, then others, taken in turn from each \
 benchmark; within a benchmark those with the most completions, in the order of a hash of their \
-id. Nobody picked them.
+id. They are not hand-picked.
 
 No completions of sft for toy (chat): no such .completions.jsonl in sft.
 
@@ -200,7 +128,7 @@ five
 
 **sft**: score 1
 
-No completion kept.
+No completion recorded.
 
 ## Provenance
 
@@ -209,7 +137,7 @@ No completion kept.
 | base | models/base | abababababab | toy/base |
 | sft | m\\_2 | none (a served model has no files to sum) | toy/base |
 
-### How the scores were made
+### How the scores were computed
 
 | benchmark | runs | harness | judge | seed | decoding |
 | --- | --- | --- | --- | --- | --- |
@@ -297,24 +225,18 @@ def test_verdicts() -> None:
 def test_unscored_is_a_word_and_never_zero(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "a", {"toy": {"x": None, "y": None}})
     other = write_run(tmp_path / "b", "b", {"toy": {"x": 1, "y": 0}}, sha=None)
-    text = build_report([run, other], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report([run, other], tmp_path / "out")
     assert "| a | unscored (0/2) |" in text
     assert "not compared: no item is scored in both" in text
     assert "left out 2 items in both but unscored in at least one" in text
 
 
 def test_notes_and_doubts_become_footnotes(tmp_path: Path) -> None:
-    """Partial sets show their numbers; a score that its items do not bear out is said so."""
-    run = write_run(
-        tmp_path / "a",
-        "a",
-        {"toy": {"x": 1, "y": 0}},
-        notes=["partial: 2 of 3040"],
-        score=0.9,
-        stderr=None,
-        breakdown={"easy": 0.5, "hard": None},
-    )
-    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    """Partial sets show their numbers; a score that is not the mean of its items is marked."""
+    fields = {"notes": ["partial: 2 of 3040"], "score": 0.9, "stderr": None}
+    parts = {"easy": 0.5, "hard": None}
+    run = write_run(tmp_path / "a", "a", {"toy": {"x": 1, "y": 0}}, breakdown=parts, **fields)
+    text = report([run], tmp_path / "out")
     assert "| a | 90.0 % (2/2) [1] [2] |" in text
     assert "[1] toy: partial: 2 of 3040" in text
     assert "[2] toy: the score is not the mean of its items (50.0 %)" in text
@@ -333,25 +255,15 @@ def test_a_whole_problem_is_the_unit_of_a_score_of_problems(tmp_path: Path) -> N
     for label, problems in (("base", {"p": 0.0, "q": 1.0}), ("sft", {"p": 1.0, "q": 1.0})):
         score, stderr = mean_and_stderr(list(problems.values()))
         questions = {"1": 1.0, "2": problems["p"], "3": 1.0}
+        fields = {"score": score, "stderr": stderr, "cluster": "problem"}
+        clusters = {"1": "p", "2": "p", "3": "q"}
         folder = write_run(
-            tmp_path / label,
-            label,
-            {"wemath": questions},
-            score=score,
-            stderr=stderr,
-            cluster="problem",
+            tmp_path / label, label, {"wemath": questions}, clusters=clusters, **fields
         )
-        rows = [
-            ItemScore(id=name, score=score, cluster="p" if name < "3" else "q")
-            for name, score in questions.items()
-        ]
-        write_items(folder / "b0.items.jsonl", rows)
-        write_items(
-            folder / "b0.problems.jsonl",
-            [ItemScore(id=name, score=score) for name, score in problems.items()],
-        )
+        rows = [ItemScore(id=name, score=score) for name, score in problems.items()]
+        write_items(folder / "b0.problems.jsonl", rows)
         runs.append(folder)
-    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report(runs, tmp_path / "out")
     assert "| wemath (chat) | 2 | 50.0 % | 100.0 % | +50.0 ± 50.0 |" in text
     assert (
         "| wemath (chat), single questions | 3 (2 problems) | 66.7 % | 100.0 % | +33.3 ± 22.2 |"
@@ -362,7 +274,7 @@ def test_a_whole_problem_is_the_unit_of_a_score_of_problems(tmp_path: Path) -> N
 
 def test_versions_of_a_problem_without_their_problem_are_told(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "a", {"mathverse": {"x": 1, "y": 0}})
-    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report([run], tmp_path / "out")
     assert "mathverse: made before results.json named the problem of each item" in text
 
 
@@ -374,73 +286,52 @@ def test_all_comparisons_of_a_report_are_corrected_together(tmp_path: Path) -> N
         label: {f"b{n}": dict.fromkeys(names[n], value) for n in names}
         for label, value in (("dft", 1.0), ("base", 0.0), ("sft", 0.0))
     }
-    runs = [write_run(tmp_path / label, label, each) for label, each in scores.items()]
+    runs = [write_run(tmp_path / label, label, of_label) for label, of_label in scores.items()]
     first = compare_variants(read_variants(runs[::2]))[0]
     assert (first.first, first.second) == ("sft", "dft")
     assert [row.adjusted for row in first.comparisons] == [2 / 2**6, 2 * 2 / 2**8]
     pairs = compare_variants(read_variants(runs))
-    assert [pair.title for pair in pairs] == [
-        "dft against sft",
-        "base against dft",
-        "sft against base",
-    ]
+    titles = [pair.title for pair in pairs]
+    assert titles == ["dft against sft", "base against dft", "sft against base"]
     # Six comparisons: two of 2/2⁸, two of 2/2⁶, two ties of p = 1.
     assert [row.adjusted for row in pairs[0].comparisons] == [4 * 2 / 2**6, 6 * 2 / 2**8]
 
 
-def test_another_system_prompt_is_said(tmp_path: Path) -> None:
-    """An evaluation without the field was asked with the chat template's own."""
-    scores = {"toy": {"x": 1, "y": 0}}
-    greedy = {"strategy": "greedy"}
-    runs = [
-        write_run(tmp_path / "a", "a", scores, decoding=greedy),
-        write_run(tmp_path / "b", "b", scores, decoding={**greedy, "system_prompt": "Think."}),
-    ]
-    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
-    assert (
-        "toy (chat, greedy): not like for like, system_prompt None and 'Think.'."
-        in text.replace("\\_", "_")
-    )
-
-
-def test_unlike_settings_and_equal_weights_are_said(tmp_path: Path) -> None:
+def test_unlike_settings_and_equal_weights_are_named(tmp_path: Path) -> None:
+    """Evaluation d was asked with the chat template's own system prompt."""
     scores = {"toy": {"x": 1, "y": 0}}
     runs = [
         write_run(tmp_path / "a", "a", scores),
         write_run(tmp_path / "b", "b", scores, harness="toy 2.0"),
         write_run(tmp_path / "c", "c", {"other": {"x": 1}}, sha="cd" * 32),
     ]
-    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report(runs, tmp_path / "out")
     assert "a and b have the same weights (SHA-256 abababababab)" in text
     assert "toy (chat): not like for like, harness 'toy 1.0' and 'toy 2.0'." in text
     assert "toy (chat): not compared, only a has run it." in text
     assert "other (chat): not compared, only c has run it." in text
     assert "| c | not run |" in text
 
-
-HOSTILE = (
-    "</pre></td><script>alert(1)</script>`````\n```\n<img src=http://x.test/y onerror=z>|*a*![i](u)"
-)
+    greedy = {"strategy": "greedy"}
+    runs = [
+        write_run(tmp_path / "d", "d", scores, decoding=greedy),
+        write_run(tmp_path / "e", "e", scores, decoding={**greedy, "system_prompt": "Think."}),
+    ]
+    text = report(runs, tmp_path / "out")
+    unlike = "toy (chat, greedy): not like for like, system_prompt None and 'Think.'."
+    assert unlike in text.replace("\\_", "_")
 
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> list[Path]:
     """Two runs in which every foreign string is an attack."""
     folders = []
+    texts = dict.fromkeys(("reason", "harness", "judge", "metric", "model"), HOSTILE)
+    fields = {"notes": [HOSTILE], "decoding": {HOSTILE: HOSTILE}, "breakdown": {HOSTILE: 0.5}}
     for name, score in (("a", 1.0), ("b", 0.0)):
-        folder = write_run(
-            tmp_path / name,
-            f"_$\\frac${name}{HOSTILE}",
-            {f"bench{HOSTILE}": {HOSTILE: score, "fine": 1.0}},
-            reason=HOSTILE,
-            notes=[HOSTILE],
-            harness=HOSTILE,
-            judge=HOSTILE,
-            metric=HOSTILE,
-            decoding={HOSTILE: HOSTILE},
-            breakdown={HOSTILE: 0.5},
-            model=HOSTILE,
-        )
+        scores = {f"bench{HOSTILE}": {HOSTILE: score, "fine": 1.0}}
+        label = f"_$\\frac${name}{HOSTILE}"
+        folder = write_run(tmp_path / name, label, scores, **texts, **fields)
         write_completions(folder / "b0.completions.jsonl", {HOSTILE: HOSTILE}, prompt=HOSTILE)
         write_probabilities(folder, dataset=HOSTILE, model=HOSTILE)
         write_trainer_state(folder / "trainer_state.json", [{"step": 1, "nll": 1.0}])
@@ -466,61 +357,48 @@ def test_hostile_text_stays_text_in_html(hostile: list[Path], tmp_path: Path) ->
 
 
 def test_hostile_text_stays_text_in_markdown(hostile: list[Path], tmp_path: Path) -> None:
-    text = build_report(hostile, tmp_path / "out", title=HOSTILE).markdown.read_text("utf-8")
-    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
-    inline = [child for token in tokens for child in token.children or ()]
-    kinds = {token.type for token in (*tokens, *inline)}
+    text = report(hostile, tmp_path / "out", title=HOSTILE)
+    tokens, inline, kinds = parse_markdown(text)
     assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "code_inline"}
     images = [child.attrs["src"] for child in inline if child.type == "image"]
     assert images == ["learning_curves.png", "token_probabilities.png"]
     # One prompt and two completions, each whole.
     fences = [token.content for token in tokens if token.type == "fence"]
     assert fences == [HOSTILE + "\n"] * 3
-    # A pipe inside a cell does not make another cell: the rows of a table have as many as its head.
     assert "table_open" in kinds
-    for token in tokens:
-        if token.type == "table_open" and token.map:
-            rows = text.splitlines()[slice(*token.map)]
-            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, rows
 
 
 @given(st.text(alphabet="`~\n\r a<", max_size=40))
 def test_no_text_ends_its_fence(text: str) -> None:
     block = f"before\n\n{markdown_fence(text)}\n\nafter\n"
     tokens = MarkdownIt("commonmark").parse(block)
-    assert [t.type for t in tokens if t.type in {"fence", "paragraph_open"}] == [
-        "paragraph_open",
-        "fence",
-        "paragraph_open",
-    ]
+    kinds = [t.type for t in tokens if t.type in {"fence", "paragraph_open"}]
+    assert kinds == ["paragraph_open", "fence", "paragraph_open"]
 
 
 @given(st.text(alphabet="`*_[]()!<>&|~#\\ab1.-+= \n\x00\u202e", max_size=30), st.booleans())
 def test_inline_text_is_shown_as_it_is(text: str, behind: bool) -> None:
     """Behind a word or at the start of a line, any text is one paragraph of that text."""
-    wanted = " ".join(text.split()).replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
-    if behind or not wanted:
-        text, wanted = f"x {text}", f"x {wanted}".rstrip()
+    visible = " ".join(text.split()).replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
+    if behind or not visible:
+        text, visible = f"x {text}", f"x {visible}".rstrip()
     tokens = MarkdownIt("commonmark", {"html": True}).parse(markdown_inline(text))
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
     children = tokens[1].children or []
     assert {child.type for child in children} <= {"text", "text_special"}
-    assert "".join(child.content for child in children) == wanted
+    assert "".join(child.content for child in children) == visible
 
 
 def test_missing_pieces_are_named(twins: list[Path]) -> None:
     written = build_report(twins, Path("out"))
     page = Page(written.html.read_text(encoding="utf-8"))
     assert "img" not in page.tags
-    assert (
-        "No learning curves: no trainer_state.json in base (base), sft (sft) or beside the model."
-        in page.text
-    )
-    assert (
-        "No token probabilities: no token_probabilities.json or probe.json in base (base)"
-        in page.text
-    )
-    assert "No completions of base for toy (chat)" in page.text
+    for text in (
+        "No learning curves: no trainer_state.json in base (base), sft (sft) or beside the model.",
+        "No token probabilities: no token_probabilities.json or probe.json in base (base)",
+        "No completions of base for toy (chat)",
+    ):
+        assert text in page.text
 
 
 def test_curves_and_histogram(twins: list[Path]) -> None:
@@ -536,10 +414,8 @@ def test_curves_and_histogram(twins: list[Path]) -> None:
     write_trainer_state(Path("base/trainer_state.json"), [{"step": 1, "loss": 2.0}])
     write_probabilities(Path("sft"))
     written = build_report(twins, Path("out"))
-    assert [path.name for path in written.pictures] == [
-        "learning_curves.png",
-        "token_probabilities.png",
-    ]
+    names = [path.name for path in written.pictures]
+    assert names == ["learning_curves.png", "token_probabilities.png"]
     text = written.markdown.read_text(encoding="utf-8")
     assert "| sft | 2 | not finite | 0.500 | 1.500 | not logged |" in text
     assert "sft: 1 logged value not finite" in text
@@ -566,15 +442,14 @@ def test_curves_are_those_of_the_model_wherever_the_results_lie(tmp_path: Path) 
         write_run(tmp_path / "r" / label, label, {}, model=str(tmp_path / "out" / model))
     variants = read_variants([tmp_path / "r" / label for label in ("sft", "merged", "other")])
     path = tmp_path / "out" / "sft" / "trainer_state.json"
-    assert [run.curves and run.curves.path for variant in variants for run in variant.runs] == [
-        path,
-        path,
-        None,
-    ]
+    paths = [run.curves and run.curves.path for variant in variants for run in variant.runs]
+    assert paths == [path, path, None]
 
 
 def means(variants: Sequence[Variant]) -> list[float | None]:
-    return [run.probabilities and run.probabilities.mean for each in variants for run in each.runs]
+    return [
+        run.probabilities and run.probabilities.mean for variant in variants for run in variant.runs
+    ]
 
 
 def test_what_probe_writes_is_read(twins: list[Path]) -> None:
@@ -614,7 +489,7 @@ def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (sft / "toy.completions.jsonl").write_text(lines)
-    text = build_report([base, sft], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report([base, sft], tmp_path / "out")
     assert "| toy (chat) | base | 50.0 % | 0.0 % | not recorded | 150 |" in text
     assert "| toy (chat) | sft | 0.0 % | 50.0 % | 0.0 % | 50 |" in text
     assert "completions cut at the token limit: 50.0 % of base's, 0.0 % of sft's." in text
@@ -631,7 +506,7 @@ def test_failures_and_settings_are_tables(tmp_path: Path) -> None:
         tmp_path / "b", "b", {"toy": {"x": 1, "y": 0}}, reason="12 is not 3",
         decoding={"dtype": "fp32", "seed": 1},
     )  # fmt: skip
-    text = build_report([first, second], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report([first, second], tmp_path / "out")
     assert "| TypeError | 2 | 0 |" in text
     assert "| \\# is not \\# | 0 | 1 |" in text
     assert "| unscored: TypeError | 1 | 0 |" in text
@@ -649,7 +524,7 @@ def test_the_report_opens_with_the_verdict(tmp_path: Path) -> None:
     text = " ".join(Page(html).text.split())
     verdict = text.index("dft scores 100.0 points above sft on toy (100.0 % against 0.0 %, ")
     assert verdict < text.index("sft against base: the same score on every item of toy.")
-    assert verdict < text.index("Mind:")
+    assert verdict < text.index("Note:")
     assert verdict < text.index("SHA-256 of the weights")
 
 
@@ -700,7 +575,7 @@ def test_examples_begin_with_disagreements_of_each_benchmark(tmp_path: Path) -> 
 def test_long_completions_are_cut_visibly(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
     write_completions(run / "toy.completions.jsonl", {"x": "y" * 1600, "ghost": ""})
-    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report([run], tmp_path / "out")
     assert "cut here: 1,500 of 1,600 characters are shown" in text
     assert "y" * 1500 + "\n" in text
     assert "a, toy (chat): 1 completion without an item." in text
@@ -709,7 +584,7 @@ def test_long_completions_are_cut_visibly(tmp_path: Path) -> None:
 def test_unusual_line_separators_do_not_split_a_completion(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
     write_completions(run / "toy.completions.jsonl", {"x": "one\u2028two\x85three"})
-    assert "one\u2028two" in build_report([run], tmp_path / "out").markdown.read_text("utf-8")
+    assert "one\u2028two" in report([run], tmp_path / "out")
 
 
 def test_two_prompt_styles_never_mix(tmp_path: Path) -> None:
@@ -717,7 +592,7 @@ def test_two_prompt_styles_never_mix(tmp_path: Path) -> None:
     scores = {"toy": {"x": 1.0, "y": 0.0}}
     chat = write_run(tmp_path / "a", "a", scores)
     plain = write_run(tmp_path / "b", "b", scores, sha=None, prompt_style="completion")
-    text = build_report([chat, plain], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report([chat, plain], tmp_path / "out")
     assert "| run | toy, accuracy (chat) | toy, accuracy (completion) |" in text
     assert "No benchmark was run by both." in text
 

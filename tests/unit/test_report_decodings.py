@@ -20,7 +20,7 @@ from dft_eval.report.pairs import compare_variants
 from dft_eval.report.samples import curve
 from dft_eval.results import ItemScore, write_items
 from dft_factory.cli.app import app
-from tests.unit.test_report import write_completions, write_run
+from tests.support.reports import report, write_completions, write_run
 
 GREEDY = {"strategy": "greedy"}
 SAMPLED = {"strategy": "sampling", "temperature": 1.0, "samples": 4}
@@ -64,17 +64,15 @@ def test_folders_of_one_label_are_one_run(runs: list[Path], tmp_path: Path) -> N
     (pair,) = compare_variants([base, dft])
     effects = {row.name: row.result.effect for row in pair.comparisons}
     differences = {name: effect.difference for name, effect in effects.items() if effect}
-    assert differences == pytest.approx(
-        {"toy (chat, greedy)": 1 / 20, "toy (chat, temperature 1)": 12 * 0.75 / 20}
-    )
+    by_hand = {"toy (chat, greedy)": 1 / 20, "toy (chat, temperature 1)": 12 * 0.75 / 20}
+    assert differences == pytest.approx(by_hand)
 
 
 def test_one_evaluation_twice_or_another_model_is_refused(tmp_path: Path) -> None:
     greedy, sampled = write_both(tmp_path, "dft", items(3), items(3))
-    again = write_run(tmp_path / "b", "dft", {"toy": items(4)}, sha=None, decoding=SAMPLED)
-    other = write_run(
-        tmp_path / "c", "dft", {"toy": items(4)}, sha=None, model="x", decoding=SAMPLED
-    )
+    fields = {"sha": None, "decoding": SAMPLED}
+    again = write_run(tmp_path / "b", "dft", {"toy": items(4)}, **fields)
+    other = write_run(tmp_path / "c", "dft", {"toy": items(4)}, **fields, model="x")
     with pytest.raises(UsageError, match=r"labelled 'dft' and hold toy \(chat, temperature 1\): "):
         read_variants([greedy, sampled, again])
     with pytest.raises(UsageError, match=r"are of different models, models/dft and x: give one"):
@@ -84,7 +82,7 @@ def test_one_evaluation_twice_or_another_model_is_refused(tmp_path: Path) -> Non
 def test_the_first_sample_of_an_item_is_shown(runs: list[Path], tmp_path: Path) -> None:
     texts = {f"q{n}#{k}": f"answer {k}" for n in range(20) for k in range(4)}
     write_completions(runs[3] / "toy.completions.jsonl", texts)
-    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report(runs, tmp_path / "out")
     assert "without an item" not in text
     assert "**dft**: score 1 (first of 4 samples)\n\n```text\nanswer 0\n```" in text
     assert "answer 1" not in (tmp_path / "out/report.html").read_text(encoding="utf-8")
@@ -95,11 +93,8 @@ def test_what_greedy_decoding_leaves_of_a_difference(runs: list[Path], tmp_path:
 
     40 points are of decoding: 0.75 on 11 items, 0.75 - 1 on q10.
     """
-    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
-    assert (
-        "**On toy dft scores 45.0 points above base at temperature 1 (60.0 % against 15.0 %, 95 % "
-        "interval of the difference " in text
-    )
+    text = report(runs, tmp_path / "out")
+    assert "**On toy dft scores 45.0 points above base at temperature 1 (60.0 % against 15." in text
     assert "under greedy decoding the difference is +5.0 points (95 % interval " in text
     assert "apart from chance. Sampling alone accounts for +40.0 points (95 % interval +" in text
     assert "| toy (chat) | base | 50.0 %, 29.9 to 70.1 % | 15.0 %, " in text
@@ -130,12 +125,12 @@ def test_of_several_temperatures_the_highest_comes_first(runs: list[Path], tmp_p
     opening = " ".join(headline(compare_variants(variants), variants))
     assert "at temperature 1 (" in opening
     assert "temperature 0.5" not in opening
-    text = build_report(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report(runs, tmp_path / "out")
     assert "cannot be told apart at temperature 0.5: +5.0 points" in text
 
 
 def test_one_decoding_has_no_such_section(runs: list[Path], tmp_path: Path) -> None:
-    text = build_report(runs[::2], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report(runs[::2], tmp_path / "out")
     assert "Greedy and sampled" not in text
     assert not (tmp_path / "out" / "pass_at_k.png").exists()
 
@@ -145,18 +140,13 @@ def test_pass_at_k_of_items_by_hand(tmp_path: Path) -> None:
 
     pass@1 (1/2 + 0) / 2; pass@2 1 - C(2, 2) / C(4, 2) = 5/6 on the first; pass@4 1 on the first.
     """
-    run = write_run(
-        tmp_path / "a", "dft", {"toy": {"x": 0.5, "y": 0.0}}, decoding=SAMPLED,
-        breakdown={"maj@4": 0.25},
-    )  # fmt: skip
+    fields = {"decoding": SAMPLED, "breakdown": {"maj@4": 0.25}}
+    run = write_run(tmp_path / "a", "dft", {"toy": {"x": 0.5, "y": 0.0}}, **fields)
     (variant,) = read_variants([run])
     (pooled,) = variant.evaluations.values()
-    assert [(each.k, each.mean) for each in curve(pooled)] == [
-        (1, pytest.approx(1 / 4)),
-        (2, pytest.approx(5 / 12)),
-        (4, pytest.approx(1 / 2)),
-    ]
-    assert all(0 <= each.low < each.mean < each.high <= 1 for each in curve(pooled))
+    means = {point.k: point.mean for point in curve(pooled)}
+    assert means == pytest.approx({1: 1 / 4, 2: 5 / 12, 4: 1 / 2})
+    assert all(0 <= point.low < point.mean < point.high <= 1 for point in curve(pooled))
     written = build_report([run], tmp_path / "out")
     assert tmp_path / "out" / "pass_at_k.png" in written.pictures
     text = written.markdown.read_text(encoding="utf-8")
@@ -174,11 +164,10 @@ def test_partial_scores_have_no_pass_at_k(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("other", "shown"), [(0.9, True), (0.55, False)])
 def test_harnesses_that_differ_are_shown(tmp_path: Path, other: float, shown: bool) -> None:
     """10 of 20 right: a standard error of sqrt(1/4 / 19) = 11.5 points."""
-    run = write_run(
-        tmp_path / "a", "dft", {"toy": items(10)}, harness="math-verify 0.9.0, last box",
-        breakdown={"accuracy of qwen": other, "truncated": 0.0},
-    )  # fmt: skip
-    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    parts = {"accuracy of qwen": other, "truncated": 0.0}
+    fields = {"harness": "math-verify 0.9.0, last box", "breakdown": parts}
+    run = write_run(tmp_path / "a", "dft", {"toy": items(10)}, **fields)
+    text = report([run], tmp_path / "out")
     line = "| toy (chat) | dft | math-verify 50.0 ± 11.5 % | qwen 90.0 % | +40.0 |"
     assert (line in text) == shown
     assert ("Where harnesses differ" in text) == shown
@@ -198,7 +187,7 @@ def test_a_collapse_is_named(tmp_path: Path, answers: str | None, sign: str) -> 
     for run in (base, dft):
         texts = {f"q{n}": answers if answers and run is dft else f"text {n}" for n in range(20)}
         write_completions(run / "toy.completions.jsonl", texts)
-    text = build_report([base, dft], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report([base, dft], tmp_path / "out")
     assert "dft has collapsed on toy: it scores 50.0 points below base; " in text
     assert sign in text
     # Neither the same look without the loss is one, nor the loss without the look.
@@ -212,7 +201,7 @@ def test_a_collapse_is_named(tmp_path: Path, answers: str | None, sign: str) -> 
 def test_a_note_on_several_benchmarks_is_one_footnote(tmp_path: Path) -> None:
     scores = {"toy": items(3), "other": items(4)}
     run = write_run(tmp_path / "a", "dft", scores, notes=["the sandbox has limits"])
-    text = build_report([run], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    text = report([run], tmp_path / "out")
     assert text.count("the sandbox has limits") == 1
     assert "toy, other: the sandbox has limits" in text
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from dft_eval.report import build_report
 from dft_eval.report.collect import read_variants
 from dft_eval.report.forgetting import forgetting_table
-from tests.unit.test_report import write_run
+from tests.support.reports import write_run
 from tests.unit.test_report_decodings import items
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -22,11 +21,12 @@ from dft_eval.report import build_report
 from dft_eval.report.paper.match import label_of
 from dft_eval.report.paper.section import NOTHING
 from dft_eval.report.paper.tables import Column, load_paper, normal_form
-from dft_eval.results import ItemScore, summarise, write_items
+from dft_eval.results import ItemScore, summarise
 from dft_eval.vlm.mathverse import VERSIONS
 from dft_eval.vlm.run import MAX_NEW_TOKENS, STOCK_PIXELS
 from dft_factory.cli.app import app
-from tests.unit.test_report import HOSTILE, Page
+from tests.support import reports
+from tests.support.reports import HOSTILE, Page, Scores, parse_markdown, report
 
 PAPER = load_paper()
 CODER = "Qwen/Qwen2.5-Coder-3B"
@@ -37,19 +37,15 @@ MATH_FIELDS = {
     "harness": _harness_name("qwen"),
     "decoding": Decoding(samples=16, temperature=1.0, max_new_tokens=4096).record(),
 }
+PIXELS = {"min_pixels": 1003520, "max_pixels": 12845056}
+VISION_DECODING = {"strategy": "greedy", "max_new_tokens": 2048, **PIXELS}
 VISION_FIELDS = {
     "metric": "accuracy",
     "prompt_style": "chat",
     "harness": "VLMEvalKit 0.0.20 (data, prompts, rules)",
     "judge": "openai: gpt-4o-mini at https://api.openai.com/v1",
-    "decoding": {
-        "strategy": "greedy",
-        "max_new_tokens": 2048,
-        "min_pixels": 1003520,
-        "max_pixels": 12845056,
-    },
+    "decoding": VISION_DECODING,
 }
-Scores = Mapping[str, float | None]
 
 
 def first_right(right: int, of: int, prefix: str = "HumanEval/") -> dict[str, float | None]:
@@ -57,44 +53,16 @@ def first_right(right: int, of: int, prefix: str = "HumanEval/") -> dict[str, fl
     return {f"{prefix}{number}": float(number < right) for number in range(of)}
 
 
-def write_run(
-    folder: Path,
-    label: str,
-    evaluations: Mapping[str, Scores],
-    *,
-    base_model: str | None = CODER,
-    model: str = "models/mine",
-    clusters: Mapping[str, str] | None = None,
-    categories: Mapping[str, str] | None = None,
-    **fields: Any,
-) -> Path:
-    """A run folder as ``dft-factory eval`` leaves one of code; ``fields`` go to each result."""
-    folder.mkdir(parents=True)
-    rows = []
-    for number, (benchmark, scores) in enumerate(evaluations.items()):
-        items = [
-            ItemScore(
-                id=name,
-                score=score,
-                cluster=(clusters or {}).get(name),
-                category=(categories or {}).get(name),
-            )
-            for name, score in scores.items()
-        ]
-        name = f"b{number}.items.jsonl"
-        write_items(folder / name, items)
-        row = {"benchmark": benchmark, "metric": "pass@1", "items": name, "harness": "toy 1.0"}
-        own = {"prompt_style": "completion", "decoding": {"strategy": "greedy"}}
-        rows.append({**row, **own, **summarise(items), **fields})
-    document = {"schema_version": 1, "model": model, "model_sha256": None, "label": label}
-    text = json.dumps({**document, "base_model": base_model, "results": rows})
-    (folder / "results.json").write_text(text, encoding="utf-8")
-    return folder
+def write_run(folder: Path, label: str, evaluations: Mapping[str, Scores], **fields: Any) -> Path:
+    """A run of code, greedy, unless ``fields`` say otherwise."""
+    own = {"metric": "pass@1", "prompt_style": "completion", "decoding": {"strategy": "greedy"}}
+    header = {"sha": None, "base_model": CODER, "model": "models/mine"}
+    return reports.write_run(folder, label, evaluations, **{**header, **own, **fields})
 
 
 def section(runs: list[Path], out: Path) -> str:
     """The Markdown between the section's heading and the next."""
-    text = build_report(runs, out, against_paper=True).markdown.read_text(encoding="utf-8")
+    text = report(runs, out, against_paper=True)
     return text.split("\n## Against the paper\n")[1].split("\n## Learning curves\n")[0]
 
 
@@ -136,8 +104,7 @@ def test_every_model_of_a_table_has_its_three_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "parts", "average"),
-    [("mathematics", slice(0, 5), 5), ("code", slice(2, 10), 10)],
+    ("measured", "parts", "average"), [("mathematics", slice(0, 5), 5), ("code", slice(2, 10), 10)]
 )
 def test_averages_are_the_means_of_their_cells(measured: str, parts: slice, average: int) -> None:
     """To the rounding of the print, but for three of LoRA that exceed it by 0.40, and say so."""
@@ -156,12 +123,9 @@ def test_averages_are_the_means_of_their_cells(measured: str, parts: slice, aver
                 assert str(mean) in row.remarks[title]
             else:
                 assert title not in row.remarks
-    known = {
-        (9, "LLaMA-3.2-3B", "sft"): Decimal("0.40"),
-        (9, "Qwen2.5-Math-1.5B", "sft"): Decimal("0.40"),
-        (9, "Qwen2.5-Math-1.5B", "dft"): Decimal("0.40"),
-    }
-    assert exceed == (known if measured == "mathematics" else {})
+    known = [("LLaMA-3.2-3B", "sft"), ("Qwen2.5-Math-1.5B", "sft"), ("Qwen2.5-Math-1.5B", "dft")]
+    lora = {(9, model, label): Decimal("0.40") for model, label in known}
+    assert exceed == (lora if measured == "mathematics" else {})
 
 
 def test_single_answers_lie_on_the_grid_of_their_sets() -> None:
@@ -220,11 +184,11 @@ def test_figures_agree_with_the_papers_prose() -> None:
 
 
 def test_base_rows_are_the_same_in_every_table() -> None:
-    found: dict[tuple[str, str], set[Decimal]] = {}
+    figures: dict[tuple[str, str], set[Decimal]] = {}
     for row, column, value in cells("mathematics"):
         if row.label == "base":
-            found.setdefault((row.model, column.title), set()).add(value)
-    assert all(len(values) == 1 for values in found.values())
+            figures.setdefault((row.model, column.title), set()).add(value)
+    assert all(len(values) == 1 for values in figures.values())
 
 
 def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
@@ -239,13 +203,13 @@ def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
         if not others and benchmark in BENCHMARKS and len(column.categories) != 1:
             assert column.items[benchmark] == BENCHMARKS[benchmark].published, column.title
     code = PAPER.measured["code"].columns
-    single = {each.part: each for each in code if len(each.categories) == 1}
+    single = {column.part: column for column in code if len(column.categories) == 1}
     assert set(single) == set(LANGUAGES)
     assert sum(column.items["multipl-e"] for column in single.values()) == 1280
     for name, column in single.items():
         assert column.categories == (name,)
         assert column.title == f"MultiPL-E {LANGUAGES[name or ''].title}"
-    versions = [each.part for each in vision.columns if each.categories]
+    versions = [column.part for column in vision.columns if column.categories]
     assert set(versions) <= set(VERSIONS.values())
 
 
@@ -253,7 +217,7 @@ def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("name", "model"),
     [
         ("Qwen/Qwen2.5-Coder-3B", "Qwen2.5-Coder-3B"),
         ("qwen2_5_coder_3b", "Qwen2.5-Coder-3B"),
@@ -283,10 +247,10 @@ def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
     ],
 )
 def test_names_are_matched_tolerantly_but_never_to_another_checkpoint(
-    given: str, found: str | None
+    name: str, model: str | None
 ) -> None:
-    model = PAPER.find(given)
-    assert (model and model.name) == found
+    row = PAPER.find(name)
+    assert (row and row.name) == model
 
 
 def test_no_two_models_share_a_name() -> None:
@@ -354,19 +318,15 @@ def test_a_score_and_a_change_by_hand(tmp_path: Path) -> None:
         assert cell in page
 
 
-def test_without_the_option_the_section_is_not_there(tmp_path: Path) -> None:
+def test_the_section_is_there_with_the_option_alone(tmp_path: Path) -> None:
     run = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(90, 164)})
-    written = build_report([run], tmp_path / "out")
-    for path in (written.markdown, written.html):
-        assert "Against the paper" not in path.read_text(encoding="utf-8")
-
-
-def test_the_command_line_takes_the_option(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(90, 164)})
-    words = ["report", str(run), "--out", str(tmp_path / "out"), "--against-paper"]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0, done.output
-    assert "## Against the paper" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    for options in ([], ["--against-paper"]):
+        words = ["report", str(run), "--out", str(tmp_path / "out"), *options]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        for name in ("report.md", "report.html"):
+            text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+            assert ("Against the paper" in text) == bool(options)
 
 
 def test_scores_that_do_not_vary_have_wilsons_interval(tmp_path: Path) -> None:
@@ -383,9 +343,8 @@ def test_versions_of_a_problem_change_together(tmp_path: Path) -> None:
         scores = first_right(right, 20, "")
         clusters = {name: str(int(name) // 5) for name in scores}
         runs.append(vision_run(tmp_path / label, label, scores, clusters=clusters, breakdown={}))
-    (line,) = lines(
-        section(runs, tmp_path / "out"), "base to dft", "MathVerse Overall (chat, greedy)"
-    )
+    text = section(runs, tmp_path / "out")
+    (line,) = lines(text, "base to dft", "MathVerse Overall (chat, greedy)")
     assert "| +25.0 ± 25.0 |" in line
 
 
@@ -420,12 +379,9 @@ def test_languages_have_their_own_items(tmp_path: Path) -> None:
     sizes = {**SIZES, "cpp": 20}
     right = {**dict.fromkeys(SIZES, 80), "java": 81, "cpp": 10}
     parts = {code: right[code] / sizes[code] for code in sizes}
-    run = code_run(
-        tmp_path / "dft",
-        multipl_e(right, sizes),
-        breakdown={**parts, "average": math.fsum(parts.values()) / 8},
-        notes=["partial: 1139 of 1280", "--limit 20 problems a language"],
-    )
+    parts["average"] = math.fsum(parts.values()) / 8
+    notes = ["partial: 1139 of 1280", "--limit 20 problems a language"]
+    run = code_run(tmp_path / "dft", multipl_e(right, sizes), breakdown=parts, notes=notes)
     text = section([run], tmp_path / "out")
     (java,) = lines(text, "dft", "MultiPL-E Java (completion, greedy)")
     assert "| 51.27 % | 51.3 ± 4.0 % | 0.0 ± 4.0 | 43.5 % to 58.9 % | yes |" in java
@@ -445,11 +401,7 @@ def test_a_language_without_toolchain_is_listed_and_not_zero(tmp_path: Path) -> 
     items = multipl_e(dict.fromkeys(SIZES, 80), SIZES)
     items |= {name: None for name in items if name.startswith("cs/")}
     parts: dict[str, float | None] = {code: 80 / size for code, size in SIZES.items()}
-    run = code_run(
-        tmp_path / "dft",
-        items,
-        breakdown={**parts, "cs": None, "average": None},
-    )
+    run = code_run(tmp_path / "dft", items, breakdown={**parts, "cs": None, "average": None})
     text = section([run], tmp_path / "out")
     for name, part in (("MultiPL-E C\\#", "cs"), ("MultiPL-E Avg.", "average")):
         (line,) = lines(text, "dft", f"{name} (completion, greedy)")
@@ -499,16 +451,10 @@ def test_parts_of_a_benchmark_have_their_own_items(tmp_path: Path) -> None:
 
 def test_a_score_that_is_not_the_mean_of_its_items_has_no_interval(tmp_path: Path) -> None:
     """WeMath's strict score without the file of its problems: 0.2 and 0.25."""
+    scores = {"wemath": first_right(900, 1740, "")}
+    fields = {**VISION_FIELDS, "metric": "strict", "base_model": "Qwen2.5-VL-3B", "stderr": 0.01}
     runs = [
-        write_run(
-            tmp_path / label,
-            label,
-            {"wemath": first_right(900, 1740, "")},
-            base_model="Qwen2.5-VL-3B",
-            **{**VISION_FIELDS, "metric": "strict"},
-            score=score,
-            stderr=0.01,
-        )
+        write_run(tmp_path / label, label, scores, **fields, score=score)
         for label, score in (("base", 0.2), ("sft", 0.25))
     ]
     text = section(runs, tmp_path / "out")
@@ -554,15 +500,10 @@ def test_the_average_of_mathematics_and_the_lora_table(tmp_path: Path) -> None:
     base = math_run(tmp_path / "base", "base", more=-3)
     text = section([base, dft, lora], tmp_path / "out")
     (average,) = lines(text, "dft", "Mathematics Avg. (chat, temperature 1)")
-    assert average.startswith(
-        "dft | Mathematics Avg. (chat, temperature 1) | 1 | 31.58 % | 50.0 ± 2.6 % | +18.4 ± 2.6 | "
-        "45.0 % to 55.0 % | no |"
-    )
+    assert "| 1 | 31.58 % | 50.0 ± 2.6 % | +18.4 ± 2.6 | 45.0 % to 55.0 % | no |" in average
     (average,) = lines(text, "dft\\_lora", "Mathematics Avg. (chat, temperature 1)")
     assert "| 9 | 32.90 % | 50.0 ± 2.6 % | +17.1 ± 2.6 |" in average
-    assert (
-        "The paper prints 32.90, which exceeds the mean of the row's own five cells, 32.50" in text
-    )
+    assert "prints 32.90, which exceeds the mean of the row's own five cells, 32.50" in text
     assert "(Table 7) prints other figures, 30.67 on average instead of 31.58" in text
     (change,) = lines(text, "base to dft\\_lora", "Mathematics Avg. (chat, temperature 1)")
     assert "| 9 | +16.98 | +3.9 ± 1.4 | −13.1 | +1.2 to +6.6 | no |" in change
@@ -583,12 +524,8 @@ def test_the_average_of_mathematics_and_the_lora_table(tmp_path: Path) -> None:
 def test_method_and_data_of_the_training_choose_the_table(
     tmp_path: Path, training: dict[str, Any] | None, table: str
 ) -> None:
-    run = write_run(
-        tmp_path / "a", "dft", {"amc23": first_right(20, 40, "")}, model="m",
-        base_model="Qwen/Qwen2.5-Math-1.5B", **MATH_FIELDS,
-    )  # fmt: skip
-    document = json.loads((run / "results.json").read_text())
-    (run / "results.json").write_text(json.dumps({**document, "training": training}))
+    fields = {**MATH_FIELDS, "base_model": "Qwen/Qwen2.5-Math-1.5B", "training": training}
+    run = write_run(tmp_path / "a", "dft", {"amc23": first_right(20, 40, "")}, **fields)
     (line,) = lines(section([run], tmp_path / "out"), "dft", "AMC23 (chat, temperature 1)")
     assert line.startswith(f"dft | AMC23 (chat, temperature 1) | {table} | 50.0 ")
 
@@ -604,56 +541,27 @@ def test_an_average_needs_all_its_benchmarks(tmp_path: Path) -> None:
 
 def test_every_known_difference_takes_the_verdict_away(tmp_path: Path) -> None:
     """The same run with one thing changed each time; unchanged it is comparable."""
-    whole = {"humaneval": first_right(90, 164)}
-    greedy = {"strategy": "greedy"}
-    changed: dict[str, tuple[str, Mapping[str, Scores], dict[str, Any]]] = {
-        "humaneval: 40 items where the paper's set has 164": (
-            "dft",
-            {"humaneval": first_right(20, 40)},
-            {},
-        ),
-        "humaneval: partial: the first half": (
-            "dft",
-            whole,
-            {"notes": ["partial: the first half"]},
-        ),
-        "humaneval: 1 of 164 items unscored": (
-            "dft",
-            {"humaneval": {**whole["humaneval"], "HumanEval/3": None}},
-            {},
-        ),
-        "humaneval: data: not HumanEval+ v0.1.10": (
-            "dft",
-            whole,
-            {"notes": ["data: not HumanEval+ v0.1.10, md5 0"]},
-        ),
-        "humaneval: data of 170 rows": ("dft", whole, {"notes": ["data of 170 rows; the"]}),
-        "humaneval: prompt style chat; the paper's base rows": (
-            "base",
-            whole,
-            {"prompt_style": "chat"},
-        ),
-        "decoding with strategy 'sampling' where": (
-            "dft",
-            whole,
-            {"decoding": {"strategy": "sampling", "samples": 10}},
-        ),
-        "decoding with strategy not recorded where": ("dft", whole, {"decoding": {}}),
-        "speaks of LoRA; the paper has figures by LoRA on mathematics alone": (
-            "dft",
-            whole,
-            {"model": "runs/coder_3b_lora_dft"},
-        ),
-        "speaks of an Instruct variant; the row Qwen2.5-Coder-3B is taken for": (
-            "base",
-            whole,
-            {"model": "Qwen/Qwen2.5-Coder-3B-Instruct"},
-        ),
-    }
-    plain = write_run(tmp_path / "plain", "dft", whole, decoding=greedy)
+    whole = first_right(90, 164)
+    unscored = {**whole, "HumanEval/3": None}
+    sampled = {"strategy": "sampling", "samples": 10}
+    instruct = {"model": "Qwen/Qwen2.5-Coder-3B-Instruct"}
+    lora = "speaks of LoRA; the paper has figures by LoRA on mathematics alone"
+    changes: list[tuple[str, str, Scores, dict[str, Any]]] = [
+        ("40 items where the paper's set has 164", "dft", first_right(20, 40), {}),
+        ("partial: the first half", "dft", whole, {"notes": ["partial: the first half"]}),
+        ("1 of 164 items unscored", "dft", unscored, {}),
+        ("data: not HumanEval+ v0", "dft", whole, {"notes": ["data: not HumanEval+ v0, md5 0"]}),
+        ("data of 170 rows", "dft", whole, {"notes": ["data of 170 rows; the"]}),
+        ("style chat; the paper's base rows", "base", whole, {"prompt_style": "chat"}),
+        ("decoding with strategy 'sampling' where", "dft", whole, {"decoding": sampled}),
+        ("decoding with strategy not recorded where", "dft", whole, {"decoding": {}}),
+        (lora, "dft", whole, {"model": "runs/coder_3b_lora_dft"}),
+        ("speaks of an Instruct variant; the row Qwen2.5-Coder-3B is", "base", whole, instruct),
+    ]
+    plain = write_run(tmp_path / "plain", "dft", {"humaneval": whole})
     assert "not comparable" not in section([plain], tmp_path / "out")
-    for number, (reason, (label, scores, fields)) in enumerate(changed.items()):
-        run = write_run(tmp_path / f"{number}", label, scores, **fields)
+    for number, (reason, label, scores, fields) in enumerate(changes):
+        run = write_run(tmp_path / f"{number}", label, {"humaneval": scores}, **fields)
         text = section([run], tmp_path / "out")
         assert text.count("| not comparable: P1 |") == 1, reason
         shown = MarkdownIt("commonmark").render(note(text, 1)).replace("&quot;", '"')
@@ -663,18 +571,19 @@ def test_every_known_difference_takes_the_verdict_away(tmp_path: Path) -> None:
         assert re.search(r"\| 5[26]\.[47] % \| [45][0-9]\.[0-9] ± ", text)
 
 
+SMALL_PIXELS = {**VISION_DECODING, "max_pixels": 262144}
+THINK = {**VISION_DECODING, "system_prompt": "Think."}
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"judge": "rules: answer extraction and math-verify 0.9.0"}, "judged by rules: answer"),
         ({"judge": None}, "no judge is recorded; the paper scores with VLMEvalKit, where a model"),
         ({"harness": "lmms-eval 0.3"}, "harness 'lmms-eval 0.3'; the paper scores with VLMEvalKit"),
+        ({"decoding": SMALL_PIXELS}, "max_pixels 262144 where the paper's is taken for strategy"),
         (
-            {"decoding": {**VISION_FIELDS["decoding"], "max_pixels": 262144}},  # type: ignore[dict-item]
-            "decoding with max_pixels 262144 where the paper's is taken for strategy 'greedy'",
-        ),
-        (
-            {"decoding": {**VISION_FIELDS["decoding"], "system_prompt": "Think."}},  # type: ignore[dict-item]
+            {"decoding": THINK},
             "decoding with system_prompt 'Think.' where the paper's is taken for",
         ),
         ({"notes": ["MathVerse_MINI.tsv: 3940 rows, md5 0, not the published file"]}, "md5 0, not"),
@@ -694,15 +603,9 @@ def test_pictures_that_are_not_comparable(
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        (
-            {"prompt_style": "completion"},
-            "prompt style completion; the paper asks with the default",
-        ),
+        ({"prompt_style": "completion"}, "prompt style completion; the paper asks with the def"),
         ({"decoding": {"strategy": "greedy"}}, "temperature not recorded, max_new_tokens not"),
-        (
-            {"harness": "toy 1.0"},
-            "harness 'toy 1.0'; the paper scores with the evaluation pipeline",
-        ),
+        ({"harness": "toy 1.0"}, "harness 'toy 1.0'; the paper scores with the evaluation pipel"),
     ],
 )
 def test_mathematics_that_is_not_comparable(
@@ -734,52 +637,38 @@ def test_prompt_styles_of_tuned_models_are_left_open(tmp_path: Path) -> None:
 # What has no counterpart
 
 
+NO_BASE = (
+    "no base model is given: run `dft-factory eval` again with --base-model NAME, which takes the "
+    "completions that are there. The paper's names are LLaMA-3.2-3B, LLaMA-3.1-8B, "
+    "DeepSeekMath-7B, Qwen2.5-Math-1.5B, Qwen2.5-Math-7B, Qwen2.5-3B, Qwen2.5-Coder-3B, "
+    "Qwen2.5-Coder-7B, Qwen2.5-VL-3B; most like the model, runs/qwen2_5_coder_3b_dft, is "
+    "Qwen2.5-Coder-3B."
+)
+NO_PROTOCOL = (
+    "the paper names neither model nor protocol nor metric of its figures, base 31.24 %, SFT 36.62 "
+    "%, DFT 30.14 % (from base +5.38 and −1.10 points)"
+)
+INSTRUCT = "most like it is Qwen2.5-3B: Qwen/Qwen2.5-3B, the paper names no hub id and no"
+CODE_MODELS = "it for Qwen2.5-3B, Qwen2.5-Coder-3B, Qwen2.5-Coder-7B, not for Qwen2.5-VL-3B."
+LORA_MODELS = "has it by LoRA for LLaMA-3.2-3B, Qwen2.5-Math-1.5B, not for Qwen2.5-Math-7B."
+
+
 @pytest.mark.parametrize(
     ("label", "benchmark", "fields", "reason"),
     [
-        (
-            "dft",
-            "humaneval",
-            {"base_model": None, "model": "runs/qwen2_5_coder_3b_dft"},
-            "no base model is given: run `dft-factory eval` again with --base-model NAME, which "
-            "takes the completions that are there. The paper's names are LLaMA-3.2-3B, "
-            "LLaMA-3.1-8B, DeepSeekMath-7B, Qwen2.5-Math-1.5B, Qwen2.5-Math-7B, Qwen2.5-3B, "
-            "Qwen2.5-Coder-3B, Qwen2.5-Coder-7B, Qwen2.5-VL-3B; most like the model, "
-            "runs/qwen2_5_coder_3b_dft, is Qwen2.5-Coder-3B.",
-        ),
+        ("dft", "humaneval", {"base_model": None, "model": "runs/qwen2_5_coder_3b_dft"}, NO_BASE),
         ("dft", "humaneval", {"base_model": "toy"}, "the base model toy names no row of the paper"),
-        (
-            "dft",
-            "humaneval",
-            {"base_model": "Qwen/Qwen2.5-3B-Instruct"},
-            "most like it is Qwen2.5-3B: Qwen/Qwen2.5-3B, the paper names no hub id and no",
-        ),
+        ("dft", "humaneval", {"base_model": "Qwen/Qwen2.5-3B-Instruct"}, INSTRUCT),
         ("dft2", "humaneval", {}, "the label 'dft2' is none of base, sft and dft"),
         ("dft2", "humaneval", {"base_model": None}, "give one by --label; no base model is given"),
         ("dft", "python-basics", {}, "the paper has no figure on it."),
-        (
-            "dft",
-            "humaneval",
-            {"base_model": "Qwen2.5-VL-3B"},
-            "it for Qwen2.5-3B, Qwen2.5-Coder-3B, Qwen2.5-Coder-7B, not for Qwen2.5-VL-3B.",
-        ),
-        (
-            "dft_lora",
-            "math500",
-            {"base_model": "Qwen/Qwen2.5-Math-7B"},
-            "has it by LoRA for LLaMA-3.2-3B, Qwen2.5-Math-1.5B, not for Qwen2.5-Math-7B.",
-        ),
+        ("dft", "humaneval", {"base_model": "Qwen2.5-VL-3B"}, CODE_MODELS),
+        ("dft_lora", "math500", {"base_model": "Qwen/Qwen2.5-Math-7B"}, LORA_MODELS),
         ("dft_lora", "humaneval", {}, "the paper has figures by LoRA on mathematics alone."),
         ("dft", "humaneval", {"metric": "pass@10"}, "metric is 'pass@10', the paper's pass@1."),
         ("dft", "humaneval", {"score": None, "stderr": None}, "unscored."),
         ("dft", "multipl-e", {}, "its result has no part 'python'."),
-        (
-            "dft",
-            "nq",
-            {"metric": "exact_match"},
-            "the paper names neither model nor protocol nor metric of its figures, base 31.24 %, "
-            "SFT 36.62 %, DFT 30.14 % (from base +5.38 and −1.10 points)",
-        ),
+        ("dft", "nq", {"metric": "exact_match"}, NO_PROTOCOL),
     ],
 )
 def test_what_has_no_counterpart_is_listed_with_its_reason(
@@ -807,32 +696,22 @@ def test_runs_that_share_names_and_reason_share_a_line(tmp_path: Path) -> None:
         for label in ("base", "sft", "dft")
     ]
     text = section(runs, tmp_path / "out")
-    assert (
-        "| base, sft, dft | python-basics (completion, greedy) |  |  |  |  |  | no counterpart "
-        "| the paper has no figure on it. |" in text
-    )
+    (line,) = lines(text, "base, sft, dft", "python-basics (completion, greedy)")
+    assert line.endswith("|  |  |  |  |  | no counterpart | the paper has no figure on it.")
 
 
 def hostile_runs(folder: Path) -> list[Path]:
     """Labels and base models that are attacks, and a matched run in which all else is one."""
-    matched = write_run(
-        folder / "a",
-        "dft",
-        {"humaneval": first_right(90, 164), "nq": {HOSTILE: 1.0}, f"x{HOSTILE}": {"a": 1.0}},
-        base_model="Qwen2.5-Coder-3B",
-        model=f"lora/instruct/{HOSTILE}",
-        notes=[f"partial: {HOSTILE}", f"data: not {HOSTILE}"],
-        decoding={"strategy": HOSTILE},
-        judge=HOSTILE,
-    )
-    others = [
-        write_run(
-            folder / "b", f"_$\\frac{HOSTILE}", {"humaneval": first_right(9, 164)}, base_model=None
-        ),
-        write_run(folder / "c", "base", {"humaneval": first_right(9, 164)}, base_model=HOSTILE),
-        write_run(folder / "d", "sft", {"humaneval": first_right(9, 164)}, metric=HOSTILE),
+    nine, ninety = ({"humaneval": first_right(right, 164)} for right in (9, 90))
+    scores = {**ninety, "nq": {HOSTILE: 1.0}, f"x{HOSTILE}": {"a": 1.0}}
+    notes = [f"partial: {HOSTILE}", f"data: not {HOSTILE}"]
+    fields = {"model": f"lora/instruct/{HOSTILE}", "decoding": {"strategy": HOSTILE}}
+    return [
+        write_run(folder / "a", "dft", scores, notes=notes, judge=HOSTILE, **fields),
+        write_run(folder / "b", f"_$\\frac{HOSTILE}", nine, base_model=None),
+        write_run(folder / "c", "base", nine, base_model=HOSTILE),
+        write_run(folder / "d", "sft", nine, metric=HOSTILE),
     ]
-    return [matched, *others]
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -846,11 +725,5 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert f"the base model {shown} names no row of the paper" in " ".join(page.text.split())
 
     text = written.markdown.read_text(encoding="utf-8")
-    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
-    inline = [child for token in tokens for child in token.children or ()]
-    kinds = {token.type for token in (*tokens, *inline)}
+    _, _, kinds = parse_markdown(text)
     assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "code_inline", "image"}
-    for token in tokens:
-        if token.type == "table_open" and token.map:
-            rows = text.splitlines()[slice(*token.map)]
-            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, rows

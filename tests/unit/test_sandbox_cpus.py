@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -41,27 +42,14 @@ def test_correct_programs_pass_on_one_core(one_core: None, monkeypatch: pytest.M
     """With a worker a claimed CPU each program gets 1/24 of the core and the wall time runs out."""
     monkeypatch.setattr(os, "cpu_count", lambda: 24)
     burn = BURN.format(seconds=0.7).replace("\n", "\n    ")
-    problem = EvalPlusProblem(
-        task_id="t",
-        prompt="def f():\n",
-        entry_point="f",
-        canonical_solution="    return 1\n",
-        base_input=[[]],
-        plus_input=[],
-        atol=0.0,
-    )
-    answer = Completion(
-        id="t", prompt="", completion=f"{burn}return 1\n", finish_reason="stop", n_tokens=1
-    )
-    rows = adapter.score(
-        [problem] * 24,
-        [answer] * 24,
-        "completion",
-        samples=1,
-        plus=False,
-        sandboxed=True,
-        progress=lambda *_: None,
-    )
+    texts = {"task_id": "t", "prompt": "def f():\n", "entry_point": "f"}
+    texts["canonical_solution"] = "    return 1\n"
+    problem = EvalPlusProblem(**texts, base_input=[[]], plus_input=[], atol=0.0)
+    text = f"{burn}return 1\n"
+    answer = Completion(id="t", prompt="", completion=text, finish_reason="stop", n_tokens=1)
+    options: dict[str, Any] = {"samples": 1, "plus": False, "sandboxed": True}
+    problems, answers = [problem] * 24, [answer] * 24
+    rows = adapter.score(problems, answers, "completion", **options, progress=lambda *_: None)
     assert [base.score for base, _ in rows] == [1.0] * 24, rows
 
 
@@ -73,10 +61,7 @@ POOLS: list[tuple[ModuleType, Callable[..., object]]] = [
 
 @pytest.mark.parametrize(("module", "judge_all"), POOLS)
 def test_pools_have_the_size_of_the_usable_cores(
-    module: ModuleType,
-    judge_all: Callable[..., object],
-    one_core: None,
-    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType, judge_all: Any, one_core: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
 
@@ -96,13 +81,9 @@ def test_pools_have_the_size_of_the_usable_cores(
 def test_programs_that_starve_beside_others_run_again_alone(one_core: None) -> None:
     """More at once than the core can do in the wall time, as where a quota cannot be seen."""
     limits = Limits(cpu_seconds=15, wall_seconds=4)
+    check = partial(sandbox.check_program, test="", limits=limits)
     with ThreadPoolExecutor(12) as pool:
-        done = list(
-            pool.map(
-                lambda _: sandbox.check_program(BURN.format(seconds=1), "", limits=limits),
-                range(12),
-            )
-        )
+        done = list(pool.map(check, [BURN.format(seconds=1)] * 12))
     assert [result.verdict() for result in done] == [(1.0, "passed")] * 12
 
 
@@ -139,6 +120,9 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
 
 
+MEMORY = {"memory.max": str(8 * GIB), "memory.current": str(5 * GIB)}
+MEMORY["memory.stat"] = f"anon 1\ninactive_file {2 * GIB}\n"
+V1_MEMORY = {"memory.limit_in_bytes": str(4 * GIB), "memory.usage_in_bytes": str(GIB)}
 V1_CPU = {"cpu.cfs_quota_us": "300000\n", "cpu.cfs_period_us": "100000\n"}
 
 
@@ -154,24 +138,9 @@ V1_CPU = {"cpu.cfs_quota_us": "300000\n", "cpu.cfs_period_us": "100000\n"}
         ("3:cpu,cpuacct:/d\n", {f"cpu,cpuacct/d/{k}": v for k, v in V1_CPU.items()}, 3),
         ("3:cpu:/elsewhere\n", {f"cpu/{k}": v for k, v in V1_CPU.items()}, 3),
         ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
-        (
-            "0::/\n",
-            {
-                "memory.max": str(8 * GIB),
-                "memory.current": str(5 * GIB),
-                "memory.stat": f"anon 1\ninactive_file {2 * GIB}\n",
-            },
-            5,
-        ),
+        ("0::/\n", MEMORY, 5),
         ("0::/\n", {"memory.max": "max", "memory.current": str(5 * GIB)}, 64),
-        (
-            "9:memory:/\n",
-            {
-                "memory/memory.limit_in_bytes": str(4 * GIB),
-                "memory/memory.usage_in_bytes": str(GIB),
-            },
-            3,
-        ),
+        ("9:memory:/\n", {f"memory/{k}": v for k, v in V1_MEMORY.items()}, 3),
     ],
 )
 def test_workers_by_quota_and_memory(

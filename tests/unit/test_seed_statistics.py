@@ -24,15 +24,15 @@ def test_components_by_hand() -> None:
     D: ±1/4 in the first seed, 0 in the second. Items: 2 (2 (1/8)²) = 1/16. Between: the variance
     of 1/2 and 1 is 1/8, over 2 seeds 1/16. Explained: 2 (1/32 + 1/32) / 2 = 1/16: all of it.
     """
-    found = crossed([[seed(1, 0)], [seed(1, 1)]])
-    assert found is not None
-    assert (found.mean, found.by_seed) == (0.75, (0.5, 1.0))
-    assert found.item_variance == pytest.approx(1 / 16)
-    assert found.between == pytest.approx(1 / 16)
-    assert found.explained == pytest.approx(1 / 16)
-    assert found.seed_variance == pytest.approx(0)
-    assert found.stderr == pytest.approx(1 / 4)
-    assert found.spread == pytest.approx(math.sqrt(1 / 8))
+    estimate = crossed([[seed(1, 0)], [seed(1, 1)]])
+    assert estimate is not None
+    assert (estimate.mean, estimate.by_seed) == (0.75, (0.5, 1.0))
+    assert estimate.item_variance == pytest.approx(1 / 16)
+    assert estimate.between == pytest.approx(1 / 16)
+    assert estimate.explained == pytest.approx(1 / 16)
+    assert estimate.seed_variance == pytest.approx(0)
+    assert estimate.stderr == pytest.approx(1 / 4)
+    assert estimate.spread == pytest.approx(math.sqrt(1 / 8))
 
 
 def test_seeds_with_items_of_their_own() -> None:
@@ -40,10 +40,10 @@ def test_seeds_with_items_of_their_own() -> None:
 
     Each moves the mean by ±1/2 / 2 / 2 = 1/8: 4/3 · 4/64 = 1/12. The seeds' means are equal.
     """
-    found = crossed([[[("a", 1.0), ("b", 0.0)]], [[("c", 1.0), ("d", 0.0)]]])
-    assert found is not None
-    assert found.item_variance == pytest.approx(1 / 12)
-    assert found.between == 0
+    estimate = crossed([[[("a", 1.0), ("b", 0.0)]], [[("c", 1.0), ("d", 0.0)]]])
+    assert estimate is not None
+    assert estimate.item_variance == pytest.approx(1 / 12)
+    assert estimate.between == 0
 
 
 def test_groups_weigh_alike_and_translations_of_a_problem_are_one_draw() -> None:
@@ -56,9 +56,9 @@ def test_groups_weigh_alike_and_translations_of_a_problem_are_one_draw() -> None
     """
 
     def stderr(*groups: list[Scored]) -> tuple[float, float | None]:
-        found = crossed([groups])
-        assert found is not None
-        return found.mean, found.stderr
+        estimate = crossed([groups])
+        assert estimate is not None
+        return estimate.mean, estimate.stderr
 
     one: list[Scored] = [("1", 1.0), ("2", 0.0)]
     assert stderr(one) == (0.5, pytest.approx(0.5))
@@ -74,13 +74,13 @@ def test_groups_weigh_alike_and_translations_of_a_problem_are_one_draw() -> None
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from((0.0, 0.5, 1.0))), min_size=2))
 def test_one_seed_is_the_cluster_robust_mean(items: list[tuple[int, float]]) -> None:
-    found = crossed([[items]])
+    estimate = crossed([[items]])
     clusters, scores = zip(*items, strict=True)
     mean, stderr = mean_and_stderr(scores, clusters)
-    assert found is not None
-    assert found.mean == pytest.approx(mean)
-    assert found.stderr == (None if stderr is None else pytest.approx(stderr, abs=1e-12))
-    assert found.seed_width_squared() == 0
+    assert estimate is not None
+    assert estimate.mean == pytest.approx(mean)
+    assert estimate.stderr == (None if stderr is None else pytest.approx(stderr, abs=1e-12))
+    assert estimate.seed_width_squared() == 0
 
 
 @given(st.lists(st.sampled_from((-1.0, 0.0, 1.0)), min_size=2, max_size=30))
@@ -99,12 +99,12 @@ def test_seeds_alone_are_students_test() -> None:
 
     t = 1/2 / sqrt(1/2 / 2) = 1 with one degree of freedom: p = 1/2, what the items add is little.
     """
-    found = paired_difference([seed(*[1.0] * 200), seed(*[0.0] * 200)])
-    assert found is not None
-    assert found.p == pytest.approx(0.5, abs=0.01)
-    assert found.p > 0.5
-    assert found.interval == (-1.0, 1.0)
-    assert found.estimate.seeds_dominate
+    difference = paired_difference([seed(*[1.0] * 200), seed(*[0.0] * 200)])
+    assert difference is not None
+    assert difference.p == pytest.approx(0.5, abs=0.01)
+    assert difference.p > 0.5
+    assert difference.interval == (-1.0, 1.0)
+    assert difference.estimate.seeds_dominate
 
 
 @given(
@@ -115,13 +115,13 @@ def test_seeds_alone_are_students_test() -> None:
     )
 )
 def test_interval_and_test_agree(seeds: list[list[float]]) -> None:
-    found = paired_difference([seed(*differences) for differences in seeds])
-    assert found is not None
-    low, high = found.interval
+    difference = paired_difference([seed(*differences) for differences in seeds])
+    assert difference is not None
+    low, high = difference.interval
     assert -1 <= low <= high <= 1
-    assert (low <= 0 <= high) == (found.p >= LEVEL) or 0 in (low, high)
+    assert (low <= 0 <= high) == (difference.p >= LEVEL) or 0 in (low, high)
     over_items = sign_flip_test(cluster_sums(*_pooled(seeds))[0])
-    assert found.p >= over_items - 1e-12
+    assert difference.p >= over_items - 1e-12
 
 
 def _pooled(seeds: list[list[float]]) -> tuple[list[float], list[int]]:
@@ -157,9 +157,9 @@ def test_equal_methods_differ_by_chance_in_few_experiments(spread: float) -> Non
             (item + spread * rng.normal(size=(3, 1)) + rng.normal(size=(3, 40)) > 0).astype(float)
             for _ in range(2)
         )
-        found = paired_difference([seed(*row) for row in second - first])
-        assert found is not None
-        both += found.p < LEVEL
+        difference = paired_difference([seed(*row) for row in second - first])
+        assert difference is not None
+        both += difference.p < LEVEL
         over_items += sign_flip_test((second - first).sum(axis=0)) < LEVEL
     assert both / 300 < 0.08
     assert (over_items / 300 > 0.3) == (spread > 0)

@@ -18,12 +18,7 @@ from dft_eval.flow import training_of
 from dft_eval.generation.chat import render_chat
 from dft_eval.generation.run import Decoding
 from dft_eval.results import Training, read_results
-from dft_eval.system_prompts import (
-    NONE,
-    WETHINK,
-    parse_system_prompt,
-    trained_with,
-)
+from dft_eval.system_prompts import NONE, WETHINK, parse_system_prompt, trained_with
 from dft_eval.training_file import TRAINING_FILE
 from tests.conftest import Bench
 from tests.support.openai_server import FakeServer, serve
@@ -157,10 +152,9 @@ def test_a_server_gets_it_and_the_result_names_it(
 ) -> None:
     decoding = Decoding(max_new_tokens=8, system_prompt=system_prompt)
     with serve(FakeServer(lambda text: "A")) as server:
-        (row,) = evaluate(
-            [benchmark],
-            request(benchmark, tmp_path, backend="openai", base_url=server.url, decoding=decoding),
-        ).results
+        backend = {"backend": "openai", "base_url": server.url}
+        asked = request(benchmark, tmp_path, **backend, decoding=decoding)
+        (row,) = evaluate([benchmark], asked).results
     assert server.seen
     for body in server.seen:
         texts = [m["content"] for m in body["messages"] if m["role"] == "system"]
@@ -175,24 +169,14 @@ def test_a_server_gets_it_and_the_result_names_it(
 @pytest.mark.parametrize("benchmark", ["python-basics", "mathvision"])
 @pytest.mark.parametrize("system_prompt", [None, NONE, WETHINK])
 def test_a_model_here_reads_it(
-    benchmark: str,
-    system_prompt: str | None,
-    tmp_path: Path,
-    request_bench: dict[str, Bench],
+    benchmark: str, system_prompt: str | None, tmp_path: Path, text_bench: Bench, vl_bench: Bench
 ) -> None:
     """Exactly these system messages, at the start of the text that was tokenized."""
     decoding = Decoding(max_new_tokens=4, system_prompt=system_prompt)
-    model = str(request_bench[benchmark].model)
-    (row,) = evaluate(
-        [benchmark],
-        request(
-            benchmark,
-            tmp_path,
-            model=model,
-            decoding=decoding,
-            min_pixels=3136 if benchmark == "mathvision" else None,
-        ),
-    ).results
+    changes: dict[str, Any] = {"model": str(text_bench.model), "decoding": decoding}
+    if benchmark == "mathvision":
+        changes |= {"model": str(vl_bench.model), "min_pixels": 3136}
+    (row,) = evaluate([benchmark], request(benchmark, tmp_path, **changes)).results
     path = tmp_path / "out" / f"{benchmark}.chat.completions.jsonl"
     prompt = json.loads(path.read_text())["prompt"]
     text = {None: "You are a helpful assistant.", NONE: None}.get(system_prompt, system_prompt)
@@ -200,8 +184,8 @@ def test_a_model_here_reads_it(
     assert prompt.startswith(f"{system}<|im_start|>user\n")
     assert prompt.count("<|im_start|>system") == (text is not None)
     assert row.decoding.get("system_prompt") == system_prompt
-    said = any(note.startswith("system prompt: the chat template's own") for note in row.notes)
-    assert said == (benchmark == "mathvision" and system_prompt is None)
+    own = any(note.startswith("system prompt: the chat template's own") for note in row.notes)
+    assert own == (benchmark == "mathvision" and system_prompt is None)
 
 
 @pytest.mark.parametrize("where", [".", "checkpoint-2"])
@@ -223,32 +207,23 @@ def test_results_say_how_the_model_was_trained(tmp_path: Path, text_bench: Bench
     """As far as the training recorded it; base has no record."""
     record = {"finetuning_type": "dft_lora", "token_weight": "floor:0.1", "system_prompt": None}
     record = {**record, "dataset": ["facts"]}
-    wanted = {"seeded": 7, "older": None, "base": None}
-    found, outs = {}, {}
-    for name, seed in wanted.items():
+    seeds = {"seeded": 7, "older": None, "base": None}
+    trained, outs = {}, {}
+    for name, seed in seeds.items():
         model = tmp_path / name
         shutil.copytree(text_bench.model, model)
         if name != "base":
             own = record if seed is None else {**record, "seed": seed}
             (model / TRAINING_FILE).write_text(json.dumps(own))
-        asked = request(
-            "python-basics",
-            tmp_path / "out" / name,
-            model=str(model),
-            decoding=Decoding(max_new_tokens=2),
-        )
-        found[name] = evaluate(["python-basics"], asked).training
+        changes: dict[str, Any] = {"model": str(model), "decoding": Decoding(max_new_tokens=2)}
+        asked = request("python-basics", tmp_path / "out" / name, **changes)
+        trained[name] = evaluate(["python-basics"], asked).training
         outs[name] = asked.out
-    assert found["base"] is None
+    assert trained["base"] is None
+    own: dict[str, Any] = {"objective": "dft", "method": "lora", "dataset": ("facts",)}
     for name in ("seeded", "older"):
-        assert found[name] == Training(
-            objective="dft",
-            method="lora",
-            dataset=("facts",),
-            weight="floor:0.1",
-            seed=wanted[name],
-        )
-        assert read_results(outs[name]).training == found[name]
+        assert trained[name] == Training(**own, weight="floor:0.1", seed=seeds[name])
+        assert read_results(outs[name]).training == trained[name]
     (tmp_path / "seeded" / TRAINING_FILE).write_text(json.dumps({**record, "seed": "first"}))
     with pytest.raises(UsageError, match="malformed"):
         training_of(str(tmp_path / "seeded"))
@@ -260,22 +235,12 @@ def test_a_training_file_that_cannot_be_read_is_no_default(tmp_path: Path) -> No
         trained_with(str(tmp_path))
 
 
-@pytest.fixture
-def request_bench(text_bench: Bench, vl_bench: Bench) -> dict[str, Bench]:
-    return {"python-basics": text_bench, "mathvision": vl_bench}
-
-
 @pytest.mark.parametrize("benchmark", ["humaneval", "multipl-e", "nq"])
 def test_raw_completion_has_no_system_message(benchmark: str, tmp_path: Path) -> None:
     """Refused before the model is looked for."""
     style = "completion" if benchmark == "nq" else None  # the default of the two others
-    asked = request(
-        benchmark,
-        tmp_path,
-        prompt_style=style,
-        model="/no/such/model",
-        decoding=Decoding(system_prompt=NONE),
-    )
+    changes = {"prompt_style": style, "model": "/no/such/model"}
+    asked = request(benchmark, tmp_path, **changes, decoding=Decoding(system_prompt=NONE))
     with pytest.raises(UsageError, match=f"--system-prompt: {benchmark}.*--prompt-style chat"):
         evaluate([benchmark], asked)
 

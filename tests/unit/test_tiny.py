@@ -37,7 +37,7 @@ def test_llama(kind: str, eos: str | None, tmp_path: Path) -> None:
     assert isinstance(model, LlamaForCausalLM)
     tokens = LLAMA3_TOKENS if kind == "llama3" else DEEPSEEK_TOKENS
     ids = [tokenizer.encode(token, add_special_tokens=False) for token in tokens]
-    assert [len(each) for each in ids] == [1] * len(tokens)
+    assert [len(numbers) for numbers in ids] == [1] * len(tokens)
     assert tokenizer.encode("def f(x)")[0] == tokenizer.bos_token_id == ids[0][0]
     assert tokenizer.decode(tokenizer.encode("é≠ x")) == f"{tokens[0]}é≠ x"
     assert tokenizer.eos_token == (eos or tokens[1])

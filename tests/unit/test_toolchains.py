@@ -16,14 +16,7 @@ from dft_eval.requirements import MissingRequirement
 from dft_eval.sandbox import host
 from dft_factory.doctor import render_text, to_json
 from dft_factory.doctor.benchmarks import toolchain_rows
-from dft_factory.doctor.report import (
-    Activation,
-    BenchmarkRow,
-    PatchRow,
-    Report,
-    ToolchainRow,
-    Version,
-)
+from dft_factory.doctor.report import Activation, BenchmarkRow, Report, ToolchainRow
 from tests.conftest import NOT_RUN
 from tests.support.toolchains import need
 
@@ -107,15 +100,9 @@ def test_typescript_is_taken_from_the_path_and_from_closed_directories(
     monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [closed / "typescript"])
     folder = toolchains.typescript.__wrapped__()
     assert folder is not None
-    probe = subprocess.run(
-        ["node", f"{folder}/lib/tsc.js", "--version"],
-        capture_output=True,
-        text=True,
-        cwd="/",
-        check=True,
-        **host.user_options(),
-    )
-    assert probe.stdout.startswith("Version 5.9")
+    command = ["node", f"{folder}/lib/tsc.js", "--version"]
+    options = host.user_options()
+    assert subprocess.check_output(command, text=True, cwd="/", **options).startswith("Version 5.9")
     monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [tmp_path / "missing"])
     assert toolchains.typescript.__wrapped__() is None
 
@@ -147,29 +134,22 @@ def test_the_script_does_nothing_if_all_is_installed() -> None:
     root = Path(__file__).parents[2]
     if not (root / ".toolchains").is_dir():
         pytest.skip(f"{NOT_RUN}no .toolchains in this checkout: bash scripts/toolchains.sh")
-    done = subprocess.run(
-        ["bash", str(root / "scripts" / "toolchains.sh")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ["bash", str(root / "scripts" / "toolchains.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == "toolchains: all there.\n"
 
 
 def test_doctor_shows_languages_and_their_missing_tools() -> None:
     mcs = MissingRequirement("C#: mcs not found", "apt-get install mono-mcs", blocks=False)
+    sandbox = MissingRequirement("a sandbox", "install it")
+    part, none = ("part", "some languages", (mcs,)), ("none", "no sandbox", (mcs, sandbox))
     report = Report(
-        versions=(Version("python", "3"),),
+        versions=(),
         supported_llamafactory=(),
         gpus=(),
         activation=Activation("on", "here", "there"),
-        patches=(PatchRow("n", "t", "c", "r", "test", "applied", ""),),
-        benchmarks=(
-            BenchmarkRow("part", "some languages", (mcs,)),
-            BenchmarkRow(
-                "none", "no sandbox", (mcs, MissingRequirement("a sandbox", "install it"))
-            ),
-        ),
+        patches=(),
+        benchmarks=(BenchmarkRow(*part), BenchmarkRow(*none)),
         warnings=(),
         problems=(),
         toolchains=(ToolchainRow("C++", "g++ 12"), ToolchainRow("C#", None, mcs)),
@@ -181,11 +161,8 @@ def test_doctor_shows_languages_and_their_missing_tools() -> None:
     ) in text
     assert "  part: can run here in part (some languages)\n" in text
     assert "  none: cannot run here (no sandbox)\n" in text
-    assert json.loads(json.dumps(to_json(report)))["toolchains"][1]["missing"] == {
-        "name": "C#: mcs not found",
-        "fix": "apt-get install mono-mcs",
-        "blocks": False,
-    }
+    missing = {"name": "C#: mcs not found", "fix": "apt-get install mono-mcs", "blocks": False}
+    assert json.loads(json.dumps(to_json(report)))["toolchains"][1]["missing"] == missing
 
 
 def test_doctor_asks_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

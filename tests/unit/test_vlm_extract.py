@@ -13,58 +13,37 @@ OPTIONS = {"A": "40°", "B": "65", "C": "x+1", "D": "No correct answer"}
 LONG = "Let us see. " * 3400
 
 
+NAMES = {
+    "B": (
+        *("B", "(B)", "B.", "**B**", "$B$", "Option B", "(B) 65", "B: 65", "B 65", "65", "$65$"),
+        *("<answer>B</answer>", "<answer>B", "<answer>A</answer> wait <answer>B</answer>"),
+        "<think>It is A? No.</think><answer> (B) 65 </answer>",
+        "<Thought process>: <<A is too small>> <Answer>: <<B>>",
+        *("\\boxed{B}", "\\boxed{\\text{B}}", "<answer>\\boxed{B}</answer>"),
+        "\\boxed{A} is wrong, so $\\boxed{\\mathrm{(B)}\\ 65}$.",
+        *(
+            "**Answer:** B",
+            "### Answer\nB",
+            "The answer is:\n\n**B**",
+            "The correct option is (B).",
+        ),
+        *("Answer: B, because C is smaller", "Thus it must be B", "The answer is A.</think>\nB"),
+        *("A square has four sides, so B", "B. 65\n\nThe angle is found by adding."),
+        *(f"{LONG}\n<answer>B</answer>", f"{LONG}\n\\boxed{{B}}"),
+    ),
+    "A": ("\\boxed{40^\\circ}",),
+    "D": ("the answer is no correct answer",),
+    "AB": ("Answer: A, B", "Answer: A or B", "It is A and B"),
+    "": (
+        *("", " \n\t", "nan", "E", "\\boxed{E}", "=1+1", LONG, "The answer is not B"),
+        *("Based on the picture", "Answer: Based on the picture"),
+        *("A square has four sides", "The answer is A square"),
+    ),
+}
+
+
 @pytest.mark.parametrize(
-    ("text", "letters"),
-    [
-        ("B", "B"),
-        ("(B)", "B"),
-        ("B.", "B"),
-        ("**B**", "B"),
-        ("$B$", "B"),
-        ("Option B", "B"),
-        ("<answer>B</answer>", "B"),
-        ("<think>It is A? No.</think><answer> (B) 65 </answer>", "B"),
-        ("<answer>A</answer> wait <answer>B</answer>", "B"),
-        ("<answer>B", "B"),
-        ("<Thought process>: <<A is too small>> <Answer>: <<B>>", "B"),
-        ("\\boxed{B}", "B"),
-        ("\\boxed{\\text{B}}", "B"),
-        ("\\boxed{A} is wrong, so $\\boxed{\\mathrm{(B)}\\ 65}$.", "B"),
-        ("<answer>\\boxed{B}</answer>", "B"),
-        ("(B) 65", "B"),
-        ("B: 65", "B"),
-        ("B 65", "B"),
-        ("**Answer:** B", "B"),
-        ("### Answer\nB", "B"),
-        ("Answer: B, because C is smaller", "B"),
-        ("The answer is:\n\n**B**", "B"),
-        ("The correct option is (B).", "B"),
-        ("Thus it must be B", "B"),
-        ("A square has four sides, so B", "B"),
-        ("B. 65\n\nThe angle is found by adding.", "B"),
-        ("65", "B"),
-        ("$65$", "B"),
-        ("\\boxed{40^\\circ}", "A"),
-        ("the answer is no correct answer", "D"),
-        (f"{LONG}\n<answer>B</answer>", "B"),
-        (f"{LONG}\n\\boxed{{B}}", "B"),
-        ("The answer is A.</think>\nB", "B"),
-        ("", ""),
-        (" \n\t", ""),
-        ("nan", ""),
-        ("Based on the picture", ""),
-        ("Answer: Based on the picture", ""),
-        ("A square has four sides", ""),
-        ("The answer is A square", ""),
-        ("The answer is not B", ""),
-        ("Answer: A, B", "AB"),
-        ("Answer: A or B", "AB"),
-        ("It is A and B", "AB"),
-        ("E", ""),
-        ("\\boxed{E}", ""),
-        ("=1+1", ""),
-        (LONG, ""),
-    ],
+    ("text", "letters"), [(text, letters) for letters, texts in NAMES.items() for text in texts]
 )
 def test_the_options_that_a_completion_names(text: str, letters: str) -> None:
     assert "".join(sorted(option_letters(text, OPTIONS))) == letters

@@ -21,12 +21,7 @@ from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.tables import Row
 from dft_eval.vlm.wemath import WEMATH
 from tests.support.judge_server import Answer, JudgeServer, judge_server, read_well
-from tests.support.vlm_tables import (
-    VERSIONS,
-    mathverse_row,
-    mathvision_row,
-    wemath_problem,
-)
+from tests.support.vlm_tables import VERSIONS, mathverse_row, mathvision_row, wemath_problem
 from tests.support.written import run
 
 
@@ -61,12 +56,10 @@ MATHVISION_CASES: list[tuple[str, list[str], str, float]] = [
 
 def test_mathvision_by_rules(tmp_path: Path) -> None:
     """11 of 17 right; rows 0, 2, ... are of one subject, the others of the other."""
-    rows = [
-        mathvision_row(i, gold, options) for i, (gold, options, _, _) in enumerate(MATHVISION_CASES)
-    ]
-    result = run(
-        MATHVISION, tmp_path, rows, [answer for *_, answer, _ in MATHVISION_CASES], judge=RULES
-    )
+    cases = enumerate(MATHVISION_CASES)
+    rows = [mathvision_row(i, gold, options) for i, (gold, options, _, _) in cases]
+    answers = [answer for *_, answer, _ in MATHVISION_CASES]
+    result = run(MATHVISION, tmp_path, rows, answers, judge=RULES)
     assert scores(tmp_path, result) == [score for *_, score in MATHVISION_CASES]
     assert result.score == 11 / 17
     assert result.stderr == pytest.approx(math.sqrt(11 / 17 * 6 / 17 / 16))
@@ -80,12 +73,7 @@ def test_mathvision_by_rules(tmp_path: Path) -> None:
 
 def mathverse_rows() -> list[dict[str, Any]]:
     """Four problems in five versions: two with options, two free."""
-    kinds: list[tuple[str, ...]] = [
-        ("B", "A:40°\nB:60°\nC:120°"),
-        ("A", "A:1\nB:2"),
-        ("12",),
-        ("5m",),
-    ]
+    kinds = [("B", "A:40°\nB:60°\nC:120°"), ("A", "A:1\nB:2"), ("12",), ("5m",)]
     return [
         mathverse_row(5 * problem + i, version, *kind)
         for problem, kind in enumerate(kinds)
@@ -95,25 +83,14 @@ def mathverse_rows() -> list[dict[str, Any]]:
 
 RIGHT = ["\\boxed{B}", "Answer: A", "The area is 12", "<answer>5m</answer>"]
 WRONG = ["\\boxed{A}", "Answer: B", "The area is 13", "<answer>6m</answer>"]
-RIGHT_IN_VERSION = [4, 3, 2, 1, 0]
 
 
 def mathverse_answers() -> list[str]:
     """Four right ones in the first version, then three, two, one, none."""
-    return [
-        (RIGHT if problem < RIGHT_IN_VERSION[i] else WRONG)[problem]
-        for problem in range(4)
-        for i in range(5)
-    ]
+    return [(RIGHT if n < 4 - i else WRONG)[n] for n in range(4) for i in range(5)]
 
 
-MATHVERSE_BREAKDOWN = {
-    "vision_only": 1.0,
-    "vision_intensive": 0.75,
-    "vision_dominant": 0.5,
-    "text_dominant": 0.25,
-    "text_lite": 0.0,
-}
+MATHVERSE_BREAKDOWN = {name.lower().replace(" ", "_"): 1 - i / 4 for i, name in enumerate(VERSIONS)}
 
 
 def test_mathverse_by_rules(tmp_path: Path) -> None:
@@ -151,7 +128,11 @@ def wemath_rows(patterns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def wemath_answers(patterns: Sequence[str]) -> list[str]:
-    return [RIGHT_WRONG[each] for pattern in patterns for each in pattern]
+    return [RIGHT_WRONG[letter] for pattern in patterns for letter in pattern]
+
+
+def run_wemath(folder: Path, patterns: Sequence[str], **changes: Any) -> BenchmarkResult:
+    return run(WEMATH, folder, wemath_rows(patterns), wemath_answers(patterns), **changes)
 
 
 def test_wemath(tmp_path: Path) -> None:
@@ -159,28 +140,18 @@ def test_wemath(tmp_path: Path) -> None:
 
     Loose: one right step is enough, so rwr and rwrr are CM. Score = (CM + IG / 2) / 10.
     """
-    result = run(WEMATH, tmp_path, wemath_rows(PATTERNS), wemath_answers(PATTERNS))
+    result = run_wemath(tmp_path, PATTERNS)
     assert result.metric == "strict"
     assert result.score == pytest.approx((2 + 1) / 10)
     points = [1, 1, 0.5, 0.5] + [0] * 6
     spread = sum((x - 0.3) ** 2 for x in points) / 9
     assert result.stderr == pytest.approx(math.sqrt(spread / 10))
-    assert result.breakdown == pytest.approx(
-        {
-            "loose": (4 + 1) / 10,
-            "IK_strict": 0.2,
-            "IG_strict": 0.2,
-            "CM_strict": 0.2,
-            "RM_strict": 4 / 6,
-            "IK_loose": 0.2,
-            "IG_loose": 0.2,
-            "CM_loose": 0.4,
-            "RM_loose": 2 / 6,
-            "one_step": (2 + 1 + 0 + 2 + 1 + 3 + 2 + 0 + 3 + 0) / 25,
-            "two_step": 3 / 5,
-            "three_step": 3 / 5,
-        }
-    )
+    strict = {"IK_strict": 0.2, "IG_strict": 0.2, "CM_strict": 0.2, "RM_strict": 4 / 6}
+    loose = {"loose": (4 + 1) / 10, "IK_loose": 0.2, "IG_loose": 0.2}
+    loose |= {"CM_loose": 0.4, "RM_loose": 2 / 6}
+    steps = {"one_step": (2 + 1 + 0 + 2 + 1 + 3 + 2 + 0 + 3 + 0) / 25}
+    steps |= {"two_step": 3 / 5, "three_step": 3 / 5}
+    assert result.breakdown == pytest.approx({**strict, **loose, **steps})
     assert (result.n_total, result.n_scored) == (35, 35)
     assert scores(tmp_path, result) == [float(c == "r") for p in PATTERNS for c in p]
     assert result.judge is not None
@@ -190,9 +161,8 @@ def test_wemath(tmp_path: Path) -> None:
     by_problem = (tmp_path / "out" / "wemath.chat.problems.jsonl").read_text().splitlines()
     assert [json.loads(line)["score"] for line in by_problem] == [1, 0, 0, 0.5, 0, 1, 0, 0, 0.5, 0]
     items = read_items(tmp_path / "out" / result.items)
-    assert [
-        sum(item.cluster == json.loads(line)["id"] for item in items) for line in by_problem
-    ] == [len(pattern) for pattern in PATTERNS]
+    sizes = [sum(item.cluster == json.loads(line)["id"] for item in items) for line in by_problem]
+    assert sizes == [len(pattern) for pattern in PATTERNS]
     assert items[0].category == "2steps_1"
     assert (tmp_path / "out" / items[0].pictures[0]).is_file()
 
@@ -209,7 +179,7 @@ def test_wemath_leaves_out_problems_with_missing_rows(tmp_path: Path) -> None:
 
 def test_wemath_without_any_whole_that_was_solved(tmp_path: Path) -> None:
     """VLMEvalKit divides by zero."""
-    result = run(WEMATH, tmp_path, wemath_rows(["rrw", "www"]), wemath_answers(["rrw", "www"]))
+    result = run_wemath(tmp_path, ["rrw", "www"])
     assert result.score == 0.25
     assert result.breakdown["RM_strict"] is None
 
@@ -254,25 +224,24 @@ def test_mathverse_with_a_judge_that_goes_down_half_way(
 
     def behave(prompt: str, number: int) -> Answer:
         down = failing[0] and number > 12 and prompt != "hello"
-        return (
-            Answer(status=500, raw="{}") if down else read_well(prompt.replace("</answer>", ""), 0)
-        )
+        if down:
+            return Answer(status=500, raw="{}")
+        return read_well(prompt.replace("</answer>", ""), 0)
 
     with judge_server(behave) as server:
         first = run(MATHVERSE, tmp_path, rows, answers, judge=at(server))
         assert first.n_total == 20
         assert first.n_scored < 20
-        kept = scores(tmp_path, first)
-        assert kept[19] == 0.0  # the empty answer needs no judge
+        judged = scores(tmp_path, first)
+        assert judged[19] == 0.0  # the empty answer needs no judge
         failing[0] = False
         asked = set(server.judged[:11])
         before = len(server.asked)
         second = run(MATHVERSE, tmp_path, rows, answers, judge=at(server))
         assert second.n_scored == 20
         assert not asked & set(server.asked[before + 1 :])
-        assert [
-            b for a, b in zip(kept, scores(tmp_path, second), strict=True) if a is not None
-        ] == [a for a in kept if a is not None]
+        pairs = zip(judged, scores(tmp_path, second), strict=True)
+        assert all(later == earlier for earlier, later in pairs if earlier is not None)
         before = len(server.asked)
         assert run(MATHVERSE, tmp_path, rows, answers, judge=at(server)) == second
         assert server.asked[before:] == ["hello"]
@@ -314,7 +283,7 @@ def test_a_package_that_is_missing_is_named(
 )
 def test_settings_that_do_not_fit(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=named):
-        run(WEMATH, tmp_path, wemath_rows(["rrr"]), wemath_answers(["rrr"]), **changes)
+        run_wemath(tmp_path, ["rrr"], **changes)
 
 
 def test_a_judge_that_is_down_stops_before_generation(tmp_path: Path) -> None:
@@ -327,9 +296,7 @@ def test_a_judge_that_is_down_stops_before_generation(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_recorded(tmp_path: Path) -> None:
-    result = run(
-        WEMATH, tmp_path, wemath_rows(["rrr"]), wemath_answers(["rrr"]), max_pixels=2_000_000
-    )
+    result = run_wemath(tmp_path, ["rrr"], max_pixels=2_000_000)
     assert result.decoding["strategy"] == "greedy"
     assert result.decoding["min_pixels"] == 1280 * 28 * 28
     assert result.decoding["max_pixels"] == 2_000_000
@@ -338,49 +305,16 @@ def test_every_setting_is_recorded(tmp_path: Path) -> None:
     assert any(note.startswith("WeMath.tsv: 3 rows, md5 ") for note in result.notes)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"key": "4steps_1"}, "none of 2steps_1"),
-        ({"key": "2steps_3"}, "none of 2steps_1"),
-        ({"key": "2steps_2"}, "has 2steps_2 already"),
-        ({"answer": ""}, "column 'answer' is empty"),
-        ({"answer": "G"}, "none of its options"),
-    ],
-)
-def test_malformed_wemath_rows(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    rows = wemath_rows(["rrr"])
-    rows[0].update(change)
-    with pytest.raises(UsageError, match=named):
-        run(WEMATH, tmp_path, rows, wemath_answers(["rrr"]))
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"answer": "F"}, "none of its options"),
-        ({"choices": "A, B"}, "is no list"),
-        ({"category": ""}, "column 'category' is empty"),
-    ],
-)
-def test_malformed_mathvision_rows(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    """Before anything is generated."""
-    rows = [{**mathvision_row(0, "A", LETTERS), **change}, mathvision_row(1, "8")]
-    with pytest.raises(UsageError, match=named):
-        run(MATHVISION, tmp_path, rows, ["A", "8"], judge=RULES)
-    assert not list((tmp_path / "out").glob("*.completions.jsonl"))
-
-
 def test_the_choices_of_real_mathverse_questions_are_read(test_data: Path) -> None:
     """All 60: every letter in turn, each with a text, the right one among them."""
     file = test_data / "mathverse" / "testmini_text_only_sample.json"
     items = json.loads(file.read_text(encoding="utf-8"))
     for item in items:
         cells = {**item, "question_for_eval": item["question"]}
-        found = options(Row(item["sample_index"], cells, ()))
-        assert list(found) == list("ABCDEFG"[: len(found)])
-        assert all(found.values())
-        assert item["answer"] in found
+        choices = options(Row(item["sample_index"], cells, ()))
+        assert list(choices) == list("ABCDEFG"[: len(choices)])
+        assert all(choices.values())
+        assert item["answer"] in choices
     assert len(items) == 60
 
 
@@ -390,15 +324,32 @@ def test_choices_that_are_not_listed_are_known_by_their_letters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("benchmark", "change", "named"),
     [
-        ({"problem_version": "Text Only"}, "none of Vision Only"),
-        ({"question_type": "essay"}, "none of multi-choice, free-form"),
-        ({"answer": "12"}, "is no letter"),
+        (WEMATH, {"key": "4steps_1"}, "none of 2steps_1"),
+        (WEMATH, {"key": "2steps_3"}, "none of 2steps_1"),
+        (WEMATH, {"key": "2steps_2"}, "has 2steps_2 already"),
+        (WEMATH, {"answer": ""}, "column 'answer' is empty"),
+        (WEMATH, {"answer": "G"}, "none of its options"),
+        (MATHVISION, {"answer": "F"}, "none of its options"),
+        (MATHVISION, {"choices": "A, B"}, "is no list"),
+        (MATHVISION, {"category": ""}, "column 'category' is empty"),
+        (MATHVERSE, {"problem_version": "Text Only"}, "none of Vision Only"),
+        (MATHVERSE, {"question_type": "essay"}, "none of multi-choice, free-form"),
+        (MATHVERSE, {"answer": "12"}, "is no letter"),
     ],
+    ids=lambda value: getattr(value, "name", None),
 )
-def test_malformed_mathverse_rows(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    rows = mathverse_rows()[:1]
+def test_malformed_rows(
+    benchmark: Benchmark, change: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    """Before anything is generated."""
+    rows = {
+        "wemath": wemath_rows(["rrr"]),
+        "mathvision": [mathvision_row(0, "A", LETTERS), mathvision_row(1, "8")],
+        "mathverse": mathverse_rows()[:1],
+    }[benchmark.name]
     rows[0].update(change)
     with pytest.raises(UsageError, match=named):
-        run(MATHVERSE, tmp_path, rows, ["A"], judge=RULES)
+        run(benchmark, tmp_path, rows, ["A"] * len(rows), judge=RULES)
+    assert not list((tmp_path / "out").glob("*.completions.jsonl"))

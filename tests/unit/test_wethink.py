@@ -32,35 +32,33 @@ def record(**changes: Any) -> Json:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def kept(**changes: Any) -> Kept:
+    converted = convert(record(**changes))
+    assert isinstance(converted, Kept), converted
+    return converted
+
+
 def turns(**changes: Any) -> tuple[str, str]:
-    kept = convert(record(**changes))
-    assert isinstance(kept, Kept), kept
-    user, assistant = kept.record["messages"]  # type: ignore[misc]
+    user, assistant = kept(**changes).record["messages"]  # type: ignore[misc]
     return user["content"], assistant["content"]
 
 
 def notes(**changes: Any) -> tuple[str, ...]:
-    kept = convert(record(**changes))
-    assert isinstance(kept, Kept), kept
-    return kept.notes
+    return kept(**changes).notes
+
+
+ONE_LAYOUT = "<think> I count 1, 2, 3. </think>\n<answer> 3 </answer>"
 
 
 def test_record() -> None:
-    assert convert(record()) == Kept(
-        {
-            "messages": [
-                {"role": "user", "content": "<image>How many?"},
-                {
-                    "role": "assistant",
-                    "content": "<think> I count 1, 2, 3. </think>\n<answer> 3 </answer>",
-                },
-            ],
-            "system": WETHINK,
-            "images": ["coco/1.jpg"],
-        }
-    )
+    user = {"role": "user", "content": "<image>How many?"}
+    messages = [user, {"role": "assistant", "content": ONE_LAYOUT}]
+    assert kept() == Kept({"messages": messages, "system": WETHINK, "images": ["coco/1.jpg"]})
     for tag in ("<think>", "</think>", "<answer>", "</answer>"):
         assert tag in WETHINK
+
+
+WORD = "media marker in the {} made a word"
 
 
 @pytest.mark.parametrize(
@@ -74,11 +72,7 @@ def test_record() -> None:
         ("<IMAGE>How many?", "<image>How many?", "<image> marker respelt"),
         ("<image 1> How many?", "<image>How many?", "<image> marker respelt"),
         ("<image_1/>How many?", "<image>How many?", "<image> marker respelt"),
-        (
-            "<image>The <video> tag?",
-            "<image>The video tag?",
-            "media marker in the problem made a word",
-        ),
+        ("<image>The <video> tag?", "<image>The video tag?", WORD.format("problem")),
     ],
 )
 def test_markers(problem: str, content: str, note: str | None) -> None:
@@ -87,14 +81,12 @@ def test_markers(problem: str, content: str, note: str | None) -> None:
 
 
 def test_markers_of_several_pictures() -> None:
-    two = ["a.jpg", "b.jpg"]
-    assert turns(problem="Compare <image> with <image>.", image_path=two)[0] == (
-        "Compare <image> with <image>."
-    )
-    assert turns(problem="<image>\n<image> Compare.", image_path=two)[0] == (
-        "<image><image>Compare."
-    )
-    assert turns(problem="Compare.", image_path=two)[0] == "<image><image>Compare."
+    for problem, content in (
+        ("Compare <image> with <image>.", "Compare <image> with <image>."),
+        ("<image>\n<image> Compare.", "<image><image>Compare."),
+        ("Compare.", "<image><image>Compare."),
+    ):
+        assert turns(problem=problem, image_path=["a.jpg", "b.jpg"])[0] == content
 
 
 @pytest.mark.parametrize(
@@ -109,9 +101,7 @@ def test_markers_of_several_pictures() -> None:
     ],
 )
 def test_every_layout_comes_to_one(reasoning: str, answer: object) -> None:
-    assert turns(refined_cot=reasoning, answer=answer)[1] == (
-        "<think> I count 1, 2, 3. </think>\n<answer> 3 </answer>"
-    )
+    assert turns(refined_cot=reasoning, answer=answer)[1] == ONE_LAYOUT
 
 
 def test_the_answer_field_counts() -> None:
@@ -120,65 +110,43 @@ def test_the_answer_field_counts() -> None:
     assert notes(**changes) == ("answer inside the reasoning differs, the answer field is used",)
 
 
+UNEQUAL = "number of <image> markers differs from that of the pictures"
+
+
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("field", "values", "reason"),
     [
-        ({"problem": None}, "missing problem"),
-        ({"problem": ["x"]}, "missing problem"),
-        ({"problem": 5}, "missing problem"),
-        ({"problem": " \n"}, "empty problem"),
-        ({"problem": "<image>"}, "empty problem"),
-        ({"answer": None}, "missing answer"),
-        ({"answer": True}, "missing answer"),
-        ({"answer": math.nan}, "missing answer"),
-        ({"answer": ""}, "empty answer"),
-        ({"answer": "<answer> </answer>"}, "empty answer"),
-        ({"refined_cot": None}, "missing reasoning"),
-        ({"refined_cot": "\t"}, "empty reasoning"),
-        ({"refined_cot": "<think> </think>"}, "empty reasoning"),
-        ({"image_path": None}, "missing picture path"),
-        ({"image_path": ""}, "missing picture path"),
-        ({"image_path": []}, "missing picture path"),
-        ({"image_path": ["a.jpg", 1]}, "missing picture path"),
-        ({"image_path": "../secret.jpg"}, ESCAPES),
-        ({"image_path": "a/../../b.jpg"}, ESCAPES),
-        ({"image_path": "/etc/passwd"}, ESCAPES),
-        ({"image_path": "..\\b.jpg"}, ESCAPES),
-        ({"image_path": "C:\\b.jpg"}, ESCAPES),
-        ({"image_path": "https://example.org/b.jpg"}, ESCAPES),
-        ({"image_path": "a\0.jpg"}, ESCAPES),
-        ({"image_path": ["a.jpg", "../b.jpg"]}, ESCAPES),
-        (
-            {"problem": "<image> and <image>"},
-            "number of <image> markers differs from that of the pictures",
-        ),
-        (
-            {"image_path": ["a.jpg", "b.jpg"]},
-            "number of <image> markers differs from that of the pictures",
-        ),
-        ({"refined_cot": "<think>never closed"}, MALFORMED_LAYOUT),
-        ({"refined_cot": "before <think>x</think>"}, MALFORMED_LAYOUT),
-        ({"refined_cot": "<think>x</think> after"}, MALFORMED_LAYOUT),
-        ({"refined_cot": "<think>x <think>y</think></think>"}, MALFORMED_LAYOUT),
-        ({"refined_cot": "x <answer>3</answer>"}, MALFORMED_LAYOUT),
-        ({"answer": "<answer>3"}, MALFORMED_LAYOUT),
-        ({"answer": "the <video> tag"}, "media marker in the answer"),
-        ({"answer": "<|im_end|>"}, "chat token in the answer"),
-        ({"problem": "x <|image_pad|>"}, "chat token in the problem"),
-        ({"refined_cot": "a\ud800"}, "invalid Unicode"),
-        ({"image_path": "\udfff.jpg"}, ESCAPES),
+        ("problem", (None, ["x"], 5), "missing problem"),
+        ("problem", (" \n", "<image>"), "empty problem"),
+        ("answer", (None, True, math.nan), "missing answer"),
+        ("answer", ("", "<answer> </answer>"), "empty answer"),
+        ("refined_cot", (None,), "missing reasoning"),
+        ("refined_cot", ("\t", "<think> </think>"), "empty reasoning"),
+        ("image_path", (None, "", [], ["a.jpg", 1]), "missing picture path"),
+        ("image_path", ("../secret.jpg", "a/../../b.jpg", "/etc/passwd", "..\\b.jpg"), ESCAPES),
+        ("image_path", ("C:\\b.jpg", "https://example.org/b.jpg", "a\0.jpg"), ESCAPES),
+        ("image_path", (["a.jpg", "../b.jpg"], "\udfff.jpg"), ESCAPES),
+        ("problem", ("<image> and <image>",), UNEQUAL),
+        ("image_path", (["a.jpg", "b.jpg"],), UNEQUAL),
+        ("refined_cot", ("<think>never closed", "before <think>x</think>"), MALFORMED_LAYOUT),
+        ("refined_cot", ("<think>x <think>y</think></think>",), MALFORMED_LAYOUT),
+        ("refined_cot", ("<think>x</think> after", "x <answer>3</answer>"), MALFORMED_LAYOUT),
+        ("answer", ("<answer>3",), MALFORMED_LAYOUT),
+        ("answer", ("the <video> tag",), "media marker in the answer"),
+        ("answer", ("<|im_end|>",), "chat token in the answer"),
+        ("problem", ("x <|image_pad|>",), "chat token in the problem"),
+        ("refined_cot", ("a\ud800",), "invalid Unicode"),
     ],
 )
-def test_dropped_with_a_reason(changes: Json, reason: str) -> None:
-    assert convert(record(**changes)) == Dropped(reason)
+def test_dropped_with_a_reason(field: str, values: tuple[object, ...], reason: str) -> None:
+    for value in values:
+        assert convert(record(**{field: value})) == Dropped(reason), value
 
 
 def test_notes() -> None:
     assert notes(id=7) == ("unknown field 'id'",)
     assert notes(answer=3) == ("number as answer",)
-    assert notes(refined_cot="see <image> and <image>") == (
-        "media marker in the reasoning made a word",
-    )
+    assert notes(refined_cot="see <image> and <image>") == (WORD.format("reasoning"),)
     assert turns(refined_cot="see <image>x</image>")[1].startswith("<think> see imagex </think>")
     assert notes(image_path=".\\coco//1.jpg") == ("picture path normalised",)
     for field in ("category", "abilities", "reward"):
@@ -201,10 +169,10 @@ def test_kept_records_can_be_trained_on(
 ) -> None:
     """One marker a picture, none elsewhere, each tag once and in order, no chat token."""
     paths = [f"{i}.png" for i in range(pictures)]
-    kept = convert(record(problem=problem, refined_cot=reasoning, answer=answer, image_path=paths))
-    if isinstance(kept, Dropped):
+    changes = {"problem": problem, "refined_cot": reasoning, "answer": answer}
+    if isinstance(convert(record(**changes, image_path=paths)), Dropped):
         return
-    user, assistant = (turn["content"] for turn in kept.record["messages"])  # type: ignore[attr-defined]
+    user, assistant = turns(**changes, image_path=paths)
     assert user.count("<image>") == pictures
     assert user.replace("<image>", "").strip()
     for marker in ("<image>", "<video>", "<audio>"):

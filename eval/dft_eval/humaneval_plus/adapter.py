@@ -72,14 +72,6 @@ def make_prompt(problem: EvalPlusProblem, style: PromptStyle) -> Prompt:
     return Prompt(problem.task_id, question, chat=True, answer_begins=ANSWER_BEGINS)
 
 
-def extract_program(problem: EvalPlusProblem, completion: str, style: PromptStyle) -> str:
-    """The program that EvalPlus would test."""
-    code = completion.replace("\t", "    ")
-    if style == "completion":
-        code = f"{problem.prompt.strip()}\n{code}"
-    return sanitize(code, problem.entry_point)
-
-
 def score_problem(
     problem: EvalPlusProblem,
     rows: Sequence[Completion | Failure],
@@ -101,7 +93,9 @@ def score_problem(
             failed = ItemScore(id=row.id, score=None, reason=row.reason)
             verdicts.append((failed, failed))
             continue
-        program = extract_program(problem, row.completion, style)
+        code = row.completion.replace("\t", "    ")
+        head = f"{problem.prompt.strip()}\n" if style == "completion" else ""
+        program = sanitize(f"{head}{code}", problem.entry_point)
         base = whole = judge(program, problem, tests("base"), sandboxed=sandboxed)
         if plus and base[0] == 1.0:
             whole = judge(program, problem, tests("plus"), sandboxed=sandboxed)

@@ -127,18 +127,15 @@ def read_data(path: Path) -> EvalPlusData:
     return EvalPlusData(problems, hashlib.md5(content, usedforsecurity=False).hexdigest())
 
 
-def cache_directory() -> Path:
-    """Our folder of downloaded data, which sandboxed programs cannot reach."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dft-factory"
-
-
 def download() -> Path:
     """HumanEval+ from EvalPlus' release, cached and checked against its published MD5.
 
     Raises:
         PrerequisiteError: EvalPlus is not installed, or its release cannot be downloaded.
     """
-    target = cache_directory() / f"HumanEvalPlus-{VERSION}.jsonl"
+    # Sandboxed programs cannot reach this folder.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    target = cache / "dft-factory" / f"HumanEvalPlus-{VERSION}.jsonl"
     if target.is_file() and _md5(target) == MD5:
         return target
     fix = (

@@ -173,12 +173,7 @@ TYPESCRIPT_LANGUAGE = Language(
     title="TypeScript",
     source="prog.ts",
     official=Recipe(((_tsc("--target", "esnext"), _RUN_JS),)),
-    qwen=Recipe(
-        (
-            (_tsc("--target", "ES2015", "--lib", "ES2015,DOM"), _RUN_JS),
-            (_tsc(), _RUN_JS),
-        )
-    ),
+    qwen=Recipe(((_tsc("--target", "ES2015", "--lib", "ES2015,DOM"), _RUN_JS), (_tsc(), _RUN_JS))),
     drivers=("dft_prologue.js",),
     commands=("node",),
     packages=("nodejs", "npm"),

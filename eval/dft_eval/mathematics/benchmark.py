@@ -73,7 +73,7 @@ def _parts(benchmark: Benchmark, request: Request, data: ProblemSet) -> list[Par
         decoding = replace(decoding, stop=family.stop if family else ())
     elif decoding.system_prompt is None and family is not None and family.system is not None:
         decoding = replace(decoding, system_prompt=family.system)
-    prompts = [make_prompt(each, style, request) for each in data.problems[: request.limit]]
+    prompts = [make_prompt(problem, style, request) for problem in data.problems[: request.limit]]
     return [Part(f"{benchmark.name}.{style}", samples_of(prompts, decoding), decoding)]
 
 
@@ -91,7 +91,7 @@ def _score(benchmark: Benchmark, request: Request, data: ProblemSet, rows: Rows)
     problems = data.problems[: request.limit]
     samples, chosen = part.decoding.samples, _harness(request)
     metric = "accuracy" if part.decoding.temperature == 0 else f"avg@{samples}"
-    judged = _judged(benchmark, request, [each.answer for each in problems], rows[0])
+    judged = _judged(benchmark, request, [problem.answer for problem in problems], rows[0])
     items, passes = score_problems(problems, judged[chosen], samples)
     notes = [
         *size_notes(len(problems), len(data.problems), benchmark.published),

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.data_files import parse_records, read_jsonl
+from dft_eval.errors import PrerequisiteError
 
 SOURCE = "yongliang-wu/DFT@e153181f71522428ed030f4519702890c699ed6b"
 URL = (
     "https://raw.githubusercontent.com/{repository}/{commit}/math_evaluation/data/{name}/test.jsonl"
 )
+
+EXPECTED = "a problem ('problem' and 'answer', both texts)"
 
 
 class Problem(BaseModel):
@@ -37,9 +40,8 @@ class Problem(BaseModel):
     @property
     def id(self) -> str:
         """Of the problem's text, so that runs on parts of one set pair up whatever its order."""
-        return hashlib.sha256(self.problem.strip().encode("utf-8", "surrogatepass")).hexdigest()[
-            :12
-        ]
+        text = self.problem.strip().encode("utf-8", "surrogatepass")
+        return hashlib.sha256(text).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,9 @@ def _minerva(row: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError("the solution has no box")
 
 
-def _olympiadbench(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"problem": row["question"], "answer": row["final_answer"][0].strip("$")}
-
-
 def _gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
     answer = row["answer"].rpartition("####")[2].strip().replace(",", "")
     return {"problem": row["question"], "answer": answer}
-
-
-def _amc23(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"problem": row["problem"], "answer": f"{row['answer']:g}"}
 
 
 PUBLISHED: dict[str, Published] = {
@@ -103,13 +97,15 @@ PUBLISHED: dict[str, Published] = {
     "olympiadbench": Published(
         "olympiadbench",
         "bb8c1e38a16ea9eacb77530315a674d883f267fbff79183effc53681b4fcc416",
-        _olympiadbench,
+        lambda row: {"problem": row["question"], "answer": row["final_answer"][0].strip("$")},
     ),
     "aime24": Published(
         "aime24", "af2b8bd2aa911b6333ad0df32f3ca05c7ae8ed10f1731f4372c8ae26990bf7ac", _as_is
     ),
     "amc23": Published(
-        "amc23", "43707e1ca784602d8479de24ee8ce36609dbebc46dd152b0b12a46611aa898a4", _amc23
+        "amc23",
+        "43707e1ca784602d8479de24ee8ce36609dbebc46dd152b0b12a46611aa898a4",
+        lambda row: {"problem": row["problem"], "answer": f"{row['answer']:g}"},
     ),
     "gsm8k": Published(
         "gsm8k", "9f098df7ff4522078d6ccec27a5c38a454790fdb51131bedfaa0e490070d5394", _gsm8k
@@ -118,19 +114,12 @@ PUBLISHED: dict[str, Published] = {
 
 
 def read_data(path: Path) -> ProblemSet:
-    """Problems of a ``.jsonl`` file with ``problem`` and ``answer`` a line.
+    """Problems of a ``.jsonl`` or ``.jsonl.gz`` file with ``problem`` and ``answer`` a line.
 
     Raises:
         UsageError: no such file, a line that is no problem, by number, or a problem twice.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"--data {path} cannot be read: {error.strerror}. Give a .jsonl file with 'problem' "
-            "and 'answer' a line."
-        ) from error
-    problems = _problems(content, str(path), dict)
+    problems, content = read_jsonl(path, _parser(dict), EXPECTED)
     return ProblemSet(problems, f"data: {path.name}, sha256 {hashlib.sha256(content).hexdigest()}")
 
 
@@ -157,29 +146,26 @@ def from_repository(name: str, url: str = URL) -> ProblemSet:
         raise PrerequisiteError(
             f"{address} has sha256 {sha256}, not {published.sha256}: another file.\n{advice}"
         )
-    problems = _problems(reply.content, address, published.read)
+    lines = enumerate(filter(None, reply.content.split(b"\n")), start=1)
+    rows = ((f"{address}, line {number}", json.loads(line)) for number, line in lines)
+    problems = parse_records(rows, _parser(published.read), EXPECTED)
     return ProblemSet(problems, f"data: {SOURCE}, {published.folder}, sha256 {sha256}")
 
 
-def _problems(
-    content: bytes, source: str, read: Callable[[Mapping[str, Any]], dict[str, Any]]
-) -> list[Problem]:
-    lines: Iterable[tuple[int, bytes]] = enumerate(content.split(b"\n"), start=1)
-    problems: dict[str, Problem] = {}
-    for number, line in lines:
-        if not line.strip():
-            continue
+def _parser(
+    read: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Callable[[Any], Problem]:
+    """Validates rows as problems; ValueError for one that came before."""
+    ids: set[str] = set()
+
+    def parse(row: Any) -> Problem:
         try:
-            problem = Problem.model_validate(read(json.loads(line)))
-        except (ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UsageError(
-                f"{source}, line {number}: no problem ('problem' and 'answer', both texts): {error}"
-            ) from error
-        if problem.id in problems:
-            raise UsageError(
-                f"{source}, line {number}: the problem {problem.problem[:80]!r} is there twice."
-            )
-        problems[problem.id] = problem
-    if not problems:
-        raise UsageError(f"{source} holds no problem.")
-    return list(problems.values())
+            problem = Problem.model_validate(read(row))
+        except (KeyError, TypeError) as error:
+            raise ValueError(str(error)) from error
+        if problem.id in ids:
+            raise ValueError(f"the problem {problem.problem[:80]!r} is there twice")
+        ids.add(problem.id)
+        return problem
+
+    return parse

@@ -60,7 +60,7 @@ def _same_in_any_order(answers: list[str], golds: list[str]) -> bool:
     """Each right answer once, no other beside them."""
     left = list(answers)
     for gold in golds:
-        match = next((each for each in left if _same(each, gold)), None)
+        match = next((answer for answer in left if _same(answer, gold)), None)
         if match is None:
             return False
         left.remove(match)

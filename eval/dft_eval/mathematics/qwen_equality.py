@@ -43,7 +43,7 @@ def equal(answer: str, gold: str) -> bool:
     if numbers[0] is not None and numbers[1] is not None:
         value, right = numbers[0], numbers[1]
         rights = (right / 100, right, right * 100)
-        return any(isclose(value, each, rel_tol=RELATIVE) for each in rights)
+        return any(isclose(value, number, rel_tol=RELATIVE) for number in rights)
     if not answer:
         return False
     answer, gold = answer.strip(), gold.strip()

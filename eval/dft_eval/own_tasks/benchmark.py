@@ -36,6 +36,8 @@ from dft_eval.system_prompts import parse_system_prompt
 from dft_eval.vlm.judge import OpenAIJudge
 
 INSTALL = "uv pip install 'dft-factory[eval]'"
+OUTSIDE = "outputs compared outside the sandbox"
+BESIDE = "tests run in the program's process; one that searches for them can pass"
 _RULES: dict[Metric, str] = {
     "exact_match": "equal after DPR's normalisation",
     "contains": "the right answer's words in a row within the model's",
@@ -99,7 +101,7 @@ def _scorer(
     task = task_file.task
     if task.metric == "pass@1" and request.sandboxed:
         sandbox.check()
-    elif missing := [each for each in benchmark.missing() if task.metric != "pass@1"]:
+    elif missing := [requirement for requirement in benchmark.missing() if task.metric != "pass@1"]:
         raise PrerequisiteError(f"{missing[0].name} is not installed: {missing[0].fix}")
     grading, items = Grading(task, request), data.items[: request.limit]
     if task.metric == "judge":
@@ -153,7 +155,7 @@ def _score(
     ]
     grades = iter(grade(answers, grading))
     graded = [next(grades) if isinstance(row, Completion) else None for row in rows[0]]
-    scores = [_item(row, each) for row, each in zip(rows[0], graded, strict=True)]
+    scores = [_item(row, grade) for row, grade in zip(rows[0], graded, strict=True)]
     is_code = task.metric == "pass@1"
     ks = KS if is_code else (samples,) if samples > 1 else ()
     scored, breakdown = combine([item.id for item in items], scores, samples, ks=ks)
@@ -163,8 +165,8 @@ def _score(
         benchmark,
         request,
         [
-            each.model_copy(update={"cluster": item.cluster})
-            for item, each in zip(items, scored, strict=True)
+            score.model_copy(update={"cluster": item.cluster})
+            for item, score in zip(items, scored, strict=True)
         ],
         metric=_metric(task.metric, part.decoding.temperature, samples),
         style=style,
@@ -180,15 +182,9 @@ def _score(
         notes=[
             *size_notes(len(items), len(data.items), len(data.items)),
             f"own task: {task_file.file} on {data.source}",
-            *([_program_note(grading)] if is_code else []),
+            *([OUTSIDE if grading.problems else BESIDE] if is_code else []),
         ],
     )
-
-
-def _program_note(grading: Grading) -> str:
-    if grading.problems:
-        return "outputs compared outside the sandbox"
-    return "tests run in the program's process; one that searches for them can pass"
 
 
 def _item(row: Completion | Failure, graded: Grade | None) -> ItemScore:
@@ -211,7 +207,7 @@ def _metric(metric: Metric, temperature: float, samples: int) -> str:
 
 def _majority(graded: Sequence[Grade | None], samples: int) -> float | None:
     """Accuracy of the most frequent answers."""
-    votes = [None if each is None else Verdict(each.correct, each.answer) for each in graded]
+    votes = [None if grade is None else Verdict(grade.correct, grade.answer) for grade in graded]
     groups = [votes[start : start + samples] for start in range(0, len(votes), samples)]
     shares = [share for share in map(majority, groups) if share is not None]
     return mean_and_stderr(shares)[0]

@@ -1,4 +1,4 @@
-"""What metrics are given and what they return."""
+"""Input and output of metrics."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dft_eval.vlm.judge import OpenAIJudge
 
 @dataclass(frozen=True)
 class Grade:
-    """What is said of one completion.
+    """Grade of one completion.
 
     Attributes:
-        correct: None where it could not be told.
-        reason: as the items file shows it.
-        answer: what votes in a majority; None where there is no answer.
+        correct: None if undecided.
+        reason: for the items file.
+        answer: its vote for the majority; None without an answer.
     """
 
     correct: bool | None
@@ -35,7 +35,7 @@ Answers = Sequence[tuple[Item, Completion]]
 
 @dataclass(frozen=True)
 class Grading:
-    """What metrics need beside the answers.
+    """Input of metrics besides the answers.
 
     Attributes:
         judge: of metric ``judge``.

@@ -166,7 +166,7 @@ def _choices(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
     value = field_of(row, task.choices)
     if not isinstance(value, list) or not 2 <= len(value) <= len(LETTERS):
         raise ValueError(f"the field {task.choices!r} is no list of 2 to {len(LETTERS)} texts")
-    choices = tuple(text_of(each, task.choices).strip() for each in value)
+    choices = tuple(text_of(choice, task.choices).strip() for choice in value)
     if not all(choices) or len(set(choices)) < len(choices):
         raise ValueError(f"the field {task.choices!r} holds an empty text, or one twice")
     return choices
@@ -179,7 +179,7 @@ def _answers(task: Task, row: Mapping[str, Any], choices: tuple[str, ...]) -> tu
     if choices:
         return (_letter(task.answer, value, choices),)
     values = value if isinstance(value, list) else [value]
-    answers = tuple(text_of(each, task.answer).strip() for each in values)
+    answers = tuple(text_of(answer, task.answer).strip() for answer in values)
     if not answers or not all(answers):
         raise ValueError(f"the field {task.answer!r} holds no answer")
     for answer in answers:
@@ -207,7 +207,7 @@ def _letter(field: str, value: Any, choices: tuple[str, ...]) -> str:
 def _tests(field: str, row: Mapping[str, Any]) -> str:
     value = field_of(row, field)
     lines = value if isinstance(value, list) else [value]
-    tests = "\n".join(text_of(each, field) for each in lines)
+    tests = "\n".join(text_of(line, field) for line in lines)
     if not ast.parse(tests).body:
         raise ValueError(f"the field {field!r} holds no test")
     return tests

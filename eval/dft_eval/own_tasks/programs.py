@@ -42,7 +42,7 @@ def problems_of(items: Sequence[Item], source: str, request: Request) -> dict[st
     ]
     data = from_human_eval(rows, source, sandboxed=request.sandboxed)
     # HumanEval's tolerances go by the function's name.
-    return {each.task_id: each.model_copy(update={"atol": 0.0}) for each in data.problems}
+    return {problem.task_id: problem.model_copy(update={"atol": 0.0}) for problem in data.problems}
 
 
 def grade_programs(answers: Answers, grading: Grading) -> list[Grade]:
@@ -64,13 +64,13 @@ def grade_programs(answers: Answers, grading: Grading) -> list[Grade]:
                 problem = grading.problems[item.id]
                 score, reason = judge(program, problem, tests[item.id], sandboxed=sandboxed)
             else:
-                held = sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX
-                done = sandbox.check_program(program, item.tests, protections=held)
+                protections = sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX
+                done = sandbox.check_program(program, item.tests, protections=protections)
                 score, reason = done.score, done.reason
             return Grade(None if score is None else score == 1.0, reason)
 
-        for each in pool.map(run, answers):
-            grades.append(each)
+        for grade in pool.map(run, answers):
+            grades.append(grade)
             bar(len(grades), len(answers))
     return grades
 

@@ -76,7 +76,7 @@ def _answers(pooled: Pooled | None, id: str) -> list[dict[str, Any]]:
     for seed, evaluation in pooled.by_seed.items() if pooled else ():
         if id in evaluation.items:
             answer = _answer(evaluation, id, seed)
-            if answer["score"] in [each["score"] for each in answers]:
+            if answer["score"] in [other["score"] for other in answers]:
                 answer = {name: answer[name] for name in ("score", "seed") if name in answer}
             answers.append(answer)
     return answers
@@ -117,7 +117,7 @@ def browser_data(variants: Sequence[Variant]) -> dict[str, Any]:
                 row["prompt"] = _shown(prompts[0])
                 if len(set(prompts)) > 1:
                     row["prompt"]["note"] = "the runs got different prompts; this is the first"
-            row["answers"] = [_answers(each.evaluations.get(key), id) for each in variants]
+            row["answers"] = [_answers(variant.evaluations.get(key), id) for variant in variants]
             rows.append(row)
         sets.append({"name": visible(key_name(key)), "items": rows})
     labels = [visible(variant.label) for variant in variants]

@@ -9,17 +9,17 @@ that differ in the training seed are one variant.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from dft_eval.errors import UsageError
 from dft_eval.report.files import (
     PROBE,
     TOKEN_PROBABILITIES,
-    Completion,
     read_completions,
     read_curves,
     read_probabilities,
@@ -55,11 +55,6 @@ def _read_items(folder: Path, row: BenchmarkResult) -> dict[str, ItemScore]:
         raise UsageError(f"{path} is not UTF-8 text: {error}") from error
 
 
-def _read_problems(folder: Path, row: BenchmarkResult) -> dict[str, ItemScore] | None:
-    path = folder / f"{row.items.removesuffix('.items.jsonl')}.problems.jsonl"
-    return _by_id(read_items(path), path) if path.is_file() else None
-
-
 def _completions_path(folder: Path, row: BenchmarkResult, rows: Sequence[BenchmarkResult]) -> Path:
     """``x.completions.jsonl`` beside ``x.items.jsonl``, else ``<benchmark>.completions.jsonl``.
 
@@ -89,11 +84,6 @@ def _add_probe(folder: Path, runs: Sequence[Run]) -> list[Run]:
     return with_probe
 
 
-def _first_samples(completions: Mapping[str, Completion]) -> dict[str, Completion]:
-    """By item the first of its samples, whose ids are ``<item>#0``, ``<item>#1``, ..."""
-    return {id.removesuffix("#0"): each for id, each in completions.items() if id.endswith("#0")}
-
-
 def read_run(folder: Path) -> Run:
     """Read one run folder.
 
@@ -107,15 +97,15 @@ def read_run(folder: Path) -> Run:
     evaluations: dict[Key, Evaluation] = {}
     for row in results.results:
         completions = read_completions(_completions_path(folder, row, results.results))
-        evaluation = Evaluation(
-            folder=folder,
-            row=row,
-            items=_read_items(folder, row),
-            problems=_read_problems(folder, row),
-            completions=completions,
-        )
+        items = _read_items(folder, row)
+        path = folder / f"{row.items.removesuffix('.items.jsonl')}.problems.jsonl"
+        problems = _by_id(read_items(path), path) if path.is_file() else None
+        evaluation = Evaluation(folder, row, items, problems, completions)
         if completions and evaluation.samples > 1:
-            evaluation = replace(evaluation, completions=_first_samples(completions))
+            # By item the first of its samples, whose ids are <item>#0, <item>#1, ...
+            ids = {id.removesuffix("#0"): id for id in completions if id.endswith("#0")}
+            first = {item: completions[id] for item, id in ids.items()}
+            evaluation = replace(evaluation, completions=first)
         if evaluation.key in evaluations:
             name = key_name(evaluation.key)
             raise UsageError(f"{folder / 'results.json'} holds {name} twice.")
@@ -212,7 +202,7 @@ def _variant(label: str, runs: Sequence[Run]) -> Variant:
 
 
 def _unlike(first: Run, second: Run) -> str:
-    """What keeps two runs from being seeds of one variant; empty where nothing does."""
+    """Why two runs cannot be seeds of one variant; empty if they can."""
     unlike = []
     bases = first.results.base_model, second.results.base_model
     if bases[0] != bases[1]:
@@ -229,16 +219,11 @@ def _unlike(first: Run, second: Run) -> str:
 
 
 def _refuse_different_bins(runs: Sequence[Run]) -> None:
-    drawn = [(run.folder, run.probabilities) for run in runs if run.probabilities]
-    for folder, histogram in drawn[1:]:
-        if not _same_edges(drawn[0][1].bin_edges, histogram.bin_edges):
+    edges = [(run.folder, run.probabilities.bin_edges) for run in runs if run.probabilities]
+    for folder, own in edges[1:]:
+        first_folder, first = edges[0]
+        if len(first) != len(own) or not np.allclose(first, own, rtol=0, atol=1e-9):
             raise UsageError(
-                f"{drawn[0][0] / TOKEN_PROBABILITIES} and {folder / TOKEN_PROBABILITIES} have "
+                f"{first_folder / TOKEN_PROBABILITIES} and {folder / TOKEN_PROBABILITIES} have "
                 "different bin_edges and cannot share a histogram: probe both with the same bins."
             )
-
-
-def _same_edges(first: Sequence[float], second: Sequence[float]) -> bool:
-    return len(first) == len(second) and all(
-        math.isclose(a, b, rel_tol=0.0, abs_tol=1e-9) for a, b in zip(first, second, strict=True)
-    )

@@ -15,7 +15,7 @@ from dft_eval.seed_statistics import Crossed, Scored, paired_difference
 from dft_eval.statistics import LEVEL, mean_and_stderr
 
 Scores = Mapping[str, float | None]
-"""By item id; None for unscored."""
+"""Scores by item id; None if unscored."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Which items could be paired, and what they say.
+    """Counts of paired items, and the effect over them.
 
     Attributes:
         n_seeds: pairs of runs, one a training seed.
@@ -96,9 +96,7 @@ def compare(
 
 
 def _effect(
-    pairs: Sequence[tuple[float, float]],
-    rows: Sequence[Sequence[Scored]],
-    totals: Sequence[float],
+    pairs: Sequence[tuple[float, float]], rows: Sequence[Sequence[Scored]], totals: Sequence[float]
 ) -> Effect | None:
     paired = paired_difference([row for row in rows if row])
     mean_first, _ = mean_and_stderr([a for a, _ in pairs])
@@ -121,7 +119,7 @@ def _effect(
 
 
 def outcome(result: PairedComparison, adjusted: float) -> str:
-    """How the second compares, as one word.
+    """Outcome for the second variant, as one word.
 
     ``higher``, ``lower``; ``weak``, a difference by its own p-value and not by ``adjusted``, which
     is corrected for the number of comparisons; ``open``; ``same``; ``none``, nothing to compare.
@@ -137,7 +135,7 @@ def outcome(result: PairedComparison, adjusted: float) -> str:
 
 
 def verdict(result: PairedComparison, first: str, second: str, adjusted: float) -> str:
-    """The comparison in plain words; ``first`` and ``second`` are labels."""
+    """The comparison as a sentence; ``first`` and ``second`` are labels."""
     effect = result.effect
     if effect is None:
         return "not compared: no item is scored in both"
@@ -172,7 +170,7 @@ def seeds_or_items(estimate: Crossed) -> str:
     """Which of seeds and items makes the interval wide, in a sentence; empty for one seed."""
     if estimate.spread is None or estimate.item_variance is None:
         return ""
-    spread, items = (points(each).removeprefix("+") for each in (estimate.spread, estimate.items))
+    spread, items = (points(error).removeprefix("+") for error in (estimate.spread, estimate.items))
     n = plural(estimate.seeds, "seed")
     if estimate.seeds_dominate:
         return (

@@ -149,7 +149,9 @@ def sentence(gain: Gain) -> str:
     first, second = gain.sampled.first, gain.sampled.second
     decoding = gain.sampled.key.decoding
     kind = _kind(gain.sampled)
-    under = f"under greedy decoding the difference is {_numbers(greedy)}{_TOLD[_kind(gain.greedy)]}"
+    under = (
+        f"under greedy decoding the difference is {_numbers(greedy)}{_SUFFIX[_kind(gain.greedy)]}"
+    )
     if kind in ("open", "same"):
         apart = f"cannot be told apart at {decoding}: {_numbers(sampled)}"
         return f"{on} {second} and {first} {apart}; {under}."
@@ -158,12 +160,12 @@ def sentence(gain: Gain) -> str:
     scores = f"{percent(sampled.mean_second)} against {percent(sampled.mean_first)}"
     return (
         f"{on} {second} scores {size} points {side} {first} at {decoding} ({scores}, 95 % interval "
-        f"of the difference {_span(sampled.interval)}){_TOLD[kind]}; {under}. "
+        f"of the difference {_span(sampled.interval)}){_SUFFIX[kind]}; {under}. "
         f"{_reading(gain, sampled)}"
     ).rstrip()
 
 
-_TOLD = {
+_SUFFIX = {
     "higher": "",
     "lower": "",
     "weak": ", which does not hold after the correction for all comparisons here",

@@ -20,7 +20,7 @@ COUNT = 10
 RULE = (
     "Items on which the runs' scores disagree come first, then others, taken in turn from each "
     "benchmark; within a benchmark those with the most completions, in the order of a hash of "
-    "their id. Nobody picked them."
+    "their id. They are not hand-picked."
 )
 
 

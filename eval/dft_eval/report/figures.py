@@ -116,8 +116,8 @@ def _mean_and_band(
     by_step = [
         dict(zip(curve.steps, smoothed(curve.values, width), strict=True)) for curve in curves
     ]
-    steps = sorted(set.intersection(*(set(each) for each in by_step)))
-    columns = [[each[step] for each in by_step] for step in steps]
+    steps = sorted(set.intersection(*(set(curve) for curve in by_step)))
+    columns = [[curve[step] for curve in by_step] for step in steps]
     means = [math.fsum(column) / len(column) for column in columns]
     return steps, means, list(map(min, columns)), list(map(max, columns))
 
@@ -226,15 +226,13 @@ def token_probabilities(variants: Sequence[Variant], *, dark: bool = False) -> b
     series: list[tuple[str, Sequence[int], Sequence[float]] | None] = []
     for variant in variants:
         seeds = [run.probabilities for run in variant.runs if run.probabilities]
-        counts = [sum(column) for column in zip(*(each.counts for each in seeds), strict=True)]
+        counts = [sum(column) for column in zip(*(seed.counts for seed in seeds), strict=True)]
         series.append((variant.label, counts, seeds[0].bin_edges) if seeds else None)
     return probability_histogram(series, dark=dark)
 
 
 def probability_histogram(
-    series: Sequence[tuple[str, Sequence[int], Sequence[float]] | None],
-    *,
-    dark: bool = False,
+    series: Sequence[tuple[str, Sequence[int], Sequence[float]] | None], *, dark: bool = False
 ) -> bytes:
     """(label, tokens a bin, bin edges) of each model as shares; logarithmic ordinate.
 

@@ -17,7 +17,7 @@ from dft_eval.training_file import TRAINER_STATE
 TOKEN_PROBABILITIES = "token_probabilities.json"
 PROBE = "probe.json"
 CURVES = ("nll", "mean_token_prob")
-"""Logged quantities that are drawn: nats a labelled token, and a probability."""
+"""Logged quantities to plot: nats per labelled token, and a probability."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -77,7 +77,7 @@ class Probe(BaseModel):
     models: tuple[TokenProbabilities, ...] = Field(min_length=1)
 
     def of(self, results: ResultFile) -> TokenProbabilities | None:
-        """Those of a run: by its label, else by its model."""
+        """Token probabilities of a run, matched by label, else by model."""
         for model in self.models:
             if model.label == results.label:
                 return model
@@ -100,7 +100,7 @@ class Points:
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """What a trainer logged, by the names in :data:`CURVES`; a name never logged is absent."""
+    """Logged values by the names in :data:`CURVES`; names that were never logged are absent."""
 
     path: Path
     train: Mapping[str, Points]
@@ -122,7 +122,7 @@ def _parse(model: type[Model], text: str, where: str) -> Model:
 
 
 def read_completions(path: Path) -> dict[str, Completion] | None:
-    """By item id; None where there is no such file."""
+    """Completions by item id; None if there is no such file."""
     if not path.is_file():
         return None
     by_id: dict[str, Completion] = {}
@@ -152,7 +152,7 @@ def _points(history: Sequence[Mapping[str, Any]], name: str, path: Path) -> Poin
 
 
 def _trainer_state(folder: Path, model: str) -> Path | None:
-    """In the run folder or a folder in it, else in the model's folder or the one above that."""
+    """Trainer state in the run folder or a sub folder, else in the model's folder or its parent."""
     # The run folder itself may be called checkpoint-*; the checkpoints within it do not count.
     places = [path for path in folder.iterdir() if not path.name.startswith("checkpoint-")]
     paths = [path / TRAINER_STATE for path in (folder, *sorted(places))]
@@ -162,12 +162,12 @@ def _trainer_state(folder: Path, model: str) -> Path | None:
         raise UsageError(f"{folder} holds {len(paths)} trainer states, keep one: {names}")
     for place in (Path(model), folder / model):
         if place.is_dir():
-            paths += [each / TRAINER_STATE for each in (place, place.resolve().parent)]
+            paths += [parent / TRAINER_STATE for parent in (place, place.resolve().parent)]
     return next((path for path in paths if path.is_file()), None)
 
 
 def read_curves(folder: Path, model: str) -> LearningCurves | None:
-    """What the training of a run folder's model logged; None where there is no log."""
+    """Learning curves of the model of a run folder; None if there is no trainer state."""
     path = _trainer_state(folder, model)
     if path is None:
         return None
@@ -182,7 +182,7 @@ def read_curves(folder: Path, model: str) -> LearningCurves | None:
 
 
 def read_probabilities(folder: Path, results: ResultFile) -> TokenProbabilities | None:
-    """Those of a run folder's model; None where there are none."""
+    """Token probabilities of the model of a run folder; None if there are none."""
     path = folder / TOKEN_PROBABILITIES
     if path.is_file():
         return _parse(TokenProbabilities, _text(path), str(path))

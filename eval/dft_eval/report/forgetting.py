@@ -23,7 +23,7 @@ def forgetting_table(variants: Sequence[Variant]) -> Table | None:
         (
             key_name(key),
             score_text(base.evaluations[key]),
-            *(_change(base, each, key) for each in trained),
+            *(_change(base, variant, key) for variant in trained),
         )
         for key in keys
     ]

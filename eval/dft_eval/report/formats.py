@@ -25,7 +25,7 @@ class Markdown(str):
 
 
 def visible(text: str) -> str:
-    """``text`` with one kind of line end and nothing in it that acts without being seen."""
+    """``text`` with uniform line ends and no invisible control characters."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 

@@ -1,4 +1,4 @@
-"""What completions look like: cut, empty, repeated, how long, how uncertain; and collapse."""
+"""Statistics of completions: truncated, empty, repeated, length, entropy; and collapse."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dft_eval.report.scores import Table
 from dft_eval.statistics import LEVEL
 
 SHARE_GAP = 0.05
-"""Difference of the shares truncated, or empty, from which on there is a warning."""
+"""Warn if the shares of truncated (or empty) completions differ by this much."""
 TOKENS_RATIO = 1.5
-"""The same for the ratio of the mean numbers of tokens."""
+"""Warn if the mean numbers of tokens differ by this factor."""
 COLLAPSE_POINTS = 0.1
-"""A model that lost so much of the base's score may have collapsed, ..."""
+"""A model may have collapsed if it scores this much below the base, ..."""
 COLLAPSE_REPEATED = 0.2
-"""... and has if so many more of its completions repeat another item's, ..."""
+"""... and has if its share of repeated completions is this much higher, ..."""
 COLLAPSE_TOKENS = 0.5
-"""... or if they are shorter by this factor."""
+"""... or if its completions are shorter by this factor."""
 UNKNOWN = "not recorded"
 _HEAD = (
     *("benchmark", "run", "cut at the token limit", "empty", "same text as another item"),
@@ -32,7 +32,7 @@ _HEAD = (
 
 @dataclass(frozen=True)
 class Look:
-    """Of a benchmark's completions: shares, tokens, nats a token; None where not recorded.
+    """Completion statistics: shares, mean tokens, nats per token; None if not recorded.
 
     ``repeated`` is the share with the text of another item's completion.
     """

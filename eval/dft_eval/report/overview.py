@@ -1,4 +1,4 @@
-"""What the report opens with: the verdict in words, differences, reasons of failure."""
+"""Head of the report: the verdict as sentences, charts of differences, reasons of failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IN_FULL = 3
 
 
 def headline(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, ...]:
-    """What happened, the most important first: the first pair in full, collapse, other pairs."""
+    """Main results, most important first: the first pair in full, collapse, other pairs."""
     if not variants:
         return ("No run has results.",)
     if len(variants) == 1:
@@ -39,19 +39,19 @@ def headline(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, .
 
 
 def compared(pairs: Sequence[Pair], variants: Sequence[Variant]) -> tuple[str, ...]:
-    """The differences of all pairs in words, of the first in full."""
+    """Differences of all pairs as sentences, the first pair in full."""
     return (*_first(pairs[0], variants), *map(_grouped, pairs[1:])) if pairs else ()
 
 
 def _rows(pair: Pair) -> list[tuple[str, Comparison]]:
-    """Comparisons by a short name; the parts of a score have their place in the charts."""
+    """(short name, comparison) of each benchmark, without the parts of scores."""
     rows = [row for row in pair.comparisons if row.name == key_name(row.key)]
     names = short_names([row.key for row in rows])
     return [(names[row.key], row) for row in rows]
 
 
 def _first(pair: Pair, variants: Sequence[Variant]) -> tuple[str, ...]:
-    """A sentence for each benchmark, where they are few: greedy and at its highest temperature."""
+    """One sentence per benchmark (if there are few), greedy and at the highest temperature."""
     rows, of_decodings = _rows(pair), gains(pair, variants)
     covered = {row.key for gain in of_decodings for row in (gain.sampled, gain.greedy)}
     hottest = {gain.name: gain for gain in sorted(of_decodings, key=lambda gain: gain.temperature)}
@@ -85,7 +85,7 @@ def _grouped(pair: Pair) -> str:
 
 
 def _in_full(row: Comparison, name: str) -> tuple[str, ...]:
-    """The difference with its interval; over seeds what makes that wide."""
+    """The difference with its interval; with several seeds also what makes the interval wide."""
     effect, kind = row.result.effect, outcome(row.result, row.adjusted)
     seeds = row.result.n_seeds
     over = f"Over {plural(seeds, 'seed')}, " if seeds > 1 else ""
@@ -127,7 +127,7 @@ def forest(pairs: Sequence[Pair]) -> tuple[Chart, ...]:
     effects = [row.result.effect for pair in pairs for row in pair.comparisons]
     ends = [abs(end) for effect in effects if effect for end in effect.interval if abs(end) < 1]
     reach = max([0.05, *ends, *(abs(effect.difference) for effect in effects if effect)])
-    scale = next(each for each in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0) if reach <= each)
+    scale = next(end for end in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0) if reach <= end)
     axis = (points(-scale), "0 points", points(scale))
     return tuple(
         Chart(pair.title, tuple(_difference(row, scale) for row in pair.comparisons), axis)
@@ -158,7 +158,7 @@ def _difference(row: Comparison, scale: float) -> Bar:
 
 
 def _failure(reason: str) -> str:
-    """A reason without what is particular to one item."""
+    """A reason without details of a single item."""
     text = re.split(r"[:;,(\n]", reason, maxsplit=1)[0]
     text = re.sub(r"\d+(\.\d+)?", "#", " ".join(text.split()))
     return (text if len(text) <= 60 else f"{text[:59]}…") or "no reason recorded"

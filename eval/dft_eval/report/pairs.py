@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """In plain words."""
+        """The comparison as a sentence."""
         words = verdict(self.result, self.first, self.second, self.adjusted)
         effect = self.result.effect
         cause = seeds_or_items(effect.estimate) if effect else ""
@@ -59,7 +59,7 @@ class Pair:
 
     @property
     def title(self) -> str:
-        """Which run against which."""
+        """Heading: ``second against first``."""
         return f"{self.second} against {self.first}"
 
 
@@ -70,7 +70,7 @@ def objective(label: str) -> str | None:
 
 
 def _ordered(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
-    """Each with every later one; DFT against SFT first, and never SFT against DFT."""
+    """All pairs, DFT against SFT first (never SFT against DFT)."""
     pairs = []
     for later, second in enumerate(variants):
         for first in variants[:later]:
@@ -98,7 +98,7 @@ def _compare(
     def scores(items: Mapping[str, ItemScore]) -> Scores:
         return {item.id: item.score for item in items.values()}
 
-    items = [item for pair in pairs for each in pair for item in each.values()]
+    items = [item for pair in pairs for side in pair for item in side.values()]
     return compare(
         [(scores(first), scores(second)) for first, second in pairs],
         {item.id: item.cluster for item in items if item.cluster},
@@ -106,7 +106,7 @@ def _compare(
 
 
 def compare_pooled(first: Pooled, second: Pooled) -> PairedComparison:
-    """Of what the score is the mean of, over the seeds that both have."""
+    """Compare the units that the score averages, over the seeds that both have."""
     pairs = paired_seeds(first.by_seed, second.by_seed)
     if all(a.problems and b.problems for a, b in pairs):
         return _compare([(a.units, b.units) for a, b in pairs])
@@ -150,25 +150,26 @@ def compare_variants(
     else:
         pairs = [(by_label[second], by_label[first]) for first, second in chosen]
     rows = [_comparisons(first, second, keys) for first, second in pairs]
-    tested = [row.result.effect.p for each in rows for row in each if row.result.effect]
+    tested = [row.result.effect.p for of_pair in rows for row in of_pair if row.result.effect]
     adjusted = iter(holm(tested))
     return tuple(
         _pair(
             first,
             second,
             tuple(
-                replace(row, adjusted=next(adjusted)) if row.result.effect else row for row in each
+                replace(row, adjusted=next(adjusted)) if row.result.effect else row
+                for row in of_pair
             ),
             keys,
         )
-        for (first, second), each in zip(pairs, rows, strict=True)
+        for (first, second), of_pair in zip(pairs, rows, strict=True)
     )
 
 
 def _pair(first: Variant, second: Variant, rows: Sequence[Comparison], keys: Sequence[Key]) -> Pair:
     remarks = _seed_remarks(first, second)
     for key in keys:
-        run_by = [each.label for each in (first, second) if key in each.evaluations]
+        run_by = [variant.label for variant in (first, second) if key in variant.evaluations]
         if len(run_by) == 1:
             remarks.append(f"{key_name(key)}: not compared, only {run_by[0]} has run it.")
     for row in rows:
@@ -187,7 +188,7 @@ def _pair(first: Variant, second: Variant, rows: Sequence[Comparison], keys: Seq
 
 
 def _seed_remarks(first: Variant, second: Variant) -> list[str]:
-    """Which seeds are paired, where it is not all of both."""
+    """Remark on the seeds that are paired, unless all seeds of both are."""
     if first.seeds == second.seeds or not (first.seeded or second.seeded):
         if first.seeds != second.seeds and None not in (*first.seeds, *second.seeds):
             return [f"Different training seeds: {first.seeds[0]} and {second.seeds[0]}."]
@@ -200,7 +201,9 @@ def _seed_remarks(first: Variant, second: Variant) -> list[str]:
                 f"does not cover another training of {one.label}."
             ]
     listed = ", ".join(map(str, common)) or "none, so there is no comparison"
-    seeds = (f"{each.label} has {', '.join(map(str, each.seeds))}" for each in (first, second))
+    seeds = (
+        f"{variant.label} has {', '.join(map(str, variant.seeds))}" for variant in (first, second)
+    )
     return [f"Seeds that both have: {listed} ({'; '.join(seeds)})."]
 
 
@@ -273,7 +276,7 @@ def seed_table(
 
 
 def _seed_cells(pooled: Pooled) -> tuple[str, str, str, str]:
-    """By seed, standard deviation between seeds, error over items, and which is larger."""
+    """Cells: scores by seed, SD between seeds, error over items, and which is larger."""
     scores = [
         f"{seed}: {'unscored' if one.row.score is None else percent(one.row.score)}"
         for seed, one in pooled.by_seed.items()

@@ -1,4 +1,4 @@
-"""Which weights each run was, how its scores were made, and in what the runs differ."""
+"""Weights of each run, how its scores were computed, and settings that differ."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dft_eval.report.runs import Variant, benchmarks, key_name
 from dft_eval.report.scores import Table
 
 SHORT_SHA = 12
-"""Characters of a checksum that are shown."""
+"""Number of checksum characters shown."""
 
 
 def models(variants: Sequence[Variant]) -> Table:
-    """Which weights each run was."""
+    """Weights of each run."""
     rows = []
     for variant in variants:
         for run in variant.runs:
@@ -25,7 +25,7 @@ def models(variants: Sequence[Variant]) -> Table:
 
 
 def methods(variants: Sequence[Variant]) -> Table:
-    """How each score was made; runs scored in the same way share a row."""
+    """How each score was computed; runs scored in the same way share a row."""
     rows = []
     for key in benchmarks(variants):
         alike: dict[tuple[str, ...], list[str]] = {}
@@ -33,7 +33,7 @@ def methods(variants: Sequence[Variant]) -> Table:
             if pooled := variant.evaluations.get(key):
                 row = pooled.row
                 decoding = json.dumps(row.decoding, sort_keys=True, ensure_ascii=False)
-                seeds = ", ".join(dict.fromkeys(str(each.seed) for each in pooled.rows))
+                seeds = ", ".join(dict.fromkeys(str(row.seed) for row in pooled.rows))
                 how = (row.harness, row.judge or "none", seeds, decoding)
                 alike.setdefault(how, []).append(variant.label)
         rows += [(key_name(key), ", ".join(labels), *how) for how, labels in alike.items()]

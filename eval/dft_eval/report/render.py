@@ -191,7 +191,7 @@ def build_report(
         chosen=chosen,
         reference=reference,
         lines=lines,
-        checkpoints=[each for each in everything if each.label not in labels],
+        checkpoints=[variant for variant in everything if variant.label not in labels],
     )
     pictures = _pictures(variants, lines, view)
     dark = _pictures(variants, lines, view, dark=True)

@@ -1,4 +1,4 @@
-"""What the report is made of: evaluations, runs, and variants, the runs of one label."""
+"""Data of a report: evaluations, runs, and variants (all runs of one label)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dft_eval.seed_statistics import Crossed, Scored, crossed, score_interval
 BASE = "base"
 """Label of the model before training."""
 Seed = int | None
-"""Of a training; None where none is known."""
+"""Training seed; None if unknown."""
 MODELS_OWN = ("server_fingerprint",)
-"""Entries of ``decoding`` that tell models apart, not ways of decoding."""
+"""Entries of ``decoding`` that identify the model, not the way of decoding."""
 
 
 class Key(NamedTuple):
-    """A benchmark, its prompt style and decoding: scores that differ in one are never compared.
+    """Benchmark, prompt style and decoding. Scores with different keys are never compared.
 
     Attributes:
         decoding: ``greedy``, ``temperature 0.7``; empty where results.json does not say.
@@ -41,7 +41,7 @@ class Evaluation:
     Attributes:
         problems: scores of whole problems where the benchmark's score is their mean and not that
             of its items (WeMath).
-        completions: by item, of several samples the first; None where none were kept.
+        completions: by item, the first of several samples; None if there is no completions file.
     """
 
     folder: Path
@@ -56,18 +56,18 @@ class Evaluation:
 
     @property
     def samples(self) -> int:
-        """Completions an item."""
+        """Number of completions per item."""
         samples = self.row.decoding.get("samples")
         return samples if isinstance(samples, int) else 1
 
     @property
     def units(self) -> Mapping[str, ItemScore]:
-        """What the score is the mean of: whole problems where there are any, else items."""
+        """The units that the score averages: whole problems if there are any, else items."""
         return self.problems or self.items
 
     @property
     def scored(self) -> list[Scored]:
-        """Cluster and score of the scored units."""
+        """Cluster and score of each scored unit."""
         return [
             (unit.cluster or unit.id, unit.score)
             for unit in self.units.values()
@@ -76,7 +76,7 @@ class Evaluation:
 
     @property
     def settings(self) -> dict[str, object]:
-        """Everything but the model that a score depends on."""
+        """Everything that a score depends on except the model."""
         fields = self.row.model_dump(include={"metric", "harness", "judge", "seed"})
         decoding = self.row.decoding.items()
         return fields | {name: value for name, value in decoding if name not in MODELS_OWN}
@@ -94,37 +94,39 @@ class Pooled:
 
     @property
     def rows(self) -> tuple[BenchmarkResult, ...]:
-        return tuple(each.row for each in self.evaluations)
+        return tuple(evaluation.row for evaluation in self.evaluations)
 
     @property
     def row(self) -> BenchmarkResult:
-        """Of the first seed: metric, harness and decoding are those of all."""
+        """Result of the first seed; metric, harness and decoding are the same for all seeds."""
         return self.rows[0]
 
     @property
     def score(self) -> float | None:
-        """Mean over the seeds that have one."""
+        """Mean score over the seeds that have one."""
         scores = [row.score for row in self.rows if row.score is not None]
         return math.fsum(scores) / len(scores) if scores else None
 
     @functools.cached_property
     def estimate(self) -> Crossed | None:
-        """The score with its errors; None where it is not the mean of its items or problems."""
-        scored = [each for each in self.evaluations if each.scored]
-        estimate = crossed([[each.scored] for each in scored])
+        """Score with its errors; None if the score is not the mean of its items or problems."""
+        scored = [evaluation for evaluation in self.evaluations if evaluation.scored]
+        estimate = crossed([[evaluation.scored] for evaluation in scored])
         if estimate is None:
             return None
-        for mean, each in zip(estimate.by_seed, scored, strict=True):
-            if each.row.score is None or not math.isclose(mean, each.row.score, abs_tol=1e-6):
+        for mean, evaluation in zip(estimate.by_seed, scored, strict=True):
+            if evaluation.row.score is None or not math.isclose(
+                mean, evaluation.row.score, abs_tol=1e-6
+            ):
                 return None
         return estimate
 
     @functools.cached_property
     def interval(self) -> tuple[float, float] | None:
-        """95 %, over items and seeds; None without an estimate."""
+        """95 % interval over items and seeds; None without an estimate."""
         if self.estimate is None:
             return None
-        scored = [each.scored for each in self.evaluations]
+        scored = [evaluation.scored for evaluation in self.evaluations]
         clusters = {cluster for rows in scored for cluster, _ in rows}
         return score_interval(self.estimate, max(map(len, scored)), len(clusters))
 
@@ -146,7 +148,7 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything known of one evaluated model; ``folder`` is the first of its run folders."""
+    """All data of one evaluated model; ``folder`` is the first of its run folders."""
 
     folder: Path
     results: ResultFile
@@ -160,11 +162,11 @@ class Run:
 
     @property
     def seed(self) -> Seed:
-        """Of the training, by results.json, else by a folder named ``seed0`` or one in that."""
+        """Training seed from results.json, else from a (parent) folder named ``seed0``."""
         if self.results.training is not None and self.results.training.seed is not None:
             return self.results.training.seed
         folder = self.folder.resolve()
-        matches = [re.fullmatch(r"seed[-_]?(\d+)", each.name) for each in (folder, folder.parent)]
+        matches = [re.fullmatch(r"seed[-_]?(\d+)", path.name) for path in (folder, folder.parent)]
         return next((int(match[1]) for match in matches if match), None)
 
     @property
@@ -201,7 +203,7 @@ class Variant:
         }
 
     def run_name(self, run: Run) -> str:
-        """Of one of its runs: the seed is told where there are several."""
+        """Name of one of its runs, with the seed if there are several."""
         return run.name if self.seeded else run.label
 
 
@@ -209,7 +211,7 @@ T = TypeVar("T")
 
 
 def paired_seeds(first: Mapping[Seed, T], second: Mapping[Seed, T]) -> list[tuple[T, T]]:
-    """What both have of the same training seed; a single one stands beside each of the other.
+    """Pairs of values with the same training seed; a single value is paired with each of the other.
 
     Empty where both have several seeds and none in common.
     """
@@ -232,14 +234,14 @@ def key_name(key: Key) -> str:
 
 
 def short_names(keys: Sequence[Key]) -> dict[Key, str]:
-    """Each benchmark with no more than tells it apart from the others, for a sentence."""
+    """Shortest unambiguous name of each benchmark, for use in a sentence."""
     names = {}
     for key in keys:
-        alike = [each for each in keys if each.benchmark == key.benchmark]
+        alike = [other for other in keys if other.benchmark == key.benchmark]
         name = key.benchmark
-        if len({each.style for each in alike}) > 1:
+        if len({other.style for other in alike}) > 1:
             name += f" ({key.style})"
-        if len({each.decoding for each in alike}) > 1 and key.decoding:
+        if len({other.decoding for other in alike}) > 1 and key.decoding:
             name += f", {key.decoding}"
         names[key] = name
     return names

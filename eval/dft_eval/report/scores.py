@@ -20,7 +20,7 @@ WEMATH_PARTS = (
     "memorization: the whole is right, a step is wrong; as a share of the wholes that are right. "
     "Loose: one right step is enough for CM. The score is CM + IG / 2, strict."
 )
-"""Of WeMath's breakdown."""
+"""Explains the parts of WeMath's breakdown."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def score_charts(variants: Sequence[Variant]) -> tuple[Chart, ...]:
 
 
 def _own_notes(evaluation: Evaluation) -> list[str]:
-    """What the report itself has to say of a score."""
+    """The report's own notes on a score."""
     row, notes = evaluation.row, []
     scored = [item for item in evaluation.items.values() if item.score is not None]
     if row.benchmark in VERSIONED and row.cluster is None:
@@ -148,7 +148,7 @@ def _own_notes(evaluation: Evaluation) -> list[str]:
 
 
 def doubts(variants: Sequence[Variant]) -> tuple[str, ...]:
-    """What limits the scores: partial sets, unscored items, the report's notes."""
+    """Limits of the scores: partial sets, unscored items, notes of the report."""
     labels: dict[tuple[str, str], list[str]] = {}
     for variant in variants:
         for run in variant.runs:
@@ -201,11 +201,11 @@ def missing_seeds(variants: Sequence[Variant]) -> tuple[str, ...]:
     sentences = []
     for variant in variants:
         trained = variant.seeds != (None,)
-        if trained and (lacking := missing(all_seeds, variant.seeds)):
-            sentences.append(f"{variant.label}: no results of {lacking}.")
+        if trained and (seeds := missing(all_seeds, variant.seeds)):
+            sentences.append(f"{variant.label}: no results of {seeds}.")
         for key, pooled in variant.evaluations.items():
-            if lacking := missing(variant.seeds, pooled.by_seed):
-                sentences.append(f"{key_name(key)}, {variant.label}: not run with {lacking}.")
+            if seeds := missing(variant.seeds, pooled.by_seed):
+                sentences.append(f"{key_name(key)}, {variant.label}: not run with {seeds}.")
     return tuple(sentences)
 
 
@@ -225,7 +225,9 @@ def summary(variants: Sequence[Variant]) -> Summary:
                 cells.append(Cell("not run"))
                 continue
             notes = dict.fromkeys(
-                note for each in pooled.evaluations for note in [*each.row.notes, *_own_notes(each)]
+                note
+                for evaluation in pooled.evaluations
+                for note in [*evaluation.row.notes, *_own_notes(evaluation)]
             )
             for note in notes:
                 about.setdefault(note, {})[key.benchmark] = None
@@ -240,12 +242,12 @@ def summary(variants: Sequence[Variant]) -> Summary:
 
 
 def _metrics(variants: Sequence[Variant], key: Key) -> str:
-    having = [each.evaluations[key] for each in variants if key in each.evaluations]
+    having = [variant.evaluations[key] for variant in variants if key in variant.evaluations]
     return " / ".join(dict.fromkeys(pooled.row.metric for pooled in having))
 
 
 def breakdown_notes(parts: Sequence[tuple[str, Table]]) -> tuple[str, ...]:
-    """What the names of parts stand for, where they do not say it."""
+    """Explanations of part names that do not explain themselves."""
     names = {row[0] for _, table in parts for row in table.rows}
     return (WEMATH_PARTS,) if "IK_strict" in names else ()
 
@@ -271,6 +273,6 @@ def _mean_parts(pooled: Pooled) -> Mapping[str, float | None]:
     names = dict.fromkeys(name for row in pooled.rows for name in row.breakdown)
     values = {name: [row.breakdown.get(name) for row in pooled.rows] for name in names}
     return {
-        name: mean_and_stderr([value for value in each if value is not None])[0]
-        for name, each in values.items()
+        name: mean_and_stderr([value for value in parts if value is not None])[0]
+        for name, parts in values.items()
     }

@@ -68,7 +68,10 @@ def in_validation(item: ItemScore) -> bool:
 def half(pooled: Pooled, *, validation: bool) -> Pooled:
     """The same evaluations with one half of their items."""
     return Pooled(
-        {seed: _half(each, validation=validation) for seed, each in pooled.by_seed.items()}
+        {
+            seed: _half(evaluation, validation=validation)
+            for seed, evaluation in pooled.by_seed.items()
+        }
     )
 
 
@@ -124,7 +127,7 @@ def select(
     best = [
         _as_variant(line, of_line)
         for line in lines
-        if (of_line := [each for each in choices if each.line is line])
+        if (of_line := [choice for choice in choices if choice.line is line])
     ]
     pairs = compare_variants(best, _among(best, chosen))
     return Selection(_table(choices), compared(pairs, best), pairs, tuple(notes))
@@ -197,4 +200,4 @@ def _table(choices: Sequence[Choice]) -> Table | None:
 
 
 def _items(pooled: Pooled) -> str:
-    return plural(len({id for each in pooled.evaluations for id in each.items}), "item")
+    return plural(len({id for evaluation in pooled.evaluations for id in evaluation.items}), "item")

@@ -55,11 +55,13 @@ def scores_over_steps(
 def _draw(panel: Any, points: dict[int, Any], look: dict[str, Any]) -> None:
     """One line: means, 95 % intervals as bars, the range of the seeds as band."""
     color = look["color"]
-    seeds = [[row.score for row in each.rows if row.score is not None] for each in points.values()]
+    seeds = [
+        [row.score for row in pooled.rows if row.score is not None] for pooled in points.values()
+    ]
     if any(len(scores) > 1 for scores in seeds):
         low, high = list(map(min, seeds)), list(map(max, seeds))
         panel.fill_between(list(points), low, high, color=color, alpha=0.18, linewidth=0)
     for step, pooled in points.items():
         if pooled.interval is not None:
             panel.vlines(step, *pooled.interval, color=color, linewidth=1.4, alpha=0.45)
-    panel.plot(list(points), [each.score for each in points.values()], markersize=5, **look)
+    panel.plot(list(points), [pooled.score for pooled in points.values()], markersize=5, **look)

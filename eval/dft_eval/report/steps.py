@@ -25,14 +25,14 @@ class Series:
 
     @property
     def row(self) -> Variant:
-        """What stands for the training elsewhere: its final weights, else its last checkpoint."""
-        final = [each for each in self.variants.values() if each.label == self.name]
+        """The variant that stands for this training: final weights, else last checkpoint."""
+        final = [variant for variant in self.variants.values() if variant.label == self.name]
         return final[0] if final else self.variants[max(self.variants)]
 
     def scored(self, key: Key) -> dict[int, Pooled]:
-        """By step, where the benchmark was run and has a score."""
-        pooled = {step: each.evaluations.get(key) for step, each in self.variants.items()}
-        return {step: each for step, each in pooled.items() if each and each.score is not None}
+        """Scores by step, for steps at which the benchmark was run and scored."""
+        pooled = {step: variant.evaluations.get(key) for step, variant in self.variants.items()}
+        return {step: row for step, row in pooled.items() if row and row.score is not None}
 
 
 def series_name(label: str) -> str:
@@ -42,7 +42,7 @@ def series_name(label: str) -> str:
 
 
 def step_of(variant: Variant) -> int | None:
-    """The step that its results record, else the one that its label names."""
+    """Step recorded in its results, else the step in its label."""
     trainings = [run.results.training for run in variant.runs]
     steps = {training.step if training else None for training in trainings}
     recorded = steps.pop() if len(steps) == 1 else None

@@ -1,4 +1,4 @@
-"""What the report says, as finished text; both templates render this alone."""
+"""Contents of the report as finished text; both templates render nothing else."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MissingRun:
 
 @dataclass(frozen=True)
 class View:
-    """The whole report but for its pictures; ``paper`` is None where it was not asked for."""
+    """The whole report except its pictures; ``paper`` is None unless requested."""
 
     title: str
     labels: tuple[str, ...]

@@ -100,10 +100,7 @@ def _allow_if_first_argument(values: Iterable[int], error: int) -> list[bytes]:
 
 
 def refusal_filter(
-    machine: str | None = None,
-    *,
-    namespaces: bool = True,
-    also: Iterable[Number] = (),
+    machine: str | None = None, *, namespaces: bool = True, also: Iterable[Number] = ()
 ) -> bytes | None:
     """The BPF program for ``machine`` (default: this one); None if we lack its call numbers.
 

@@ -72,7 +72,7 @@ def check_options(
         UsageError: one that has no effect or cannot be read.
     """
     default = ServeOptions()
-    given = [name for name in FLAGS if getattr(options, name) != getattr(default, name)]
+    changed = [name for name in FLAGS if getattr(options, name) != getattr(default, name)]
     if options.command is not None:
         if backend != "openai":
             raise UsageError(f"--serve-command is for --backend openai, not {backend}.")
@@ -81,14 +81,14 @@ def check_options(
         if dtype is not None:
             raise UsageError(f"--dtype {dtype}: write it into --serve-command.")
         _command_words(options.command, "", 0)
-        given = [name for name in given if name != "timeout"]
+        changed = [name for name in changed if name != "timeout"]
     if backend in ENGINES:
         if base_url is not None:
             raise UsageError(
                 f"--backend {backend} starts a server. For the one at {base_url}: --backend openai."
             )
-    elif given:
-        raise UsageError(f"{FLAGS[given[0]]} is for --backend vllm or sglang, not {backend}.")
+    elif changed:
+        raise UsageError(f"{FLAGS[changed[0]]} is for --backend vllm or sglang, not {backend}.")
     for name in ("tensor_parallel", "data_parallel"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -199,7 +199,9 @@ def server_words(
     if tokenizer != base:
         words += [_TOKENIZER[backend], str(tokenizer.absolute())]
     if adapters:
-        paths = {_adapter_name(i): str(each.folder.absolute()) for i, each in enumerate(adapters)}
+        paths = {
+            _adapter_name(i): str(adapter.folder.absolute()) for i, adapter in enumerate(adapters)
+        }
         words += (_vllm_adapters if backend == "vllm" else _sglang_adapters)(adapters, paths)
     return [*words, *_split("--serve-args", options.args or "")]
 

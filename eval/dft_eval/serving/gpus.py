@@ -39,9 +39,9 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> Gpus:
         return Gpus(0, 0)
     count, named = len(mebibytes), environment.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        ids = [each.strip() for each in named.split(",")]
+        ids = [id.strip() for id in named.split(",")]
         # CUDA takes what stands before the first id that is none.
-        count = next((i for i, each in enumerate(ids) if each in ("", "-1")), len(ids))
+        count = next((i for i, id in enumerate(ids) if id in ("", "-1")), len(ids))
     return Gpus(count, min(mebibytes) << 20)
 
 

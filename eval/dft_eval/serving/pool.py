@@ -90,7 +90,7 @@ class Servers:
         """
         files, group = self._models[request.model], self._groups[request.model]
         members = [f for name, f in self._models.items() if self._groups[name] == group]
-        adapters = [each for each in members if each.base is not None]
+        adapters = [member for member in members if member.base is not None]
         sha256, settings = model_sha256(files), settings_sha256(files)
         if self._server is None or self._group != group:
             self.close()

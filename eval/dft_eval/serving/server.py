@@ -197,6 +197,6 @@ class Server:
 
 
 def _free_port() -> int:
-    with socket.socket() as each:
-        each.bind((HOST, 0))
-        return int(each.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])

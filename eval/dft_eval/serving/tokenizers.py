@@ -18,10 +18,10 @@ def tokenizer_key(folder: Path) -> str:
     template = folder / "chat_template.jinja"
     chat = template.read_text("utf-8") if template.is_file() else config.get("chat_template")
     special = [config.get(name) for name in _SPECIAL]
-    texts = [each.get("content") if isinstance(each, dict) else each for each in special]
+    texts = [token.get("content") if isinstance(token, dict) else token for token in special]
     tokenizer = _read(folder / "tokenizer.json")
-    kept = {name: value for name, value in tokenizer.items() if name not in _NOT_OF_TEXT}
-    digest = hashlib.sha256(json.dumps([chat, texts, kept], sort_keys=True).encode())
+    fields = {name: value for name, value in tokenizer.items() if name not in _NOT_OF_TEXT}
+    digest = hashlib.sha256(json.dumps([chat, texts, fields], sort_keys=True).encode())
     if not tokenizer:
         for path in sorted(
             {*folder.glob("*.model"), *folder.glob("vocab*"), *folder.glob("merges*")}

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+import numpy as np
+
 from dft_eval.report.paper.tables import WHOLE_ROW, Column, Paper, PaperModel, Place
 from dft_eval.report.runs import Evaluation, Pooled, Seed, Variant, key_name
 from dft_eval.results import BenchmarkResult
@@ -35,7 +37,7 @@ class Match:
         value: ours, as a fraction.
         estimate: of the items; None where they do not give the value.
         differs: why the two are not comparable; empty where nothing known speaks against it.
-        open: what the paper leaves open.
+        open: what the paper leaves open, what is taken instead, and doubts of its print.
     """
 
     variant: Variant
@@ -80,64 +82,61 @@ def match(variant: Variant, paper: Paper) -> tuple[list[Match], list[Unmatched]]
         else:
             way = (place.table.number, key.style, key.decoding)
             by_way.setdefault(way, (place, {}))[1][key.benchmark] = pooled
-    for (_, *names), (place, found) in by_way.items():
-        style = ", ".join(name for name in map(str, names) if name)
+    for (_, *names), (place, by_benchmark) in by_way.items():
+        style = ", ".join(filter(None, names))
         for column in place.how.columns:
-            if column.items.keys().isdisjoint(found):
-                continue
-            each = _match(variant, style, place, column, found)
-            if isinstance(each, str):
-                unmatched.append(Unmatched(variant, f"{column.title} ({style})", each))
-            else:
-                matches.append(each)
+            if not column.items.keys().isdisjoint(by_benchmark):
+                figure = _match(variant, style, place, column, by_benchmark)
+                if isinstance(figure, str):
+                    unmatched.append(Unmatched(variant, f"{column.title} ({style})", figure))
+                else:
+                    matches.append(figure)
     if not variant.evaluations:
         unmatched.append(Unmatched(variant, "no evaluation", "its results.json holds none"))
     return matches, unmatched
 
 
 def _match(
-    variant: Variant, style: str, place: Place, column: Column, found: dict[str, Pooled]
+    variant: Variant, style: str, place: Place, column: Column, by_benchmark: dict[str, Pooled]
 ) -> Match | str:
     """The figure for a column, or in words why there is none."""
-    absent = [name for name in column.items if name not in found]
+    absent = [name for name in column.items if name not in by_benchmark]
     if absent:
         return f"the mean of {len(column.items)} benchmarks, without {', '.join(absent)}"
-    pooled = [found[name] for name in column.items]
-    for each in pooled:
-        if each.row.metric not in column.metrics:
-            return f"its metric is {each.row.metric!r}, the paper's {column.metrics[0]}"
-    seeds = [seed for seed in pooled[0].by_seed if all(seed in each.by_seed for each in pooled)]
+    columns = [by_benchmark[name] for name in column.items]
+    for pooled in columns:
+        if pooled.row.metric not in column.metrics:
+            return f"its metric is {pooled.row.metric!r}, the paper's {column.metrics[0]}"
+    seeds = set.intersection(*(set(pooled.by_seed) for pooled in columns))
     if not seeds:
         return "no training seed has all its benchmarks"
-    evaluations = {seed: [each.by_seed[seed] for each in pooled] for seed in seeds}
-    values = []
-    for runs in evaluations.values():
-        scores = [_score(one.row, column) for one in runs]
-        if wrong := [score for score in scores if isinstance(score, str)]:
-            return wrong[0]
+    groups: dict[Seed, list[Group]] = {}
+    values, unlike = [], []
+    for seed in (seed for seed in columns[0].by_seed if seed in seeds):
+        evaluations = [pooled.by_seed[seed] for pooled in columns]
+        scores = [_score(evaluation.row, column) for evaluation in evaluations]
+        if reasons := [score for score in scores if isinstance(score, str)]:
+            return reasons[0]
         values.append(math.fsum(map(float, scores)) / len(scores))
-    groups = {
-        seed: [group for one in each for group in _groups(one, column)]
-        for seed, each in evaluations.items()
-    }
-    estimate = crossed([[list(group.values()) for group in each] for each in groups.values()])
-    if estimate and not all(
-        math.isclose(mean, value, abs_tol=1e-6)
-        for mean, value in zip(estimate.by_seed, values, strict=True)
-    ):
+        groups[seed] = [
+            group for evaluation in evaluations for group in _groups(evaluation, column)
+        ]
+        unlike += [
+            reason for evaluation in evaluations for reason in _differs(evaluation, column, place)
+        ]
+    estimate = crossed([[list(group.values()) for group in of_seed] for of_seed in groups.values()])
+    if estimate and not np.allclose(estimate.by_seed, values, rtol=0, atol=1e-6):
         estimate = None
-    unlike = [
-        reason
-        for each in evaluations.values()
-        for one in each
-        for reason in _differs(one, column, place)
-    ]
     for run in variant.runs:
         unlike += _name(run.results.model, variant, place)
+    remarks = place.row.remarks
     return Match(
         variant, style, place, column, groups, math.fsum(values) / len(values), estimate,
         differs=tuple(dict.fromkeys(unlike)),
-        open=_left_open(column, place),
+        open=(
+            *(point.text for point in place.how.open if point.concerns(place.row.label, column)),
+            *(remarks[key] for key in (column.title, WHOLE_ROW) if key in remarks),
+        ),
     )  # fmt: skip
 
 
@@ -186,12 +185,14 @@ def _place(variant: Variant, benchmark: str, paper: Paper) -> Place | str:
     if not tables:
         return "the paper has no figure on it"
     label, model = label_of(variant.label), _model(variant, paper)
-    if label is None or isinstance(model, str):
-        reasons = [] if label else [
+    if label is None:
+        reason = (
             f"the label {variant.label!r} is none of base, sft and dft (and sft_lora and dft_lora, "
             "for mathematics): give one by --label"
-        ]  # fmt: skip
-        return "; ".join([*reasons, *([model] if isinstance(model, str) else [])])
+        )
+        return f"{reason}; {model}" if isinstance(model, str) else reason
+    if isinstance(model, str):
+        return model
     objective, adapter = label
     training = variant.runs[0].results.training
     if training is not None and objective != "base":
@@ -226,13 +227,6 @@ def _model(variant: Variant, paper: Paper) -> PaperModel | str:
         )
     hint = f"; most like it is {near.name}: {near.checkpoint}, {near.known}" if near else ""
     return f"the base model {name} names no row of the paper, which has {known}{hint}"
-
-
-def _left_open(column: Column, place: Place) -> tuple[str, ...]:
-    """What the paper leaves open of a cell, what is taken instead, and doubts of its print."""
-    points = [point.text for point in place.how.open if point.concerns(place.row.label, column)]
-    remarks = place.row.remarks
-    return (*points, *(remarks[key] for key in (column.title, WHOLE_ROW) if key in remarks))
 
 
 def _differs(evaluation: Evaluation, column: Column, place: Place) -> Iterator[str]:

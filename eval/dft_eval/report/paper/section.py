@@ -41,14 +41,11 @@ def _marks(notes: dict[str, int], texts: Iterable[str]) -> str:
 def against_paper(variants: Sequence[Variant]) -> AgainstPaper:
     """Set every score of every variant against the paper's figure, or say why it cannot be."""
     paper = load_paper()
-    matches: list[Match] = []
-    unmatched: list[Unmatched] = []
-    for variant in variants:
-        of_variant, without = match(variant, paper)
-        matches += of_variant
-        unmatched += without
+    of_variants = [match(variant, paper) for variant in variants]
+    matches = [figure for figures, _ in of_variants for figure in figures]
+    unmatched = [row for _, rows in of_variants for row in rows]
     notes: dict[str, int] = {}
-    rows = [_score_row(each, notes) for each in matches]
+    rows = [_score_row(figure, notes) for figure in matches]
     rows += [_change_row(base, tuned, notes) for base, tuned in _pairs(matches)]
     numbered = [f"P{number}: {text.rstrip('.')}." for text, number in notes.items()]
     return AgainstPaper(
@@ -63,26 +60,24 @@ def _interval(match: Match) -> Interval:
     if match.estimate is None or match.estimate.item_variance is None:
         return None
     seeds = [
-        [scored for group in each for scored in group.values()] for each in match.groups.values()
+        [row for group in groups for row in group.values()] for groups in match.groups.values()
     ]
-    clusters = {cluster for scored in seeds for cluster, _ in scored}
+    clusters = {cluster for rows in seeds for cluster, _ in rows}
     return score_interval(match.estimate, max(map(len, seeds)), len(clusters))
 
 
-def _change(base: Match, tuned: Match) -> tuple[float, Crossed | None]:
+def _change(base: Match, tuned: Match) -> Crossed | None:
     """The tuned figure minus the base's, over the items that both have scored."""
     if base.estimate is None or tuned.estimate is None:
-        return tuned.value - base.value, None
-    change = crossed(
+        return None
+    differences = [
         [
-            [
-                [(a[id][0], b[id][1] - a[id][1]) for id in a if id in b]
-                for a, b in zip(first, second, strict=True)
-            ]
-            for first, second in paired_seeds(base.groups, tuned.groups)
+            [(a[id][0], b[id][1] - a[id][1]) for id in a if id in b]
+            for a, b in zip(first, second, strict=True)
         ]
-    )
-    return (change.mean if change else tuned.value - base.value), change
+        for first, second in paired_seeds(base.groups, tuned.groups)
+    ]
+    return crossed(differences)
 
 
 def _score_row(match: Match, notes: dict[str, int]) -> tuple[str, ...]:
@@ -113,7 +108,8 @@ def _pairs(matches: Sequence[Match]) -> Iterator[tuple[Match, Match]]:
 
 def _change_row(base: Match, tuned: Match, notes: dict[str, int]) -> tuple[str, ...]:
     printed = tuned.figure - base.figure
-    ours, estimate = _change(base, tuned)
+    estimate = _change(base, tuned)
+    ours = estimate.mean if estimate else tuned.value - base.value
     within: Interval = None
     if estimate and estimate.stderr:
         half = math.sqrt(Z_95**2 * (estimate.item_variance or 0.0) + estimate.seed_width_squared())
@@ -144,16 +140,14 @@ def _outcome(matches: Sequence[Match]) -> str:
     if not matches:
         return NOTHING
     alike = [match for match in matches if not match.differs]
-    judged = [
-        (float(match.figure) / 100, within) for match in alike if (within := _interval(match))
-    ]
-    inside = sum(low <= printed <= high for printed, (low, high) in judged)
+    intervals = [(float(match.figure) / 100, _interval(match)) for match in alike]
+    verdicts = [_verdict(printed, within, "") for printed, within in intervals if within]
     text = f"With a counterpart in the paper: {plural(len(matches), 'figure')} of ours"
     if not alike:
         return f"{text}, none of them comparable: each note says why."
     return (
         f"{text}. Nothing known speaks against comparing: {len(alike)}. Of these with an interval: "
-        f"{len(judged)}. Of these with the paper's figure within it: {inside}."
+        f"{len(verdicts)}. Of these with the paper's figure within it: {verdicts.count('yes')}."
     )
 
 
@@ -172,10 +166,10 @@ def _row_taken(match: Match) -> str:
 def _unmatched_rows(unmatched: Sequence[Unmatched]) -> Iterator[tuple[str, ...]]:
     """Evaluations of one variant that share a reason together, and variants that share those."""
     names: dict[tuple[str, str], list[str]] = {}
-    for each in unmatched:
-        names.setdefault((each.variant.label, each.reason), []).append(each.name)
+    for row in unmatched:
+        names.setdefault((row.variant.label, row.reason), []).append(row.name)
     labels: dict[tuple[str, str], list[str]] = {}
-    for (label, reason), found in names.items():
-        labels.setdefault((", ".join(found), reason), []).append(label)
+    for (label, reason), evaluations in names.items():
+        labels.setdefault((", ".join(evaluations), reason), []).append(label)
     for (together, reason), runs in labels.items():
         yield ", ".join(runs), together, *[""] * 5, "no counterpart", f"{reason}."

@@ -146,11 +146,8 @@ class Paper(_Data):
 
     def find(self, name: str) -> PaperModel | None:
         """The model that ``name`` is, whatever its case, punctuation and owner; else None."""
-        form = normal_form(name)
-        for model in self.models:
-            if form in map(normal_form, (model.name, *model.aliases)):
-                return model
-        return None
+        names = ((other, model) for model in self.models for other in (model.name, *model.aliases))
+        return {normal_form(other): model for other, model in names}.get(normal_form(name))
 
     def nearest(self, name: str) -> PaperModel | None:
         """The model whose name is most like ``name``; None where none is."""

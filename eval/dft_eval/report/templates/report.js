@@ -127,7 +127,7 @@
         if (seeded && answer.reason === undefined) continue;
         if (seeded) box.append(make("h5", `Seed ${answer.seed}: ${wordOf(answer.score)}`));
         if (answer.reason) box.append(make("p", answer.reason, "reason"));
-        if (answer.text === undefined) box.append(make("p", "No completion kept.", "note"));
+        if (answer.text === undefined) box.append(make("p", "No completion recorded.", "note"));
         else if (marked && answer === first(a)) box.append(text(marked[0], "del"));
         else if (marked && answer === first(b)) box.append(text(marked[1], "ins"));
         else box.append(make("pre", answer.text));

@@ -1,4 +1,4 @@
-"""Hostile programs of the other languages, compilers included: as in ``test_sandbox_hostile.py``.
+"""Hostile programs of other languages, compilers included, for ``test_sandbox_hostile.py``.
 
 Each runs through the language's own recipe, at most 100 processes or threads, 250 MB, 100 MB of
 disk, 20 s; the only process signalled is the scene's decoy.
@@ -6,42 +6,31 @@ disk, 20 s; the only process signalled is the scene's decoy.
 
 from __future__ import annotations
 
-import signal
-from dataclasses import replace
 from typing import Any
 
-import pytest
-
-from dft_eval.sandbox import ALL_PROTECTIONS, Completed
 from tests.support.hostile import (
+    CONNECTED,
+    DAEMON_GONE,
+    DAEMON_UP,
+    DECOY_KILLED,
     JUDGED_WRONG,
     MARK,
     MIB,
+    NOT_WRITTEN,
     PASSED,
+    WRITTEN,
     Attack,
     Evidence,
-    Scene,
     killed_for,
-    launch,
-    scene,
 )
-from tests.support.landlock import assert_contained_or_listed, landlock
 
-
-def secret_told(done: Completed, scene: Scene) -> bool:
-    return scene.secret in done.stdout + done.stderr
-
-
-def no_secret_told(done: Completed, scene: Scene) -> bool:
-    return not secret_told(done, scene)
-
-
-def written(_: Completed, scene: Scene) -> bool:
-    return (scene.directory / "written").exists()
-
-
-def not_written(_: Completed, scene: Scene) -> bool:
-    return not (scene.directory / "written").exists()
+# ruff: noqa: E731
+TOLD: Evidence = lambda done, scene: scene.secret in done.stdout + done.stderr
+NOT_TOLD: Evidence = lambda done, scene: scene.secret not in done.stdout + done.stderr
+NOT_CONNECTED: Evidence = lambda _, scene: not scene.connected()
+DECOY_LIVES: Evidence = lambda _, scene: scene.decoy.poll() is None
+WRONG: Evidence = lambda done, _: MARK not in done.stdout and done.score == 0.0
+FLOODED: Evidence = lambda done, _: len(done.stdout) >= 20_000_000
 
 
 def attack_in(name: str, language: str, *values: Any, **limits: Any) -> Attack:
@@ -206,50 +195,40 @@ class Problem {
 }
 """
 
-ATTACKS = [
+CPP_INCLUDE = '#include "@SECRET_FILE@"\n' + CPP_MARK
+CPP_INCBIN = (
+    'asm(".data\\n.globl held\\nheld: .incbin \\"@SECRET_FILE@\\"\\n.byte 0\\n.text");\n'
+    '#include <cstdio>\nextern "C" char held[];\nint main() { std::puts(held); }\n'
+)
+CPP_FILL = 'asm(".data\\n.fill 40000000, 1, 1\\n.text");\n' + CPP_MARK
+JS_FLOOD = "for (let i = 0; i < 30; i++) require('fs').writeSync(1, 'x'.repeat(1_000_000));"
+SH_CONNECT = "exec 3<>/dev/tcp/127.0.0.1/@PORT@\n"
+SH_VARIABLE = 'echo "$DFT_TEST_SECRET"; cat /proc/1/environ\n'
+SMALL_MEMORY = {"memory_bytes": 60 * MIB, "address_space_bytes": 100 * MIB}
+SMALL_DISK = {"disk_bytes": 8 * MIB}
+
+LANGUAGE_ATTACKS = [
     attack_in(
-        "the compiler includes a host file",
-        "cpp",
-        "private_root",
-        '#include "@SECRET_FILE@"\n' + CPP_MARK,
-        no_secret_told,
-        secret_told,
+        "the compiler includes a host file", "cpp", "private_root", CPP_INCLUDE, NOT_TOLD, TOLD
     ),
     attack_in(
-        "the assembler takes a host file into the program",
-        "cpp",
-        "private_root",
-        'asm(".data\\n.globl held\\nheld: .incbin \\"@SECRET_FILE@\\"\\n.byte 0\\n.text");\n'
-        '#include <cstdio>\nextern "C" char held[];\nint main() { std::puts(held); }\n',
-        no_secret_told,
-        secret_told,
+        "the assembler includes a host file", "cpp", "private_root", CPP_INCBIN, NOT_TOLD, TOLD
     ),
     attack_in(
         "the compiler fills the memory",
         "cpp",
         "memory",
         MACRO_BOMB + CPP_MARK,
-        lambda done, _: MARK not in done.stdout and done.score == 0.0,
-        limits={"memory_bytes": 60 * MIB, "address_space_bytes": 100 * MIB},
+        WRONG,
+        limits=SMALL_MEMORY,
     ),
-    attack_in(
-        "the assembler fills the disk",
-        "cpp",
-        "disk",
-        'asm(".data\\n.fill 40000000, 1, 1\\n.text");\n' + CPP_MARK,
-        limits={"disk_bytes": 8 * MIB},
-    ),
+    attack_in("the assembler fills the disk", "cpp", "disk", CPP_FILL, limits=SMALL_DISK),
     attack_in("C++ forks", "cpp", "processes", CPP_FORKS, limits={"processes": 16}),
     attack_in("C++ leaves before main", "cpp", "markers", EARLY_CONSTRUCTOR, JUDGED_WRONG, PASSED),
     attack_in("Java starts threads", "java", "processes", JAVA_THREADS, limits={"processes": 60}),
     attack_in("Java halts", "java", "markers", JAVA_EXIT, JUDGED_WRONG, PASSED),
     attack_in(
-        "JavaScript leaves a daemon",
-        "js",
-        "pid_namespace",
-        NODE_DAEMON,
-        lambda done, scene: "daemon is up" in done.stdout and not scene.daemons(),
-        lambda done, scene: "daemon is up" in done.stdout and len(scene.daemons()) == 1,
+        "JavaScript leaves a daemon", "js", "pid_namespace", NODE_DAEMON, DAEMON_GONE, DAEMON_UP
     ),
     attack_in(
         "JavaScript takes memory outside its heap",
@@ -266,34 +245,20 @@ ATTACKS = [
         "JavaScript floods",
         "js",
         "output",
-        "for (let i = 0; i < 30; i++) require('fs').writeSync(1, 'x'.repeat(1_000_000));",
+        JS_FLOOD,
         killed_for("output"),
-        lambda done, _: len(done.stdout) >= 20_000_000,
+        FLOODED,
         limits={"output_kill_bytes": 2 * MIB},
     ),
-    attack_in(
-        "Bash opens a connection",
-        "sh",
-        "network",
-        "exec 3<>/dev/tcp/127.0.0.1/@PORT@\n",
-        lambda _, scene: not scene.connected(),
-        lambda _, scene: scene.connected(),
-    ),
-    attack_in(
-        "Bash reads a variable",
-        "sh",
-        "environment",
-        'echo "$DFT_TEST_SECRET"; cat /proc/1/environ\n',
-        no_secret_told,
-        secret_told,
-    ),
+    attack_in("Bash opens a connection", "sh", "network", SH_CONNECT, NOT_CONNECTED, CONNECTED),
+    attack_in("Bash reads a variable", "sh", "environment", SH_VARIABLE, NOT_TOLD, TOLD),
     attack_in(
         "Bash kills another process",
         "sh",
         "pid_namespace",
         "kill -9 @DECOY@\n",
-        lambda _, scene: scene.decoy.poll() is None,
-        lambda _, scene: scene.decoy.wait(timeout=10) == -signal.SIGKILL,
+        DECOY_LIVES,
+        DECOY_KILLED,
     ),
     attack_in(
         "Bash ignores signals",
@@ -304,60 +269,9 @@ ATTACKS = [
         limits={"wall_seconds": 1},
     ),
     attack_in("Bash prints all that it finds", "sh", "markers", BASH_GUESS, JUDGED_WRONG, PASSED),
-    attack_in("PHP fills the disk", "php", "disk", PHP_DISK, limits={"disk_bytes": 8 * MIB}),
-    attack_in(
-        "PHP follows links out", "php", "private_root", PHP_LINKS, no_secret_told, secret_told
-    ),
+    attack_in("PHP fills the disk", "php", "disk", PHP_DISK, limits=SMALL_DISK),
+    attack_in("PHP follows links out", "php", "private_root", PHP_LINKS, NOT_TOLD, TOLD),
     attack_in("PHP prints all that it finds", "php", "markers", PHP_GUESS, JUDGED_WRONG, PASSED),
-    attack_in(
-        "C# writes to this host",
-        "cs",
-        "private_root",
-        CS_WRITE,
-        not_written,
-        written,
-    ),
+    attack_in("C# writes to this host", "cs", "private_root", CS_WRITE, NOT_WRITTEN, WRITTEN),
     attack_in("C# leaves before the tests", "cs", "markers", CS_EXIT, JUDGED_WRONG, PASSED),
 ]
-
-__all__ = ["scene"]  # a fixture
-
-each_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-
-
-LANDLOCK_LETS_THROUGH = {
-    "PHP fills the disk": "the disk is sampled: a burst between two looks gets through",
-}
-"""What the tier without namespaces does not contain."""
-
-LANDLOCK_CONTAINS_OTHERWISE: dict[str, Evidence] = {
-    # It waits for its daemon by listing /proc, which is closed to it.
-    "JavaScript leaves a daemon": lambda done, _: "node:fs" in done.stderr,
-}
-"""Contained all the same, with another error than in namespaces."""
-
-
-@each_attack
-def test_landlock_contains_or_is_listed(attack: Attack, scene: Scene) -> None:
-    with landlock():
-        done = launch(attack, scene, ALL_PROTECTIONS)
-    assert_contained_or_listed(
-        done,
-        scene,
-        attack,
-        lets_through=LANDLOCK_LETS_THROUGH,
-        contains_otherwise=LANDLOCK_CONTAINS_OTHERWISE,
-    )
-
-
-@each_attack
-def test_contained(attack: Attack, scene: Scene) -> None:
-    done = launch(attack, scene, ALL_PROTECTIONS)
-    assert attack.contained(done, scene), done
-    assert MARK not in done.stdout
-
-
-@each_attack
-def test_leaves_its_mark_without_its_one_protection(attack: Attack, scene: Scene) -> None:
-    done = launch(attack, scene, replace(ALL_PROTECTIONS, **{attack.protection: False}))
-    assert attack.mark(done, scene), done

@@ -1,0 +1,32 @@
+"""What an import brings with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CLI = {"typer", "pydantic", "rich", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        # The command line imports it to know the names; torch alone would cost seconds.
+        ("dft_factory.data.prepare", {"torch", "datasets", "pyarrow", "transformers"}),
+        (
+            "dft_factory.doctor, dft_factory.validate",
+            {"torch", "llamafactory", "transformers", "pydantic"},
+        ),
+        ("dft_factory.losses", {"llamafactory", "transformers", *CLI}),
+    ],
+)
+def test_nothing_heavier_is_imported(modules: str, absent: set[str]) -> None:
+    code = f"import sys, {modules}; print(*sorted({absent} & set(sys.modules)))"
+    environment = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
