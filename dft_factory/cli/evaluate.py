@@ -17,6 +17,7 @@ from dft_factory.cli.options import (
     Unsafe,
     choice_of,
     judge_choice,
+    words_of,
 )
 
 if TYPE_CHECKING:
@@ -209,6 +210,22 @@ def eval_command(
             "them together.",
         ),
     ] = None,
+    gpus: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="N|auto",
+            help="With --backend hf: a process on each of N GPUs of this machine (auto: of all), "
+            "each with a part of the items; their logs are in --out.",
+        ),
+    ] = None,
+    device_map: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="auto|balanced|balanced_low_0|sequential",
+            help="With --backend hf: spread the model over the visible GPUs, as accelerate does "
+            "(default: auto for weights that do not fit one).",
+        ),
+    ] = None,
     sandbox: SandboxOption = "auto",
     judge_workers: JudgeWorkers = None,
     fresh: Annotated[
@@ -218,12 +235,19 @@ def eval_command(
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """``eval``, and ``generate``, which takes the same options."""
+    from dft_eval.per_gpu import evaluate_per_gpu, parse_gpus
     from dft_eval.several_models import evaluate_all
 
     values = dict(context.params)
     scored = context.info_name != "generate"
     names, requests = _evaluation(values, scored=scored)
-    for request, results in evaluate_all(names, requests, scored=scored):
+    if gpus is None:
+        done = evaluate_all(names, requests, scored=scored)
+    else:
+        command = words_of(context, "generate", without=("gpus", "track", "unsafe_no_sandbox"))
+        number = parse_gpus(gpus)
+        done = evaluate_per_gpu(names, requests, number, command, out, scored=scored)
+    for request, results in done:
         if not scored:
             typer.echo(f"completions are in {request.out}: dft-factory score {request.out}")
         print_scores(results)
@@ -240,9 +264,11 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], lis
     from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
     from dft_eval.checkpoints import requests_of_run
     from dft_eval.errors import UsageError
+    from dft_eval.generation.hf_load import DEVICE_MAPS
     from dft_eval.generation.run import Decoding
     from dft_eval.generation.shard import parse_shard
     from dft_eval.model_files import DTYPES
+    from dft_eval.per_gpu import check_gpus
     from dft_eval.sandbox import SANDBOXES
     from dft_eval.serving.engines import ServeOptions
     from dft_eval.several_models import requests_of
@@ -251,6 +277,7 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], lis
 
     run, every = values.pop("checkpoints"), values.pop("every")
     names, models = values.pop("benchmarks"), values.pop("model") or ()
+    check_gpus(values.pop("gpus"), *(values[name] for name in ("backend", "shard", "device_map")))
     if bool(models) == (run is not None):
         both = f", not both {', '.join(map(repr, models))} and {str(run)!r}" if models else ""
         raise UsageError(f"Give either --model or --checkpoints{both}.")
@@ -275,10 +302,16 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], lis
         ("backend", BACKENDS),
         ("prompt_style", PROMPT_STYLES),
         ("dtype", DTYPES),
+        ("device_map", DEVICE_MAPS),
         ("sandbox", SANDBOXES),
     ):
         if values[name] is not None:
             choice_of(f"--{name.replace('_', '-')}", values[name], choices)
+    if values["device_map"] is not None and values["backend"] != "hf":
+        raise UsageError(
+            f"--device-map {values['device_map']} is for --backend hf: vllm and sglang take "
+            "--tensor-parallel."
+        )
     folders = tuple(map(Path, values.pop("match_entropy") or ()))
     if folders and values["temperature"] is not None:
         raise UsageError("--match-entropy chooses the temperature: leave --temperature out.")

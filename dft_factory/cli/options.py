@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
@@ -57,3 +58,22 @@ def judge_choice(name: str | None, model: str | None, base_url: str | None) -> J
     if name is None:
         return None
     return JudgeChoice(choice_of("--judge", name, JUDGES), model, base_url)
+
+
+def words_of(context: typer.Context, command: str, without: Sequence[str]) -> list[str]:
+    """Words that run ``command`` with the options of this call, except for those of these names."""
+    words = [sys.executable, "-P", "-m", "dft_factory.cli", command]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in without or source is None or source.name == "DEFAULT":
+            continue
+        value = context.params[name]
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if parameter.param_type_name == "argument":
+            words += map(str, values)
+        elif value is True:
+            words.append(parameter.opts[0])
+        else:
+            words += [f"{parameter.opts[0]}={each}" for each in values]
+    return words

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from dft_eval.generation.shard import FOLDER as SHARDS
 from dft_eval.own_tasks.task import is_task_path
-from dft_factory.experiments import catalog, grouping
+from dft_factory.experiments import catalog, grouping, shards
 from dft_factory.experiments.jobs import Jobs, Run
 from dft_factory.experiments.plan import BASE, PLAN_NAME, Comparison, Job, Plan
 from dft_factory.experiments.schema import Evaluation, Loaded, ModelSpec, TrainingSpec
@@ -177,11 +178,21 @@ class _Planner(Jobs):
             makes=(f"{out}/generation.json",),
             outdated=(f"{out}/generation.json", f"{out}/results.json"),
         )
-        after = self.add(generated, [self.identities.of_command(words) for words in commands])
         scoring = ["dft-factory", "score", out]
         scoring += ["--track"] if self.experiment.report.track and run.label != BASE else []
-        scored = Job("score", folder, (after,), (tuple(scoring),), (f"{out}/results.json",))
-        return self.add(scored, scoring)
+        scored = Job("score", folder, (), (tuple(scoring),), (f"{out}/results.json",))
+        total = self.experiment.shards(name)
+        if total == 1:
+            marks = self.path(f"jobs/{folder}/{SHARDS}")
+            parts = [replace(generated, outdated=(*generated.outdated, f"{out}/{SHARDS}", marks))]
+        else:
+            parts = shards.divide(generated, scored, out, self.root, total)
+            scored = replace(scored, outdated=shards.other_shards(out, total))
+        after = [
+            self.add(part, [self.identities.of_command(words) for words in part.commands])
+            for part in parts
+        ]
+        return self.add(replace(scored, after=tuple(after)), scoring)
 
     def _card(self, run: Run, scored: Mapping[str | None, str]) -> None:
         """The model card beside the weights, with the scores of every evaluation."""

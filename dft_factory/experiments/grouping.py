@@ -9,7 +9,7 @@ from dft_factory.experiments.schema import Evaluation
 
 DECODING = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
 """Options by which a report tells decodings apart, with their defaults."""
-FREE = (*DECODING, "samples", "batch_size", "seed")
+FREE = (*DECODING, "samples", "batch_size", "seed", "gpus", "device_map")
 """Options in which decodings of the same items may differ."""
 
 

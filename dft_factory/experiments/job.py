@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from dft_eval.errors import EvaluationError
 from dft_eval.processes import die_with_parent
+from dft_eval.progress import tail
 from dft_eval.results import atomic_write
 from dft_factory.experiments.plan import Job, Plan, read_plan
 
@@ -34,8 +35,6 @@ RUN_PROCESS = "DFT_FACTORY_RUN_PROCESS"
 
 GPUS = "DFT_FACTORY_RUN_GPUS"
 """Ids of the GPUs that local jobs share, joined by commas."""
-
-LOG_LINES = 15
 
 
 def main() -> int:
@@ -73,7 +72,7 @@ def main() -> int:
 def _run(job: Job, root: Path, environment: Mapping[str, str], lock: int) -> int:
     started = time.monotonic()
     _say(f"{job.name}: started, {root / job.log}")
-    _clear(job, root)
+    clear(job, root)
     log = root / job.log
     with log.open("ab") as stream:
         for words in job.commands:
@@ -93,7 +92,7 @@ def _run(job: Job, root: Path, environment: Mapping[str, str], lock: int) -> int
     return 0
 
 
-def _clear(job: Job, root: Path) -> None:
+def clear(job: Job, root: Path) -> None:
     """Remove what other settings left, and a training without a checkpoint to go on from.
 
     The lock file holds the settings of the last start.
@@ -192,15 +191,6 @@ def hold_gpus(ids: Sequence[str], count: int) -> Iterator[str]:
             else:
                 time.sleep(1)
         yield ",".join(held)
-
-
-def tail(log: Path) -> str:
-    """The last lines of a log, of a progress bar its last state."""
-    if not log.is_file():
-        return ""
-    text = log.read_bytes()[-20_000:].decode("utf-8", errors="replace")
-    lines = [line.rpartition("\r")[2] for line in text.split("\n")]
-    return "\n".join([line for line in lines if line.strip()][-LOG_LINES:])
 
 
 def _say(text: str) -> None:

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dft_eval.gpus import visible_ids
 from dft_eval.processes import die_with_parent
+from dft_eval.progress import tail
 from dft_eval.results import atomic_write
 from dft_factory.errors import ConfigError, DftFactoryError, MissingDependencyError
 from dft_factory.experiments import slurm
 from dft_factory.experiments.expand import make_plan
-from dft_factory.experiments.job import GPUS, RUN_PROCESS, compare, tail
+from dft_factory.experiments.job import GPUS, RUN_PROCESS, compare
 from dft_factory.experiments.plan import Job, Plan
 from dft_factory.experiments.schema import Loaded, Resources
 
@@ -178,7 +180,7 @@ def _snakemake(plan: Plan, path: Path, options: Options) -> list[str]:
     if options.executor == LOCAL:
         words += ["--cores", str(max(cores, options.jobs))]
         # Cores alone would let jobs of few threads run beside each other.
-        words += ["--resources", f"gpu={len(_visible_gpus())}", f"job={options.jobs}"]
+        words += ["--resources", f"gpu={len(visible_ids())}", f"job={options.jobs}"]
     else:
         words += ["--executor", options.executor, "--jobs", str(options.jobs)]
     if options.executor == SLURM:
@@ -198,7 +200,7 @@ def _snakemake(plan: Plan, path: Path, options: Options) -> list[str]:
 def _check_gpus(plan: Plan, options: Options) -> None:
     if options.executor != LOCAL:
         return
-    visible = len(_visible_gpus())
+    visible = len(visible_ids())
     for stage, need in plan.resources.items():
         if need.gpus > visible:
             raise ConfigError(
@@ -211,20 +213,8 @@ def _environment(options: Options) -> dict[str, str]:
     environment = dict(os.environ)
     if options.executor == LOCAL:
         environment[RUN_PROCESS] = str(os.getpid())
-        environment[GPUS] = ",".join(_visible_gpus())
+        environment[GPUS] = ",".join(visible_ids())
     return environment
-
-
-def _visible_gpus() -> list[str]:
-    """Ids of the GPUs that this process may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [each for each in visible.split(",") if each]
-    try:
-        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return [str(number) for number, _ in enumerate(answer.stdout.splitlines())]
 
 
 def _explain(plan: Plan, failed: Sequence[Job], status: int) -> str:

@@ -148,6 +148,8 @@ class Evaluation(BaseModel):
             any other named evaluation has its own.
         match_entropy: a variant, for sampling: the base model is also decoded at the temperature
             at which its mean token entropy is that variant's, as a row of its own.
+        shards: jobs that generate, each a part of the items; evaluations of one name are
+            generated together and have the same number.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -155,6 +157,7 @@ class Evaluation(BaseModel):
     benchmarks: list[str] = Field(min_length=1)
     name: Name | None = None
     match_entropy: Name | None = None
+    shards: int = Field(default=1, ge=1)
 
     @property
     def options(self) -> dict[str, Scalar]:
@@ -248,7 +251,17 @@ class Experiment(Part):
                         f"evaluate: {benchmark} is there twice {where}: name one of them"
                     )
                 seen.add((each.name, benchmark))
+            if each.shards != self.shards(each.name):
+                where = "without a name" if each.name is None else f"named {each.name!r}"
+                raise ValueError(
+                    f"evaluate: shards {self.shards(each.name)} and {each.shards} {where}: such "
+                    "evaluations are generated together. Give one number, or name one of them"
+                )
         return self
+
+    def shards(self, name: str | None) -> int:
+        """Number of jobs that generate for the evaluations of this name."""
+        return next(each.shards for each in self.evaluate if each.name == name)
 
     def _check_match(self, each: Evaluation) -> None:
         variant = each.match_entropy

@@ -77,6 +77,7 @@ class Request:
         sandbox: what holds the model's programs; ``auto`` for the first that works here.
         judge_workers: programs run at once, at most; None for as many as this machine can.
         shard: the part of each benchmark to generate; None for all of it.
+        device_map: how ``hf`` spreads the model over GPUs; None: only if it does not fit one.
     """
 
     model: str
@@ -103,6 +104,7 @@ class Request:
     judge_workers: int | None = None
     fresh: bool = False
     shard: Shard | None = None
+    device_map: str | None = None
     serve: ServeOptions = field(default_factory=ServeOptions)
 
     @property

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dft_eval import flow, python_programs, sandbox
-from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request
+from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request, Rows
 from dft_eval.errors import UnscoredError, UsageError
 from dft_eval.generation.resume import CompletionCache
 from dft_eval.generation.shard import FOLDER as SHARDS
@@ -32,16 +32,8 @@ from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.wemath import WEMATH
 
-__all__ = [
-    "BENCHMARKS",
-    "PROMPT_STYLES",
-    "Benchmark",
-    "Request",
-    "check",
-    "evaluate",
-    "get_benchmark",
-    "score",
-]
+__all__ = ["BENCHMARKS", "PROMPT_STYLES", "Benchmark", "Request"]
+__all__ += ["benchmark_of", "check", "evaluate", "get_benchmark", "load", "score"]
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -119,13 +111,7 @@ def evaluate(
 def _evaluate(
     chosen: Sequence[Benchmark], request: Request, scored: bool, servers: Servers
 ) -> ResultFile:
-    held_by = _select_sandbox(chosen, request) if scored else None
-    requests = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
-    data = [benchmark.load(benchmark, own) for benchmark, own in zip(chosen, requests, strict=True)]
-    scorers = []
-    if scored:
-        pairs = zip(chosen, requests, data, strict=True)
-        scorers = [benchmark.scorer(benchmark, own, rows) for benchmark, own, rows in pairs]
+    held_by, data, scorers = load(chosen, request, scored=scored)
     if request.shard is not None:
         request = replace(request, out=request.shard.folder(request.out))
     elif (request.out / SHARDS).is_dir():
@@ -150,6 +136,23 @@ def _evaluate(
     return written
 
 
+def load(
+    chosen: Sequence[Benchmark], request: Request, *, scored: bool
+) -> tuple[sandbox.Sandbox | None, list[Any], list[Callable[[Rows], BenchmarkResult]]]:
+    """The sandbox, and each benchmark's data and, with ``scored``, its scorer.
+
+    Raises:
+        UsageError, PrerequisiteError: what could not be asked or scored here.
+    """
+    held_by = _select_sandbox(chosen, request) if scored else None
+    asked = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
+    data = [each.load(each, own) for each, own in zip(chosen, asked, strict=True)]
+    if not scored:
+        return held_by, data, []
+    rows = zip(chosen, asked, data, strict=True)
+    return held_by, data, [each.scorer(each, own, own_data) for each, own, own_data in rows]
+
+
 def score(
     folder: Path,
     *,
@@ -170,9 +173,9 @@ def score(
         UnscoredError: some items could not be scored.
     """
     if (folder / SHARDS).is_dir():
-        merge_shards(folder, _benchmark_of)
+        merge_shards(folder, benchmark_of)
     generation = flow.read_generation(folder)
-    chosen = [_benchmark_of(run) for run in generation.runs]
+    chosen = [benchmark_of(run) for run in generation.runs]
     here: dict[str, Any] = {"out": folder, "sandboxed": sandboxed, "sandbox": sandbox_name}
     here.update(judge_workers=judge_workers, fresh=fresh)
     held_by = None
@@ -191,7 +194,8 @@ def score(
     return written
 
 
-def _benchmark_of(run: flow.Run) -> Benchmark:
+def benchmark_of(run: flow.Run) -> Benchmark:
+    """The benchmark that was asked."""
     return get_benchmark(run.benchmark) if run.task is None else own_benchmark(run.task)
 
 
@@ -273,6 +277,12 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
                 f"--{option.replace('_', '-')} has no effect on {', '.join(without)}. Leave it "
                 f"out, or evaluate {', '.join(able)} by themselves."
             )
+    asking = [benchmark.name for benchmark in chosen if benchmark.ask is not None]
+    options = [name for name in ("match_entropy", "shard", "device_map") if getattr(request, name)]
+    if asking and options:
+        option = f"--{options[0].replace('_', '-')}"
+        what = f"lm-eval asks the model itself, all of {', '.join(asking)}"
+        raise UsageError(f"{option}: {what}. Leave it out.")
     single = [benchmark.name for benchmark in chosen if not benchmark.samples]
     if request.decoding.samples > 1 and single:
         able = [name for name, benchmark in BENCHMARKS.items() if benchmark.samples]

@@ -116,15 +116,21 @@ def reuse_completions(request: Request, done: Sequence[tuple[Request, ResultFile
 
     The cache's keys decide which of them are used.
     """
-    target = request.out / CompletionCache.NAME
+    target = _cache(request)
     checkpoints = {
-        results.model_sha256: earlier.out
+        results.model_sha256: earlier
         for earlier, results in done
         if Path(earlier.model).parent == Path(request.model)
     }
-    if not checkpoints or target.exists() or request.shard is not None:
+    if not checkpoints or target.exists():
         return
     same = checkpoints.get(model_sha256(find_model(request.model)))
     if same is not None:
-        sys.stderr.write(f"{request.model}: the same weights as {same.name}\n")
-        shutil.copyfile(same / CompletionCache.NAME, target)
+        sys.stderr.write(f"{request.model}: the same weights as {same.out.name}\n")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_cache(same), target)
+
+
+def _cache(request: Request) -> Path:
+    folder = request.out if request.shard is None else request.shard.folder(request.out)
+    return folder / CompletionCache.NAME

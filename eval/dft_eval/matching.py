@@ -6,17 +6,20 @@ at temperature 1. The base model, sampled at the same entropy, shows how much of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dft_eval.benchmark import Benchmark, Request, Subject
+from dft_eval.benchmark import Benchmark, Request, Subject, file_stem
 from dft_eval.errors import UsageError
+from dft_eval.generation.resume import completion_key
 from dft_eval.generation.run import Backend, Completion, Decoding, Prompt, noop
-from dft_eval.results import read_results
+from dft_eval.results import atomic_write, read_results
 
 PROBES = 32
 """Prompts, spread over the benchmark, that are sampled once at every temperature tried."""
@@ -83,9 +86,37 @@ def match_entropy(
         )
     prompts = parts[0].prompts
     probes = prompts[:: -(-len(prompts) // PROBES)]
-    temperature, probed = solve(subject.text, probes, parts[0].decoding, target)
+
+    def search() -> tuple[float, float]:
+        return solve(subject.text, probes, parts[0].decoding, target)
+
+    if request.shard is None:
+        temperature, probed = search()
+    else:
+        identity = subject.text.identity
+        keys = [completion_key(probe, parts[0].decoding, identity) for probe in probes]
+        path = request.out.parent / f"{file_stem(benchmark.name, style)}.match.json"
+        temperature, probed = once(path, json.dumps([target, *keys]), search)
     match = Match(temperature, target, probed, decoding, tuple(map(str, request.match_entropy)))
     return replace(request, decoding=replace(request.decoding, temperature=temperature)), match
+
+
+def once(
+    path: Path, question: str, search: Callable[[], tuple[float, float]]
+) -> tuple[float, float]:
+    """The answer in ``path`` to this question; the first process that asks searches for it.
+
+    Shards must agree on the temperature to the last digit, whatever machines they run on.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if known.get("question") != question:
+            known = {"question": question, "answer": search()}
+            atomic_write(path, json.dumps(known))
+    temperature, probed = known["answer"]
+    return temperature, probed
 
 
 def solve(

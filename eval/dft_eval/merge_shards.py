@@ -19,6 +19,7 @@ from dft_eval.results import atomic_write
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 _OF_THE_MACHINE = (
     *("out", "shard", "fresh", "model", "data", "base_url", "serve"),
+    "device_map",
     *("judge", "judge_workers", "sandboxed", "sandbox"),
 )
 """Fields of a request in which shards may differ: places, and what only scoring uses."""
@@ -54,15 +55,19 @@ def merge_shards(folder: Path, find: Callable[[Run], Benchmark]) -> None:
     atomic_write(folder / flow.GENERATION_NAME, f"{merged.model_dump_json(indent=2)}\n")
 
 
+def present_shards(folder: Path) -> set[Shard]:
+    """Those that were begun."""
+    names = [_NAME.fullmatch(path.name) for path in (folder / FOLDER).iterdir()]
+    return {Shard(int(name[1]), int(name[2])) for name in names if name}
+
+
 def _shards(folder: Path) -> list[Shard]:
     """All shards, in order.
 
     Raises:
         UsageError: one is missing or unfinished, or there are those of several partitions.
     """
-    names = [_NAME.fullmatch(path.name) for path in (folder / FOLDER).iterdir()]
-    present = {Shard(int(name[1]), int(name[2])) for name in names if name}
-    totals = sorted({shard.total for shard in present})
+    totals = sorted({shard.total for shard in present_shards(folder)})
     if len(totals) != 1:
         raise UsageError(
             f"{folder / FOLDER} holds parts of {' and of '.join(map(str, totals)) or 'nothing'}: "

@@ -16,6 +16,8 @@ DEFAULT_DTYPE = "float32"
 """For every model, whatever it was saved in and whatever the processor: the models of a comparison
 run alike. It rounds no saved weight, and completions do not change with the batch size, where 16
 bits make near ties fall either way. ``--dtype bfloat16`` takes half the memory."""
+_BYTES = {"float32": 4, "float64": 8}
+"""Of one weight; any other dtype has 2."""
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -172,3 +174,9 @@ def weights_dtype(files: ModelFiles) -> str:
     """The dtype in which the model was saved."""
     config = json.loads((files.base or files.folder).joinpath("config.json").read_text("utf-8"))
     return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def weights_bytes(files: ModelFiles, dtype: str) -> float:
+    """Bytes of the whole model's weights in ``dtype``, by the size of their files."""
+    saved = sum(path.stat().st_size for path in weight_files(files.base or files.folder))
+    return saved * _BYTES.get(dtype, 2) / _BYTES.get(weights_dtype(files), 2)

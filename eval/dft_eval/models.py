@@ -8,7 +8,7 @@ from typing import Any
 
 from dft_eval.benchmark import PixelRange, Request, Subject
 from dft_eval.errors import UsageError
-from dft_eval.generation.hf_prepare import ready_to_generate
+from dft_eval.generation import hf_load
 from dft_eval.generation.hf_text import HfTextBackend
 from dft_eval.generation.openai_http import Connection
 from dft_eval.generation.openai_server import OpenAIServer
@@ -27,26 +27,29 @@ from dft_eval.vlm import hf_vision
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 
-def load_model(files: ModelFiles, dtype: str = DEFAULT_DTYPE) -> tuple[Any, Any]:
-    """Model and tokenizer, ready to generate, on a GPU if there is one."""
-    import torch
+def load_model(
+    files: ModelFiles, dtype: str = DEFAULT_DTYPE, device_map: hf_load.DeviceMap | None = None
+) -> tuple[Any, Any]:
+    """Model and tokenizer; arguments as :func:`~dft_eval.generation.hf_load.load`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(files.tokenizer_folder())
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
-        files.base or files.folder, dtype=getattr(torch, dtype)
-    )
-    return ready_to_generate(model, files), tokenizer
+    return hf_load.load(AutoModelForCausalLM, files, dtype, device_map), tokenizer
 
 
 class LocalModel:
     """A model of this machine or the hub under evaluation; loaded once, when it is first needed."""
 
-    def __init__(self, name: str, dtype: str = DEFAULT_DTYPE) -> None:
+    def __init__(
+        self, name: str, dtype: str = DEFAULT_DTYPE, device_map: str | None = None
+    ) -> None:
         """Find and fingerprint it; what cannot be evaluated is refused before anything runs.
+
+        Args:
+            device_map: None to spread it over GPUs only if it does not fit one.
 
         Raises:
             UsageError, PrerequisiteError: as :func:`find_model` and :func:`model_sha256`.
@@ -56,6 +59,7 @@ class LocalModel:
         self._loaded: tuple[Any, Any] | None = None
         self._loaded_vision: tuple[Any, Any] | None = None
         self.dtype = dtype
+        self.device_map = device_map
         self._identity = f"{self.sha256} {settings_sha256(self.files)} {dtype}"
         self.text = HfTextBackend(self._identity, self.load)
 
@@ -66,22 +70,30 @@ class LocalModel:
     def load_vision(self) -> tuple[Any, Any]:
         """Model and processor."""
         if self._loaded_vision is None:
-            self._loaded_vision = hf_vision.load(self.files, self.dtype)
+            self._loaded_vision = hf_vision.load(self.files, self.dtype, self._devices())
         return self._loaded_vision
 
     def record(self) -> dict[str, Any]:
         """How the model was run, for ``results.json``."""
+        spread = {} if self.device_map is None else {"device_map": self.device_map}
         return {
             "backend": "hf",
             "dtype": self.dtype,
             "weights_dtype": weights_dtype(self.files),
+            "attn_implementation": hf_load.attention(self.files, self.dtype),
+            **spread,
         }
 
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer."""
         if self._loaded is None:
-            self._loaded = load_model(self.files, self.dtype)
+            self._loaded = load_model(self.files, self.dtype, self._devices())
         return self._loaded
+
+    def _devices(self) -> str | None:
+        if self.device_map is None:
+            self.device_map = hf_load.needed_device_map(self.files, self.dtype)
+        return self.device_map
 
 
 class ServerModel:
@@ -155,7 +167,7 @@ def open_subject(request: Request, servers: Servers) -> Subject:
     if request.backend == "hf":
         if request.base_url is not None:
             raise UsageError(f"--base-url {request.base_url} is for --backend openai.")
-        return LocalModel(request.model, request.dtype or DEFAULT_DTYPE)
+        return LocalModel(request.model, request.dtype or DEFAULT_DTYPE, request.device_map)
     if request.dtype is not None:
         raise UsageError(f"--dtype {request.dtype} is for --backend hf: a server has its own.")
     if request.base_url is None:

@@ -1,12 +1,14 @@
-"""Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Progress on stderr (a bar on a terminal, a line now and then elsewhere), and in logs."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
+LOG_LINES = 15
 
 
 class Progress:
@@ -50,3 +52,12 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def tail(log: Path, lines: int = LOG_LINES) -> str:
+    """The last lines of a log, of a progress bar its last state."""
+    if not log.is_file():
+        return ""
+    text = log.read_bytes()[-20_000:].decode("utf-8", errors="replace")
+    states = [line.rpartition("\r")[2] for line in text.split("\n")]
+    return "\n".join([state for state in states if state.strip()][-lines:])

@@ -16,6 +16,7 @@ from dft_eval.checkpoints import Checkpoint, find_checkpoints, requests_of_run
 from dft_eval.errors import EvaluationError, UnscoredError, UsageError
 from dft_eval.flow import training_of
 from dft_eval.generation.run import Decoding
+from dft_eval.generation.shard import Shard
 from dft_eval.model_files import find_model, settings_sha256
 from dft_eval.results import Training, read_results
 from dft_eval.several_models import evaluate_all
@@ -213,6 +214,21 @@ def test_each_checkpoint_has_results_of_its_own(
     said = capsys.readouterr().err
     assert "run: the same weights as checkpoint-4\nreusing 2 completions" in said
     assert said.count("reusing") == 1
+
+
+def test_a_shard_takes_the_completions_of_the_same_shard(
+    request_of: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = replace(request_of, shard=Shard(2, 2))
+    requests = requests_of_run(Path(request_of.model), part)
+    assert len(list(evaluate_all(["nq"], requests, scored=False))) == 3
+    said = capsys.readouterr().err
+    assert "run: the same weights as checkpoint-4\nreusing 1 completions" in said
+    name = "shards/2-of-2/nq.chat.completions.jsonl"
+    final, checkpoint = (
+        (request_of.out / each / name).read_text() for each in ("", "checkpoint-4")
+    )
+    assert final == checkpoint
 
 
 def test_unscored_items_of_one_checkpoint_do_not_stop_the_others(

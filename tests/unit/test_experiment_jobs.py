@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dft_eval.results import read_results
+from dft_factory.experiments.expand import make_plan
 from dft_factory.experiments.job import hold_gpus
 from dft_factory.experiments.plan import Job, Plan
 from dft_factory.experiments.run import Options, execute, only_run
-from dft_factory.experiments.schema import Resources, Stage
+from dft_factory.experiments.schema import Resources, Stage, load
+from tests.conftest import Bench
+from tests.unit.test_experiments import RECIPE
 
 
 @pytest.mark.parametrize(
@@ -83,3 +88,38 @@ def test_no_more_jobs_at_once_than_allowed(
     assert len(running) == 13
     assert max(running) == jobs
     assert plan.pending() == []
+
+
+def test_shards_run_as_jobs_and_are_scored_together(
+    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Snakemake and the real commands; the base alone, since training is another test's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    rows = [{"question": f"What is {n} + 1?", "answer": [str(n + 1)]} for n in range(5)]
+    (tmp_path / "nq.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    evaluation = {"benchmarks": ["nq"], "data": "nq.jsonl", "prompt_style": "chat", "shards": 2}
+    values = {
+        "model": str(text_bench.model),
+        "train": {"recipe": "recipe.yaml", "variants": ["dft"]},
+        "evaluate": [{**evaluation, "max_new_tokens": 2}],
+    }
+    (tmp_path / "own.yaml").write_text(json.dumps(values))
+    plan = make_plan(load(tmp_path / "own.yaml", "own"))
+    jobs = {name: job for name, job in plan.jobs.items() if job.what.startswith("base")}
+    plan = replace(plan, jobs=jobs, reports={})
+    shards = [f"generate base/shards/{number}-of-2" for number in (1, 2)]
+    assert list(plan.jobs) == [*shards, "score base"]
+    with only_run(Path(plan.root)) as lock:
+        execute(plan, Options(jobs=2), lock)
+    assert plan.pending() == []
+    (result,) = read_results(Path("runs/own/base")).results
+    assert (result.n_total, result.n_scored) == (5, 5)
+    lines = {
+        path.parent.name: len(path.read_text().splitlines())
+        for path in Path("runs/own/base/shards").glob("*/nq.chat.completions.jsonl")
+    }
+    assert sorted(lines.values()) == [2, 3]
+    assert set(lines) == {"1-of-2", "2-of-2"}
+    Path("runs/own/base/shards/2-of-2/generation.json").unlink()
+    assert [job.name for job in plan.pending()] == [shards[1], "score base"]

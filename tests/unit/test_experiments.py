@@ -13,7 +13,7 @@ from dft_eval.humaneval_plus import adapter
 from dft_factory.errors import ConfigError
 from dft_factory.experiments import catalog
 from dft_factory.experiments.expand import make_plan
-from dft_factory.experiments.job import compare
+from dft_factory.experiments.job import clear, compare
 from dft_factory.experiments.plan import Plan, read_plan
 from dft_factory.experiments.schema import load
 from dft_factory.validate.experiments import check_evaluations, check_requirements
@@ -488,3 +488,88 @@ def test_a_benchmark_that_cannot_run_here_is_refused_before_any_job(
         "humaneval+ needs the Python package evalplus (data, sanitiser). "
         "Fix: uv pip install 'dft-factory[code]'"
     )
+
+
+SHARDED = ("evaluate.0.shards=3", "train.seeds=[0]")
+
+
+def test_shards_are_jobs_that_the_score_waits_for() -> None:
+    whole, plan = plan_of(TEN_LINES, "train.seeds=[0]"), plan_of(TEN_LINES, *SHARDED)
+    names = [f"generate dft/seed0/shards/{number}-of-3" for number in (1, 2, 3)]
+    assert "generate dft/seed0" not in plan.jobs
+    assert plan.jobs["score dft/seed0"].after == tuple(names)
+    for number, name in enumerate(names, 1):
+        job = plan.jobs[name]
+        (words,), (whole_words,) = job.commands, whole.jobs["generate dft/seed0"].commands
+        assert words == (*whole_words, "--shard", f"{number}/3")
+        assert job.after == ("train dft/seed0",)
+        assert job.makes == (f"runs/own/dft/seed0/shards/{number}-of-3/generation.json",)
+    assert len({plan.jobs[name].settings for name in names}) == 3
+    assert check_evaluations(Path("own.yaml"), plan) == []
+    # No key, as before there was one, and 1 are the same.
+    assert changed(whole, plan_of(TEN_LINES, "train.seeds=[0]", "evaluate.0.shards=1")) == set()
+    stages = {name.partition(" ")[0] for name in changed(whole, plan)}
+    assert stages == {"generate", "score", "card", "report"}
+
+
+def test_settings_of_experiments_without_shards_are_those_of_earlier_versions() -> None:
+    """Else everybody's finished evaluations would be made again."""
+    plan = plan_of(TEN_LINES, "train.seeds=[0]")
+    assert {name: plan.jobs[name].settings for name in ("generate base", "score base")} == {
+        "generate base": "e1f32cbe6817a724",
+        "score base": "5acbb450fcd2b6c0",
+    }
+
+
+def test_evaluations_of_one_name_have_one_number_of_shards() -> None:
+    text = TEN_LINES + "  - {benchmarks: [nq], shards: 2}\n"
+    with pytest.raises(ConfigError, match="shards 1 and 2 without a name: such evaluations are"):
+        plan_of(text)
+    assert plan_of(text.replace("nq]", "nq], name: nq"), "train.seeds=[0]")
+    with pytest.raises(ConfigError, match="shards"):
+        plan_of(TEN_LINES, "evaluate.0.shards=0")
+
+
+def test_shards_do_not_part_decodings() -> None:
+    entry = "{name: b, benchmarks: [humaneval+], temperature: 1, shards: 4, gpus: 2}"
+    assert len(plan_of(f"{TEN_LINES}  - {entry}\n").reports) == 1
+
+
+def test_a_job_that_is_divided_anew_leaves_nothing_of_the_former_division(tmp_path: Path) -> None:
+    """3 shards, then 2 or none, then 3 again: no mark stands for completions that are gone."""
+
+    def do(plan: Plan) -> list[str]:
+        """Run the pending jobs of the base as the engine does, but for their commands."""
+        names = []
+        for job in plan.pending():
+            if job.what.startswith("base"):
+                root = Path(plan.root)
+                lock = root / job.lock
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                lock.touch()
+                clear(job, root)
+                for path in map(Path, job.makes):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text("{}")
+                (root / job.stamp).write_text(job.stamp_text)
+                names.append(job.name)
+        assert not [job for job in plan.pending() if job.what.startswith("base")]
+        return names
+
+    def shards() -> set[str]:
+        return {path.name for path in Path("runs/own/base").glob("shards/*")}
+
+    parts = {total: {f"{number}-of-{total}" for number in range(1, total + 1)} for total in (2, 3)}
+    three, two, none = (f"evaluate.0.shards={number}" for number in (3, 2, 1))
+    assert len(do(plan_of(TEN_LINES, three))) == 4
+    assert do(plan_of(TEN_LINES, three)) == []
+    assert len(do(plan_of(TEN_LINES, two))) == 3
+    assert shards() == parts[2]
+    assert len(do(plan_of(TEN_LINES, three))) == 4
+    assert shards() == parts[3]
+    assert do(plan_of(TEN_LINES, none)) == ["generate base", "score base"]
+    assert shards() == set()
+    assert len(do(plan_of(TEN_LINES, three))) == 4
+    assert not Path("runs/own/base/generation.json").exists()
+    assert do(plan_of(TEN_LINES, none)) == ["generate base", "score base"]
+    assert shards() == set()

@@ -592,7 +592,12 @@ def test_the_dtype_depends_on_the_option_alone(
         default, subject = LocalModel(str(tmp_path)), LocalModel(str(tmp_path), dtype)
         assert default.load()[0].dtype == torch.float32
         assert subject.load()[0].dtype == getattr(torch, dtype)
-        assert subject.record() == {"backend": "hf", "dtype": dtype, "weights_dtype": saved}
+        assert subject.record() == {
+            "backend": "hf",
+            "dtype": dtype,
+            "weights_dtype": saved,
+            "attn_implementation": "sdpa",
+        }
         assert (subject.text.identity == default.text.identity) == (dtype == "float32")
 
 

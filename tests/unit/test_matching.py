@@ -11,7 +11,9 @@ import pytest
 from dft_eval.benchmark import Request
 from dft_eval.benchmarks import evaluate, score
 from dft_eval.errors import UsageError
+from dft_eval.flow import read_generation
 from dft_eval.generation.run import Decoding, Prompt
+from dft_eval.generation.shard import Shard
 from dft_eval.matching import mean_entropy, solve
 from dft_eval.models import LocalModel
 from dft_factory.cli.evaluate import check_evaluation
@@ -66,6 +68,41 @@ def test_a_model_matched_to_itself_is_sampled_as_before(text_bench: Bench, tmp_p
     assert score(tmp_path / "matched").results == [result]
     with pytest.raises(UsageError, match=r"no result of task \(completion\)"):
         evaluate([str(task)], replace(matched, prompt_style="completion", fresh=True))
+
+
+def test_shards_are_matched_once(text_bench: Bench, tmp_path: Path) -> None:
+    """The second shard takes what the first one left, also where it would find another value."""
+    rows = [{"q": f"print {i}", "a": str(i)} for i in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = tmp_path / "task.yaml"
+    task.write_text("data: rows.jsonl\nprompt: '{q}'\nmetric: contains\nanswer: a\n")
+    decoding = Decoding(max_new_tokens=4, batch_size=6, temperature=0.05)
+    request = Request(str(text_bench.model), tmp_path / "cool", "base", decoding=decoding)
+    evaluate([str(task)], request)
+    matched = replace(
+        request,
+        decoding=replace(decoding, temperature=1.0),
+        match_entropy=(tmp_path / "cool",),
+    )
+
+    def temperature(number: int, limit: int | None = None) -> float:
+        part = replace(matched, out=tmp_path / "parts", shard=Shard(number, 2), limit=limit)
+        evaluate([str(task)], part, scored=False)
+        run = read_generation(tmp_path / f"parts/shards/{number}-of-2").runs[0]
+        assert run.match is not None
+        assert run.match.temperature == run.request.decoding.temperature
+        return run.match.temperature
+
+    alone = evaluate([str(task)], replace(matched, out=tmp_path / "alone")).results[0]
+    first = temperature(1)
+    assert first == alone.decoding["temperature"]
+    file = tmp_path / "parts/shards/task.chat.match.json"
+    file.write_text(file.read_text().replace(str(first), "0.0625"))
+    assert temperature(2) == 0.0625
+    assert temperature(1) == 0.0625
+    assert score(tmp_path / "parts").results[0].decoding["match_entropy"]["temperature"] == 0.0625
+    assert temperature(2, limit=5) == pytest.approx(first, abs=0.01)  # other prompts
+    assert temperature(2, limit=5) != 0.0625
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def select(cache: Any, mask: Any, places: list[int]) -> Any:
         return mask
     first = int(mask.any(0).int().argmax())
     for layer in cache.layers:
-        layer.hold(layer.keys[index, :, first:], layer.values[index, :, first:])
+        own = index.to(layer.keys.device)  # a model may be spread over devices
+        layer.hold(layer.keys[own, :, first:], layer.values[own, :, first:])
     return mask[:, first:]
 
 

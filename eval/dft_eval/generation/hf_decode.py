@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from dft_eval.generation.hf_cache import can_join, copy_rows, join, new_cache, select
+from dft_eval.generation.hf_load import first_device
 from dft_eval.generation.hf_sampling import Chooser
 from dft_eval.generation.run import Decoding
 
@@ -161,10 +162,11 @@ def _run_padded(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, Any,
     blanks = [width - len(ids) for ids in prompts]
     padded = [[0] * blank + list(ids) for blank, ids in zip(blanks, prompts, strict=True)]
     held = [[0] * blank + [1] * (width - blank) for blank in blanks]
-    mask = torch.tensor(held, device=model.device)
+    device = first_device(model)
+    mask = torch.tensor(held, device=device)
     cache = new_cache(model.config)
     logits = model(
-        input_ids=torch.tensor(padded, device=model.device),
+        input_ids=torch.tensor(padded, device=device),
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         past_key_values=cache,
@@ -180,7 +182,7 @@ def _step(model: Any, batch: _Batch) -> Any:
 
     batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.rows), 1)], dim=1)
     return model(
-        input_ids=torch.tensor(batch.tokens, device=model.device)[:, None],
+        input_ids=torch.tensor(batch.tokens, device=batch.mask.device)[:, None],
         attention_mask=batch.mask,
         position_ids=batch.mask.sum(1, keepdim=True) - 1,
         past_key_values=batch.cache,

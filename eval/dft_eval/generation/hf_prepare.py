@@ -13,25 +13,11 @@ from typing import Any
 
 from dft_eval.errors import EvaluationError
 from dft_eval.generation.hf_cache import GROUPED, register_grouped
-from dft_eval.model_files import ModelFiles
 
 FEW_ROWS = range(8, 49)
 """Rows for which MKL's product of fp32 is faster with the sides exchanged: with few rows it is
 bound by the second factor's layout. A decoding step of SmolLM2 was 1.05 to 1.7 times as fast
 (AVX-512)."""
-
-
-def ready_to_generate(model: Any, files: ModelFiles) -> Any:
-    """``model``, just loaded from ``files``: on a GPU if there is one, faster, with its adapter."""
-    import torch
-
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    prepare(model)
-    if files.base is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, files.folder)
-    return model.eval()
 
 
 @contextmanager
@@ -69,6 +55,8 @@ def prepare(model: Any) -> None:
         return
     layers: list[Any] = [each for each in model.modules() if type(each) is torch.nn.Linear]
     for layer in layers:
+        if hasattr(layer, "_hf_hook"):  # accelerate's forward, which brings weights and inputs
+            continue
         if layer.weight.is_cpu and layer.weight.dtype == torch.float32:
             layer.forward = MethodType(linear, layer)
 

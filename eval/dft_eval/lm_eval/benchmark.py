@@ -79,9 +79,6 @@ def _load(task: Task, benchmark: Benchmark, request: Request) -> Task:
     if options:
         names = ", ".join(options)
         raise UsageError(f"{names}: {benchmark.name} is decoded as its task says. Leave it out.")
-    if request.match_entropy or request.shard is not None:
-        option = "--match-entropy" if request.match_entropy else "--shard"
-        raise UsageError(f"{option}: lm-eval asks the model itself, all of it. Leave it out.")
     return task
 
 

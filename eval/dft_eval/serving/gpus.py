@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dft_eval.errors import UsageError
-from dft_eval.model_files import ModelFiles, weight_files, weights_dtype
+from dft_eval.gpus import named_ids
+from dft_eval.model_files import ModelFiles, weights_bytes
 
-_BYTES = {"float32": 4, "float64": 8}
-"""Of one weight; any other dtype has 2."""
 _WEIGHTS_SHARE = 0.5
 """Of a GPU's memory, at most, for weights: the rest is for the KV cache and activations."""
 
@@ -37,11 +36,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> Gpus:
     mebibytes = [int(line) for line in done.stdout.split("\n") if line.strip().isdigit()]
     if not mebibytes:
         return Gpus(0, 0)
-    count, named = len(mebibytes), environment.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        ids = [id.strip() for id in named.split(",")]
-        # CUDA takes what stands before the first id that is none.
-        count = next((i for i, id in enumerate(ids) if id in ("", "-1")), len(ids))
+    named = named_ids(environment)
+    count = len(mebibytes) if named is None else len(named)
     return Gpus(count, min(mebibytes) << 20)
 
 
@@ -75,8 +71,7 @@ def parallel_sizes(
 
 def _tensor_size(files: ModelFiles, dtype: str, gpus: Gpus) -> int:
     folder = files.base or files.folder
-    saved = sum(path.stat().st_size for path in weight_files(folder))
-    needed = saved * _BYTES.get(dtype, 2) / _BYTES.get(weights_dtype(files), 2)
+    needed = weights_bytes(files, dtype)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     heads = {**config, **config.get("text_config", {})}.get("num_attention_heads", 1 << 20)
     size = 1

@@ -15,9 +15,10 @@ from typing import Any
 
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
+from dft_eval.generation import hf_load
 from dft_eval.generation.chat import decode_text, render_chat, stop_tokens
 from dft_eval.generation.hf_cache import new_cache, select
-from dft_eval.generation.hf_prepare import memory_errors, ready_to_generate
+from dft_eval.generation.hf_prepare import memory_errors
 from dft_eval.generation.hf_sampling import check_generation_config, entropy, penalise
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
 from dft_eval.model_files import PROCESSOR, ModelFiles
@@ -29,14 +30,15 @@ MAX_BATCH_TOKENS = 65_536
 """Prompt tokens, padding included, of one batch: what its cache and pictures may take."""
 
 
-def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
-    """Model and processor, ready to generate, on a GPU if there is one.
+def load(
+    files: ModelFiles, dtype: str, device_map: hf_load.DeviceMap | None = None
+) -> tuple[Any, Any]:
+    """Model and processor; arguments as :func:`~dft_eval.generation.hf_load.load`.
 
     Raises:
         UsageError: no processor, or no vision-language model.
         PrerequisiteError: qwen_vl_utils is not installed.
     """
-    import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     if not is_installed("qwen-vl-utils"):
@@ -59,10 +61,7 @@ def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
             "are answered by qwen2_vl and qwen2_5_vl models here; serve others with an "
             "OpenAI-compatible server."
         )
-    model = AutoModelForImageTextToText.from_pretrained(
-        files.base or files.folder, dtype=getattr(torch, dtype)
-    )
-    return ready_to_generate(model, files), processor
+    return hf_load.load(AutoModelForImageTextToText, files, dtype, device_map), processor
 
 
 class HfVisionBackend:
@@ -168,7 +167,7 @@ def complete_batch(
     import torch
 
     texts = [render(processor, prompt, decoding.system_prompt) for prompt in prompts]
-    inputs = _inputs(processor, prompts, texts, pixels).to(model.device)
+    inputs = _inputs(processor, prompts, texts, pixels).to(hf_load.first_device(model))
     check_generation_config(model.generation_config)
     ends = stop_tokens(model, processor, chat=True)
     penalty = decoding.repetition_penalty
