@@ -3,8 +3,8 @@
     python benchmarks/estimate_memory.py
     python benchmarks/estimate_memory.py --configs lora vl
 
-Models with random weights (a Qwen2 of 41 million, a Qwen2.5-VL of 31 million) train two steps
-through LLaMA-Factory's ``run_exp``, as its command line does. The second step is measured twice:
+Models with random weights (a Qwen2 of 41 million, a Qwen2.5-VL of 31 million) train a few steps
+through LLaMA-Factory's ``run_exp``, as its command line does. A step is measured in two ways:
 
 * torch: the peak of torch's CPU allocator, from the memory events of its profiler, with the weights
   and the optimizer's state, which lay there before. On a GPU this is ``max_memory_allocated``.
@@ -149,7 +149,7 @@ def recipe(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
         "do_train": True,
         "dataset_dir": str(folder),
         "cutoff_len": 256,
-        "max_steps": 2,
+        "max_steps": 3,
         "max_samples": 16,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 1,
@@ -174,12 +174,14 @@ def resident(field: str) -> int:
 
 
 def measure(values: dict[str, Any]) -> dict[str, float]:
-    """Peaks of the second step: ``torch`` and ``process``, in bytes."""
+    """Peaks in bytes: ``process`` of the second step, ``torch`` of the third."""
     import torch
+    from llamafactory.hparams import parser
     from llamafactory.train.sft import workflow
     from llamafactory.train.tuner import run_exp
     from transformers import TrainerCallback
 
+    parser.is_torch_bf16_gpu_available = lambda: True  # LLaMA-Factory's pure_bf16 asks for a GPU
     before: list[int] = []
     load_model = workflow.load_model
 
@@ -194,15 +196,16 @@ def measure(values: dict[str, Any]) -> dict[str, float]:
     peaks: dict[str, float] = {}
 
     class Watch(TrainerCallback):  # type: ignore[misc]
-        """From the end of the first step to that of the second, the new batch included."""
+        """Two steps after the first, each from the end of the one before, its new batch included."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 1:
-                self.lasting = lasting_bytes(kwargs["model"], kwargs["optimizer"])
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-                profile.start()
-            else:
+            elif state.global_step == 2:
                 peaks["process"] = resident("VmHWM") - before[0]
+                self.lasting = lasting_bytes(kwargs["model"], kwargs["optimizer"])
+                profile.start()  # after the second step, for its events take memory
+            else:
                 profile.stop()
                 peaks["torch"] = self.lasting + allocated(profile)
 

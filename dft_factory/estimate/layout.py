@@ -25,10 +25,14 @@ DEFAULT_BUCKET = 500_000_000  # elements, DeepSpeed's reduce_bucket_size
 DEFAULT_LIVE = 1_000_000_000  # elements, stage3_max_live_parameters and sub_group_size
 FP32, BF16 = 4, 2
 
-_UNCOVERED_ZERO = (
-    *("zero_hpz_partition_size", "zero_quantized_weights", "zero_quantized_gradients"),
-    *("mics_shard_size", "zenflow"),
-)
+_UNCOVERED_ZERO = {
+    "zero_hpz_partition_size": 1,
+    "zero_quantized_weights": False,
+    "zero_quantized_gradients": False,
+    "mics_shard_size": -1,
+    "zenflow": None,
+}
+"""DeepSpeed's defaults of what changes the division."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,8 @@ def _zero(settings: Any, gpus: int) -> Layout:
     stage = zero.get("stage", 0)
     if stage not in (1, 2, 3):
         raise ConfigError(f"deepspeed: zero_optimization.stage {stage!r}. Covered are 1, 2 and 3.")
-    for key in _UNCOVERED_ZERO:
-        if zero.get(key) not in (None, False, 1, -1):
+    for key, default in _UNCOVERED_ZERO.items():
+        if zero.get(key, default) != default:
             raise ConfigError(f"deepspeed: zero_optimization.{key}: {zero[key]!r} is not covered.")
     offload = set()
     for key, state in (("offload_optimizer", OPTIMIZER), ("offload_param", WEIGHTS)):

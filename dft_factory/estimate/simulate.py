@@ -77,6 +77,21 @@ def _softmax_without_values(on_gpu: bool) -> Iterator[None]:
         linear.softmax_rows_ = original
 
 
+@contextmanager
+def _movable_modules() -> Iterator[None]:
+    """``Module.to`` assigns ``data``: torch swaps fake tensors, which nothing may reference."""
+
+    def assign(target: Tensor, source: Tensor) -> None:
+        target.data = source.data
+
+    original = torch.utils.swap_tensors
+    torch.utils.swap_tensors = assign
+    try:
+        yield
+    finally:
+        torch.utils.swap_tensors = original
+
+
 class _Scope:
     """Whether a module of the vision tower or the projector runs, forward or recomputed."""
 
@@ -152,12 +167,11 @@ def simulate(
     scope = _Scope()
     share = {WEIGHTS: 0.0, GRADIENTS: 0.0, OPTIMIZER: 0.0} if sharded else None
     tracker = MemoryTracker(scope.kind_of, share=share, block=CUDA_BLOCK if on_gpu else 1)
-    with tracker:
+    with tracker, _movable_modules():
         model = load_model(tokenizer_module["tokenizer"], model_args, finetuning_args, True)
         if sharded:
             for parameter in model.parameters():
                 parameter.data = parameter.data.to(model_args.compute_dtype)
-        model.to = lambda *args, **kwargs: model  # a module of fake tensors cannot be moved
         tracker.label(WEIGHTS, [*model.parameters(), *model.buffers()])
         trainer = _trainer(arguments, model, tokenizer_module, template)
         trainer.create_optimizer()

@@ -62,6 +62,8 @@ class MemoryTracker(TorchDispatchMode):
                 return True
             if func is torch.ops.aten._local_scalar_dense.default:
                 return _one(args[0])
+            if func in _INDEXING:
+                args = (args[0], self._numbered(args[1]), *args[2:])
             with self._fake:
                 out = func(*args, **kwargs)
         elif tensors:
@@ -78,6 +80,18 @@ class MemoryTracker(TorchDispatchMode):
             if isinstance(each, Tensor):
                 self._add(each)
         return out
+
+    def _numbered(self, indices: Iterable[Tensor | None]) -> list[Tensor | None]:
+        """Positions in the place of masks, as torch's kernels make them; fake ones cannot."""
+        numbered: list[Tensor | None] = []
+        for index in indices:
+            if index is None or isinstance(index, FakeTensor) or index.dtype != torch.bool:
+                numbered.append(index)
+            else:
+                positions = index.nonzero()
+                self._add(positions)
+                numbered += positions.unbind(1)
+        return numbered
 
     def _add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -119,6 +133,7 @@ class MemoryTracker(TorchDispatchMode):
         self.largest = Counter(self.live)
 
 
+_INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default)
 _COMPARISONS = (torch.ops.aten.allclose.default, torch.ops.aten.equal.default)
 
 
