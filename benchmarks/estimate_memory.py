@@ -41,7 +41,8 @@ PICTURES: dict[str, Any] = {
     "dataset": "pictures",
     "template": "qwen2_vl",
     "image_max_pixels": 448 * 448,
-    "cutoff_len": 512,
+    "cutoff_len": 640,  # truncation must not cut the picture
+    "per_device_train_batch_size": 2,
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "dft, full, bf16": {**TEXT, "finetuning_type": "dft", "bf16": True},
@@ -156,21 +157,13 @@ def recipe(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
         "learning_rate": 1e-5,
         "optim": "adamw_torch",
         "use_cpu": True,
-        "output_dir": str(folder / "out"),
-        "overwrite_output_dir": True,
+        "output_dir": tempfile.mkdtemp(dir=folder),
         "report_to": "none",
         "save_strategy": "no",
         "logging_steps": 1,
         **changes,
         "model_name_or_path": str(folder / changes["model_name_or_path"]),
     }
-
-
-def resident(field: str) -> int:
-    """VmRSS or VmHWM of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
 
 
 def measure(values: dict[str, Any]) -> dict[str, float]:
@@ -180,6 +173,8 @@ def measure(values: dict[str, Any]) -> dict[str, float]:
     from llamafactory.train.sft import workflow
     from llamafactory.train.tuner import run_exp
     from transformers import TrainerCallback
+
+    from dft_factory.estimate.measure import resident
 
     parser.is_torch_bf16_gpu_available = lambda: True  # LLaMA-Factory's pure_bf16 asks for a GPU
     before: list[int] = []
@@ -196,7 +191,7 @@ def measure(values: dict[str, Any]) -> dict[str, float]:
     peaks: dict[str, float] = {}
 
     class Watch(TrainerCallback):  # type: ignore[misc]
-        """Two steps after the first, each from the end of the one before, its new batch included."""
+        """The two steps after the first, each with the loading of its batch."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 1:

@@ -43,11 +43,11 @@ def measure(values: Mapping[str, Any]) -> dict[str, float]:
     load_model = workflow.load_model
 
     def load(*args: Any, **kwargs: Any) -> Any:
-        before.append(0 if on_gpu else _resident("VmRSS"))
+        before.append(0 if on_gpu else resident("VmRSS"))
         return load_model(*args, **kwargs)
 
     def peak() -> int:
-        return torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM") - before[0]
+        return torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM") - before[0]
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Clock and tokens at the end of each step."""
@@ -75,7 +75,8 @@ def measure(values: Mapping[str, Any]) -> dict[str, float]:
     return {"tokens": last - first, "seconds": end - start, "peak": peaks[0]}
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
+    """VmRSS or VmHWM of this process, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     (line,) = (line for line in lines if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
