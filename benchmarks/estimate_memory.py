@@ -297,7 +297,11 @@ def main() -> None:
         folder = Path(scratch)
         make_models(folder)
         make_data(folder, 448)
+        stdout = os.dup(1)
+        os.dup2(2, 1)
         run_exp(recipe(folder, WARM_UP))
+        sys.stdout.flush()
+        os.dup2(stdout, 1)
         compare(folder, names)
 
 

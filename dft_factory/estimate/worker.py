@@ -11,7 +11,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,15 @@ FLASH = ("fa2", "fa3")
 """Kernels that are no part of torch; its own keep the same tensors."""
 
 
-def parse(values: Mapping[str, Any], scratch: str, *, zero: bool) -> tuple[Any, ...]:
+def parse(values: Mapping[str, Any], scratch: str, *, zero: bool, fsdp: bool) -> tuple[Any, ...]:
     """LLaMA-Factory's parsed arguments, whatever this machine has.
 
     Args:
         zero: DeepSpeed's engine holds the model itself in bf16, without autocast.
+        fsdp: LLaMA-Factory checkpoints without reentrance there.
     """
-    import transformers.training_args
     from llamafactory.hparams import parser
 
-    parser.is_torch_bf16_gpu_available = lambda: True
-    transformers.training_args.is_torch_bf16_gpu_available = lambda: True
     changes: dict[str, Any] = {"output_dir": scratch, "use_cpu": True, "report_to": "none"}
     changes.update(train_from_scratch=True, tokenized_path=None, tf32=None, deepspeed=None)
     changes.update(overwrite_output_dir=None, resume_from_checkpoint=None)
@@ -40,8 +39,29 @@ def parse(values: Mapping[str, Any], scratch: str, *, zero: bool) -> tuple[Any, 
         changes["flash_attn"] = "sdpa"
     if zero:
         changes.update(bf16=False, pure_bf16=True)
+    if fsdp:
+        changes["use_reentrant_gc"] = False
     merged = {k: v for k, v in {**values, **changes}.items() if v is not None}
-    return tuple(parser.get_train_args(merged))
+    with _bf16_everywhere():
+        return tuple(parser.get_train_args(merged))
+
+
+@contextmanager
+def _bf16_everywhere() -> Iterator[None]:
+    """The GPU of the training need not be in this machine."""
+    import transformers.training_args
+    from llamafactory.hparams import parser
+
+    name = "is_torch_bf16_gpu_available"
+    modules = (parser, transformers.training_args)
+    originals = [getattr(module, name) for module in modules]
+    for module in modules:
+        setattr(module, name, lambda: True)
+    try:
+        yield
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            setattr(module, name, original)
 
 
 def full_row(
@@ -142,7 +162,8 @@ def estimate(job: Mapping[str, Any]) -> dict[str, Any]:
     from dft_factory.estimate.simulate import simulate
 
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = parse(job["values"], scratch, zero=job["zero"])
+        fsdp = job["sharded"] and not job["zero"]
+        arguments = parse(job["values"], scratch, zero=job["zero"], fsdp=fsdp)
         refuse_uncovered(arguments)
         model_args, data_args, training_args = arguments[:3]
         tokenizer_module = load_tokenizer(model_args)

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from safetensors import safe_open
 
+from dft_factory.errors import ConfigError
+from dft_factory.estimate import worker
 from tests.conftest import Bench
 
 
@@ -59,36 +61,50 @@ def test_full_training_of_text_without_its_weights(
     assert result["total"] == sum(result["parts"].values())
 
 
-def test_lora_with_pictures(
-    vl_bench: Bench,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def simulated(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What the worker answers, in this process."""
+    flags = {"on_gpu": False, "sharded": False, "zero": False, "plan": False, **changes}
+    return worker.estimate({"values": config, "pictures": None, **flags})
+
+
+def test_lora_with_pictures(vl_bench: Bench) -> None:
     """Gradients and AdamW's state are those of the adapters; a larger picture needs more."""
     config = vl_bench.config(finetuning_type="dft_lora", lora_rank=4, optim="adamw_torch")
     config.update(freeze_vision_tower=True, image_max_pixels=56 * 56)
-    assert run(monkeypatch, recipe(tmp_path, config), "--json") == 0
-    small = json.loads(capsys.readouterr().out)
+    small = simulated(config)
     assert small["pictures"] == 1
-    assert 0 < small["trained"] < small["parameters"] / 10
+    assert 0 < small["trained"] < small["frozen"] / 10
     assert small["largest"]["gradients"] == 4 * small["trained"]
-    assert small["parts"]["optimizer"] >= 8 * small["trained"]
-    assert run(monkeypatch, recipe(tmp_path, config), "--json", "image_max_pixels=50176") == 0
-    large = json.loads(capsys.readouterr().out)
-    # 64 times 196 (14 x 14) pixels in place of 16; the rest of the row shrinks as much.
+    assert small["at_peak"]["optimizer"] >= 8 * small["trained"]
+    # 256 patches of 14 x 14 pixels in place of 16.
+    large = simulated({**config, "image_max_pixels": 224 * 224})
     assert large["largest"]["pictures"] > 8 * small["largest"]["pictures"]
 
 
-def test_what_a_simulated_step_does_not_stand_for_is_refused_by_name(
-    text_bench: Bench,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    config = text_bench.config(finetuning_type="dft_lora", optim="adafactor")
-    config["quantization_bit"] = 4
-    assert run(monkeypatch, recipe(tmp_path, config)) == 2
-    message = capsys.readouterr().err
-    assert "quantization_bit: 4 (quantised weights (QLoRA))" in message
-    assert "optim: 'adafactor' (covered are adamw_torch, adamw_torch_fused, sgd)" in message
+def test_hours_know_the_data_set_and_zero_the_layers(text_bench: Bench) -> None:
+    """Eight examples; under ZeRO the model itself is in bf16 and no state is counted."""
+    config = text_bench.config(bf16=True, optim="adamw_torch", per_device_train_batch_size=2)
+    result = simulated(config, sharded=True, zero=True, plan=True)
+    plan = result["plan"]
+    assert (plan["examples"], plan["rows"], plan["max_steps"]) == (8, 2, 1)
+    assert 10 < plan["mean_tokens"] < 200
+    assert result["width"] == 2
+    assert not any(result["at_peak"].get(kind) for kind in ("weights", "gradients", "optimizer"))
+    assert result["at_peak"]["activations"] > 0
+    assert result["trained"] == n_elements(text_bench.model)
+    # Two layers, of which one is the largest, and the rest.
+    assert result["trained"] == result["root"] + 2 * result["layer"]
+
+
+def test_what_a_simulated_step_does_not_stand_for_is_refused_by_name(text_bench: Bench) -> None:
+    config = text_bench.config(finetuning_type="dft_lora", optim="adafactor", use_unsloth_gc=True)
+    with pytest.raises(ConfigError) as refusal:
+        simulated(config)
+    assert "use_unsloth_gc: True" in str(refusal.value)
+    assert "optim: 'adafactor' (covered are adamw_torch, " in str(refusal.value)
+
+
+def test_pictures_that_do_not_fit_are_refused(vl_bench: Bench) -> None:
+    config = vl_bench.config(image_max_pixels=448 * 448, cutoff_len=128)
+    with pytest.raises(ConfigError, match="cutoff_len: 128 is too short for 1 pictures"):
+        simulated(config)
