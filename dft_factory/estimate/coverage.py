@@ -64,7 +64,7 @@ def refuse_uncovered(arguments: tuple[Any, ...]) -> None:
     if problems:
         raise ConfigError(
             f"estimate does not cover {'; '.join(problems)}. Put KEY=VALUE after the YAML to "
-            "estimate it without, or measure two steps on your GPU: --measure."
+            "estimate it without."
         )
 
 

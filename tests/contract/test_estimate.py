@@ -81,8 +81,8 @@ def test_lora_with_pictures(vl_bench: Bench) -> None:
     assert large["largest"]["pictures"] > 8 * small["largest"]["pictures"]
 
 
-def test_hours_know_the_data_set_and_zero_the_layers(text_bench: Bench) -> None:
-    """Eight examples; under ZeRO the model itself is in bf16 and no state is counted."""
+def test_hours_know_the_data_set_and_sharding_the_layers(text_bench: Bench) -> None:
+    """Eight examples; where sharded the model itself is in bf16 and no state is counted."""
     config = text_bench.config(bf16=True, optim="adamw_torch", per_device_train_batch_size=2)
     result = simulated(config, sharded=True, zero=True, plan=True)
     plan = result["plan"]
@@ -92,6 +92,8 @@ def test_hours_know_the_data_set_and_zero_the_layers(text_bench: Bench) -> None:
     assert not any(result["at_peak"].get(kind) for kind in ("weights", "gradients", "optimizer"))
     assert result["at_peak"]["activations"] > 0
     assert result["trained"] == n_elements(text_bench.model)
+    fsdp = simulated(config, sharded=True)
+    assert fsdp["at_peak"]["activations"] > 0
     # Two layers, of which one is the largest, and the rest.
     assert result["trained"] == result["root"] + 2 * result["layer"]
 

@@ -210,7 +210,7 @@ def test_the_table_adds_up() -> None:
     parts = {WEIGHTS: 2 * 10**9, GRADIENTS: 10**9}
     result = Estimate(
         *("recipe.yaml", "no sharding", 1, "GPU", parts, 3 * 10**9),
-        largest={WEIGHTS: 2 * 10**9, LOGITS: 5 * 10**8},
+        largest={WEIGHTS: 2 * 10**9, GRADIENTS: 15 * 10**8, LOGITS: 5 * 10**8},
         outside=10**9,
         parameters=1000,
         trained=10,
@@ -223,7 +223,7 @@ def test_the_table_adds_up() -> None:
     text = render(result)
     assert [line.split() for line in text.splitlines()[2:6]] == [
         ["weights", "2.000", "2.000"],
-        ["gradients", "1.000", "0.000"],
+        ["gradients", "1.000", "1.500"],
         ["logits", "0.000", "0.500"],
         ["total", "of", "torch's", "tensors", "3.000"],
     ]
