@@ -8,10 +8,10 @@ through LLaMA-Factory's ``run_exp``, as its command line does. A step is measure
 
 * torch: the peak of torch's CPU allocator, from the memory events of its profiler, with the weights
   and the optimizer's state, which lay there before. On a GPU this is ``max_memory_allocated``.
-* process: the peak of resident memory (VmHWM) less that before the model was loaded. It includes
-  what torch does not count, such as oneDNN's copies of bf16 matrices. Freed tensors must go back to
-  the system at once, so malloc has one arena and maps each block above 64 KiB by itself. A mapped
-  checkpoint would count too, so the weights are made in place (train_from_scratch).
+* process: the peak of resident memory (VmHWM) less that before the model was made, both without
+  pages of files (RssFile): a fork maps its libraries anew while it trains. Weights are made in place
+  (train_from_scratch), for a mapped checkpoint is such a page too. Freed tensors must go back to
+  the system at once, so malloc has one arena and maps each block above 64 KiB by itself.
 
 A tiny training before them loads every library. Each training and each estimate runs in a fork.
 """
@@ -183,7 +183,7 @@ def measure(values: dict[str, Any]) -> dict[str, float]:
     load_model = workflow.load_model
 
     def load(*args: Any, **kwargs: Any) -> Any:
-        before.append(resident("VmRSS"))
+        before.append(resident("VmRSS") - resident("RssFile"))
         return load_model(*args, **kwargs)
 
     workflow.load_model = load
@@ -199,7 +199,7 @@ def measure(values: dict[str, Any]) -> dict[str, float]:
             if state.global_step == 1:
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             elif state.global_step == 2:
-                peaks["process"] = resident("VmHWM") - before[0]
+                peaks["process"] = resident("VmHWM") - resident("RssFile") - before[0]
                 self.lasting = lasting_bytes(kwargs["model"], kwargs["optimizer"])
                 profile.start()  # after the second step, for its events take memory
             else:
