@@ -9,7 +9,7 @@ through LLaMA-Factory's ``run_exp``, as its command line does. A step is measure
 * torch: the peak of torch's CPU allocator, from the memory events of its profiler, with the weights
   and the optimizer's state, which lay there before. On a GPU this is ``max_memory_allocated``.
 * process: the peak of resident memory (VmHWM) less that before the model was made, both without
-  pages of files (RssFile): a fork maps its libraries anew while it trains. Weights are made in place
+  pages of files (RssFile): a fork maps its libraries anew. Weights are made in place
   (train_from_scratch), for a mapped checkpoint is such a page too. Freed tensors must go back to
   the system at once, so malloc has one arena and maps each block above 64 KiB by itself.
 

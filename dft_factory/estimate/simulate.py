@@ -69,12 +69,13 @@ def _softmax_without_values(on_gpu: bool) -> Iterator[None]:
             weigh(logps, slice(0, rows))
         return logps, torch.empty_like(logps)
 
-    original = linear.softmax_rows_
-    linear.softmax_rows_ = allocate
+    head: Any = linear  # which imports the function by name
+    original = head.softmax_rows_
+    head.softmax_rows_ = allocate
     try:
         yield
     finally:
-        linear.softmax_rows_ = original
+        head.softmax_rows_ = original
 
 
 @contextmanager

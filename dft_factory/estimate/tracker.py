@@ -30,7 +30,7 @@ def storages(tensors: Iterable[Any]) -> list[torch.UntypedStorage]:
     return [each.untyped_storage() for each in tensors if isinstance(each, Tensor)]
 
 
-class MemoryTracker(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside it every new floating-point tensor is fake, and all live storages are counted.
 
     Args:
@@ -46,7 +46,7 @@ class MemoryTracker(TorchDispatchMode):
     def __init__(
         self, kind_of: KindOf, *, share: Mapping[str, float] | None = None, block: int = 1
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._kind_of, self._share, self._block = kind_of, dict(share or {}), block
         self._storages: dict[int, tuple[int, str]] = {}
