@@ -131,7 +131,7 @@ def _measure(
             module = load_tokenizer(model_args)
         tokenizer = module["tokenizer"]
         template = get_template(tokenizer, data_args)
-        dataset, n_examples = _sample(
+        dataset, n_examples = sample_dataset(
             template, model_args, data_args, training_args, module, limit, seed
         )
         with _present(shown):
@@ -225,7 +225,7 @@ def _present(model: str) -> Iterator[None]:
         ) from error
 
 
-def _sample(
+def sample_dataset(
     template: Any,
     model_args: Any,
     data_args: Any,

@@ -1,0 +1,102 @@
+"""Subprocess of ``estimate --measure``: three steps of the real training on the user's own device.
+
+Reads one JSON job from stdin (``values``) and writes one line of JSON after a mark. The first step
+is not counted: libraries load and kernels compile in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dft_factory.errors import ConfigError
+from dft_factory.estimate.worker import MARK
+
+STEPS = 3
+_OFF = (
+    *("eval_strategy", "eval_steps", "eval_on_start", "do_eval", "do_predict", "eval_dataset"),
+    *("val_size", "load_best_model_at_end", "predict_with_generate", "push_to_hub", "plot_loss"),
+    *("resume_from_checkpoint", "save_steps", "compute_accuracy", "early_stopping_steps"),
+)
+"""Settings of a whole training that three steps must not bring up."""
+
+
+def measure(values: Mapping[str, Any]) -> dict[str, float]:
+    """``tokens`` and ``seconds`` of the steps after the first, ``peak`` in bytes.
+
+    The peak is torch's on a GPU; on a CPU resident memory, above that before the model was loaded.
+    """
+    import torch
+    from llamafactory.train.sft import workflow
+    from llamafactory.train.tuner import run_exp
+    from transformers import TrainerCallback
+
+    on_gpu = torch.cuda.is_available() and not values.get("use_cpu")
+    before: list[int] = []
+    clocks: list[tuple[float, int]] = []
+    load_model = workflow.load_model
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        before.append(0 if on_gpu else resident("VmRSS"))
+        return load_model(*args, **kwargs)
+
+    def peak() -> int:
+        return torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM") - before[0]
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        """Clock and tokens at the end of each step."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if on_gpu:
+                torch.cuda.synchronize()
+            clocks.append((time.perf_counter(), int(state.num_input_tokens_seen)))
+            if len(clocks) == 1:
+                if on_gpu:
+                    torch.cuda.reset_peak_memory_stats()
+                else:
+                    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            elif len(clocks) == STEPS:
+                peaks.append(peak())
+
+    peaks: list[int] = []
+    workflow.load_model = load
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = {key: value for key, value in values.items() if key not in _OFF}
+        settings.update(output_dir=scratch, report_to="none", save_strategy="no", do_train=True)
+        settings.update(max_steps=STEPS, logging_steps=1, include_num_input_tokens_seen=True)
+        run_exp(settings, callbacks=[Watch()])
+    (start, first), (end, last) = clocks[0], clocks[-1]
+    return {"tokens": last - first, "seconds": end - start, "peak": peaks[0]}
+
+
+def resident(field: str) -> int:
+    """VmRSS or VmHWM of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _main() -> None:
+    job = json.load(sys.stdin)
+    # Libraries print to stdout too, so they get stderr instead.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stdout:
+        os.dup2(2, 1)
+        from dft_factory import startup
+
+        startup.install()
+        try:
+            answer: dict[str, Any] = {"result": measure(job["values"])}
+        except ConfigError as error:
+            answer = {"refused": str(error)}
+        stdout.write(f"{MARK}{json.dumps(answer)}\n")
+    os._exit(0)  # skips the threads and atexit hooks of the libraries
+
+
+if __name__ == "__main__":
+    _main()
