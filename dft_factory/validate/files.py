@@ -31,6 +31,7 @@ _TRAINING = frozenset(
         "max_steps",
         "per_device_train_batch_size",
         "dft_weight",
+        "score_task",
         "deepspeed",
     )
 )

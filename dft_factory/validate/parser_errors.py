@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from dft_factory.errors import DftFactoryError
-from dft_factory.validate.findings import WHOLE, Verdict
+from dft_factory.errors import DftFactoryError, MissingDependencyError
+from dft_factory.validate.findings import WHOLE, Severity, Verdict
 from dft_factory.validate.launchers import NOT_INSTALLED, one_line
 
 IDENTITY = (
@@ -78,7 +78,8 @@ def verdict_of(keys: tuple[str, ...], error: BaseException) -> Verdict:
     text = one_line(error)
     key = ", ".join(keys) or WHOLE
     if isinstance(error, DftFactoryError):
-        return "error", key, text
+        severity: Severity = "warning" if isinstance(error, MissingDependencyError) else "error"
+        return severity, key, text.removeprefix(f"{key}: ")
     if TRAINED in text:
         message = "it already holds a trained model. Move it away, or name another folder."
         return "warning", "output_dir", message
