@@ -32,6 +32,9 @@ STAND_INS = {
 }
 """Values for missing keys, so that LLaMA-Factory's parser continues to the next error."""
 
+DEPENDENT = {"score_task": ("score_steps", "score_limit")}
+"""Keys that have no effect without another: removed with it."""
+
 TRAINED = "Output directory already exists"
 
 NAMELESS = {
@@ -62,7 +65,8 @@ def parse_errors(
         if missing:
             values |= {key: STAND_INS[key] for key in missing}
         else:
-            values = {key: value for key, value in values.items() if key not in removable}
+            gone = {*removable, *(key for name in removable for key in DEPENDENT.get(name, ()))}
+            values = {key: value for key, value in values.items() if key not in gone}
 
 
 def _names_in(text: str, fields: Iterable[str]) -> list[str]:
