@@ -33,11 +33,26 @@ def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
     """Model and processor, ready to generate, on a GPU if there is one.
 
     Raises:
+        UsageError, PrerequisiteError: as :func:`load_processor`.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    processor = load_processor(files)
+    model = AutoModelForImageTextToText.from_pretrained(
+        files.base or files.folder, dtype=getattr(torch, dtype)
+    )
+    return ready_to_generate(model, files), processor
+
+
+def load_processor(files: ModelFiles) -> Any:
+    """The processor of a vision-language model.
+
+    Raises:
         UsageError: no processor, or no vision-language model.
         PrerequisiteError: qwen_vl_utils is not installed.
     """
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoProcessor
 
     if not is_installed("qwen-vl-utils"):
         raise PrerequisiteError(
@@ -59,10 +74,7 @@ def load(files: ModelFiles, dtype: str) -> tuple[Any, Any]:
             "are answered by qwen2_vl and qwen2_5_vl models here; serve others with an "
             "OpenAI-compatible server."
         )
-    model = AutoModelForImageTextToText.from_pretrained(
-        files.base or files.folder, dtype=getattr(torch, dtype)
-    )
-    return ready_to_generate(model, files), processor
+    return processor
 
 
 class HfVisionBackend:
