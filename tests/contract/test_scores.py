@@ -251,6 +251,16 @@ def test_refused_before_the_model_is_loaded(name: str, tmp_path: Path) -> None:
     assert message in str(refusal.value)
 
 
+def test_zero3_is_refused(tmp_path: Path) -> None:
+    """As transformers knows it: while a configuration of stage 3 is alive."""
+    from transformers.integrations import HfDeepSpeedConfig
+
+    active = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    with pytest.raises(ConfigError, match="does not work with ZeRO-3 and FSDP"):
+        _parse(score_task=str(write_task(tmp_path)), score_steps=2)
+    del active
+
+
 def test_accepted(tmp_path: Path) -> None:
     task = str(write_task(tmp_path))
     _parse(score_task=task, score_steps=2, score_limit=3)
