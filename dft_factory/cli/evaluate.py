@@ -33,7 +33,8 @@ def eval_command(
         list[str],
         typer.Argument(
             help="humaneval, mathvision, ... (dft-factory doctor lists them), lm-eval:TASK of "
-            "lm-evaluation-harness, or the path of your own task file (docs/own-tasks.md)"
+            "lm-evaluation-harness, vlmeval:DATASET of VLMEvalKit, or the path of your own task "
+            "file (docs/own-tasks.md)"
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.json and the items files.")],

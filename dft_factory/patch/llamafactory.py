@@ -28,6 +28,12 @@ from dft_factory.patch import apply
 from dft_factory.patch.checkpoint import check_output_dir, choose_checkpoint
 from dft_factory.patch.refusals import refuse_arguments, refuse_empty_stream, refuse_training
 
+_SCORE_FIELDS: list[tuple[str, Any, str]] = [
+    ("score_task", Optional[str], "Scored during training: a task file or a benchmark of text."),  # noqa: UP045
+    ("score_steps", Optional[int], "Steps between scores (default: at every evaluation)."),  # noqa: UP045
+    ("score_limit", Optional[int], "Score the first N items (default: 50)."),  # noqa: UP045
+]
+
 
 def widen_finetuning_arguments(base: type) -> type:
     """FinetuningArguments that also accept our objectives."""
@@ -72,6 +78,10 @@ def widen_finetuning_arguments(base: type) -> type:
                 ),
             ),
             ("dft_objective", Optional[str], field(default=None, init=False)),  # noqa: UP045
+            *(
+                (name, hint, field(default=None, metadata={"help": text}))
+                for name, hint, text in _SCORE_FIELDS
+            ),
         ],
         bases=(base,),
         namespace={
@@ -166,6 +176,10 @@ def check_training_arguments(original: Callable[..., Any]) -> Callable[..., Any]
         parsed = original(args)
         model, data, training, finetuning, _ = parsed
         selection = selection_of(finetuning)
+        if any(getattr(finetuning, name) is not None for name, *_ in _SCORE_FIELDS):
+            from dft_factory.patch.scores import check_score_arguments
+
+            check_score_arguments(finetuning, training)
         if selection is not None:
             apply.require_intact()
             refuse_training(selection, model, data, training, finetuning)

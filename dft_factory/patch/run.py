@@ -78,6 +78,11 @@ class RunMixin(_Base):  # type: ignore[misc]
             self._write_training_file()
             if self.args.report_to:
                 self.add_callback(NoteRuns(self._write_training_file))
+        if self.finetuning_args.score_task is not None:
+            from dft_factory.patch.scores import score_callback
+
+            if (callback := score_callback(self, multimodal=self._multimodal)) is not None:
+                self.add_callback(callback)
         output = super().train(*args, **kwargs)
         if self._recorder is not None:
             self._recorder.summarise()

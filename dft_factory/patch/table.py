@@ -59,7 +59,8 @@ PATCHES: tuple[Patch, ...] = (
         attribute="FinetuningArguments",
         factory=f"{_FACTORIES}:widen_finetuning_arguments",
         change="Accepts finetuning_type <objective>[_<method>] and dft_weight; hands the method on "
-        "to LLaMA-Factory and keeps the objective in dft_objective.",
+        "to LLaMA-Factory and keeps the objective in dft_objective. Accepts score_task, "
+        "score_steps and score_limit.",
         reason="finetuning_type is a closed list. Goes when LLaMA-Factory lets a plugin register "
         "objectives.",
         test="tests/contract/test_arguments.py",
@@ -102,8 +103,8 @@ PATCHES: tuple[Patch, ...] = (
         change="With our objectives only: the token-weighted loss, exact normalisation over the "
         "accumulated all-rank batch for text and multimodal models, nll / mean_token_prob / "
         "token_weight_mean / mean_token_entropy in the logs, token_probabilities.jsonl and "
-        "evaluations.jsonl in output_dir, four warnings, evaluation losses that do "
-        "not depend on batch size.",
+        "evaluations.jsonl in output_dir, four warnings, scores of score_task in the logs and in "
+        "scores.jsonl, evaluation losses that do not depend on batch size.",
         reason="use_dft_loss crashes on a micro-batch without labels, and plain VL SFT averages "
         "means of micro-batches (model_accepts_loss_kwargs = False). Remove when both are fixed "
         "upstream.",

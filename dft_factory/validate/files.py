@@ -21,7 +21,7 @@ Kind = Literal["train", "export", "inference", "deepspeed", "accelerate", "exper
 # Keys that occur in one kind of file only.
 _TRAINING = {"do_train", "do_eval", "do_predict", "stage", "output_dir", "learning_rate"}
 _TRAINING |= {"num_train_epochs", "max_steps", "per_device_train_batch_size", "dft_weight"}
-_TRAINING |= {"deepspeed"}
+_TRAINING |= {"deepspeed", "score_task"}
 _INFERENCE = frozenset(
     ("model_name_or_path", "adapter_name_or_path", "template", "infer_backend", "finetuning_type")
 )

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from dft_factory.errors import DftFactoryError
-from dft_factory.validate.findings import WHOLE, Verdict
+from dft_factory.errors import DftFactoryError, MissingDependencyError
+from dft_factory.validate.findings import WHOLE, Severity, Verdict
 from dft_factory.validate.launchers import NOT_INSTALLED, one_line
 
 IDENTITY = (
@@ -31,6 +31,9 @@ STAND_INS = {
     "overwrite_output_dir": True,
 }
 """Values for missing keys, so that LLaMA-Factory's parser continues to the next error."""
+
+DEPENDENT = {"score_task": ("score_steps", "score_limit")}
+"""Keys that have no effect without another: removed with it."""
 
 TRAINED = "Output directory already exists"
 
@@ -62,7 +65,8 @@ def parse_errors(
         if missing:
             values |= {key: STAND_INS[key] for key in missing}
         else:
-            values = {key: value for key, value in values.items() if key not in removable}
+            gone = {*removable, *(key for name in removable for key in DEPENDENT.get(name, ()))}
+            values = {key: value for key, value in values.items() if key not in gone}
 
 
 def _names_in(text: str, fields: Iterable[str]) -> list[str]:
@@ -78,7 +82,8 @@ def verdict_of(keys: tuple[str, ...], error: BaseException) -> Verdict:
     text = one_line(error)
     key = ", ".join(keys) or WHOLE
     if isinstance(error, DftFactoryError):
-        return "error", key, text
+        severity: Severity = "warning" if isinstance(error, MissingDependencyError) else "error"
+        return severity, key, text.removeprefix(f"{key}: ")
     if TRAINED in text:
         message = "it already holds a trained model. Move it away, or name another folder."
         return "warning", "output_dir", message

@@ -134,6 +134,9 @@ def _job(config: Config) -> dict[str, Any]:
     data = values.get("dataset_dir", "data")
     if config.kind == "train" and isinstance(data, str) and not is_remote(data):
         values["dataset_dir"] = str(resolve(config, data).resolve())
+    task = values.get("score_task")
+    if isinstance(task, str) and resolve(config, task).is_file():
+        values["score_task"] = str(resolve(config, task).resolve())
     return {
         "kind": config.kind,
         "values": values,

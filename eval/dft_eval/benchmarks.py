@@ -31,6 +31,7 @@ from dft_eval.serving.pool import Servers
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.wemath import WEMATH
+from dft_eval.vlmevalkit import benchmark as vlmevalkit
 
 __all__ = ["BENCHMARKS", "PROMPT_STYLES", "Benchmark", "Request"]
 __all__ += ["benchmark_of", "check", "evaluate", "get_benchmark", "load", "score"]
@@ -61,13 +62,15 @@ def get_benchmark(name: str) -> Benchmark:
         return BENCHMARKS[name]
     if name.startswith(lm_eval.PREFIX):
         return lm_eval.declare(name)
+    if name.startswith(vlmevalkit.PREFIX):
+        return vlmevalkit.declare(name)
     if is_task_path(name):
         return own_benchmark(read_task(Path(name)))
     near = difflib.get_close_matches(name, BENCHMARKS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(
-        f"Benchmark {name!r} is unknown. Choose from: {', '.join(BENCHMARKS)}, lm-eval:TASK, or "
-        f"give the path of a task file (.yaml).{hint}"
+        f"Benchmark {name!r} is unknown. Choose from: {', '.join(BENCHMARKS)}, lm-eval:TASK, "
+        f"vlmeval:DATASET, or give the path of a task file (.yaml).{hint}"
     )
 
 

@@ -57,6 +57,10 @@ average_tokens_across_devices: false
 """,
     "stage.yaml": GOOD.replace("stage: sft", "stage: dpo"),
     "theirs.yaml": GOOD + "do_predict: true\nquantization_bit: 4\nfp16: true\n",
+    "scored.yaml": GOOD + "score_task: answers.yaml\nscore_steps: 5\n",
+    "score_bad.yaml": GOOD + "score_task: gsm\nscore_steps: 0\nscore_limit: 5\n",
+    "score_never.yaml": GOOD + "score_task: answers.yaml\n",
+    "score_later.yaml": GOOD + "score_task: later.yaml\nscore_steps: 5\n",
     "streaming.yaml": GOOD + "streaming: true\nval_size: 0.1\n",
     "streaming_stock.yaml": GOOD.replace("type: dft", "type: full")
     + "streaming: true\nmax_steps: 3\n",
@@ -146,7 +150,7 @@ CONTEXT_PARALLEL = (
     "2: transformers computes the loss itself under this parallelism, so finetuning_type: dft is "
     "refused. Set it to 1 for DFT."
 )
-VALID = ("good", "export_good", "fsdp_good", "inference", "streaming_good")
+VALID = ("good", "export_good", "fsdp_good", "inference", "streaming_good", "scored")
 EXPECTED: dict[str, list[tuple[str, str, str]]] = {
     **{f"{name}.yaml": [] for name in VALID},
     "z3.json": [],
@@ -231,11 +235,13 @@ ERROR_KEYS = {
     "nothing.yaml": ["do_train"],
     "router.yaml": ["model_name_or_path"],
     "inference_bad.yaml": ["infer_backend"],
+    "score_bad.yaml": ["score_steps", "score_task"],
 }
 STARTS = {
     "template.yaml": ("template", "'qwne' is unknown to LLaMA-Factory. Did you mean 'qwen'?"),
     "stage.yaml": ("stage", f"{DFT} needs stage: sft, not stage: 'dpo'"),
     "weight.yaml": ("dft_weight", "'tokne' is unknown. Choose from: "),
+    "score_never.yaml": ("score_task", "'"),
     "stock.yaml": ("dft_weight", "'token' has no effect with finetuning_type: 'full'."),
 }
 """Key and beginning of the only finding of a file."""
@@ -259,6 +265,10 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
     (root / "trainer_output/model.safetensors").write_text("")
     (root / "runs/full").mkdir(parents=True)
     (root / "runs/full/model.safetensors").write_text("")
+    for name in ("answers", "later"):
+        task = f"{{data: {name}.jsonl, prompt: '{{q}}', metric: exact_match, answer: a}}"
+        (root / f"{name}.yaml").write_text(task)
+    (root / "answers.jsonl").write_text('{"q": "?", "a": "!"}')
     for name, text in FILES.items():
         (root / "configs" / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
@@ -321,6 +331,12 @@ def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
     assert warned == ["average_tokens_across_devices"]
 
 
+def test_the_data_of_a_scored_task_may_come_later(findings: Sequence[Finding]) -> None:
+    ((severity, key, message),) = _of(findings, "score_later.yaml")
+    assert (severity, key) == ("warning", "score_task")
+    assert "its data is not here: " in message
+
+
 def test_the_best_model_needs_evaluations(findings: Sequence[Finding]) -> None:
     ((severity, key, _),) = _of(findings, "best.yaml")
     assert severity == "error"
@@ -328,5 +344,5 @@ def test_the_best_model_needs_evaluations(findings: Sequence[Finding]) -> None:
 
 
 def test_each_file_is_tested() -> None:
-    others = {"selection.yaml", "refused.yaml", "best.yaml"}
+    others = {"selection.yaml", "refused.yaml", "best.yaml", "score_later.yaml"}
     assert {*EXPECTED, *ERRORS, *ERROR_KEYS, *STARTS, *others} == set(FILES)

@@ -236,8 +236,8 @@ def test_checked_before_anything_runs(words: list[str], says: str) -> None:
     [
         ({"backend": "openai"}, "--backend hf"),
         ({"own_max_new_tokens": False}, "--max-new-tokens: lm-eval:words is decoded as its task"),
-        ({"match_entropy": (Path("dft"),)}, "--match-entropy: lm-eval asks the model itself"),
-        ({"shard": Shard(1, 2)}, "--shard: lm-eval asks the model itself"),
+        ({"match_entropy": (Path("dft"),)}, "--match-entropy: lm-eval:words asks the model itself"),
+        ({"shard": Shard(1, 2)}, "--shard: lm-eval:words asks the model itself"),
     ],
 )
 def test_options_that_the_harness_does_not_take(

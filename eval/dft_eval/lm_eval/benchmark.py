@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import isclose
 from typing import NamedTuple
 
 from dft_eval.benchmark import Benchmark, Request, Rows, Subject, file_stem, finish, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
-from dft_eval.generation.run import Decoding
+from dft_eval.harness_process import as_printed, refuse_options
 from dft_eval.lm_eval.harness import RECORDS, ask
 from dft_eval.lm_eval.records import read
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import GREEDY, BenchmarkResult
-from dft_eval.system_prompts import NONE
 
 PREFIX = "lm-eval:"
 INSTALL = "uv pip install 'dft-factory[lm-eval]'"
@@ -65,20 +63,9 @@ def _load(task: Task, benchmark: Benchmark, request: Request) -> Task:
     """
     if missing := _missing():
         raise PrerequisiteError(f"{benchmark.name} needs {missing[0].name}: {missing[0].fix}")
-    if request.backend != "hf":
-        raise UsageError(f"{benchmark.name} runs with --backend hf, not {request.backend}.")
+    refuse_options(benchmark, request)
     if request.data is not None and not request.data.is_dir():
         raise UsageError(f"--data {request.data}: give a folder of lm-eval's task files (YAML).")
-    if request.decoding.system_prompt == NONE:
-        raise UsageError(f"--system-prompt none: {benchmark.name} leaves that to the template.")
-    sampling = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    plain, decoding = Decoding(), request.decoding
-    changed = [name for name in sampling if getattr(decoding, name) != getattr(plain, name)]
-    options = [f"--{name.replace('_', '-')}" for name in changed]
-    options += [] if request.own_max_new_tokens else ["--max-new-tokens"]
-    if options:
-        names = ", ".join(options)
-        raise UsageError(f"{names}: {benchmark.name} is decoded as its task says. Leave it out.")
     return task
 
 
@@ -116,8 +103,4 @@ def _score(benchmark: Benchmark, request: Request, task: Task, rows: Rows) -> Be
         notes=notes,
         breakdown=dict(scored.breakdown),
     )
-    if result.score is not None and isclose(result.score, scored.score, abs_tol=1e-9):
-        return result
-    notes.append("the score is the harness's own aggregate, not the mean of the items")
-    update = {"score": scored.score, "stderr": scored.stderr, "notes": notes}
-    return result.model_copy(update=update)
+    return as_printed(result, scored.score, scored.stderr)

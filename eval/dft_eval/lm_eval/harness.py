@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ import yaml
 
 from dft_eval.benchmark import Request
 from dft_eval.errors import EvaluationError, UsageError
+from dft_eval.harness_process import end_of, run_logged
 from dft_eval.model_files import DEFAULT_DTYPE, ModelFiles, find_model
-from dft_eval.processes import die_with_parent
 
-LOG_LINES = 15
-"""Of the harness's log in an error."""
 RECORDS = "records"
 """Folder of the harness's own results and samples."""
 RUNS_CODE = "marked as unsafe"
@@ -61,16 +58,8 @@ def ask(task: str, folder: Path, request: Request, sha256: str | None) -> None:
     sys.stderr.write(f"{request.label} lm-eval:{task}: its log is {log}\n")
     # lm-eval lets a task run programs that the model wrote only where this is set.
     environment = {k: v for k, v in os.environ.items() if k != "HF_ALLOW_CODE_EVAL"}
-    with log.open("w", encoding="utf-8") as stream:
-        status = subprocess.run(
-            [sys.executable, "-m", "lm_eval", "run", "--config", str(config_file)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env=environment,
-            preexec_fn=die_with_parent,
-            check=False,
-        ).returncode
+    words = [sys.executable, "-m", "lm_eval", "run", "--config", str(config_file)]
+    status = run_logged(words, log, environment)
     # The harness ends with 0 where it could not write its results.
     if status or not list((folder / RECORDS).rglob("results_*.json")):
         _refuse(task, status, log)
@@ -84,15 +73,13 @@ def _model(files: ModelFiles, dtype: str) -> dict[str, Any]:
 
 
 def _refuse(task: str, status: int, log: Path) -> None:
-    text = log.read_text(encoding="utf-8", errors="replace").strip()
-    if RUNS_CODE in text:
+    if RUNS_CODE in log.read_text(encoding="utf-8", errors="replace"):
         raise UsageError(
             f"lm-eval:{task} runs programs that the model wrote, which lm-eval does without a "
             "sandbox. For code, choose humaneval, humaneval+, multipl-e or a task of your own with "
             "metric pass@1, which run in one."
         )
-    end = "\n".join(text.splitlines()[-LOG_LINES:])
     raise EvaluationError(
         f"lm-eval:{task}: the harness ended with status {status} and no results. The end of {log}:"
-        f"\n{end}"
+        f"\n{end_of(log)}"
     )

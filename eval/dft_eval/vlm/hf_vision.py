@@ -36,10 +36,22 @@ def load(
     """Model and processor; arguments as :func:`~dft_eval.generation.hf_load.load`.
 
     Raises:
+        UsageError, PrerequisiteError: as :func:`load_processor`.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    processor = load_processor(files)
+    return hf_load.load(AutoModelForImageTextToText, files, dtype, device_map), processor
+
+
+def load_processor(files: ModelFiles) -> Any:
+    """The processor of a vision-language model.
+
+    Raises:
         UsageError: no processor, or no vision-language model.
         PrerequisiteError: qwen_vl_utils is not installed.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoProcessor
 
     if not is_installed("qwen-vl-utils"):
         raise PrerequisiteError(
@@ -61,7 +73,7 @@ def load(
             "are answered by qwen2_vl and qwen2_5_vl models here; serve others with an "
             "OpenAI-compatible server."
         )
-    return hf_load.load(AutoModelForImageTextToText, files, dtype, device_map), processor
+    return processor
 
 
 class HfVisionBackend:
