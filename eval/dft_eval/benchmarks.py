@@ -283,9 +283,10 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
     asking = [benchmark.name for benchmark in chosen if benchmark.ask is not None]
     options = [name for name in ("match_entropy", "shard", "device_map") if getattr(request, name)]
     if asking and options:
-        option = f"--{options[0].replace('_', '-')}"
-        what = f"lm-eval asks the model itself, all of {', '.join(asking)}"
-        raise UsageError(f"{option}: {what}. Leave it out.")
+        raise UsageError(
+            f"--{options[0].replace('_', '-')}: {', '.join(asking)} asks the model itself, all of "
+            "it. Leave it out."
+        )
     single = [benchmark.name for benchmark in chosen if not benchmark.samples]
     if request.decoding.samples > 1 and single:
         able = [name for name, benchmark in BENCHMARKS.items() if benchmark.samples]

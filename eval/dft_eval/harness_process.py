@@ -14,9 +14,6 @@ from dft_eval.processes import die_with_parent
 from dft_eval.results import BenchmarkResult
 from dft_eval.system_prompts import NONE
 
-LOG_LINES = 15
-"""Of a harness's log in an error."""
-
 
 def refuse_options(benchmark: Benchmark, request: Request, *, takes: Sequence[str] = ()) -> None:
     """Refuse options that the harness decides itself.
@@ -40,11 +37,6 @@ def refuse_options(benchmark: Benchmark, request: Request, *, takes: Sequence[st
     if options:
         names = ", ".join(options)
         raise UsageError(f"{names}: {benchmark.name} is decoded as its task says. Leave it out.")
-    if request.match_entropy or request.shard is not None:
-        option = "--match-entropy" if request.match_entropy else "--shard"
-        raise UsageError(
-            f"{option}: {benchmark.name} asks the model itself, all of it. Leave it out."
-        )
 
 
 def run_logged(words: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
@@ -59,12 +51,6 @@ def run_logged(words: Sequence[str], log: Path, environment: Mapping[str, str]) 
             preexec_fn=die_with_parent,
             check=False,
         ).returncode
-
-
-def end_of(log: Path) -> str:
-    """The last lines of a log."""
-    text = log.read_text(encoding="utf-8", errors="replace").strip()
-    return "\n".join(text.splitlines()[-LOG_LINES:])
 
 
 def as_printed(result: BenchmarkResult, score: float, stderr: float | None) -> BenchmarkResult:

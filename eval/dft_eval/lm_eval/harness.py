@@ -12,8 +12,9 @@ import yaml
 
 from dft_eval.benchmark import Request
 from dft_eval.errors import EvaluationError, UsageError
-from dft_eval.harness_process import end_of, run_logged
+from dft_eval.harness_process import run_logged
 from dft_eval.model_files import DEFAULT_DTYPE, ModelFiles, find_model
+from dft_eval.progress import tail
 
 RECORDS = "records"
 """Folder of the harness's own results and samples."""
@@ -81,5 +82,5 @@ def _refuse(task: str, status: int, log: Path) -> None:
         )
     raise EvaluationError(
         f"lm-eval:{task}: the harness ended with status {status} and no results. The end of {log}:"
-        f"\n{end_of(log)}"
+        f"\n{tail(log)}"
     )

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 
 from dft_eval.benchmark import Benchmark, Request, Rows, Subject, file_stem, finish, is_installed
 from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
-from dft_eval.harness_process import as_printed, end_of, refuse_options, run_logged
+from dft_eval.harness_process import as_printed, refuse_options, run_logged
 from dft_eval.model_files import DEFAULT_DTYPE
+from dft_eval.progress import tail
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import GREEDY, BenchmarkResult
 from dft_eval.vlmevalkit.files import REFUSED, RUN, SCORES, TABLES, read_scores
@@ -128,7 +129,7 @@ def _ask(benchmark: Benchmark, request: Request, subject: Subject, dataset: Data
     if status or not (folder / SCORES).is_file():
         raise EvaluationError(
             f"{benchmark.name}: the harness ended with status {status}. The end of {log}:\n"
-            f"{end_of(log)}"
+            f"{tail(log)}"
         )
     refused = json.loads((folder / SCORES).read_text(encoding="utf-8")).get(REFUSED)
     if refused is not None:
