@@ -30,7 +30,8 @@ _OFF = (
 def measure(values: Mapping[str, Any]) -> dict[str, float]:
     """``tokens`` and ``seconds`` of the steps after the first, ``peak`` in bytes.
 
-    The peak is torch's on a GPU; on a CPU resident memory, above that before the model was loaded.
+    The peak is torch's on a GPU; on a CPU resident memory above that before the model was loaded,
+    with the libraries that the training brings in.
     """
     import torch
     from llamafactory.train.sft import workflow
