@@ -194,6 +194,9 @@ def generate(
     match = None
     if request.match_entropy:
         request, match = match_entropy(benchmark, request, subject, data)
+    key = (benchmark.name, request.prompt_style or benchmark.default_style)
+    former = [run for run in generation.runs if (run.benchmark, run.prompt_style) == key]
+    _warn_of_replaced(former, request)
     failures: dict[str, str] = {}
     if benchmark.ask is not None:
         benchmark.ask(benchmark, request, subject, data)
@@ -210,8 +213,6 @@ def generate(
                 cache=cache,
             )
         failures.update((row.id, row.reason) for row in rows if isinstance(row, Failure))
-    key = (benchmark.name, request.prompt_style or benchmark.default_style)
-    former = [run for run in generation.runs if (run.benchmark, run.prompt_style) == key]
     record = subject.record()
     if benchmark.ask is not None:  # the harness loads the model itself
         record.pop("attn_implementation", None)
@@ -234,6 +235,17 @@ def generate(
     dumped = json.dumps(generation.model_dump(mode="json"), indent=2)
     atomic_write(request.out / GENERATION_NAME, f"{dumped}\n")
     return run
+
+
+def _warn_of_replaced(former: Sequence[Run], request: Request) -> None:
+    new = (request.decoding.temperature, request.decoding.samples)
+    for run in former:
+        temperature, samples = run.request.decoding.temperature, run.request.decoding.samples
+        if (temperature, samples) != new:
+            sys.stderr.write(
+                f"{request.out}: the result of {run.benchmark} at temperature {temperature:g}, "
+                f"{samples} sample(s) an item, is replaced. Use another --out to keep both.\n"
+            )
 
 
 def read_data(benchmark: Benchmark, folder: Path, run: Run) -> Any:

@@ -42,7 +42,9 @@ def test_an_entropy_out_of_reach_is_refused(text_bench: Bench) -> None:
         solve(backend, PROMPTS, DECODING, 0.0)
 
 
-def test_a_model_matched_to_itself_is_sampled_as_before(text_bench: Bench, tmp_path: Path) -> None:
+def test_a_model_matched_to_itself_is_sampled_as_before(
+    text_bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Same prompts and seeds: the entropy of temperature 0.05 is found there, and recorded."""
     rows = [{"q": f"print {i}", "a": str(i)} for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -68,6 +70,9 @@ def test_a_model_matched_to_itself_is_sampled_as_before(text_bench: Bench, tmp_p
     assert score(tmp_path / "matched").results == [result]
     with pytest.raises(UsageError, match=r"no result of task \(completion\)"):
         evaluate([str(task)], replace(matched, prompt_style="completion", fresh=True))
+    assert "is replaced" not in capsys.readouterr().err
+    evaluate([str(task)], replace(request, decoding=replace(decoding, temperature=0.0)))
+    assert "task at temperature 0.05, 1 sample(s) an item, is replaced" in capsys.readouterr().err
 
 
 def test_shards_are_matched_once(text_bench: Bench, tmp_path: Path) -> None:
