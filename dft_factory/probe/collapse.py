@@ -56,6 +56,12 @@ def _demo(learning_rate: float, batch: int, steps: int, collapsed: bool, source:
     return Training("code instructions (configs/demo)", plan, collapsed, source)
 
 
+def _study(learning_rate: float, scores: str) -> Training:
+    plan = Plan(learning_rate, 8, 160, 20, full=True)
+    source = f"measured, SmolLM2-135M, float32, study/first greedy, one seed: {scores}"
+    return Training("one-line Python functions (configs/study)", plan, False, source)
+
+
 _MEASURED = "measured, SmolLM2-135M, bf16, python-basics greedy"
 TRAININGS = (
     _demo(1e-5, 8, 18, False, f"{_MEASURED}: base 40.0, DFT 43.3"),
@@ -69,6 +75,8 @@ TRAININGS = (
         False,
         "measured, SmolLM2-135M, float32, another processor: base 48.3, DFT 38.3",
     ),
+    _study(1e-5, "base 22.0, DFT 32.0"),
+    _study(5e-5, "base 22.0, DFT 21.0, 19 points below SFT"),
     Training(
         "NuminaMath-CoT",
         Plan(5e-5, 256, 100_000, 390, full=True),
