@@ -243,7 +243,8 @@ def stock_parses(autoload: str) -> Any:
 def test_stock_values_leave_stock_arguments(started: Started) -> None:
     """Every field of every argument class, against a process that never saw this package."""
     patched, stock = started["patched"].result(), started["stock"].result()
-    added = {"dft_objective": "None", "dft_weight": "None"}
+    names = ("dft_objective", "dft_weight", "score_task", "score_steps", "score_limit")
+    added = dict.fromkeys(names, "None")
     for name, expected in stock.items():
         assert "dft_objective" not in expected["FinetuningArguments"]
         expected["FinetuningArguments"].update(added)

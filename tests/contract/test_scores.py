@@ -289,9 +289,9 @@ def test_without_a_sandbox_programs_are_refused_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine that has none: what looks for each sandbox finds nothing."""
-    from dft_eval.sandbox import backends, host, landlock
+    from dft_eval.sandbox import backends, host, landlock, selection
 
-    monkeypatch.setattr(backends, "_selected", None)
+    monkeypatch.setattr(selection, "_selected", None)
     monkeypatch.setattr(host.shutil, "which", lambda _: None)
     monkeypatch.setattr(host, "_bundled", lambda: None)
     monkeypatch.setattr(landlock, "abi", lambda: 0)

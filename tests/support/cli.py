@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -74,6 +75,11 @@ class Run:
         return self
 
 
+def obey_ctrl_c() -> None:
+    """As ``preexec_fn``: SIGINT ends the command, also where the tests run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_until(text: str, words: Sequence[str], **environment: str) -> subprocess.Popen[str]:
     """Start a command; returns when it has written a line with ``text`` to stderr."""
     process = subprocess.Popen(
@@ -82,6 +88,7 @@ def start_until(text: str, words: Sequence[str], **environment: str) -> subproce
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=obey_ctrl_c,
     )
     assert process.stderr is not None
     assert any(text in line for line in process.stderr)

@@ -16,7 +16,7 @@ from dft_eval.errors import UsageError
 from dft_eval.gpus import visible_ids
 from dft_eval.per_gpu import check_gpus, select_gpus
 from tests.conftest import Bench
-from tests.support.cli import clean_environment, executable
+from tests.support.cli import clean_environment, executable, obey_ctrl_c
 from tests.unit.test_shards import scored, write_task
 
 MIG = """\
@@ -102,6 +102,7 @@ def start(words: list[str], gpus: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=obey_ctrl_c,
     )
 
 
