@@ -47,7 +47,7 @@ PICTURES: dict[str, Any] = {
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "dft, full, bf16": {**TEXT, "finetuning_type": "dft", "bf16": True},
-    "stock full, whole logits, bf16": {**TEXT, "finetuning_type": "full", "bf16": True},
+    "stock SFT, full logits, bf16": {**TEXT, "finetuning_type": "full", "bf16": True},
     "dft, full, pure bf16, accumulated": {
         **TEXT,
         "finetuning_type": "dft",

@@ -37,12 +37,14 @@ _UNCOVERED_ZERO = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Attributes:
-    kind: ``single``, ``ddp``, ``zero`` or ``fsdp2``.
-    stage: of ZeRO; 0 otherwise.
-    offload: the states that lie in CPU memory: ``optimizer``, ``weights``.
-    bucket: elements of ZeRO's gradient bucket; None for the square of the hidden size.
-    live: elements that ZeRO-3 leaves gathered; ``group``: of one part of its optimizer step.
+    """What is divided between how many GPUs.
+
+    Attributes:
+        kind: ``single``, ``ddp``, ``zero`` or ``fsdp2``.
+        stage: of ZeRO; 0 otherwise.
+        offload: the states that lie in CPU memory: ``optimizer``, ``weights``.
+        bucket: elements of ZeRO's gradient bucket; None for the square of the hidden size.
+        live: elements that ZeRO-3 leaves gathered; ``group``: of one part of its optimizer step.
     """
 
     kind: str

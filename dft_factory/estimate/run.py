@@ -24,7 +24,7 @@ from dft_factory.estimate.tracker import (
     PICTURES,
     WEIGHTS,
 )
-from dft_factory.estimate.worker import MARK
+from dft_factory.estimate.worker import FLASH, MARK
 from dft_factory.patch.table import INSTALL_LLAMAFACTORY
 from dft_factory.probe.settings import read_config
 
@@ -196,7 +196,7 @@ def _notes(
     ]
     if on_gpu:
         notes.append("Fragmentation of torch's allocator is not included.")
-    if values.get("flash_attn") in ("fa2", "fa3"):
+    if values.get("flash_attn") in FLASH:
         notes.append("flash_attn: counted as torch's own attention, which keeps the same tensors.")
     if layout.sharded:
         notes.append(

@@ -40,7 +40,6 @@ class Simulated:
         largest: largest value of each kind, at whatever time.
         frozen: parameters that are not trained; ``trained`` those that are.
         root: parameters outside the repeated layers; ``layer`` those of the largest layer.
-        tokens: of one batch, padding included.
     """
 
     at_peak: dict[str, int]
@@ -50,7 +49,6 @@ class Simulated:
     root: int
     layer: int
     hidden: int
-    tokens: int
 
 
 @contextmanager
@@ -166,8 +164,8 @@ def simulate(
 
     model_args, _, training_args, finetuning_args, _ = arguments
     scope = _Scope()
-    share = {WEIGHTS: 0.0, GRADIENTS: 0.0, OPTIMIZER: 0.0} if sharded else None
-    tracker = MemoryTracker(scope.kind_of, share=share, block=CUDA_BLOCK if on_gpu else 1)
+    states = (WEIGHTS, GRADIENTS, OPTIMIZER) if sharded else ()
+    tracker = MemoryTracker(scope.kind_of, without=states, block=CUDA_BLOCK if on_gpu else 1)
     with tracker, _movable_modules():
         model = load_model(tokenizer_module["tokenizer"], model_args, finetuning_args, True)
         if sharded:
@@ -208,20 +206,19 @@ def simulate(
             if training_args.max_grad_norm:
                 trainer.accelerator.clip_grad_norm_(trained, training_args.max_grad_norm)
             trainer.optimizer.step()
-            states = (x for state in optimizer.state.values() for x in state.values())
-            tracker.label(OPTIMIZER, states)
+            moments = (x for state in optimizer.state.values() for x in state.values())
+            tracker.label(OPTIMIZER, moments)
             model.zero_grad()
     root, layer = _layers(model)
     n_trained = sum(p.numel() for p in trained)
     return Simulated(
-        at_peak={kind: round(n) for kind, n in tracker.at_peak.items()},
-        largest={kind: tracker.largest[kind] for kind in tracker.largest},
+        at_peak=tracker.at_peak,
+        largest=dict(tracker.largest),
         frozen=sum(p.numel() for p in model.parameters()) - n_trained,
         trained=n_trained,
         root=root,
         layer=layer,
         hidden=model.get_input_embeddings().weight.shape[1],
-        tokens=batch["input_ids"].numel(),
     )
 
 

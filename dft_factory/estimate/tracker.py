@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_leaves
 
 WEIGHTS, GRADIENTS, OPTIMIZER = "weights", "gradients", "optimizer"
 ACTIVATIONS, LOGITS, PICTURES = "activations", "logits", "pictures"
-KINDS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, PICTURES)
 
 KindOf = Callable[[Tensor], str]
 
@@ -35,24 +34,22 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         kind_of: kind of a new tensor of no other kind (see :meth:`label`).
-        share: part of each kind that lies on one GPU; 1 where it names none.
+        without: kinds that the peak leaves out.
         block: allocations are rounded up to a multiple of this many bytes.
 
     Attributes:
         live: bytes of each kind now; ``largest``: the most so far.
-        peak: largest weighted sum so far, in bytes; ``at_peak``: its parts.
+        peak: largest sum so far, in bytes; ``at_peak``: its parts.
     """
 
-    def __init__(
-        self, kind_of: KindOf, *, share: Mapping[str, float] | None = None, block: int = 1
-    ) -> None:
+    def __init__(self, kind_of: KindOf, *, without: Collection[str] = (), block: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
-        self._kind_of, self._share, self._block = kind_of, dict(share or {}), block
+        self._kind_of, self._without, self._block = kind_of, without, block
         self._storages: dict[int, tuple[int, str]] = {}
         self.live: Counter[str] = Counter()
         self.largest: Counter[str] = Counter()
-        self.peak, self.at_peak = 0.0, dict[str, float]()
+        self.peak, self.at_peak = 0, dict[str, int]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -122,14 +119,14 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note_peak(self, kind: str) -> None:
         self.largest[kind] = max(self.largest[kind], self.live[kind])
-        parts = {kind: n * self._share.get(kind, 1.0) for kind, n in self.live.items()}
+        parts = {kind: n for kind, n in self.live.items() if kind not in self._without}
         total = sum(parts.values())
         if total > self.peak:
             self.peak, self.at_peak = total, parts
 
     def start(self) -> None:
         """Forget the peaks so far."""
-        self.peak = 0.0
+        self.peak = 0
         self.largest = Counter(self.live)
 
 

@@ -20,7 +20,6 @@ import torch
 from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from dft_eval.benchmark import Benchmark
 from dft_eval.errors import EvaluationError, PrerequisiteError, UsageError
 from dft_eval.in_memory import InMemory, Scored, text_benchmark
 from dft_eval.own_tasks.items import data_path, load_items
@@ -80,7 +79,7 @@ def check_score_arguments(finetuning: Any, training: Any) -> None:
     _check_task(task)
 
 
-def _check_task(task: str) -> Benchmark:
+def _check_task(task: str) -> None:
     with _as_config_errors(task):
         benchmark = text_benchmark(task)
         if missing := benchmark.missing():
@@ -90,7 +89,6 @@ def _check_task(task: str) -> Benchmark:
             raise PrerequisiteError(f"its data is not here: {path}")
         if path is not None and benchmark.task is not None:
             load_items(benchmark.task)
-    return benchmark
 
 
 @contextlib.contextmanager
@@ -131,8 +129,9 @@ def score_callback(trainer: Any, *, multimodal: bool) -> ScoreCallback | None:
         )
     if not trainer.is_world_process_zero():
         return None
-    benchmark, limit = _check_task(task), arguments.score_limit or DEFAULT_LIMIT
+    limit = arguments.score_limit or DEFAULT_LIMIT
     with _as_config_errors(task):
+        benchmark = text_benchmark(task)
         items = InMemory(benchmark, args.output_dir, limit, args.per_device_eval_batch_size)
         items.check(trainer.processing_class)
     when = (

@@ -1,7 +1,7 @@
 """Log-probabilities of a training YAML's data, through LLaMA-Factory's own data and model code.
 
 One process, one forward pass, LLaMA-Factory's batches; where the head can be taken over, the logits
-are never whole, as in training.
+are never materialised in full, as in training.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ class _Forward:
             self._say("its head is no linear layer")
 
     def _say(self, reason: str) -> None:
-        sys.stderr.write(f"dft-factory: probing with whole logits ({reason}): more memory.\n")
+        sys.stderr.write(f"dft-factory: probing with full logits ({reason}): more memory.\n")
 
     @torch.inference_mode()
     def __call__(self, batch: Mapping[str, Any]) -> TokenLoss:

@@ -34,7 +34,15 @@ from dft_eval.vlm.wemath import WEMATH
 from dft_eval.vlmevalkit import benchmark as vlmevalkit
 
 __all__ = ["BENCHMARKS", "PROMPT_STYLES", "Benchmark", "Request"]
-__all__ += ["benchmark_of", "check", "evaluate", "get_benchmark", "load", "score"]
+__all__ += [
+    "benchmark_of",
+    "check",
+    "evaluate",
+    "get_benchmark",
+    "load",
+    "refuse_for_harnesses",
+    "score",
+]
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -255,6 +263,18 @@ def _refuse_same_names(chosen: Sequence[Benchmark]) -> None:
             raise UsageError(f"Two task files are named {name!r}: set 'name' in one of them.")
 
 
+def refuse_for_harnesses(chosen: Sequence[Benchmark], option: str) -> None:
+    """Refuse an option that says how the model is run, for harnesses that run it themselves.
+
+    Raises:
+        UsageError: naming the option and the benchmarks.
+    """
+    if asking := [benchmark.name for benchmark in chosen if benchmark.ask is not None]:
+        raise UsageError(
+            f"{option}: {', '.join(asking)} asks the model itself, all of it. Leave it out."
+        )
+
+
 def check(names: Sequence[str], request: Request) -> list[Benchmark]:
     """The benchmarks of these names.
 
@@ -280,13 +300,9 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
                 f"--{option.replace('_', '-')} has no effect on {', '.join(without)}. Leave it "
                 f"out, or evaluate {', '.join(able)} by themselves."
             )
-    asking = [benchmark.name for benchmark in chosen if benchmark.ask is not None]
-    options = [name for name in ("match_entropy", "shard", "device_map") if getattr(request, name)]
-    if asking and options:
-        raise UsageError(
-            f"--{options[0].replace('_', '-')}: {', '.join(asking)} asks the model itself, all of "
-            "it. Leave it out."
-        )
+    for name in ("match_entropy", "shard", "device_map"):
+        if getattr(request, name):
+            refuse_for_harnesses(chosen, f"--{name.replace('_', '-')}")
     single = [benchmark.name for benchmark in chosen if not benchmark.samples]
     if request.decoding.samples > 1 and single:
         able = [name for name, benchmark in BENCHMARKS.items() if benchmark.samples]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dft_eval import flow
 from dft_eval.benchmark import Request
-from dft_eval.benchmarks import benchmark_of, check, load, score
+from dft_eval.benchmarks import benchmark_of, check, load, refuse_for_harnesses, score
 from dft_eval.errors import EvaluationError, UnscoredError, UsageError
 from dft_eval.generation.shard import FOLDER, Shard
 from dft_eval.gpus import VARIABLE, visible_ids
@@ -113,10 +113,7 @@ def evaluate_per_gpu(
     ids = select_gpus(gpus)
     for request in requests:
         chosen = check(names, request)
-        if asking := [benchmark.name for benchmark in chosen if benchmark.ask is not None]:
-            raise UsageError(
-                f"--gpus: lm-eval asks the model itself, all of {', '.join(asking)}. Leave it out."
-            )
+        refuse_for_harnesses(chosen, "--gpus")
         find_model(request.model)  # downloaded once, not by each process
         load(chosen, request, scored=scored)
         _check_folder(request.out, len(ids))

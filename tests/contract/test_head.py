@@ -121,7 +121,7 @@ def test_tied_untied_and_lora(tied: bool, peft: str, tmp_path: Path) -> None:
 
 
 def test_under_autocast_parameters_stay_fp32(text_bench: Bench) -> None:
-    """bf16 training of LLaMA-Factory: fp32 weights under autocast; as exact as whole logits."""
+    """bf16 training of LLaMA-Factory: fp32 weights under autocast; as exact as full logits."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=torch.float32).train()

@@ -1,4 +1,4 @@
-"""The loss made inside the head against LLaMA-Factory's own from whole logits, over many steps."""
+"""The loss made inside the head against LLaMA-Factory's own from full logits, over many steps."""
 
 from __future__ import annotations
 

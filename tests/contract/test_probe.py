@@ -60,7 +60,7 @@ def test_the_command_on_text_and_pictures(
     assert lines[-1] == str(out / "probe.html")
     assert lines[5].startswith("collapse: unknown. learning_rate 0.001 with 3 examples a step")
     assert len(lines) == 7
-    assert "whole logits" not in printed.err
+    assert "full logits" not in printed.err
     names = {f"probe.{ending}" for ending in ("json", "md", "html", "png")}
     assert {path.name for path in out.iterdir()} == names
     result = json.loads((out / "probe.json").read_text())
@@ -82,7 +82,7 @@ def test_the_command_on_text_and_pictures(
 
 
 def test_log_probabilities_equal_whole_logits(bench: Bench, tmp_path: Path) -> None:
-    """The chunked head against a softmax over whole logits, token by token, padding and all."""
+    """The chunked head against a softmax over full logits, token by token, padding and all."""
     from llamafactory import data
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_model, load_tokenizer

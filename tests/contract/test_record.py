@@ -70,7 +70,7 @@ def test_one_line_a_log_that_agrees_with_the_log(
 def test_the_end_of_turn_probability_is_that_of_the_token(
     text_bench: Bench, tmp_path: Path
 ) -> None:
-    """Against whole logits of the same checkpoint on the same four examples, before any step."""
+    """Against full logits of the same checkpoint on the same four examples, before any step."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -100,7 +100,7 @@ def test_the_peak_of_a_step_is_what_torch_allocates(tmp_path: Path) -> None:
     real, real_optimizer = make_step()
     run_step(real, real_optimizer)  # makes the optimizer's state
     measured = allocated_by_torch(real, real_optimizer, tmp_path / "trace.json")
-    tracker = MemoryTracker(kind_of, share={WEIGHTS: 0.0, OPTIMIZER: 0.0})
+    tracker = MemoryTracker(kind_of, without=(WEIGHTS, OPTIMIZER))
     with tracker:
         model, optimizer = make_step()
         tracker.label(WEIGHTS, model.parameters())

@@ -1,4 +1,4 @@
-"""The chunked loss against whole logits in float64: values, gradients, memory, independence."""
+"""The chunked loss against full logits in float64: values, gradients, memory, independence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inputs(dtype: torch.dtype, n: int = 37, vocabulary: int = 101, size: int = 1
 def whole(
     leaves: list[Tensor], labelled: list[Tensor], weight: TokenWeight, t: LogitTransform
 ) -> Tensor:
-    """The plain way: whole logits, autograd."""
+    """The plain way: full logits, autograd."""
     positions, targets, sequence = labelled
     z = (leaves[0][positions] @ leaves[1].t() + leaves[2]) * t.scale
     if t.softcap is not None:
