@@ -1,14 +1,10 @@
 """Subprocess of ``estimate --measure``: three steps of the real training on the user's own device.
 
-Reads one JSON job from stdin (``values``) and writes one line of JSON after a mark. The first step
-is not counted: libraries load and kernels compile in it.
+The first step is not counted: libraries load and kernels compile in it.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_factory.errors import ConfigError
-from dft_factory.estimate.worker import MARK
+from dft_factory.worker_process import serve
 
 STEPS = 3
 _OFF = (
@@ -40,6 +36,7 @@ def measure(values: Mapping[str, Any]) -> dict[str, float]:
 
     on_gpu = torch.cuda.is_available() and not values.get("use_cpu")
     before: list[int] = []
+    peaks: list[int] = []
     clocks: list[tuple[float, int]] = []
     load_model = workflow.load_model
 
@@ -65,7 +62,6 @@ def measure(values: Mapping[str, Any]) -> dict[str, float]:
             elif len(clocks) == STEPS:
                 peaks.append(peak())
 
-    peaks: list[int] = []
     workflow.load_model = load
     with tempfile.TemporaryDirectory() as scratch:
         settings = {key: value for key, value in values.items() if key not in _OFF}
@@ -83,21 +79,15 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _main() -> None:
-    job = json.load(sys.stdin)
-    # Libraries print to stdout too, so they get stderr instead.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stdout:
-        os.dup2(2, 1)
-        from dft_factory import startup
+def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
+    from dft_factory import startup
 
-        startup.install()
-        try:
-            answer: dict[str, Any] = {"result": measure(job["values"])}
-        except ConfigError as error:
-            answer = {"refused": str(error)}
-        stdout.write(f"{MARK}{json.dumps(answer)}\n")
-    os._exit(0)  # skips the threads and atexit hooks of the libraries
+    startup.install()
+    try:
+        return {"result": measure(job["values"])}
+    except ConfigError as error:
+        return {"refused": str(error)}
 
 
 if __name__ == "__main__":
-    _main()
+    serve(_answer)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dft_factory.errors import ConfigError, MissingDependencyError, UpstreamContractError
+from dft_factory.errors import ConfigError, MissingDependencyError
 from dft_factory.estimate.duration import Duration, duration_of
 from dft_factory.estimate.layout import BUFFERS, Layout, Model, layout_of, per_gpu
 from dft_factory.estimate.tracker import (
@@ -24,9 +20,10 @@ from dft_factory.estimate.tracker import (
     PICTURES,
     WEIGHTS,
 )
-from dft_factory.estimate.worker import FLASH, MARK
+from dft_factory.estimate.worker import FLASH
 from dft_factory.patch.table import INSTALL_LLAMAFACTORY
 from dft_factory.probe.settings import read_config
+from dft_factory.worker_process import ask, first_gpu, single_process
 
 CUDA_CONTEXT = 1343 << 20
 """CUDA context and loaded kernels, before the first tensor of any size. Depends on GPU and driver;
@@ -259,39 +256,15 @@ def _duration_lines(duration: Duration, total: int) -> list[str]:
 
 def _run_worker(module: str, job: dict[str, Any]) -> dict[str, Any]:
     """Run a module beside this one, which imports LLaMA-Factory; only ``measure`` sees a GPU."""
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "FORCE_TORCHRUN")
-        and not key.startswith("ACCELERATE_")
-    }
-    environment["PYTHONIOENCODING"] = "utf-8"
-    if module == "worker":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    else:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
-    process = subprocess.run(
-        [sys.executable, "-P", "-m", f"dft_factory.estimate.{module}"],
-        input=json.dumps(job),
-        env=environment,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
+    answer = ask(
+        f"dft_factory.estimate.{module}",
+        job,
+        single_process() | {"CUDA_VISIBLE_DEVICES": first_gpu() if module == "measure" else ""},
+        failure=f"The step could not be {'measured' if module == 'measure' else 'simulated'}",
+        fix="Run `dft-factory validate` on the YAML. If it has no error, this model does something "
+        "that a simulation cannot follow.",
     )
-    for text in process.stdout.splitlines():
-        if text.startswith(MARK):
-            answer: dict[str, Any] = json.loads(text.removeprefix(MARK))
-            if "refused" in answer:
-                raise ConfigError(answer["refused"])
-            result: dict[str, Any] = answer["result"]
-            return result
-    stderr = process.stderr.strip().splitlines()
-    done = "simulated" if module == "worker" else "measured"
-    raise UpstreamContractError(
-        f"The step could not be {done} (exit status {process.returncode}: "
-        f"{stderr[-1] if stderr else 'no message'}). Run `dft-factory validate` on the YAML. If it "
-        "has no error, this model does something that a simulation cannot follow."
-    )
+    if "refused" in answer:
+        raise ConfigError(answer["refused"])
+    result: dict[str, Any] = answer["result"]
+    return result

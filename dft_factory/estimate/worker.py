@@ -1,15 +1,12 @@
 """Subprocess of ``estimate``: the part that imports LLaMA-Factory.
 
-Reads one JSON job from stdin and writes one line of JSON after a mark: the simulated step, or the
-message of a refusal.
+Answers a job with the simulated step, or with the message of a refusal.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dft_factory.errors import ConfigError
+from dft_factory.worker_process import serve
 
-MARK = "dft-factory estimate: "
 FLASH = ("fa2", "fa3")
 """Kernels that are no part of torch; its own keep the same tensors."""
 
@@ -193,21 +190,15 @@ def estimate(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _main() -> None:
-    job = json.load(sys.stdin)
-    # Libraries print to stdout too, so they get stderr instead.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stdout:
-        os.dup2(2, 1)
-        from dft_factory import startup
+def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
+    from dft_factory import startup
 
-        startup.install()
-        try:
-            answer: dict[str, Any] = {"result": estimate(job)}
-        except ConfigError as error:
-            answer = {"refused": str(error)}
-        stdout.write(f"{MARK}{json.dumps(answer)}\n")
-    os._exit(0)  # skips the threads and atexit hooks of the libraries
+    startup.install()
+    try:
+        return {"result": estimate(job)}
+    except ConfigError as error:
+        return {"refused": str(error)}
 
 
 if __name__ == "__main__":
-    _main()
+    serve(_answer)

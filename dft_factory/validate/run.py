@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +16,7 @@ from dft_factory.validate.files import Config, read
 from dft_factory.validate.findings import Finding
 from dft_factory.validate.pairs import check_pairs
 from dft_factory.validate.paths import check_paths, is_remote, resolve
+from dft_factory.worker_process import ask, first_gpu, single_process
 
 WORKER_SECONDS = 600
 PREREQUISITES = ("model_name_or_path", "dataset_dir", "deepspeed", "output_dir")
@@ -149,41 +147,24 @@ def _environment() -> dict[str, str]:
     """One process, at most one GPU, no network: independent of the shell's settings."""
     environment = {
         key: value
-        for key, value in os.environ.items()
-        if key not in (*OTHER_TRAINERS, "ALLOW_EXTRA_ARGS", "FORCE_TORCHRUN")
-        and key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-        and not key.startswith("ACCELERATE_")
+        for key, value in single_process().items()
+        if key not in (*OTHER_TRAINERS, "ALLOW_EXTRA_ARGS")
     }
-    visible = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    environment.update(CUDA_VISIBLE_DEVICES=visible, HF_HUB_OFFLINE="1", PYTHONIOENCODING="utf-8")
-    return environment
+    return environment | {"CUDA_VISIBLE_DEVICES": first_gpu(), "HF_HUB_OFFLINE": "1"}
 
 
 def _run_worker(jobs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    from dft_factory.validate.worker import MARK
-
     try:
-        process = subprocess.run(
-            [sys.executable, "-P", "-m", "dft_factory.validate.worker"],
-            input=json.dumps(jobs),
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
+        answers: list[list[Any]] = ask(
+            "dft_factory.validate.worker",
+            jobs,
+            _environment(),
+            failure="LLaMA-Factory cannot be run",
+            fix="Run `dft-factory doctor`.",
             timeout=WORKER_SECONDS,
-            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise UpstreamContractError(
             f"LLaMA-Factory took more than {WORKER_SECONDS} s for these files. Try fewer."
         ) from error
-    for line in process.stdout.splitlines():
-        if line.startswith(MARK):
-            answers: list[list[Any]] = json.loads(line.removeprefix(MARK))
-            return answers
-    stderr = process.stderr.strip().splitlines()
-    raise UpstreamContractError(
-        f"LLaMA-Factory cannot be run (exit status {process.returncode}: "
-        f"{stderr[-1] if stderr else 'no message'}). Run `dft-factory doctor`."
-    )
+    return answers

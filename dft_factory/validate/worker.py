@@ -1,14 +1,12 @@
 """Subprocess of ``validate``: the checks that need LLaMA-Factory and its libraries.
 
-Reads a JSON list of jobs from stdin, imports LLaMA-Factory with the patches, and writes one line of
-JSON after a mark: for each job a list of ``[severity, key, message]``.
+Takes a list of jobs, imports LLaMA-Factory with the patches, and answers for each job a list of
+``[severity, key, message]``.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -26,8 +24,7 @@ from dft_factory.validate.launchers import (
     one_line,
 )
 from dft_factory.validate.parser_errors import parse_errors, verdict_of
-
-MARK = "dft-factory validate: "
+from dft_factory.worker_process import serve
 
 
 class RecipeChecks:
@@ -244,14 +241,5 @@ def judge(jobs: list[dict[str, Any]]) -> list[list[Verdict]]:
     return [list(checks.get(job["kind"], lambda job: recipes().check(job))(job)) for job in jobs]
 
 
-def _main() -> None:
-    jobs = json.load(sys.stdin)
-    # Libraries print to stdout too, so they get stderr instead.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stdout:
-        os.dup2(2, 1)
-        stdout.write(f"{MARK}{json.dumps(judge(jobs))}\n")
-    os._exit(0)  # skips the threads and atexit hooks of the libraries
-
-
 if __name__ == "__main__":
-    _main()
+    serve(judge)
