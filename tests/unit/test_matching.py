@@ -23,6 +23,14 @@ PROMPTS = [Prompt(f"q{i}", f"print {i}", chat=True) for i in range(4)]
 DECODING = Decoding(max_new_tokens=6, batch_size=4)
 
 
+def write_task(folder: Path) -> Path:
+    rows = [{"q": f"print {i}", "a": str(i)} for i in range(6)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = folder / "task.yaml"
+    task.write_text("data: rows.jsonl\nprompt: '{q}'\nmetric: contains\nanswer: a\n")
+    return task
+
+
 def test_the_temperature_gives_the_target(text_bench: Bench) -> None:
     backend = LocalModel(str(text_bench.model)).text
     at_one = mean_entropy(backend, PROMPTS, Decoding(max_new_tokens=6, temperature=1.0))
@@ -46,10 +54,7 @@ def test_a_model_matched_to_itself_is_sampled_as_before(
     text_bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Same prompts and seeds: the entropy of temperature 0.05 is found there, and recorded."""
-    rows = [{"q": f"print {i}", "a": str(i)} for i in range(6)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = tmp_path / "task.yaml"
-    task.write_text("data: rows.jsonl\nprompt: '{q}'\nmetric: contains\nanswer: a\n")
+    task = write_task(tmp_path)
     decoding = Decoding(max_new_tokens=6, batch_size=6, temperature=0.05)
     request = Request(str(text_bench.model), tmp_path / "cool", "base", decoding=decoding)
     (cool,) = evaluate([str(task)], request).results
@@ -77,10 +82,7 @@ def test_a_model_matched_to_itself_is_sampled_as_before(
 
 def test_shards_are_matched_once(text_bench: Bench, tmp_path: Path) -> None:
     """The second shard takes what the first one left, also where it would find another value."""
-    rows = [{"q": f"print {i}", "a": str(i)} for i in range(6)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = tmp_path / "task.yaml"
-    task.write_text("data: rows.jsonl\nprompt: '{q}'\nmetric: contains\nanswer: a\n")
+    task = write_task(tmp_path)
     decoding = Decoding(max_new_tokens=4, batch_size=6, temperature=0.05)
     request = Request(str(text_bench.model), tmp_path / "cool", "base", decoding=decoding)
     evaluate([str(task)], request)
