@@ -4,31 +4,42 @@
     python configs/study/make_document.py runs/demo runs/study/python  # takes up these runs first
 
 `docs/study/NAME.json` holds the scores of every problem in every evaluation of an experiment, so
-that the document and its intervals can be made again without the models.
+that the document and its intervals can be made again without the models. Seeds that are run later,
+or elsewhere, are added to those stored if their recipe is the same.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 import yaml
-from claims import CLAIMS, Claim
+from claims import CLAIMS, Claim, Where
 
+from dft_eval.report.collect import read_run
 from dft_eval.results import read_items, read_results
 from dft_eval.seed_statistics import PairedDifference, crossed, paired_difference, score_interval
+from dft_factory.probe.collapse import HEADLINES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+sys.path.append(str(ROOT))
+from benchmarks.collapse import OUTCOMES, confusion, outcomes  # noqa: E402
+
 STORE = ROOT / "docs" / "study"
 EXPERIMENTS = ROOT / "configs" / "experiments"
-BASE = "base"
+COLLAPSE = (
+    "A DFT training has collapsed where its greedy score lies below the base model's by more than "
+    "the 95 % interval. The advice is that of `dft-factory probe` on its settings (for token "
+    "weights alone), the watch the warning during training."
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class Row:
         decoding: ``greedy``, ``temperature 1``; of a matched base that of what it matches.
         scores: of every problem.
         templates: of every problem; items of one are a cluster.
+        recipe: SHA-256 of the training's settings without its seed and folders; None for the base.
     """
 
     label: str
@@ -53,6 +65,30 @@ class Row:
     breakdown: Mapping[str, float | None]
     scores: Mapping[str, float]
     templates: Mapping[str, str]
+    recipe: str | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of a DFT training: differences and bounds in points, against the base, greedily.
+
+    Attributes:
+        risk: the advice of ``probe`` on its settings; ``watch``: what the watch said.
+    """
+
+    label: str
+    seed: int
+    benchmark: str
+    difference: float
+    low: float
+    high: float
+    risk: str
+    watch: str
+
+    @property
+    def collapsed(self) -> bool:
+        """Below the base by more than the interval."""
+        return self.high < 0
 
 
 class Cell(NamedTuple):
@@ -66,49 +102,136 @@ class Cell(NamedTuple):
 Table = dict[Cell, list[Row]]
 
 
-def collect(folder: Path) -> list[Row]:
-    """All evaluations below an experiment's folder."""
-    rows = []
-    for file in sorted(folder.rglob("results.json")):
-        results = read_results(file)
-        for each in results.results:
-            items = [row for row in read_items(file.parent / each.items) if row.score is not None]
-            rows.append(
-                Row(
-                    label=results.label,
-                    seed=results.training.seed if results.training else None,
-                    benchmark=each.benchmark,
-                    decoding=each.decoding_name,
-                    temperature=each.decoding.get("temperature", 0.0),
-                    samples=each.decoding.get("samples", 1),
-                    mean_entropy=each.mean_entropy,
-                    breakdown={k: v for k, v in each.breakdown.items() if k.startswith("pass@")},
-                    scores={row.id: round(row.score or 0.0, 4) for row in items},
-                    templates={row.id: row.cluster or row.id for row in items},
-                )
-            )
-    return rows
+@dataclass(frozen=True)
+class Stored:
+    """What ``docs/study/NAME.json`` holds of an experiment."""
 
+    rows: Sequence[Row] = ()
+    trainings: Sequence[Training] = ()
 
-def store(name: str, rows: Sequence[Row]) -> None:
-    """Write ``docs/study/NAME.json``; templates once."""
-    templates = {id: template for row in rows for id, template in row.templates.items()}
-    values = [{**asdict(row), "templates": None} for row in rows]
-    STORE.mkdir(exist_ok=True)
-    text = json.dumps({"templates": templates, "rows": values}, ensure_ascii=False)
-    (STORE / f"{Path(name).name}.json").write_text(f"{text}\n", encoding="utf-8")
-
-
-def load(name: str) -> Table:
-    """What was stored of an experiment; empty where nothing was."""
-    table: Table = defaultdict(list)
-    path = STORE / f"{Path(name).name}.json"
-    if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        for values in stored["rows"]:
-            row = Row(**{**values, "templates": stored["templates"]})
+    @property
+    def table(self) -> Table:
+        """The rows of each label, benchmark and decoding."""
+        table: Table = defaultdict(list)
+        for row in self.rows:
             table[Cell(row.label, row.benchmark, row.decoding)].append(row)
-    return table
+        return table
+
+
+def collect(folder: Path) -> Stored:
+    """All evaluations and DFT trainings below an experiment's folder."""
+    rows: list[Row] = []
+    trainings: list[Training] = []
+    for file in sorted(folder.rglob("results.json")):
+        rows += evaluations(file)
+        if (file.parent / "model").is_dir() and (folder / "base" / "results.json").is_file():
+            trainings += dft_trainings(folder / "base", file.parent)
+    return Stored(rows, trainings)
+
+
+def evaluations(file: Path) -> Iterator[Row]:
+    """The evaluations in one results.json."""
+    results = read_results(file)
+    for result in results.results:
+        items = [row for row in read_items(file.parent / result.items) if row.score is not None]
+        yield Row(
+            label=results.label,
+            seed=results.training.seed if results.training else None,
+            benchmark=result.benchmark,
+            decoding=result.decoding_name,
+            temperature=result.decoding.get("temperature", 0.0),
+            samples=result.decoding.get("samples", 1),
+            mean_entropy=result.mean_entropy,
+            breakdown={k: v for k, v in result.breakdown.items() if k.startswith("pass@")},
+            scores={row.id: round(row.score or 0.0, 4) for row in items},
+            templates={row.id: row.cluster or row.id for row in items},
+            recipe=recipe_hash(file.parent) if results.training else None,
+        )
+
+
+def recipe_hash(folder: Path) -> str | None:
+    """Of the settings of the training whose results are in or below ``folder``'s parents."""
+    file = next(
+        (
+            each / "train.yaml"
+            for each in (folder, *folder.parents)
+            if (each / "train.yaml").is_file()
+        ),
+        None,
+    )
+    if file is None:
+        return None
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for name in ("seed", "output_dir", "model_name_or_path", "dataset_dir"):
+        values.pop(name, None)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def dft_trainings(base: Path, run: Path) -> Iterator[Training]:
+    """The training of one run, if it is DFT's."""
+    results = read_results(run / "results.json")
+    for outcome in outcomes(read_run(base), read_run(run)):
+        if outcome.dft and results.training is not None:
+            low, high = outcome.effect.interval
+            yield Training(
+                label=results.label,
+                seed=results.training.seed or 0,
+                benchmark=outcome.benchmark,
+                difference=round(100 * outcome.effect.difference, 1),
+                low=round(100 * low, 1),
+                high=round(100 * high, 1),
+                risk=HEADLINES[outcome.risk],
+                watch=OUTCOMES[outcome.warned],
+            )
+
+
+def merged(old: Stored, new: Stored) -> Stored:
+    """Both, the newer where both have it. Another recipe replaces all seeds of a label."""
+    recipes = {row.label: row.recipe for row in new.rows}
+    same = {row.label for row in old.rows if recipes.get(row.label, row.recipe) == row.recipe}
+    done = {(row.label, row.seed, row.benchmark, row.decoding) for row in new.rows}
+    rows = [
+        row
+        for row in old.rows
+        if row.label in same and (row.label, row.seed, row.benchmark, row.decoding) not in done
+    ]
+    trained = {(row.label, row.seed, row.benchmark) for row in new.trainings}
+    trainings = [
+        row
+        for row in old.trainings
+        if row.label in same and (row.label, row.seed, row.benchmark) not in trained
+    ]
+    return Stored([*rows, *new.rows], [*trainings, *new.trainings])
+
+
+def path_of(name: str) -> Path:
+    """Where the results of the experiment ``name`` are stored."""
+    return STORE / f"{Path(name).name}.json"
+
+
+def store(name: str, stored: Stored) -> None:
+    """Write ``docs/study/NAME.json``; templates once."""
+    templates = {id: template for row in stored.rows for id, template in row.templates.items()}
+    values = {
+        "templates": templates,
+        "rows": [{**asdict(row), "templates": None} for row in stored.rows],
+        "trainings": [asdict(row) for row in stored.trainings],
+    }
+    STORE.mkdir(exist_ok=True)
+    path_of(name).write_text(f"{json.dumps(values, ensure_ascii=False)}\n", encoding="utf-8")
+
+
+def load(name: str) -> Stored:
+    """What was stored of an experiment; empty where nothing was."""
+    if not path_of(name).is_file():
+        return Stored()
+    values = json.loads(path_of(name).read_text(encoding="utf-8"))
+    templates = values["templates"]
+    rows = [
+        Row(**{**row, "templates": {id: templates[id] for id in row["scores"]}})
+        for row in values["rows"]
+    ]
+    return Stored(rows, [Training(**row) for row in values["trainings"]])
 
 
 def score_text(rows: Sequence[Row]) -> str:
@@ -158,14 +281,15 @@ def result_table(table: Table) -> list[str]:
     return lines
 
 
-def points(table: Table, claim: Claim) -> list[tuple[str, list[Row], list[Row]]]:
+def points(table: Table, claim: Claim, where: Where) -> list[tuple[str, list[Row], list[Row]]]:
     """Both sides of a claim at every point of the experiment's grid."""
     sides = []
+    first = claim.first if where.step is None else f"{claim.first} at step {where.step}"
     for cell in table:
         variant, comma, point = cell.label.partition(", ")
-        if (variant, cell.decoding) != (claim.first, claim.decoding):
+        if (variant, cell.decoding) != (first, claim.decoding) or where.grid not in point:
             continue
-        if not cell.benchmark.startswith(claim.benchmark):
+        if not cell.benchmark.startswith(where.benchmark):
             continue
         for label in (f"{claim.second}{comma}{point}", claim.second):
             other = table.get(cell._replace(label=label))
@@ -187,16 +311,17 @@ def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
     """One claim: verdict, difference and interval at every point, and what would settle it."""
     lines = ["", f"### {claim.text}", ""]
     is_run = False
-    for name in claim.experiments:
-        for point, first, second in points(tables[name], claim):
+    for place in claim.where:
+        name = place.experiment
+        for point, first, second in points(tables[name], claim, place):
             result = difference(first, second)
             if result is None:
                 continue
             low, high = result.interval
             where = f"`{name}`" + (f", {point}" if point else "")
             lines.append(
-                f"- {where}: {verdict(result, claim.expected)}: {claim.first} less {claim.second} "
-                f"({claim.decoding}) "
+                f"- {where}: {verdict(result, claim.expected)}: "
+                f"{first[0].label.partition(', ')[0]} less {claim.second} ({claim.decoding}) "
                 f"{100 * result.estimate.mean:+.1f} points "
                 f"({100 * low:+.1f} to {100 * high:+.1f}), "
                 f"p = {result.p:.3f}, {len(first)} seed{'s' * (len(first) > 1)}, "
@@ -204,7 +329,8 @@ def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
             )
             is_run = True
     if not is_run:
-        experiments = " or ".join(f"`dft-factory run {name}`" for name in claim.experiments)
+        names = dict.fromkeys(place.experiment for place in claim.where)
+        experiments = " or ".join(f"`dft-factory run {name}`" for name in names)
         lines.append(f"- **not run**: {experiments}")
     return [*lines, "", f"What would settle it: {claim.settle}"]
 
@@ -220,13 +346,32 @@ def experiment_section(name: str, table: Table) -> list[str]:
     return lines + result_table(table)
 
 
+def collapse_section(trainings: Mapping[str, Sequence[Training]]) -> list[str]:
+    """DFT's trainings against the base, and what advice and watch said of them."""
+    rows = [row for name in trainings for row in trainings[name]]
+    advice = confusion("advice of `probe`", [(row.risk, row.collapsed) for row in rows])
+    watch = confusion("watch in training", [(row.watch, row.collapsed) for row in rows])
+    lines = ["", COLLAPSE, "", advice, "", watch, ""]
+    lines += ["| experiment | training | seed | less base, greedy, points | advice | watch |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for name in trainings:
+        for row in trainings[name]:
+            difference = f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
+            lines.append(
+                f"| {name} | {row.label} | {row.seed} | {difference}"
+                f"{' **collapsed**' if row.collapsed else ''} | {row.risk} | {row.watch} |"
+            )
+    return lines
+
+
 def main() -> None:
     """Take up the results of the experiments' folders given, then write the document."""
     for folder in map(Path, sys.argv[1:]):
         name = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["name"]
-        store(name, collect(folder))
+        store(name, merged(load(name), collect(folder)))
     names = ["demo", *sorted(f"study/{path.stem}" for path in EXPERIMENTS.glob("study/*.yaml"))]
-    tables = {name: load(name) for name in names}
+    stored = {name: load(name) for name in names}
+    tables = {name: stored[name].table for name in names}
     run = [name for name in names if tables[name]]
     lines = [(HERE / "introduction.md").read_text(encoding="utf-8"), "## What was run", ""]
     lines += [f"- run, wholly or in part: {', '.join(run) or 'nothing yet'}"]
@@ -234,6 +379,8 @@ def main() -> None:
     lines += ["", "## Claims"]
     for claim in CLAIMS:
         lines += claim_section(claim, tables)
+    lines += ["", "## Collapse"]
+    lines += collapse_section({name: stored[name].trainings for name in run})
     lines += ["", "## Results"]
     for name in run:
         lines += experiment_section(name, tables[name])

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from dft_eval.results import (
-    BenchmarkResult,
     ItemScore,
     ResultFile,
     Training,
@@ -19,6 +19,8 @@ from dft_eval.results import (
     summarise,
     write_items,
 )
+from dft_eval.training_file import TRAINING_FILE
+from tests.support.results import result
 
 STUDY = Path(__file__).parents[2] / "configs" / "study"
 MATCHED = {"match_entropy": {"decoding": "temperature 1"}}
@@ -37,24 +39,34 @@ def document(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Module
 
 
 def write(
-    folder: Path, label: str, right: int, seed: int | None = None, **decoding: object
+    folder: Path,
+    label: str,
+    right: int,
+    seed: int | None = None,
+    benchmark: str = "python-basics",
+    **decoding: object,
 ) -> None:
     """Results of 60 problems, of which the first ``right`` are solved."""
     items = [ItemScore(id=str(i), score=float(i < right)) for i in range(60)]
-    write_items(folder / "python-basics.chat.items.jsonl", items)
-    result = BenchmarkResult(
-        benchmark="python-basics",
-        metric="pass@1",
-        **summarise(items),
-        items="python-basics.chat.items.jsonl",
-        harness="ours",
-        prompt_style="chat",
-        decoding=decoding,
-        mean_entropy=0.25,
-    )
+    row = result(benchmark, **summarise(items), decoding=decoding, mean_entropy=0.25)
+    write_items(folder / row.items, items)
     training = None if seed is None else Training(objective=label, seed=seed)
-    header = ResultFile(model=label, model_sha256=None, label=label, training=training)
-    merge_results(folder, header, [result])
+    header = ResultFile(
+        model=str(folder / "model"), model_sha256=None, label=label, training=training
+    )
+    merge_results(folder, header, [row])
+
+
+def train(folder: Path, label: str, right: int, seed: int, learning_rate: float) -> None:
+    """A DFT training without evaluations, its recipe, and its results on the word problems."""
+    write(folder, label, right, seed, "arithmetic", strategy="greedy")
+    (folder / "model").mkdir()
+    settings = {"learning_rate": learning_rate, "max_steps": 18, "num_processes": 1}
+    settings |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    record = {"finetuning_type": "dft", "token_weight": "token", "hyperparameters": settings}
+    (folder / "model" / TRAINING_FILE).write_text(json.dumps({**record, "system_prompt": None}))
+    recipe = {"learning_rate": learning_rate, "seed": seed, "output_dir": str(folder)}
+    (folder / "train.yaml").write_text(yaml.safe_dump(recipe))
 
 
 def section(text: str, title: str) -> str:
@@ -104,3 +116,34 @@ def test_verdicts_follow_from_the_scores(
     monkeypatch.setattr(sys, "argv", ["make_document.py"])
     document.main()
     assert (tmp_path / "docs" / "study.md").read_text() == text
+
+
+def test_seeds_run_later_are_added_and_collapse_is_counted(
+    document: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def document_with(name: str, seed: int, right: int, learning_rate: float) -> str:
+        run = tmp_path / name
+        point = "dataset notation, learning_rate 5e-05"
+        write(run / "base", "base", 30, None, "arithmetic", strategy="greedy")
+        write(run / "sft", f"sft, {point}", 40, seed, "arithmetic", strategy="greedy")
+        train(run / "dft", f"dft, {point}", right, seed, learning_rate)
+        (run / "plan.json").write_text(json.dumps({"name": "study/first_words"}))
+        monkeypatch.setattr(sys, "argv", ["make_document.py", str(run)])
+        document.main()
+        return (tmp_path / "docs" / "study.md").read_text()
+
+    document_with("first", 0, 28, 5e-5)
+    text = document_with("second", 1, 4, 5e-5)
+    style = section(text, "DFT learns less than SFT of a style")
+    assert "-40.0 points" in style  # (28 + 4) / 2 of 60 less 40
+    assert "2 seeds, 60 problems" in style
+    # Problems answered in prefix notation do not count for SmolLM2's own style.
+    assert "dataset notation" not in section(text, "DFT scores higher than SFT under")
+    assert "| at risk | 1 | 1 |" in text
+    assert "| no record | 1 | 1 |" in text
+    assert "-43.3 (" in text
+    # Seeds of another recipe are dropped.
+    text = document_with("third", 1, 30, 1e-5)
+    assert "1 seed, 60 problems" in section(text, "DFT learns less than SFT of a style")
+    assert "| no known risk | 0 | 1 |" in text
+    assert "| at risk | 1" not in text
