@@ -397,9 +397,7 @@ def started(text_bench: Bench, folder: Path) -> Iterator[Started]:
 
 
 @pytest.mark.cli
-def test_export_merges_a_dft_lora_adapter(
-    text_bench: Bench, folder: Path, started: Started
-) -> None:
+def test_export_merges_a_lora_adapter(text_bench: Bench, folder: Path, started: Started) -> None:
     """``llamafactory-cli export`` with our value: what peft itself merges, and it loads."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

@@ -44,9 +44,7 @@ def test_every_patched_object_has_a_fingerprint_for_every_release() -> None:
 
 
 @TARGETS
-def test_changed_code_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str
-) -> None:
+def test_changed_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str) -> None:
     file, attribute = parts(target)
     folder = altered_copy(tmp_path, {file: lambda text: edited(text, attribute, "x = 1")})
     monkeypatch.setattr(contract, "llamafactory_folder", lambda: Path(folder, "llamafactory"))
@@ -54,9 +52,7 @@ def test_changed_code_is_unknown(
 
 
 @TARGETS
-def test_removed_code_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str
-) -> None:
+def test_removed_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str) -> None:
     file, attribute = parts(target)
     folder = altered_copy(tmp_path, {file: lambda text: text.replace(attribute, "Renamed")})
     monkeypatch.setattr(contract, "llamafactory_folder", lambda: Path(folder, "llamafactory"))

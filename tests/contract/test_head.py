@@ -215,7 +215,7 @@ def test_heads_that_cannot_be_taken_over(text_bench: Bench) -> None:
 
 
 @pytest.mark.cli
-def test_the_stock_command_line_never_makes_whole_logits(
+def test_training_never_makes_full_logits(
     text_bench: Bench, vl_bench: Bench, tmp_path: Path
 ) -> None:
     """The head's module returns a few numbers in training and evaluation, full and LoRA.

@@ -106,9 +106,7 @@ def test_doctor_names_the_path(environment: dict[str, str], loss_head: str) -> N
 
 
 @pytest.mark.cli
-def test_training_without_a_compiler(
-    text_bench: Bench, tmp_path: Path, no_compiler: dict[str, str]
-) -> None:
+def test_without_a_compiler(text_bench: Bench, tmp_path: Path, no_compiler: dict[str, str]) -> None:
     """``llamafactory-cli train`` crashed at step 1 with "Failed to find C compiler"."""
     config = text_bench.config(max_steps=2)
     usual = train(config, tmp_path / "usual").ok()

@@ -40,7 +40,7 @@ def test_neat_packing_changes_no_gradient(
 
 
 @pytest.mark.cli
-def test_plain_packing_labels_the_same_tokens_also_when_tokenized_before(
+def test_packing_labels_the_same_tokens_when_pretokenized(
     text_bench: Bench, tmp_path: Path
 ) -> None:
     """``tokenized_path`` ignores every data argument: only the rows tell that they are packed."""

@@ -243,7 +243,7 @@ def test_mistakes_are_one_message_and_a_status(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_script_in_the_data_is_text_on_the_page(
+def test_scripts_in_the_data_stay_text(
     text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attack = "<script>alert(1)</script>"
@@ -259,9 +259,7 @@ def test_a_script_in_the_data_is_text_on_the_page(
 
 
 @pytest.mark.cli
-def test_the_module_way_still_writes_what_the_report_reads(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_the_module_command_writes_what_the_report_reads(text_bench: Bench, tmp_path: Path) -> None:
     import subprocess
 
     from dft_eval.report.files import TokenProbabilities

@@ -89,9 +89,7 @@ def test_an_experiment_may_be_run_again(findings: list[Finding], finished: Path)
     assert [str(finding) for finding in findings if finding.file == finished] == []
 
 
-def test_deepspeed_without_its_communication_is_refused(
-    findings: list[Finding], lonely: Path
-) -> None:
+def test_deepspeed_without_communication_is_refused(findings: list[Finding], lonely: Path) -> None:
     errors = [f for f in findings if f.file == lonely and f.severity == "error"]
     assert [f.key for f in errors] == ["use_cpu, deepspeed"]
     assert "DS_ACCELERATOR=cpu" in errors[0].message

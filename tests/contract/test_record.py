@@ -37,7 +37,7 @@ def said(run: Run) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("modality", ["text", "vl"])
-def test_one_line_a_log_that_agrees_with_the_log(
+def test_each_line_agrees_with_the_log(
     modality: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Accumulated in one process or on two ranks: the same tokens in the same bins."""
@@ -67,9 +67,7 @@ def test_one_line_a_log_that_agrees_with_the_log(
     assert lines(runs["one"])[0]["counts"] == lines(runs["two"])[0]["counts"]
 
 
-def test_the_end_of_turn_probability_is_that_of_the_token(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_the_end_of_turn_probability_by_full_logits(text_bench: Bench, tmp_path: Path) -> None:
     """Against full logits of the same checkpoint on the same four examples, before any step."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -92,9 +90,7 @@ def test_the_end_of_turn_probability_is_that_of_the_token(
     assert lines(run)[0]["end_of_turn_prob"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_resumed_run_goes_on_with_its_file_and_a_new_one_begins_anew(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_a_resumed_run_appends_and_a_new_run_starts_over(text_bench: Bench, tmp_path: Path) -> None:
     config = text_bench.config(max_steps=4, save_strategy="steps", save_steps=2)
     first = train(config, tmp_path / "run").ok()
     assert [row["step"] for row in lines(first)] == [1, 2, 3, 4]
@@ -134,9 +130,7 @@ def fitted(bench: Bench, folder: Path, **changes: Any) -> str:
     return str(run.folder)
 
 
-def test_random_weights_learn_nothing_and_that_is_said_once(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_random_weights_give_one_warning(text_bench: Bench, tmp_path: Path) -> None:
     """p is about 1/vocabulary everywhere; SFT's twin says nothing."""
     steady = {**STEADY, "learning_rate": 1e-5}
     run = train(text_bench.config(**steady), tmp_path / "dft").ok()
@@ -157,9 +151,7 @@ def test_a_healthy_run_is_not_warned_of(text_bench: Bench, tmp_path: Path) -> No
     assert said(run) == {}
 
 
-def test_nll_that_rises_while_the_loss_falls_is_said_once(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_rising_nll_with_falling_loss_warns_once(text_bench: Bench, tmp_path: Path) -> None:
     """One question with the answer yes five times of eight and no three times.
 
     SFT learns both at their frequency; DFT's weight then drives the more frequent one to 1, and the

@@ -66,7 +66,7 @@ def assert_same_outcome(run: Run, undisturbed: Run) -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("modality", ["text", "vl"])
-def test_a_killed_run_ends_as_an_undisturbed_one(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     modality: str, method: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Killed between checkpoints, then within a save; then resumed to the end."""
@@ -115,9 +115,7 @@ def chosen(bench: Bench, run: Path, **changes: Any) -> Any:
     return get_train_args(config)[2].resume_from_checkpoint
 
 
-def test_every_file_of_a_checkpoint_is_checked(
-    text_bench: Bench, finished: Run, tmp_path: Path
-) -> None:
+def test_each_checkpoint_file_is_checked(text_bench: Bench, finished: Run, tmp_path: Path) -> None:
     """Truncated, one after the other: the run resumes from the checkpoint before it."""
     index = "model.safetensors.index.json"
     names = (index, "trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt")
@@ -135,7 +133,7 @@ def test_every_file_of_a_checkpoint_is_checked(
             chosen(text_bench, run, resume_from_checkpoint=str(run / "checkpoint-6"))
 
 
-def test_without_a_whole_checkpoint_training_begins_anew(
+def test_without_a_checkpoint_training_starts_over(
     text_bench: Bench, finished: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(finished.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
@@ -145,7 +143,7 @@ def test_without_a_whole_checkpoint_training_begins_anew(
         chosen(text_bench, tmp_path / "run", resume_from_checkpoint=True)
 
 
-def test_a_checkpoint_without_its_optimizer_is_not_resumed(
+def test_a_missing_optimizer_state_is_refused(
     text_bench: Bench, finished: Run, tmp_path: Path
 ) -> None:
     """Adam and the schedule would silently begin anew; a finished run needs neither."""
@@ -157,15 +155,13 @@ def test_a_checkpoint_without_its_optimizer_is_not_resumed(
     assert chosen(text_bench, tmp_path / "8") is not None
 
 
-def test_an_output_dir_that_cannot_be_written_to_is_refused_at_once(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_an_output_dir_that_is_not_writable_is_refused(text_bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"output_dir: .*file is a file"):
         chosen(text_bench, tmp_path / "file" / "run")
 
 
-def test_weights_that_a_checkpoint_lacks_are_not_taken_from_the_base_model(
+def test_missing_weights_are_not_taken_from_the_base_model(
     text_bench: Bench, finished: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(finished.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
@@ -178,9 +174,7 @@ def test_weights_that_a_checkpoint_lacks_are_not_taken_from_the_base_model(
     assert "1 weights of Qwen2ForCausalLM are missing, such as model.norm.weight" in run.output
 
 
-def test_a_full_disk_is_one_message_and_loses_nothing(
-    text_bench: Bench, finished: Run, tmp_path: Path
-) -> None:
+def test_a_full_disk_loses_no_checkpoint(text_bench: Bench, finished: Run, tmp_path: Path) -> None:
     """On a file system with room for one checkpoint, and then on one with more."""
     run, disk = tmp_path / "run", tmp_path / "disk"
     disk.mkdir()

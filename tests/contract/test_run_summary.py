@@ -90,7 +90,7 @@ def test_the_best_vision_language_model_is_loaded_whole(vl_bench: Bench, tmp_pat
     ],
 )
 @pytest.mark.parametrize("as_words", [False, True])
-def test_what_would_keep_the_wrong_model_is_refused(
+def test_a_wrong_best_model_is_refused(
     changes: dict[str, Any], words: tuple[str, ...], as_words: bool
 ) -> None:
     from dft_factory.errors import ConfigError
@@ -167,9 +167,7 @@ def test_a_run_says_what_it_trains_and_what_became_of_it(
 
 
 @pytest.mark.cli
-def test_the_nll_is_logged_at_the_end_whatever_logging_steps_is(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_the_nll_is_logged_at_the_end_of_training(text_bench: Bench, tmp_path: Path) -> None:
     run = train(text_bench.config(max_steps=3, logging_steps=500), tmp_path / "run").ok()
     assert [row["step"] for row in run.log if "nll" in row] == [3]
 

@@ -103,9 +103,7 @@ def test_scores_are_those_of_the_checkpoints(text_bench: Bench, tmp_path: Path) 
 
 @pytest.mark.cli
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_the_training_is_the_same_bit_for_bit(
-    ranks: int, text_bench: Bench, tmp_path: Path
-) -> None:
+def test_training_is_the_same_bit_for_bit(ranks: int, text_bench: Bench, tmp_path: Path) -> None:
     """With dropout and shuffling, which draw random numbers; logs and weights."""
     config = text_bench.config(
         finetuning_type="dft_lora",
@@ -174,7 +172,7 @@ def test_a_resumed_run_goes_on_with_its_scores(text_bench: Bench, tmp_path: Path
 
 
 @pytest.mark.cli
-def test_a_scoring_without_all_verdicts_is_no_score_and_the_training_goes_on(
+def test_a_missing_verdict_is_no_score_and_training_goes_on(
     text_bench: Bench, tmp_path: Path
 ) -> None:
     """``extract`` does not end on the taught answer within its two seconds."""
@@ -285,7 +283,7 @@ def test_a_task_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         _parse(score_task=str(task), score_steps=2)
 
 
-def test_without_a_sandbox_programs_are_refused_at_the_start(
+def test_programs_need_a_sandbox_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine that has none: what looks for each sandbox finds nothing."""

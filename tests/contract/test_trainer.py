@@ -110,7 +110,7 @@ def test_gradient_equals_an_independent_float64_implementation(
     assert error <= 1e-5
 
 
-def test_gradient_equals_llamafactorys_own_dft(
+def test_gradient_equals_llamafactorys_dft(
     bench: Bench, runs: dict[str, Run], record_property: Any
 ) -> None:
     error = relative_error(runs["dft"].ok().gradients, runs["native"].ok().gradients)
@@ -202,7 +202,7 @@ def test_gradient_does_not_depend_on_how_the_batch_is_split(
         assert parts.log[0][name] == pytest.approx(whole.log[0][name], rel=1e-5)
 
 
-def test_stock_multimodal_sft_depends_on_how_the_batch_is_split(
+def test_stock_multimodal_sft_depends_on_the_batch_split(
     vl_bench: Bench, tmp_path: Path, record_property: Any
 ) -> None:
     """Why ``sft`` exists beside ``full``: with a processor LLaMA-Factory averages micro-batches.
@@ -304,9 +304,7 @@ def test_an_empty_micro_batch_changes_nothing(text_bench: Bench, tmp_path: Path)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_evaluation_does_not_depend_on_the_batch_size(
-    text_bench: Bench, tmp_path: Path, ranks: int
-) -> None:
+def test_evaluation_ignores_the_batch_size(text_bench: Bench, tmp_path: Path, ranks: int) -> None:
     """5 examples in batches of 1, 2, 4: eval_loss, eval_nll and their like agree, on 1 and 2 ranks.
 
     With two ranks the last batch is padded with examples that were already counted.

@@ -203,9 +203,7 @@ def test_judge_prompts_do_not_import_vlmevalkit() -> None:
     ("task", "name"),
     [(mathvision.TASK, "MathVision"), (mathverse.TASK, "MathVerse_MINI"), (wemath.TASK, "WeMath")],
 )
-def test_the_model_is_asked_what_vlmevalkit_asks(
-    stock: Stock, tmp_path: Path, task: Task, name: str
-) -> None:
+def test_prompts_equal_vlmevalkits(stock: Stock, tmp_path: Path, task: Task, name: str) -> None:
     """The same text after the same pixels, in the same order."""
 
     def seen(prompt: Prompt) -> dict[str, Any]:
@@ -227,7 +225,7 @@ def scoring(tmp_path: Path) -> Iterator[Scoring]:
         yield Scoring("test", equality, Asking(judge, "test"))
 
 
-def test_mathvision_is_scored_as_vlmevalkit_does(
+def test_mathvision_scores_equal_vlmevalkits(
     stock: Stock, tmp_path: Path, scoring: Scoring
 ) -> None:
     rows = rows_of(mathvision.TASK, stock, tmp_path)
@@ -241,9 +239,7 @@ def test_mathvision_is_scored_as_vlmevalkit_does(
     assert [item.score for item in items] == [1, 1, 0, 1, 1, 0, 1, 0]
 
 
-def test_mathverse_is_scored_as_vlmevalkit_does(
-    stock: Stock, tmp_path: Path, scoring: Scoring
-) -> None:
+def test_mathverse_equals_vlmevalkit(stock: Stock, tmp_path: Path, scoring: Scoring) -> None:
     rows = rows_of(mathverse.TASK, stock, tmp_path)
     items = mathverse.score(rows, completions(MATHVERSE_ANSWERS), scoring)
     theirs = {row["split"]: row["Overall"] / 100 for row in stock.results["score MathVerse_MINI"]}
@@ -253,7 +249,7 @@ def test_mathverse_is_scored_as_vlmevalkit_does(
 
 
 @pytest.mark.parametrize("judged", [False, True])
-def test_wemath_is_scored_as_vlmevalkit_does(
+def test_wemath_scores_equal_vlmevalkits(
     stock: Stock, tmp_path: Path, scoring: Scoring, judged: bool
 ) -> None:
     """All 24 patterns; VLMEvalKit divides by 525, so its counts are what is compared."""

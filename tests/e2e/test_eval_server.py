@@ -36,7 +36,7 @@ def items_of(out: Path, name: str) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize("fault", [None, "drop"])
-def test_known_answers_are_scored_exactly(
+def test_scores_of_known_answers(
     tmp_path: Path, fault: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every third program is wrong; also where the server drops every tenth request."""
@@ -94,9 +94,7 @@ def test_an_item_without_an_answer_is_unscored_and_the_call_fails(tmp_path: Path
     assert rows_of(tmp_path)["humaneval"]["n_scored"] == 6
 
 
-def test_both_columns_of_humanevalplus_come_from_one_generation(
-    tmp_path: Path, test_data: Path
-) -> None:
+def test_humaneval_and_plus_share_one_generation(tmp_path: Path, test_data: Path) -> None:
     path = test_data / "humanevalplus" / "HumanEvalPlus.jsonl.gz"
     problems = read_data(path).problems[:14]
     answers = {

@@ -162,9 +162,7 @@ def test_killed_run_goes_on_where_it_was(finished: tuple[Bed, str, str]) -> None
 
 
 @pytest.mark.cli
-def test_second_call_runs_nothing_and_a_change_runs_what_depends_on_it(
-    finished: tuple[Bed, str, str],
-) -> None:
+def test_a_second_call_runs_only_what_a_change_affects(finished: tuple[Bed, str, str]) -> None:
     bed, *_ = finished
     status, output = bed.run()
     assert (status, started(output)) == (0, set()), output
@@ -192,9 +190,7 @@ def test_deleted_results_are_made_again(finished: tuple[Bed, str, str]) -> None:
 
 
 @pytest.mark.cli
-def test_failed_job_stops_its_dependants_alone_and_the_report_names_it(
-    finished: tuple[Bed, str, str],
-) -> None:
+def test_a_failed_job_stops_its_dependants_and_is_reported(finished: tuple[Bed, str, str]) -> None:
     bed, *_ = finished
     broken = "train.variants.broken={objective: dft, val_size: 100}"
     status, output = bed.run(*CHANGE, "--set", broken)

@@ -176,9 +176,7 @@ def test_hostile_completions_stay_text(page: Any) -> None:
     assert page.locator(".detail b").count() == 0
 
 
-def test_seeds_are_pooled_and_one_completion_of_each_outcome_is_shown(
-    browser: Any, seeded: str
-) -> None:
+def test_seeds_are_pooled_with_one_completion_per_outcome(browser: Any, seeded: str) -> None:
     """q3: dft is right with seeds 0 and 1, sft with none: won. q22 is lost: sft 3 of 3, dft 0."""
     opened = browser.new_page()
     errors: list[str] = []
@@ -210,7 +208,7 @@ def test_seeds_are_pooled_and_one_completion_of_each_outcome_is_shown(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("which", ["report", "seeded"])
-def test_a_phone_shows_everything_within_its_width(
+def test_a_phone_needs_no_scrolling(
     browser: Any, scheme: str, which: str, request: pytest.FixtureRequest
 ) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)

@@ -112,7 +112,7 @@ def test_a_wrong_folder_or_number_is_named(
     ],
 )
 @pytest.mark.parametrize("command", ["eval", "generate"])
-def test_options_that_do_not_go_together(
+def test_conflicting_options(
     tmp_path: Path, command: str, words: tuple[str, ...], message: str
 ) -> None:
     done = CliRunner().invoke(app, [command, "nq", "--out", str(tmp_path / "out"), *words])
@@ -192,9 +192,7 @@ def request_of(text_bench: Bench, tmp_path: Path) -> Request:
     return Request(str(run), tmp_path / "out", "dft", data=data, decoding=decoding)
 
 
-def test_each_checkpoint_has_results_of_its_own(
-    request_of: Request, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_per_checkpoint(request_of: Request, capsys: pytest.CaptureFixture[str]) -> None:
     """Weights that are evaluated twice are run once."""
     out = request_of.out
     requests = requests_of_run(Path(request_of.model), request_of)
@@ -216,7 +214,7 @@ def test_each_checkpoint_has_results_of_its_own(
     assert said.count("reusing") == 1
 
 
-def test_a_shard_takes_the_completions_of_the_same_shard(
+def test_a_shard_reuses_completions_of_the_same_shard(
     request_of: Request, capsys: pytest.CaptureFixture[str]
 ) -> None:
     part = replace(request_of, shard=Shard(2, 2))
@@ -231,7 +229,7 @@ def test_a_shard_takes_the_completions_of_the_same_shard(
     assert final == checkpoint
 
 
-def test_unscored_items_of_one_checkpoint_do_not_stop_the_others(
+def test_unscored_items_do_not_stop_others(
     request_of: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import dft_eval.several_models as module

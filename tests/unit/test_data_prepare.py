@@ -482,9 +482,7 @@ def test_folder_of_other_settings_is_refused(settings: Json, message: str, tmp_p
         ("report.json", "oops", "is not the report of a prepared data set"),
     ],
 )
-def test_folder_of_something_else_is_refused(
-    name: str, content: str, message: str, tmp_path: Path
-) -> None:
+def test_a_foreign_folder_is_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [good(0)])
     out = tmp_path / "out"
     out.mkdir()
@@ -554,9 +552,7 @@ def test_a_guard_with_a_hole_is_refused(
 
 @GUARDS
 @pytest.mark.parametrize("guard", ["no/such/file.jsonl", "org/name", "", "x.txt"])
-def test_a_missing_guard_is_refused(
-    name: str, option: str, noun: str, guard: str, tmp_path: Path
-) -> None:
+def test_a_missing_guard(name: str, option: str, noun: str, guard: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"^--{option}: .* does not exist"):
         prepare_with_guard(name, option, guard, tmp_path)
 

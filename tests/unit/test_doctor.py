@@ -211,7 +211,7 @@ def test_a_torch_that_does_not_activate_is_broken(
         ("2.9.1+cu128", "torchaudio==2.9.1"),
     ],
 )
-def test_a_torch_family_that_does_not_fit_is_fixed_around_the_users_torch(
+def test_mismatched_torch_packages_keep_torch(
     quick: pytest.MonkeyPatch, torch: str, torchaudio: str
 ) -> None:
     """``torchaudio`` and LLaMA-Factory's trainer fail for the same reason."""
@@ -258,9 +258,7 @@ def test_imports_compiled_again_and_again_are_warned_of(quick: pytest.MonkeyPatc
     assert exit_status(report) == 0
 
 
-def test_a_command_of_another_environment_is_warned_of(
-    quick: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_command_of_another_environment(quick: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = tmp_path / "llamafactory-cli"
     other.write_text("#!/bin/sh\n")
     other.chmod(0o755)
@@ -289,7 +287,7 @@ class _Benchmark:
         return list(self.rows)
 
 
-def test_missing_requirements_of_benchmarks_have_their_fix(
+def test_missing_requirements_have_fixes(
     monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]
 ) -> None:
     module = types.ModuleType("dft_eval.benchmarks")
@@ -326,9 +324,7 @@ def test_a_missing_prerequisite_outranks_what_it_breaks(quick: pytest.MonkeyPatc
     assert isinstance(report, Report)
 
 
-def test_an_outdated_autoload_file_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_outdated_autoload_file_warns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A wheel has no second file to compare with."""
     source = ROOT / "dft_factory" / "_autoload.py"
     installed = tmp_path / "_dft_factory_autoload.py"
@@ -342,9 +338,7 @@ def test_an_outdated_autoload_file_is_warned_of(
     assert stale_autoload_warnings(str(tmp_path / "_dft_factory_autoload.py")) == []
 
 
-def test_the_benchmarks_are_checked_while_llamafactory_is_imported(
-    quick: pytest.MonkeyPatch,
-) -> None:
+def test_benchmarks_are_checked_while_llamafactory_is_imported(quick: pytest.MonkeyPatch) -> None:
     """The probe answers only after the benchmarks were asked for."""
     asked = threading.Event()
     late = "benchmarks came second"

@@ -249,7 +249,7 @@ def test_data_files(tmp_path: Path) -> None:
     assert not has_evalplus_format(write_lines(tmp_path / "q.jsonl", [{"task_id": "x"}]))
 
 
-def test_without_network_the_message_names_the_option(
+def test_without_network_the_option_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -329,7 +329,7 @@ def human_eval_problems() -> dict[str, EvalPlusProblem]:
     return {problem.task_id: problem for problem in data.problems}
 
 
-def test_the_inputs_are_those_of_the_tests(
+def test_inputs_are_those_of_the_tests(
     human_eval_problems: dict[str, EvalPlusProblem], test_data: Path
 ) -> None:
     """EvalPlus took HumanEval's inputs over by hand; all but twelve problems are equal as JSON."""
@@ -345,9 +345,7 @@ def test_the_inputs_are_those_of_the_tests(
     assert fruit in human_eval_problems["HumanEval/95"].base_input
 
 
-def test_canonical_solutions_of_human_eval_all_pass(
-    human_eval_problems: dict[str, EvalPlusProblem],
-) -> None:
+def test_all_canonical_solutions_pass(human_eval_problems: dict[str, EvalPlusProblem]) -> None:
     problems = list(human_eval_problems.values())
     assert len(problems) == 164
     for style in PROMPT_STYLES:

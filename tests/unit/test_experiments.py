@@ -380,9 +380,7 @@ def test_an_evaluation_starts_its_server(tmp_path: Path) -> None:
     assert "--serve-args is for --backend vllm or sglang, not hf" in str(finding)
 
 
-def test_a_task_file_beside_the_experiment_is_evaluated_by_its_contents(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_task_files_are_hashed_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path as the job sees it; task and data decide what generation gives."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -476,9 +474,7 @@ def test_a_match_that_cannot_be_made_is_refused(override: str, says: str) -> Non
     assert says in str(caught.value)
 
 
-def test_a_benchmark_that_cannot_run_here_is_refused_before_any_job(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_benchmark_that_cannot_run_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(TEN_LINES, "evaluate.0.benchmarks=[humaneval+, nq]")
     check_requirements(plan)
     monkeypatch.setattr(adapter, "is_installed", lambda package: package != "evalplus")

@@ -120,9 +120,7 @@ def test_short_prompts_are_not_padded_to_the_longest(loaded: Loaded) -> None:
 
 @pytest.mark.parametrize("batch_size", [4, 15])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
-def test_samples_share_the_run_of_their_prompt(
-    loaded: Loaded, batch_size: int, penalty: float
-) -> None:
+def test_samples_share_one_prefill(loaded: Loaded, batch_size: int, penalty: float) -> None:
     """The embedding sees each prompt once, although its samples start as rows become free.
     Tokens and entropies equal those of single-row runs."""
     model, _ = loaded
@@ -217,9 +215,7 @@ def test_greedy_tokens_are_those_of_transformers(
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 7, 8, 13, 48, 49])
-def test_linear_layers_are_transposed_for_8_to_48_rows(
-    rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transposed_linear_layers(rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     torch.manual_seed(0)
@@ -517,7 +513,7 @@ def test_items_of_several_samples() -> None:
     assert combine(["a"], rows[:1], 1)[1] == {}
 
 
-def test_a_lora_adapter_is_loaded_as_such(
+def test_completions_of_a_lora_adapter(
     text_bench: Bench, loaded: Loaded, prompts: list[Prompt], tmp_path: Path
 ) -> None:
     """The completions are those of the merged model and differ from the base model's."""
@@ -690,9 +686,7 @@ def test_changed_settings_generate_again(
     assert completed(loaded, folder=tmp_path, **settings) == []
 
 
-def test_completions_of_earlier_versions_are_reused(
-    loaded: Loaded, prompts: list[Prompt], tmp_path: Path
-) -> None:
+def test_older_caches_are_reused(loaded: Loaded, prompts: list[Prompt], tmp_path: Path) -> None:
     """They have no mean entropy."""
     completed(loaded, prompts[:2], tmp_path)
     cache = tmp_path / CompletionCache.NAME
@@ -704,9 +698,7 @@ def test_completions_of_earlier_versions_are_reused(
     assert [row["mean_entropy"] for row in rows] == [None, None]
 
 
-def test_more_samples_add_to_the_cached_ones(
-    loaded: Loaded, prompts: list[Prompt], tmp_path: Path
-) -> None:
+def test_more_samples_are_added(loaded: Loaded, prompts: list[Prompt], tmp_path: Path) -> None:
     def ids(decoding: Decoding) -> list[str]:
         return completed(loaded, samples_of(prompts[:2], decoding), tmp_path, decoding)
 
@@ -729,9 +721,7 @@ def test_keys_cover_the_content_of_pictures(tmp_path: Path) -> None:
     assert completion_key(prompt, DECODING, "m") not in keys
 
 
-def test_a_partial_batch_leaves_no_duplicate(
-    loaded: Loaded, prompts: list[Prompt], tmp_path: Path
-) -> None:
+def test_partial_batch_on_disk(loaded: Loaded, prompts: list[Prompt], tmp_path: Path) -> None:
     """After a kill in the middle of a write only the rest of the batch is generated."""
     completed(loaded, prompts, tmp_path)
     cache = tmp_path / CompletionCache.NAME

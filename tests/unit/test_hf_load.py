@@ -104,9 +104,7 @@ def test_a_spread_vision_model_completes_alike(vl_bench: Bench, tmp_path: Path) 
         (140 * GB, 0, 0, None),
     ],
 )
-def test_device_map_for_the_memory(
-    weights: int, free: int, gpus: int, device_map: str | None
-) -> None:
+def test_device_map_by_memory(weights: int, free: int, gpus: int, device_map: str | None) -> None:
     assert map_for(weights, free, gpus) == device_map
 
 

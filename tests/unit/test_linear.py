@@ -54,7 +54,7 @@ def relative(result: Tensor | None, expected: Tensor | None) -> float:
 @pytest.mark.parametrize("spec", [*SPECS, "one"])
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=["identity", "scale", "softcap"])
 @pytest.mark.parametrize("chunk", [1, 10, 37, 1000])
-def test_equals_whole_logits(
+def test_chunks_equal_full_logits(
     spec: str, transform: LogitTransform, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any chunk, any tile, with a bias: value and all three gradients, scaled as backward asks."""
@@ -82,7 +82,7 @@ def test_equals_whole_logits(
     [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)],
     ids=["float32", "bfloat16", "bfloat16 in blocks"],
 )
-def test_no_less_exact_than_whole_logits(
+def test_no_less_exact_than_full_logits(
     spec: str, dtype: torch.dtype, emulated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against float64 on the same rounded numbers; the bound is the plain way's own error."""

@@ -189,9 +189,7 @@ def test_two_models_are_compared_item_by_item(
         ("lm-eval:programs", "runs programs that the model wrote.*humaneval"),
     ],
 )
-def test_refused_by_what_the_harness_says(
-    request_: Request, tmp_path: Path, name: str, says: str
-) -> None:
+def test_refused_tasks(request_: Request, tmp_path: Path, name: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         evaluate([name], replace(request_, out=tmp_path / "out"))
     assert not (tmp_path / "out/results.json").exists()
@@ -240,7 +238,7 @@ def test_checked_before_anything_runs(words: list[str], says: str) -> None:
         ({"shard": Shard(1, 2)}, "--shard: lm-eval:words asks the model itself"),
     ],
 )
-def test_options_that_the_harness_does_not_take(
+def test_unsupported_options(
     request_: Request, tmp_path: Path, change: dict[str, Any], says: str
 ) -> None:
     request = replace(request_, out=tmp_path, **change)

@@ -50,7 +50,7 @@ def test_an_entropy_out_of_reach_is_refused(text_bench: Bench) -> None:
         solve(backend, PROMPTS, DECODING, 0.0)
 
 
-def test_a_model_matched_to_itself_is_sampled_as_before(
+def test_matching_a_model_to_itself(
     text_bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Same prompts and seeds: the entropy of temperature 0.05 is found there, and recorded."""

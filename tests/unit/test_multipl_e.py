@@ -264,7 +264,7 @@ def test_a_limit_holds_for_each_language(tmp_path: Path) -> None:
     assert {"partial: 4 of 1280", "--limit 2 problems a language"} <= set(result.notes)
 
 
-def test_a_language_without_its_compiler_is_unscored_and_the_rest_goes_on(
+def test_a_missing_compiler_leaves_items_unscored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_data(tmp_path / "d", {"js": [JS], "python": [PYTHON]})

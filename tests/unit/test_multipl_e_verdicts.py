@@ -118,7 +118,7 @@ def test_only_qwens_harness_fails_javascript_that_prints(test_data: Path) -> Non
         ("        var all = new List<long>(); while (true) all.Add(x);", False),
     ],
 )
-def test_crashed_csharp_passes_under_qwens_harness_alone(
+def test_crashed_csharp_passes_under_qwens_harness(
     body: str, passes: bool, test_data: Path
 ) -> None:
     """An unhandled exception; not a failed assertion, an early exit, or our limits."""

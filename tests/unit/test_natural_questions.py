@@ -64,9 +64,7 @@ WORDS = st.lists(
 
 
 @given(prediction=WORDS | st.text(), aliases=st.lists(WORDS | st.text(), min_size=1, max_size=3))
-def test_what_matches_exactly_is_contained_and_blank_is_wrong(
-    prediction: str, aliases: list[str]
-) -> None:
+def test_exact_matches_contain_the_answer(prediction: str, aliases: list[str]) -> None:
     verdict = judge(prediction, aliases)
     assert verdict.contains or not verdict.exact_match
     if not prediction.strip():
@@ -310,9 +308,7 @@ def test_long_answers_are_shortened_in_the_reason() -> None:
         ({"min_pixels": 5}, "--min-pixels has no effect on nq"),
     ],
 )
-def test_options_without_effect_are_refused(
-    changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_useless_options_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         run(tmp_path, **changes)
     assert not (tmp_path / "out").exists()

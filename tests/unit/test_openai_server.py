@@ -56,7 +56,7 @@ def test_every_tenth_request_fails_and_nothing_changes(fault: str | int, tmp_pat
 
 
 @pytest.mark.parametrize("fault", ["drop", 429, 503])
-def test_a_restart_of_two_minutes_is_survived(
+def test_a_restart_of_two_minutes(
     fault: str | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Time is the sum of the client's waits: the server is back after 120 seconds."""
@@ -234,9 +234,7 @@ def test_the_key_is_sent_and_told_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("completions", [True, False])
-def test_another_model_behind_the_same_name_is_asked_anew(
-    completions: bool, tmp_path: Path
-) -> None:
+def test_another_model_under_the_same_name_is_asked(completions: bool, tmp_path: Path) -> None:
     """Retrained and served again under the same name and address."""
     prompts = [Prompt(p.id, p.text, chat=True) for p in PROMPTS[:5]]
     with serve(FakeServer(answer, completions=completions)) as server:
@@ -404,9 +402,7 @@ class BaseModel(FakeServer):
 
 
 @pytest.mark.parametrize("tells", [True, False])
-def test_a_base_model_behind_a_server_stops_at_the_templates_end_of_turn(
-    tells: bool, tmp_path: Path
-) -> None:
+def test_a_served_base_model_stops_at_the_end_of_turn(tells: bool, tmp_path: Path) -> None:
     vocabulary = {"<|im_start|>": 1001, "<|im_end|>": 1002} if tells else {}
     state = BaseModel(lambda _: "42<|im_end|>\nuser\nWhat", talks=False, vocabulary=vocabulary)
     with serve(state) as server:

@@ -122,9 +122,7 @@ def asked(server: FakeServer) -> list[dict[str, Any]]:
         ({"shots": 5}, "shots", "unknown key. Choose from: name, description, data"),
     ],
 )
-def test_every_field_has_its_error(
-    tmp_path: Path, fields: dict[str, Any], key: str, says: str
-) -> None:
+def test_field_errors(tmp_path: Path, fields: dict[str, Any], key: str, says: str) -> None:
     with pytest.raises(InvalidTaskError) as caught:
         read_task(write_task(tmp_path, ROWS, **fields))
     (problem,) = [row for row in caught.value.problems if row[0] == key]
@@ -216,7 +214,7 @@ RUBRIC = {"metric": "judge", "judge_prompt": "{rubric} {completion}"}
         ({"answer": "y"}, RUBRIC, "no field 'rubric'"),
     ],
 )
-def test_a_row_that_cannot_be_asked_or_scored_is_named(
+def test_unusable_rows_are_named(
     tmp_path: Path, row: Any, fields: dict[str, Any], says: str
 ) -> None:
     if isinstance(row, dict) and not any(name.startswith("quest") for name in row):
@@ -259,9 +257,7 @@ def test_rows_become_items(tmp_path: Path) -> None:
     assert items[0].prompt == "?\nA. B\nB. x\nC. 7"
 
 
-def test_a_hub_data_set_is_loaded_by_its_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_split_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``datasets`` takes a folder ``owner/name`` of the working directory for that hub id."""
     pytest.importorskip("datasets")
     write_lines(tmp_path / "owner/name/test.jsonl", ROWS[:1])

@@ -404,9 +404,7 @@ def test_settings_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
         ({"learning_rate": 5e-5, "full": False}, None),
     ],
 )
-def test_the_learning_rate_decides_where_trainings_are_known(
-    changes: dict[str, Any], risk: bool | None
-) -> None:
+def test_learning_rate_and_known_trainings(changes: dict[str, Any], risk: bool | None) -> None:
     collapse = risk_of(dataclasses.replace(PLAN, **changes))
     assert collapse.at_risk is risk
     assert ("learning_rate: 1e-5" in collapse.reason) == (risk is True)

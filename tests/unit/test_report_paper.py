@@ -246,9 +246,7 @@ def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
         ("", None),
     ],
 )
-def test_names_are_matched_tolerantly_but_never_to_another_checkpoint(
-    name: str, model: str | None
-) -> None:
+def test_names_never_match_another_checkpoint(name: str, model: str | None) -> None:
     row = PAPER.find(name)
     assert (row and row.name) == model
 
@@ -521,7 +519,7 @@ def test_the_average_of_mathematics_and_the_lora_table(tmp_path: Path) -> None:
         ({"method": "lora", "dataset": ["under_another_name"]}, "9 | 40.78 %"),
     ],
 )
-def test_method_and_data_of_the_training_choose_the_table(
+def test_method_and_data_select_the_table(
     tmp_path: Path, training: dict[str, Any] | None, table: str
 ) -> None:
     fields = {**MATH_FIELDS, "base_model": "Qwen/Qwen2.5-Math-1.5B", "training": training}
@@ -590,9 +588,7 @@ THINK = {**VISION_DECODING, "system_prompt": "Think."}
         ({"n_total": 3941}, "3,941 items where the paper's set has 3,940"),
     ],
 )
-def test_pictures_that_are_not_comparable(
-    tmp_path: Path, fields: dict[str, Any], reason: str
-) -> None:
+def test_incomparable_pictures(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
     run = vision_run(tmp_path / "a", "dft", first_right(1182, 3940, ""), **fields)
     text = section([run], tmp_path / "out")
     # The versions count their own items.
@@ -608,9 +604,7 @@ def test_pictures_that_are_not_comparable(
         ({"harness": "toy 1.0"}, "harness 'toy 1.0'; the paper scores with the evaluation pipel"),
     ],
 )
-def test_mathematics_that_is_not_comparable(
-    tmp_path: Path, fields: dict[str, Any], reason: str
-) -> None:
+def test_incomparable_mathematics(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
     """The average inherits the reasons of its five parts."""
     text = section([math_run(tmp_path / "a", "dft", **fields)], tmp_path / "out")
     assert text.count("| not comparable: P") == 6

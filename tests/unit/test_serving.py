@@ -72,9 +72,7 @@ def asked(out: Path) -> list[str]:
     return re.findall(r"^asked (.*)$", (out / "server.log").read_text(), re.MULTILINE)
 
 
-def test_started_asked_and_stopped(
-    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_and_stop(text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past a dead proxy, and without the user's keys; asked again, it is asked nothing."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
@@ -154,9 +152,7 @@ def test_a_server_that_ends_in_the_middle(text_bench: Bench, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_server_outlives_a_killed_evaluation(
-    number: signal.Signals, text_bench: Bench, tmp_path: Path
-) -> None:
+def test_no_server_is_left_over(number: signal.Signals, text_bench: Bench, tmp_path: Path) -> None:
     """Also not its worker, which is deaf to SIGTERM and has a session of its own."""
     request = request_of(text_bench.model, tmp_path, "--answer-seconds 600")
     words = [executable("dft-factory"), "generate", write_task(tmp_path), "--out", str(request.out)]

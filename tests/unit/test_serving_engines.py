@@ -101,9 +101,7 @@ def test_a_base_and_its_adapters_share_a_server(
         assert options["lora_paths"][1] == {"lora_name": "adapter-2", "lora_path": str(dft)}
 
 
-def test_a_checkpoint_without_a_tokenizer_is_served_with_that_of_its_run(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_a_checkpoint_is_served_with_its_runs_tokenizer(text_bench: Bench, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run" / "checkpoint-2"
     shutil.copytree(text_bench.model, checkpoint)
     for path in checkpoint.glob("*token*"):
@@ -161,9 +159,7 @@ def test_an_adapter_of_a_rank_that_vllm_cannot_serve(text_bench: Bench, tmp_path
         )
 
 
-def test_missing_uv_or_interpreter(
-    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_uv(text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(**serve: Any) -> None:
         request = Request(
             str(text_bench.model), tmp_path, "x", backend="vllm", serve=ServeOptions(**serve)

@@ -47,9 +47,7 @@ def scored(folder: Path) -> dict[str, str]:
     total=st.integers(1, 9),
     samples=st.integers(1, 3),
 )
-def test_every_prompt_is_in_one_shard_beside_its_other_samples(
-    ids: list[str], total: int, samples: int
-) -> None:
+def test_samples_of_a_prompt_are_in_one_shard(ids: list[str], total: int, samples: int) -> None:
     decoding = Decoding(samples=samples, temperature=1.0)
     prompts = samples_of([Prompt(id, "x") for id in ids], decoding)
     shards = [Shard(number, total).select(prompts, samples) for number in range(1, total + 1)]
@@ -68,9 +66,7 @@ def test_what_is_no_shard(text: str) -> None:
 
 
 @pytest.mark.parametrize("decoding", [replace(SAMPLED, samples=1, temperature=0.0), SAMPLED])
-def test_shards_of_a_local_model_equal_one_process(
-    text_bench: Bench, tmp_path: Path, decoding: Decoding
-) -> None:
+def test_shards_equal_one_process(text_bench: Bench, tmp_path: Path, decoding: Decoding) -> None:
     task = str(write_task(tmp_path))
 
     def request(out: str, shard: Shard | None = None) -> Request:

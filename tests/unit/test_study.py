@@ -33,9 +33,7 @@ def generators(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list
         del sys.modules[name]
 
 
-def test_the_files_are_what_the_generators_write(
-    generators: list[ModuleType], tmp_path: Path
-) -> None:
+def test_files_are_what_the_generators_write(generators: list[ModuleType], tmp_path: Path) -> None:
     for module in generators:
         module.main()
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

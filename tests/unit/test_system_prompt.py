@@ -168,7 +168,7 @@ def test_a_server_gets_it_and_the_result_names_it(
 
 @pytest.mark.parametrize("benchmark", ["python-basics", "mathvision"])
 @pytest.mark.parametrize("system_prompt", [None, NONE, WETHINK])
-def test_a_model_here_reads_it(
+def test_a_local_model_reads_it(
     benchmark: str, system_prompt: str | None, tmp_path: Path, text_bench: Bench, vl_bench: Bench
 ) -> None:
     """Exactly these system messages, at the start of the text that was tokenized."""
@@ -245,9 +245,7 @@ def test_raw_completion_has_no_system_message(benchmark: str, tmp_path: Path) ->
         evaluate([benchmark], asked)
 
 
-def test_the_command_line_takes_names(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text_bench: Bench
-) -> None:
+def test_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text_bench: Bench) -> None:
     from dft_factory.cli import main
 
     words = ["eval", "python-basics", "--model", str(text_bench.model), "--out", str(tmp_path)]

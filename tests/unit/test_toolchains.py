@@ -62,7 +62,7 @@ def test_the_trial_program_can_fail(code: str, right: str, wrong: str) -> None:
         ("js", "apt-get install nodejs"),
     ],
 )
-def test_a_missing_tool_is_named_with_the_command_that_installs_it(
+def test_a_missing_tool_has_its_install_command(
     code: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
@@ -88,7 +88,7 @@ def test_tools_that_do_not_work_are_not_counted_on(monkeypatch: pytest.MonkeyPat
     assert "apt-get install --reinstall bash bc" in reason
 
 
-def test_typescript_is_taken_from_the_path_and_from_closed_directories(
+def test_typescript_from_closed_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("ts")

@@ -90,9 +90,7 @@ def test_a_full_server_is_asked_again(tmp_path: Path) -> None:
         (lambda p, n: Answer("x", seconds=3.0), "Timeout"),
     ],
 )
-def test_a_reply_that_does_not_come_is_none_and_named(
-    tmp_path: Path, behave: Callable[[str, int], Answer], named: str
-) -> None:
+def test_failed_replies(tmp_path: Path, behave: Callable[[str, int], Answer], named: str) -> None:
     with judge_server(behave) as server:
         judge = judge_at(server.url, tmp_path, reply_seconds=0.2)
         (reply,) = judge.ask(["p"], bool, silent)
@@ -228,9 +226,7 @@ def test_wrong_choices_are_named(choice: JudgeChoice, named: str, tmp_path: Path
     assert "secret" not in str(error.value)
 
 
-def test_requests_and_tokens_are_said_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_requests_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with judge_server(echo) as server:
         judge = judge_at(server.url, tmp_path)
         judge.estimate(96, 2048, "mathvision")

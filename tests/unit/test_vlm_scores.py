@@ -213,9 +213,7 @@ def test_wemath_with_a_judge(tmp_path: Path) -> None:
     assert len(set(server.judged)) == 3
 
 
-def test_mathverse_with_a_judge_that_goes_down_half_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mathverse_with_a_judge_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not judged is unscored; the next run asks only that; a third asks nothing."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     rows, answers = mathverse_rows(), [text or "nothing" for text in mathverse_answers()]
@@ -258,9 +256,7 @@ def test_no_judge_names_both_choices(benchmark: Benchmark, tmp_path: Path) -> No
         run(benchmark, tmp_path, rows, ["8"])
 
 
-def test_a_package_that_is_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only where it is needed: rules ask no judge."""
     monkeypatch.setattr("dft_eval.vlm.run.is_installed", lambda package: package != "ms-vlmeval")
     rows = [mathvision_row(0, "8")]
@@ -340,9 +336,7 @@ def test_choices_that_are_not_listed_are_known_by_their_letters() -> None:
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_malformed_rows(
-    benchmark: Benchmark, change: dict[str, Any], named: str, tmp_path: Path
-) -> None:
+def test_bad_rows(benchmark: Benchmark, change: dict[str, Any], named: str, tmp_path: Path) -> None:
     """Before anything is generated."""
     rows = {
         "wemath": wemath_rows(["rrr"]),

@@ -141,9 +141,7 @@ def serving(folder: Path) -> Iterator[str]:
             server.shutdown()
 
 
-def test_a_table_is_fetched_once_and_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     public, cache = tmp_path / "public", tmp_path / "cache"
     path = write_table(public / "X.tsv", [mathvision_row(1, "8")])
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
@@ -159,9 +157,7 @@ def test_a_table_is_fetched_once_and_checked(
     assert [each.name for each in cache.iterdir()] == ["X.tsv"]
 
 
-def test_a_users_own_table_in_that_place_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_users_table_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """VLMEvalKit downloads over it."""
     public, cache = tmp_path / "public", tmp_path / "cache"
     path = write_table(public / "X.tsv", [mathvision_row(1, "8")])

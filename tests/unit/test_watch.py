@@ -212,8 +212,6 @@ def test_an_evaluation_that_is_not_finite_is_left_out() -> None:
         ([(0.974, 0.739), (1.1, 0.6), (1.2, 0.5)], None),  # worse and not much surer
     ],
 )
-def test_half_the_entropy_without_a_gain_in_nll_is_collapse(
-    course: list[tuple[float, float]], warned: int | None
-) -> None:
+def test_collapse(course: list[tuple[float, float]], warned: int | None) -> None:
     found = evaluated(*[Evaluation(*numbers) for numbers in course])
     assert [index for index, _ in found] == ([] if warned is None else [warned])

@@ -164,9 +164,7 @@ pieces = st.lists(
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(pieces, pieces, pieces, st.integers(1, 3))
-def test_kept_records_can_be_trained_on(
-    problem: str, reasoning: str, answer: str, pictures: int
-) -> None:
+def test_records_are_trainable(problem: str, reasoning: str, answer: str, pictures: int) -> None:
     """One marker a picture, none elsewhere, each tag once and in order, no chat token."""
     paths = [f"{i}.png" for i in range(pictures)]
     changes = {"problem": problem, "refined_cot": reasoning, "answer": answer}

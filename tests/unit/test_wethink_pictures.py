@@ -343,9 +343,7 @@ def test_nothing_kept_names_the_searched_folder(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
-def test_notes_and_unknown_fields_are_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_fields_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pictures(tmp_path / "in", {"a.png": picture(0)})
     source = write_records(tmp_path / "in", [{**record("a.png"), "id": 1}, record("./a.png")])
     report = run(source, tmp_path / "out")
@@ -398,9 +396,7 @@ def test_overwriting_and_other_settings(tmp_path: Path) -> None:
     assert tree(out) == before
 
 
-def test_stored_pictures_are_not_checked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stored_pictures_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after 20 records; the second run looks at what was refused or not committed."""
     monkeypatch.setattr(pictures, "COMMIT_EVERY", 1)
     monkeypatch.setattr(pictures, "AHEAD", 2)
@@ -488,9 +484,7 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert not work.exists()
 
 
-def test_other_settings_discard_the_work_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_and_the_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A work folder of another seed is not gone on with."""
     source = many(tmp_path / "in", 30)
     run(source, tmp_path / "undisturbed", limit=5, seed=2)
