@@ -1,10 +1,9 @@
-"""The fingerprints of LLaMA-Factory's sources: which changes count, and which do not."""
+"""The fingerprints of LLaMA-Factory's sources: which changes matter and which do not."""
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from dft_factory.patch import contract
 from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
+from tests.support.cli import run_command
 from tests.support.llamafactory import altered_copy, package_folder
 
 TARGETS = pytest.mark.parametrize("target", contract.FINGERPRINTS)
@@ -75,12 +75,12 @@ def test_command_prints_the_fingerprints_of_another_copy(tmp_path: Path) -> None
     file, attribute = parts(next(iter(contract.FINGERPRINTS)))
     folder = altered_copy(tmp_path, {file: lambda text: edited(text, attribute, "x = 1")})
     command = [sys.executable, "-m", "dft_factory.patch.contract", folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    lines = run_command(command).stdout.splitlines()
     assert lines[::2] == list(contract.FINGERPRINTS)
     assert lines[1].endswith("  unknown")
     assert [line for line in lines[3::2] if "unknown" in line] == []
     command[-1] = str(tmp_path / "nowhere")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == f"{tmp_path / 'nowhere'}: holds no LLaMA-Factory package.\n"
+    assert (
+        run_command(command, status=1).stderr
+        == f"{tmp_path / 'nowhere'}: holds no LLaMA-Factory package.\n"
+    )

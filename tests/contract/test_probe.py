@@ -13,7 +13,7 @@ import yaml
 
 from dft_factory.probe.measure import measure
 from tests.conftest import Bench
-from tests.support.cli import clean_environment, executable
+from tests.support.cli import run_command
 
 
 def recipe(bench: Bench, folder: Path, **changes: Any) -> Path:
@@ -260,15 +260,11 @@ def test_scripts_in_the_data_stay_text(
 
 @pytest.mark.cli
 def test_the_module_command_writes_what_the_report_reads(text_bench: Bench, tmp_path: Path) -> None:
-    import subprocess
-
     from dft_eval.report.files import TokenProbabilities
 
     config = recipe(text_bench, tmp_path)
-    words = ["-m", "dft_factory.probe", str(config), "--limit", "3"]
-    words += ["--model", f"base={text_bench.model}:{tmp_path / 'run'}"]
-    command = [executable("python"), *words]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    model = f"base={text_bench.model}:{tmp_path / 'run'}"
+    command = ["-m", "dft_factory.probe", config, "--limit", "3", "--model", model]
+    run_command([sys.executable, *command])
     text = (tmp_path / "run" / "token_probabilities.json").read_text()
     assert TokenProbabilities.model_validate_json(text).label == "base"

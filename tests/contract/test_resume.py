@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from dft_eval.sandbox.host import find_bubblewrap
 from dft_factory.errors import ConfigError
 from dft_factory.patch.record import FILE_NAME
 from tests.conftest import Bench
-from tests.support.cli import Run, clean_environment, train
+from tests.support.cli import Run, run_command, train
 
 pytestmark = pytest.mark.cli
 
@@ -184,12 +183,10 @@ def test_a_full_disk_loses_no_checkpoint(text_bench: Bench, finished: Run, tmp_p
     words = f"llamafactory-cli train {tmp_path}/recipe.yaml; cp -r {disk}/run {run}"
     sandbox = [find_bubblewrap().path, "--dev-bind", "/", "/"]
     small = [*sandbox, "--size", str(size * 3 // 2), "--tmpfs", str(disk), "bash", "-c", words]
-    done = subprocess.run(
-        small, env=clean_environment(), capture_output=True, text=True, timeout=600, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr[-3000:]
-    assert "cannot be written to (0.0 MB free)" in done.stderr
-    assert "checkpoint-2 is whole. Free some space, then run the same command" in done.stderr
+    stderr = run_command(small, status=None).stderr
+    assert "Traceback" not in stderr, stderr[-3000:]
+    assert "cannot be written to (0.0 MB free)" in stderr
+    assert "checkpoint-2 is whole. Free some space, then run the same command" in stderr
     assert_same_outcome(train(recipe(text_bench, "full"), run).ok(), finished)
 
 

@@ -40,12 +40,12 @@ def test_replies_come_in_order_and_nothing_is_asked_twice(tmp_path: Path) -> Non
     with judge_server(echo) as server:
         first = judge_at(server.url, tmp_path).ask(prompts, bool, silent)
         assert [reply.text for reply in first] == [f"re: {prompt}" for prompt in prompts]
-        assert sorted(server.asked) == sorted(set(prompts))
+        assert sorted(server.prompts) == sorted(set(prompts))
         again = judge_at(server.url, tmp_path)
         assert again.ask(prompts, bool, silent) == first
-        assert len(server.asked) == 20
+        assert len(server.prompts) == 20
         again.ask(["new"], bool, silent)
-        assert server.asked[20:] == ["new"]
+        assert server.prompts[20:] == ["new"]
     body = server.bodies[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("judge-model", 0.0, 128)
 
@@ -64,7 +64,7 @@ def test_the_half_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
         cache.write_text(cache.read_text() + '{"asked": "123", "rep')
         judge_at(server.url, tmp_path).ask(["a", "b"], bool, silent)
         judge_at(server.url, tmp_path).ask(["a", "b"], bool, silent)
-        assert server.asked == ["a", "b"]
+        assert server.prompts == ["a", "b"]
     assert [set(json.loads(line)) for line in cache.read_text().splitlines()] == [
         {"asked", "reply"}
     ] * 2
@@ -79,7 +79,7 @@ def test_a_full_server_is_asked_again(tmp_path: Path) -> None:
     with judge_server(busy) as server:
         (reply,) = judge_at(server.url, tmp_path).ask(["p"], bool, silent)
     assert reply.text == "yes"
-    assert len(server.asked) == 4
+    assert len(server.prompts) == 4
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_a_judge_that_goes_down_is_not_asked_for_ever(tmp_path: Path) -> None:
         assert len(answered) == 10
         assert all(reply.reason for reply in replies if reply.text is None)
         tries = 6
-        assert len(server.asked) <= 10 + tries * (OUTAGE_AFTER + 8)
-        before = len(server.asked)
+        assert len(server.prompts) <= 10 + tries * (OUTAGE_AFTER + 8)
+        before = len(server.prompts)
         limit[0] = 10**9
         replies = judge_at(server.url, tmp_path).ask(prompts, bool, silent)
         assert [reply.text for reply in replies] == [f"re: {prompt}" for prompt in prompts]
-        assert len(server.asked) - before == 50
+        assert len(server.prompts) - before == 50
 
 
 def test_one_prompt_that_is_refused_does_not_stop_the_others(tmp_path: Path) -> None:

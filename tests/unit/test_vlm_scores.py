@@ -20,7 +20,7 @@ from dft_eval.vlm.mathverse import MATHVERSE, options
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.tables import Row
 from dft_eval.vlm.wemath import WEMATH
-from tests.support.judge_server import Answer, JudgeServer, judge_server, read_well
+from tests.support.judge_server import Answer, JudgeServer, good_judge, judge_server
 from tests.support.vlm_tables import VERSIONS, mathverse_row, mathvision_row, wemath_problem
 from tests.support.written import run
 
@@ -202,7 +202,7 @@ def test_wemath_with_a_judge(tmp_path: Path) -> None:
     answers = ["It is sixty-five degrees.", "B", "Forty of them.", "", "No idea.", "A"]
 
     def behave(prompt: str, number: int) -> Answer:
-        return Answer("I cannot say") if "No idea." in prompt else read_well(prompt, number)
+        return Answer("I cannot say") if "No idea." in prompt else good_judge(prompt, number)
 
     with judge_server(behave) as server:
         result = run(WEMATH, tmp_path, wemath_rows(["rrr", "rrr"]), answers, judge=at(server))
@@ -224,7 +224,7 @@ def test_mathverse_with_a_judge_outage(tmp_path: Path, monkeypatch: pytest.Monke
         down = failing[0] and number > 12 and prompt != "hello"
         if down:
             return Answer(status=500, raw="{}")
-        return read_well(prompt.replace("</answer>", ""), 0)
+        return good_judge(prompt.replace("</answer>", ""), 0)
 
     with judge_server(behave) as server:
         first = run(MATHVERSE, tmp_path, rows, answers, judge=at(server))
@@ -234,15 +234,15 @@ def test_mathverse_with_a_judge_outage(tmp_path: Path, monkeypatch: pytest.Monke
         assert judged[19] == 0.0  # the empty answer needs no judge
         failing[0] = False
         asked = set(server.judged[:11])
-        before = len(server.asked)
+        before = len(server.prompts)
         second = run(MATHVERSE, tmp_path, rows, answers, judge=at(server))
         assert second.n_scored == 20
-        assert not asked & set(server.asked[before + 1 :])
+        assert not asked & set(server.prompts[before + 1 :])
         pairs = zip(judged, scores(tmp_path, second), strict=True)
         assert all(later == earlier for earlier, later in pairs if earlier is not None)
-        before = len(server.asked)
+        before = len(server.prompts)
         assert run(MATHVERSE, tmp_path, rows, answers, judge=at(server)) == second
-        assert server.asked[before:] == ["hello"]
+        assert server.prompts[before:] == ["hello"]
     assert second.judge == (
         f"openai: judge-model at {server.url} (temperature 0, max_tokens 128), "
         f"prompts of VLMEvalKit {importlib.metadata.version('ms-vlmeval')}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from dft_eval.errors import UsageError
 from dft_eval.report import build_report
 from dft_eval.results import BenchmarkResult, read_items
 from tests.conftest import Bench
+from tests.support.cli import run_command
 from tests.support.vlm_tables import picture, write_table
 
 QUESTIONS = (
@@ -247,10 +247,8 @@ for name in sys.argv[1:]:
 
 def test_what_the_process_refuses_before_it_loads_a_model() -> None:
     names = ["OCRBenc", "MMBench_DEV_EN", "POPE"]
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSALS, *names], capture_output=True, text=True, check=True
-    )
-    unknown, rotated, other = [line for line in done.stdout.splitlines() if "vlmeval:" in line]
+    output = run_command([sys.executable, "-c", REFUSALS, *names]).stdout
+    unknown, rotated, other = [line for line in output.splitlines() if "vlmeval:" in line]
     assert unknown.startswith("vlmeval:OCRBenc is unknown to VLMEvalKit. Did you mean 'OCRBench'?")
     assert rotated.startswith("--limit: vlmeval:MMBench_DEV_EN asks each question in all rotations")
     assert other.startswith("vlmeval:POPE: the scorer of VLMEvalKit's ImageYORNDataset is not run")
