@@ -17,11 +17,12 @@ from tests.support.cli import run_command
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_patch_table_is_current() -> None:
+def test_the_patch_table_is_current_and_the_readme_short() -> None:
     text = (ROOT / "docs" / "internals.md").read_text(encoding="utf-8")
     assert patch_table_markdown() in text, (
         f"docs/internals.md is behind dft_factory/patch/table.py. Run `{UPDATE}`."
     )
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
 
 
 def _cells(markdown: str) -> list[list[str]]:
@@ -89,7 +90,3 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), f"{page}: {path}"
         assert not anchor or anchor in _anchors(target), f"{page}: {path}#{anchor}"
-
-
-def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120

@@ -66,14 +66,11 @@ def test_the_made_pages_hold_what_they_are_made_from() -> None:
     assert "](docs/" not in docs_site.home()
 
 
-def test_links_out_of_the_site_become_text() -> None:
+def test_outside_links_become_text_and_roles_code() -> None:
     text = "[a](../tests/x.py), [b](training.md#x), ![c](../x.png), [d](https://x.org)"
     assert docs_site.plain_outside_links(text) == (
         "a, [b](training.md#x), ![c](../x.png), [d](https://x.org)"
     )
-
-
-def test_roles_of_docstrings_become_code() -> None:
     html = "<p>:func:<code>a.b</code>, :class:<code>~a.b.C</code>, <code>~x.y</code></p>"
     assert docs_site.without_roles(html) == (
         "<p><code>a.b</code>, <code>C</code>, <code>~x.y</code></p>"

@@ -131,14 +131,12 @@ def test_zero_divides_what_its_stage_divides() -> None:
     assert parts[3][BUFFERS] == 2 * 2 * 100 + 2 * 3000 + step
 
 
-def test_zero_leaves_what_is_offloaded_in_cpu_memory() -> None:
+def test_zero_offload_and_fsdp() -> None:
+    """Offloaded parts use no GPU memory. FSDP keeps fp32 shards and gathers root and two layers."""
     offload = frozenset((OPTIMIZER, WEIGHTS))
     parts = per_gpu(Layout("zero", 4, 3, offload, bucket=50, live=3000), SEVEN, WORKING)
     assert (parts[WEIGHTS], parts[GRADIENTS], parts[OPTIMIZER]) == (0, 0, 0)
     assert parts[BUFFERS] == 2 * 2 * 50 + 2 * 3000
-
-
-def test_fsdp_keeps_fp32_shards_and_gathers_the_root_and_two_layers() -> None:
     parts = per_gpu(Layout("fsdp2", 4), SEVEN, WORKING)
     assert (parts[WEIGHTS], parts[GRADIENTS], parts[OPTIMIZER]) == (8000, 8000, 16000)
     assert parts[BUFFERS] == 2 * 2 * (2000 + 2 * 1000)
@@ -242,17 +240,14 @@ PLAN = {
 }
 
 
-def test_hours_are_examples_times_epochs_times_length_over_the_rate() -> None:
+def test_hours_of_a_training() -> None:
     """1,000 x 2 x 360 = 720,000 tokens; at 100 tokens/s 7,200 s."""
     duration = duration_of(PLAN, 8, 100.0)
     assert (duration.tokens, duration.hours) == (720_000, 2.0)
     bounded = duration_of({**PLAN, "mean_tokens": None}, 8, 100.0)
     assert bounded.tokens == 2 * 1000 * 2048
     assert "upper bound" in bounded.basis
-
-
-def test_max_steps_goes_before_epochs() -> None:
-    """10 steps x 4 rows x 8 accumulated x 2 GPUs = 640 examples."""
+    # 10 steps x 4 rows x 8 accumulated x 2 GPUs = 640 examples.
     assert duration_of({**PLAN, "max_steps": 10}, 2, 1.0).tokens == 640 * 360
     with pytest.raises(ConfigError, match="max_steps=N"):
         duration_of({**PLAN, "examples": None}, 1, 1.0)

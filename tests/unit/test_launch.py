@@ -42,14 +42,12 @@ def test_a_slurm_job_comes_before_variables_of_the_shell() -> None:
     assert plan_launch(TRAIN, 2, {**leftover, "SLURM_JOB_ID": "7"}).words[0] == "srun"
 
 
-def test_a_task_of_srun() -> None:
+def test_ports_of_slurm_jobs() -> None:
+    """Consecutive jobs get different ports, below the ephemeral ones."""
     slurm = {"SLURM_JOB_ID": "40001", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
     # 15000 + 40001 % 15000
     expected = {**SECOND_OF_TWO, "MASTER_PORT": "25001"}
     assert task_environment(2, slurm, "first") == expected
-
-
-def test_jobs_that_follow_each_other_get_different_ports_below_the_ephemeral_ones() -> None:
     ports = {0: 15_000, 1: 15_001, 14_999: 29_999, 15_000: 15_000, 4_000_000_000: 25_000}
     for job, port in ports.items():
         slurm = {"SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}
@@ -121,15 +119,12 @@ def run_module(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-def test_the_module_becomes_the_command() -> None:
+def test_the_module_runs_the_command_or_prints_one_line() -> None:
     """Same exit status, and the commands of this environment first, whatever PATH says."""
     program = "import os, sys; print(os.environ['PATH'].split(os.pathsep)[0]); sys.exit(7)"
     done = run_module("1", sys.executable, "-c", program, env={"PATH": "/bin"})
     assert done.returncode == 7, done.stderr
     assert done.stdout.strip() == sys.executable.rpartition("/")[0]
-
-
-def test_the_module_refuses_in_one_line() -> None:
     done = run_module("2", "llamafactory-cli", "train", "a.yaml", env={"PATH": "/bin"})
     assert done.returncode == 2
     assert done.stderr.startswith("dft-factory: A training on 2 nodes needs a scheduler")

@@ -108,7 +108,7 @@ def _printed(out: Path, name: str) -> dict[str, Any]:
     return printed
 
 
-def test_a_task_has_the_score_that_the_harness_printed(
+def test_tasks_and_groups_have_the_scores_of_the_harness(
     request_: Request, results: Mapping[str, BenchmarkResult]
 ) -> None:
     printed = _printed(request_.out, "first_choice-acc_norm")["results"]["first_choice"]
@@ -122,11 +122,6 @@ def test_a_task_has_the_score_that_the_harness_printed(
     items = read_items(request_.out / row.items)
     assert [item.id for item in items] == [f"first_choice/{i}" for i in range(9)]
     assert 0 < sum(item.score or 0 for item in items) < 9
-
-
-def test_a_group_has_the_items_of_its_tasks_and_the_harness_own_mean(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
     printed = _printed(request_.out, "choices")
     row = results["lm-eval:choices"]
     assert row.score == printed["results"]["choices"]["acc,none"]
@@ -141,23 +136,14 @@ def test_a_group_has_the_items_of_its_tasks_and_the_harness_own_mean(
     assert row.notes == ["the score is the harness's own aggregate, not the mean of the items"]
 
 
-def test_generated_answers_are_scored_by_the_first_filter(
+def test_generated_answers_are_scored_again_without_requests(
     request_: Request, results: Mapping[str, BenchmarkResult]
 ) -> None:
+    """By the first filter."""
     row = results["lm-eval:words"]
     assert (row.metric, row.decoding_name, row.n_total) == ("exact_match,strict", "greedy", 5)
     assert set(row.breakdown) == {"exact_match,any"}
-
-
-def test_scoring_again_needs_the_folder_alone(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
     assert {row.benchmark: row for row in score(request_.out).results} == results
-
-
-def test_what_was_asked_is_not_asked_again(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
     assert results["lm-eval:words"] in evaluate(["lm-eval:words"], request_).results
     log = (request_.out / "lm-eval-words.completion/log").read_text()
     assert "Cached requests: 5, Requests remaining: 0" in log

@@ -126,7 +126,7 @@ def test_a_stop_text_that_is_a_special_token_ends_a_raw_completion() -> None:
 # ---------------------------------------------------------------- scores
 
 
-def test_the_majority_of_the_answers_given_decides() -> None:
+def test_majority() -> None:
     assert majority([RIGHT, WRONG, RIGHT]) == 1.0
     assert majority([RIGHT, WRONG, WRONG]) == 0.0
     assert majority([RIGHT, WRONG]) == 0.5
@@ -134,9 +134,6 @@ def test_the_majority_of_the_answers_given_decides() -> None:
     assert majority([RIGHT, WRONG, OTHER, WRONG]) == 0.0
     assert majority([SILENT, SILENT]) == 0.0
     assert majority([RIGHT, Verdict(None, None, "ended")]) is None
-
-
-def test_spellings_of_one_answer_vote_together() -> None:
     spellings = ("\\dfrac{1}{2}", "\\frac{1}{2}", "\\left( 1, 2 \\right)", "(1,2)")
     halves = [Verdict(True, text) for text in spellings[:2]]
     points = [Verdict(False, text) for text in spellings[2:]]
@@ -144,7 +141,7 @@ def test_spellings_of_one_answer_vote_together() -> None:
     assert majority([halves[0], *points]) == 0.0
 
 
-def test_the_mean_of_rounded_accuracies_is_that_of_the_paper() -> None:
+def test_means_and_shares() -> None:
     """Three problems, two samples: 1/3 and 2/3 are 33.3 and 66.7 %, mean 50.0; with one sample
     1/3 is 33.3 %, not 33.33."""
     verdicts = [RIGHT, RIGHT, WRONG, RIGHT, WRONG, WRONG]
@@ -152,8 +149,6 @@ def test_the_mean_of_rounded_accuracies_is_that_of_the_paper() -> None:
     assert rounded_mean([RIGHT, WRONG, WRONG], 1) == pytest.approx(0.333, abs=1e-12)
     assert rounded_mean([RIGHT, None], 1) is None
 
-
-def test_shares_count_completions() -> None:
     def row(reason: str) -> Completion:
         return Completion(id="x", prompt="", completion="", finish_reason=reason, n_tokens=1)
 

@@ -189,11 +189,20 @@ def test_finish_reason_length(tmp_path: Path) -> None:
     assert (row.completion, row.finish_reason, row.n_tokens) == ("a b c d", "length", 4)
 
 
-def test_an_unknown_model_names_the_choices() -> None:
+def test_unusable_servers(tmp_path: Path) -> None:
     with serve(FakeServer(answer, models=("alpha", "beta"))) as server:
         with pytest.raises(UsageError, match=r"'tiny'.*does not have it.*alpha, beta"):
             backend(server)
         assert server.posts == 0
+    with serve(FakeServer(answer)) as server:
+        pass
+    with pytest.raises(PrerequisiteError, match="Start the server"):
+        backend(server)
+    with (
+        serve(FakeServer(answer, completions=False)) as server,
+        pytest.raises(UsageError, match="--prompt-style chat"),
+    ):
+        run(server, PROMPTS[:1], tmp_path)
 
 
 def test_the_key_is_sent_and_never_shown(tmp_path: Path) -> None:
@@ -234,18 +243,6 @@ def test_a_base_url_with_a_password_is_refused_without_naming_it() -> None:
     with pytest.raises(UsageError) as caught:
         check_base_url("http://me:hunter2@host/v1")
     assert "hunter2" not in str(caught.value)
-
-
-def test_a_missing_server_or_route(tmp_path: Path) -> None:
-    with serve(FakeServer(answer)) as server:
-        pass
-    with pytest.raises(PrerequisiteError, match="Start the server"):
-        backend(server)
-    with (
-        serve(FakeServer(answer, completions=False)) as server,
-        pytest.raises(UsageError, match="--prompt-style chat"),
-    ):
-        run(server, PROMPTS[:1], tmp_path)
 
 
 SAMPLED = replace(DECODING, samples=4, temperature=1.0, stop=())

@@ -123,7 +123,7 @@ def test_doctest_examples_hold(problem: dict[str, str]) -> None:
     assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
 
 
-def test_nothing_is_shared_with_humaneval() -> None:
+def test_nothing_is_shared_with_humaneval_or_the_training_set() -> None:
     """Names, docstrings, and behaviour: no pair solves each other's tests."""
     published = list(read_problems().values())
     assert not {p["entry_point"] for p in PROBLEMS} & {p["entry_point"] for p in published}
@@ -134,10 +134,7 @@ def test_nothing_is_shared_with_humaneval() -> None:
         for other in published:
             same = passes(other, solution(problem)) and passes(problem, solution(other))
             assert not same, (problem["entry_point"], other["task_id"])
-
-
-def test_nothing_is_shared_with_the_training_set() -> None:
-    """Names, descriptions, and behaviour: no solution of the training set passes a check here."""
+    # Names, descriptions, and behaviour: no solution of the training set passes a check here.
     instructions = [words(record["instruction"]) for record in TRAINING]
     trained: dict[str, Callable[..., Any]] = {}
     for record in TRAINING:

@@ -40,9 +40,11 @@ def test_list_names_every_recipe_and_what_it_trains() -> None:
     )
 
 
-def test_show_prints_the_file() -> None:
+def test_show_and_unknown_names() -> None:
     text = (CONFIGS / "demo/smollm2_dft.yaml").read_text()
     assert recipes("show", "demo/smollm2_dft").stdout == text
+    with pytest.raises(ConfigError, match="Did you mean 'demo/smollm2_dft'"):
+        recipes("show", "demo/smollm_dft")
 
 
 @pytest.mark.parametrize("name", ["wethink/qwen2_5_vl_3b_dft", "wethink/qwen2_5_vl_3b_sft.yaml"])
@@ -83,8 +85,3 @@ def test_copy_keeps_changed_files_and_accepts_equal_ones(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"qwen2_5_coder_7b_sft\.yaml: exists and differs"):
         recipes("copy", "ultrafeedback/qwen2_5_coder_7b_dft", "--out", str(tmp_path))
     assert copied(tmp_path) == before
-
-
-def test_an_unknown_name_has_a_near_match() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'demo/smollm2_dft'"):
-        recipes("show", "demo/smollm_dft")

@@ -471,10 +471,14 @@ def test_what_probe_writes_is_read(twins: list[Path]) -> None:
         read_variants([*twins, Path("probe")])
 
 
-def test_the_running_mean_by_hand() -> None:
+def test_running_mean_and_standard_error_by_hand() -> None:
     values = [1.0, 4.0, math.nan, 2.0, 6.0]
     assert smoothed(values, 3) == [2.5, 2.5, 3.0, 4.0, 4.0]
     assert math.isnan(smoothed([math.nan], 3)[0])
+    # Scores 1, 0, 0, 0: sqrt(1/4 / 4) = 1/4; and a signed zero is shown without its sign.
+    assert mean_and_stderr([1, 0, 0, 0]) == (0.25, 0.25)
+    assert points(-0.0001) == "0.0"
+    assert points(-0.5, 0.125) == "−50.0 ± 12.5"
 
 
 def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
@@ -641,10 +645,3 @@ def test_refusals_name_the_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must lie beside results\.json"):
         build_report([fourth], out)
     assert not out.exists()
-
-
-def test_standard_error_is_that_of_the_schema() -> None:
-    """Scores 1, 0, 0, 0: sqrt(1/4 / 4) = 1/4; and a signed zero is shown without its sign."""
-    assert mean_and_stderr([1, 0, 0, 0]) == (0.25, 0.25)
-    assert points(-0.0001) == "0.0"
-    assert points(-0.5, 0.125) == "−50.0 ± 12.5"

@@ -270,19 +270,19 @@ def test_verdict(solution: str, test: str, score: float, reason: str) -> None:
     assert reason in done.reason
 
 
-def test_a_broken_test_leaves_the_item_unscored() -> None:
+def test_a_broken_test_or_late_start_leaves_the_item_unscored() -> None:
     done = sandbox.check_program(ADD, "assert add(")
     assert done.verdict()[0] is None
     assert "SyntaxError" in done.reason
+    done = sandbox.check_program(ADD, ADD_TEST, limits=Limits(start_seconds=0))
+    assert (done.started, done.killed_for, done.score) == (False, "start", None)
+    assert "did not start within" in done.reason
 
 
-def test_a_remaining_thread_does_not_delay_a_pass() -> None:
+def test_threads_and_unicode() -> None:
     program = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
     done = sandbox.check_program(program, "")
     assert (done.score, done.killed_for) == (1.0, None)
-
-
-def test_unicode_goes_both_ways() -> None:
     test = "import sys\nprint('é', file=sys.stderr)"
     done = sandbox.check_program("print('Grüße, 世界 🎉')", test)
     assert (done.stdout, done.stderr, done.score) == ("Grüße, 世界 🎉\n", "é\n", 1.0)
@@ -303,12 +303,6 @@ for descriptor in range(1, 20):
     assert len(done.stdout) < Limits().output_bytes + 100
     assert done.stdout.endswith("last words\n")
     assert "bytes dropped" in done.stdout
-
-
-def test_a_sandbox_killed_before_it_starts_leaves_the_item_unscored() -> None:
-    done = sandbox.check_program(ADD, ADD_TEST, limits=Limits(start_seconds=0))
-    assert (done.started, done.killed_for, done.score) == (False, "start", None)
-    assert "did not start within" in done.reason
 
 
 def test_a_broken_sandbox_leaves_the_item_unscored(
@@ -482,16 +476,13 @@ def test_only_the_last_command_gets_the_secrets() -> None:
     assert check_shell("true", "wc -l").stdout.strip() == "2"
 
 
-def test_a_missing_tool_leaves_the_item_unscored() -> None:
+def test_missing_tools_and_empty_commands() -> None:
     for done in (
         sandbox.run(["no-such-tool"]),
         sandbox.check_commands([["true"], ["no-such-tool"]], files={}),
     ):
         assert done.score is None
         assert "no program 'no-such-tool'" in done.reason
-
-
-def test_an_empty_command_is_refused() -> None:
     for commands in ([], [["true"], []]):
         with pytest.raises(ValueError, match="No command"):
             sandbox.check_commands(commands, files={})
@@ -610,7 +601,7 @@ def test_output_keeps_the_first_and_the_last_half(chunks: list[bytes], text: str
     assert output.text() == text
 
 
-def test_texts_are_found_across_chunks() -> None:
+def test_texts_and_secrets_are_found_across_chunks() -> None:
     output = Output(keep=2, texts=[b"abc", b"bcx"])
     for chunk in (b"xxxa", b"b", b"cab", b"c"):
         output.take(chunk)
@@ -619,9 +610,6 @@ def test_texts_are_found_across_chunks() -> None:
     for chunk in (b"STARTST", b"EPSTEP", b"STE", b"P"):
         report.take(chunk)
     assert report.steps == 3
-
-
-def test_report_finds_secrets_across_chunks_and_only_in_order() -> None:
     report = Report(b"START", b"FINISH")
     for byte in b"xxFINISHxxSTA" + b"RTyyyyFINI":
         report.take(bytes([byte]))

@@ -48,16 +48,17 @@ def test_clusters_of_unequal_size_by_hand() -> None:
     """Scores 1, 1, 0 with clusters a, a, b: mean 2/3; sums of residuals 2/3 and -2/3; variance
     2/1 · (4/9 + 4/9) / 9 = 16/81."""
     assert mean_and_stderr([1.0, 1.0, 0.0], ["a", "a", "b"])[1] == pytest.approx(4 / 9)
-
-
-def test_twelve_of_twelve_has_a_width() -> None:
-    """Wilson at 1: n / (n + z²) = 12 / 15.84."""
-    assert mean_interval([1.0] * 12) == (pytest.approx(12 / (12 + 1.959964**2)), 1.0)
-    assert mean_interval([]) is None
+    # Sums of thirds, exact: 3 clusters won by 1/3, 2/3 and 1: p = 2/8.
+    sums, sizes = cluster_sums([1 / 3, 1 / 3, 1 / 3, 1.0], ["a", "b", "b", "c"])
+    assert list(sizes) == [1, 2, 1]
+    assert sign_flip_test(sums) == 0.25
 
 
 def test_wilson_is_that_of_scipy() -> None:
-    """And of a published example: 81 of 263, Newcombe (1998), method 3."""
+    """Wilson at 1: n / (n + z²) = 12 / 15.84."""
+    assert mean_interval([1.0] * 12) == (pytest.approx(12 / (12 + 1.959964**2)), 1.0)
+    assert mean_interval([]) is None
+    # And of a published example: 81 of 263, Newcombe (1998), method 3.
     assert wilson(81 / 263, 263) == (
         pytest.approx(0.2553, abs=5e-5),
         pytest.approx(0.3662, abs=5e-5),
@@ -108,13 +109,6 @@ def test_the_interval_inverts_the_test() -> None:
             rest = differences - shift
             z = (abs(rest.sum()) - 1) / math.sqrt((rest**2).sum())
             assert (z > 1.959964) == rejected
-
-
-def test_clusters_of_many_graded_scores() -> None:
-    """Sums of thirds, exact: 3 clusters won by 1/3, 2/3 and 1: p = 2/8."""
-    sums, sizes = cluster_sums([1 / 3, 1 / 3, 1 / 3, 1.0], ["a", "b", "b", "c"])
-    assert list(sizes) == [1, 2, 1]
-    assert sign_flip_test(sums) == 0.25
 
 
 def test_holm_by_hand() -> None:

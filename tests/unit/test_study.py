@@ -33,14 +33,13 @@ def generators(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list
         del sys.modules[name]
 
 
-def test_files_are_what_the_generators_write(generators: list[ModuleType], tmp_path: Path) -> None:
+def test_files_and_prompts_are_those_of_the_generators(
+    generators: list[ModuleType], tmp_path: Path
+) -> None:
     for module in generators:
         module.main()
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert written == {path.name: path.read_bytes() for path in STUDY.glob("*.jsonl")}
-
-
-def test_training_prompts_are_the_tasks_prompts(generators: list[ModuleType]) -> None:
     for module, name in zip(generators, ("arithmetic", "python"), strict=True):
         task = yaml.safe_load((STUDY / f"{name}.yaml").read_text())
         assert task["prompt"] == module.PROMPT

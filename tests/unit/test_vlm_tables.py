@@ -111,14 +111,11 @@ def test_malformed_tables_are_named(tmp_path: Path, text: str, named: str) -> No
         )
 
 
-def test_a_folder_without_the_table(tmp_path: Path) -> None:
+def test_missing_tables_and_malformed_cells(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"MathVision\.tsv or MathVision_MINI\.tsv"):
         read_table(
             mathvision.TASK.tables, COLUMNS, data=tmp_path, limit=None, pictures=tmp_path / "p"
         )
-
-
-def test_cells_that_are_empty_or_no_list() -> None:
     row = Row("7", {"choices": "A, B"}, ())
     with pytest.raises(UsageError, match="row 7: column 'choices' is no list"):
         tables.literal_list(row, "choices")

@@ -182,7 +182,7 @@ def test_ocrbench_has_a_verdict_of_each_item(
     assert categories == {"Regular Text Recognition", "Doc-oriented VQA"}
 
 
-def test_free_answers_have_the_harness_own_rule(
+def test_free_answers_and_scoring_again(
     request_: Request, results: Mapping[str, BenchmarkResult]
 ) -> None:
     row = results["vlmeval:ChartQA_TEST"]
@@ -195,11 +195,6 @@ def test_free_answers_have_the_harness_own_rule(
         "test_augmented": float(printed["test_augmented"]) / 100,
     }
     assert _ids(request_, row) == {"0": 1.0, "1": 0.0, "2": 1.0}
-
-
-def test_scoring_again_needs_the_folder_alone(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
     assert {row.benchmark: row for row in score(request_.out).results} == results
 
 
@@ -269,12 +264,9 @@ def test_refused_before_the_harness_starts(changes: dict[str, Any], message: str
         benchmark.load(benchmark, request)
 
 
-def test_an_option_without_effect_is_refused() -> None:
+def test_useless_options_and_names_are_refused() -> None:
     request = Request("m", Path("out"), "sft", num_fewshot=3)
     with pytest.raises(UsageError, match="--num-fewshot has no effect on vlmeval:OCRBench"):
         check(["vlmeval:OCRBench"], request)
-
-
-def test_a_name_without_a_data_set_is_refused() -> None:
     with pytest.raises(UsageError, match="names no data set"):
         check(["vlmeval:"], Request("m", Path("out"), "sft"))

@@ -78,6 +78,8 @@ def test_nll_above_its_start_while_the_loss_falls_fires_once() -> None:
     found = course(rising)
     assert rules(found) == ["nll_rises"]
     assert 2 * WINDOW <= found[0][0] < 80
+    # 4 % with no noise at all: significant, and not worth a word.
+    assert course(lambda d, n: {"objective": 0.2 - 0.1 * d, "nll": 1 + 0.04 * d}) == []
 
 
 @pytest.mark.parametrize("objective", [0.2, 0.4])
@@ -85,27 +87,14 @@ def test_nll_that_rises_with_the_loss_is_another_story(objective: float) -> None
     assert course(lambda d, n: {**rising(d, n), "objective": 0.2 + (objective - 0.2) * d}) == []
 
 
-def test_nll_rises_by_too_little() -> None:
-    """4 % with no noise at all: significant, and not worth a word."""
-    assert course(lambda d, n: {"objective": 0.2 - 0.1 * d, "nll": 1 + 0.04 * d}) == []
-
-
-def test_end_of_turn_that_stays_low_fires_after_the_warm_up() -> None:
+def test_end_of_turn() -> None:
+    """Fires when it stays low after the warm-up or falls below a half."""
     found = course(lambda d, n: {"end_of_turn": 0.05 + n.uniform(-0.02, 0.02)})
     assert rules(found) == ["end_of_turn"]
     assert found[0][0] >= 100 * WARM_UP
-
-
-def test_end_of_turn_that_falls_fires_below_a_half_alone() -> None:
     assert rules(course(lambda d, n: {"end_of_turn": 0.4 - 0.3 * d})) == ["end_of_turn"]
     assert course(lambda d, n: {"end_of_turn": 0.95 - 0.3 * d}) == []
-
-
-def test_end_of_turn_that_is_learned_slowly_is_learned() -> None:
     assert course(lambda d, n: {"end_of_turn": 0.1 + 0.1 * d + n.uniform(-0.005, 0.005)}) == []
-
-
-def test_data_without_an_end_of_turn_token_says_nothing_of_it() -> None:
     assert course(lambda d, n: {"end_of_turn": None}) == []
 
 
@@ -115,19 +104,17 @@ def test_weight_near_zero_fires_once_and_soon() -> None:
     assert course(lambda d, n: {"token_weight": 0.02}) == []
 
 
-def test_a_single_bad_batch_is_no_reason() -> None:
+def test_single_bad_batches_and_rows_that_are_not_finite_are_ignored() -> None:
     watch = Watch()
     for step in range(1, 100):
         bad = step % 20 == 19
         row = Row(step, 0.1, 9.0 if bad else 1.0, 0.0 if bad else 0.5, 0.9)
         assert watch.see(row, step / 100) == []
-
-
-def test_rows_that_are_not_finite_are_left_out() -> None:
     watch = Watch()
     for step in range(1, 40):
         row = Row(step, float("nan"), float("nan"), float("nan"), None)
         assert watch.see(row, 0.5) == []
+    assert Watch().see_evaluation(Evaluation(float("nan"), 0.7), 0.5) == []
 
 
 def messages() -> Iterator[str]:
@@ -185,21 +172,14 @@ def test_answers_that_become_alike_are_said() -> None:
     assert "75% of its greedy answers to 8 held-out prompts equal another one" in message
 
 
-def test_short_and_like_answers_are_well_where_the_references_are() -> None:
+def test_short_answers_are_no_reason_before_the_warm_up_or_with_short_references() -> None:
     """Yes or no, one token each."""
     yes = Answers(n=8, length=1.0, repeated=1.0, reference_length=1.0, reference_repeated=1.0)
     assert evaluated(*[Evaluation(1.0, 0.7, yes)] * 4) == []
-
-
-def test_a_base_model_that_answers_shortly_is_not_blamed_before_the_warm_up() -> None:
     short = dataclasses.replace(ANSWERS, length=4.0)
     watch = Watch()
     assert watch.see_evaluation(Evaluation(1.0, 0.7, short), WARM_UP / 2) == []
     assert watch.see_evaluation(Evaluation(1.0, 0.7, short), WARM_UP) != []
-
-
-def test_an_evaluation_that_is_not_finite_is_left_out() -> None:
-    assert Watch().see_evaluation(Evaluation(float("nan"), 0.7), 0.5) == []
 
 
 @pytest.mark.parametrize(

@@ -194,12 +194,9 @@ def test_unusable_picture_sources(
     assert {p.name for p in tmp_path.iterdir()} == {"in"} | ({name} if name else set())
 
 
-def test_a_hub_id_needs_pictures(tmp_path: Path) -> None:
+def test_hub_ids_need_pictures_and_other_sets_refuse_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"comes without pictures.*LLaVA-CoT-100k.*--pictures"):
         prepare("wethink", "org/name", tmp_path / "out")
-
-
-def test_sets_without_pictures_refuse_the_option(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{}\n")
     with pytest.raises(ConfigError, match="'ultrafeedback' has no pictures"):
         prepare("ultrafeedback", str(tmp_path / "x.jsonl"), tmp_path / "o", pictures=tmp_path)
