@@ -13,29 +13,20 @@ from safetensors.torch import load_file
 from dft_factory.errors import ConfigError, MissingDependencyError
 from dft_factory.patch.scores import FILE_NAME
 from tests.conftest import Bench
+from tests.support import tasks
 from tests.support.cli import Run, parseable, train
 
 PROGRAM = "add=max"
 
 
 def write_task(folder: Path, **fields: Any) -> Path:
-    """``answers.yaml`` with its data: the questions of ``tiny_text``, all answered ``yes``."""
+    """``answers.yaml`` with its data: the questions of ``tiny_text``, each answered ``yes``."""
     rows = [
         {"question": f"Question number {i}: what is it?", "answer": "yes", "tests": "assert add"}
         for i in range(6)
     ]
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    task = {
-        "data": "rows.jsonl",
-        "prompt": "{question}",
-        "metric": "exact_match",
-        "answer": "answer",
-        "max_new_tokens": 24,
-        **fields,
-    }
-    path = folder / "answers.yaml"
-    path.write_text(json.dumps({key: value for key, value in task.items() if value is not None}))
-    return path
+    fields = {"metric": "exact_match", "max_new_tokens": 24, **fields}
+    return tasks.write_task(folder, rows, stem="answers", **fields)
 
 
 def taught(bench: Bench, folder: Path, answer: str, **changes: Any) -> dict[str, Any]:

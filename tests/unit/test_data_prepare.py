@@ -78,7 +78,7 @@ def test_rating_number(rating: object, number: Fraction | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rated", "average"),
+    ("scored", "average"),
     [
         # 5, N/A, 4.5 and "4": (5 + 4.5 + 4) / 3 = 13.5 / 3 = 4.5, not 13.5 / 4.
         (completion("x", 5, "N/A", 4.5, "4"), Fraction(9, 2)),

@@ -148,7 +148,7 @@ VALUES = st.recursive(
 )
 
 
-@given(one=VALUES, other=VALUES)
+@given(left_value=VALUES, right_value=VALUES)
 def test_equal_encodings_mean_equal_values(left_value: Any, right_value: Any) -> None:
     for left, right in (
         (left_value, right_value),

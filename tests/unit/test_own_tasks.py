@@ -29,19 +29,10 @@ from tests.support.jsonl import write_lines
 from tests.support.judge_server import Answer, judge_server
 from tests.support.openai_server import FakeServer, serve
 from tests.support.reports import report
+from tests.support.tasks import write_task
 
-NUMERIC = {"data": "rows.jsonl", "prompt": "{question}", "metric": "numeric", "answer": "answer"}
 RAW = {"prompt_style": "completion"}
 ROWS = [{"question": "1 + 1", "answer": 2}, {"question": "2 + 2", "answer": [4, "4.0"]}]
-
-
-def write_task(folder: Path, rows: list[Any], *, stem: str = "task", **fields: Any) -> Path:
-    """A task file with its data; a field of None is left out."""
-    write_lines(folder / "rows.jsonl", rows)
-    values = {key: value for key, value in {**NUMERIC, **fields}.items() if value is not None}
-    path = folder / f"{stem}.yaml"
-    path.write_text(json.dumps(values))  # JSON is YAML
-    return path
 
 
 def load(folder: Path, rows: list[Any], data: Path | None = None, **fields: Any) -> TaskData:
@@ -115,7 +106,7 @@ FIELD_ERRORS: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "key", "says"), FIELD_ERRORS)
+@pytest.mark.parametrize(("fields", "key", "message"), FIELD_ERRORS)
 def test_field_errors(tmp_path: Path, fields: dict[str, Any], key: str, message: str) -> None:
     with pytest.raises(InvalidTaskError) as caught:
         read_task(write_task(tmp_path, ROWS, **fields))
@@ -135,7 +126,7 @@ def test_all_problems_of_a_file_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (None, "No such file"),
         ("a: [", "cannot be read as YAML"),
@@ -171,7 +162,7 @@ RUBRIC = {"metric": "judge", "judge_prompt": "{rubric} {completion}"}
 
 
 @pytest.mark.parametrize(
-    ("row", "fields", "says"),
+    ("row", "fields", "message"),
     [
         ([1], {}, "a list, not an object with fields"),
         ({"questoin": "x", "answer": 1}, {}, "no field 'question'. Choose from: questoin, answer."),

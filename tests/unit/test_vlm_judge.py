@@ -78,7 +78,7 @@ def test_a_busy_server_is_retried(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behave", "named"),
+    ("behave", "message"),
     [
         (lambda p, n: Answer(status=500, raw="boom"), "500"),
         (lambda p, n: Answer(raw="<html>"), "no JSON object"),
@@ -200,7 +200,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
 
 
 @pytest.mark.parametrize(
-    ("choice", "named"),
+    ("choice", "message"),
     [
         (JudgeChoice("openai"), "--judge-model"),
         (JudgeChoice("openai", "m", "localhost:8000"), "--judge-base-url"),
