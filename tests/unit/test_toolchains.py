@@ -1,4 +1,4 @@
-"""Compilers and interpreters: used, or named with the command that installs them."""
+"""Compilers and interpreters: used, or reported with their install command."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_versions_of_installed_tools(code: str) -> None:
     ],
 )
 def test_the_trial_program_can_fail(code: str, right: str, wrong: str) -> None:
-    """Or it would not prove that the tools work."""
+    """So a passing one proves that the tools work."""
     need(code)
     language = LANGUAGES[code]
     assert right in language.trial
@@ -92,11 +92,11 @@ def test_typescript_from_closed_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("ts")
-    own = toolchains.typescript()
-    assert own is not None
+    installed = toolchains.typescript()
+    assert installed is not None
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    (closed / "typescript").symlink_to(own)
+    (closed / "typescript").symlink_to(installed)
     monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [closed / "typescript"])
     folder = toolchains.typescript.__wrapped__()
     assert folder is not None
@@ -135,8 +135,8 @@ def test_the_script_does_nothing_if_all_is_installed() -> None:
     if not (root / ".toolchains").is_dir():
         pytest.skip(f"{NOT_RUN}no .toolchains in this checkout: bash scripts/toolchains.sh")
     command = ["bash", str(root / "scripts" / "toolchains.sh")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == "toolchains: all there.\n"
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr == "toolchains: all there.\n"
 
 
 def test_doctor_shows_languages_and_their_missing_tools() -> None:
