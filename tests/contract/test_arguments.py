@@ -87,14 +87,11 @@ def test_weight_is_canonical(weight: str, canonical: str) -> None:
     assert parsed(parseable(finetuning_type="dft", dft_weight=weight)).dft_weight == canonical
 
 
-def test_options_with_equals_signs() -> None:
+def test_selection_by_options_with_equals_signs() -> None:
     options = ["--finetuning_type=dft_lora", "--dft_weight=power:0.5"]
     arguments = parsed([*command_line(parseable()), *options])
     selected = (arguments.dft_objective, arguments.finetuning_type, arguments.dft_weight)
     assert selected == ("dft", "lora", "power:0.5")
-
-
-def test_selection_reaches_the_trainer_side() -> None:
     from dft_factory.objectives import selection_of
 
     selection = selection_of(parsed(parseable(finetuning_type="dft_oft", dft_weight="floor:0.1")))

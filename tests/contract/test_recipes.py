@@ -85,18 +85,12 @@ def findings(lonely: Path, finished: Path) -> list[Finding]:
     return validate_files([*FILES, lonely, finished])
 
 
-def test_an_experiment_may_be_run_again(findings: list[Finding], finished: Path) -> None:
+def test_findings_of_shipped_files(findings: list[Finding], finished: Path, lonely: Path) -> None:
     assert [str(finding) for finding in findings if finding.file == finished] == []
-
-
-def test_deepspeed_without_communication_is_refused(findings: list[Finding], lonely: Path) -> None:
     errors = [f for f in findings if f.file == lonely and f.severity == "error"]
     assert [f.key for f in errors] == ["use_cpu, deepspeed"]
     assert "DS_ACCELERATOR=cpu" in errors[0].message
-
-
-def test_every_file_is_valid(findings: list[Finding], lonely: Path) -> None:
-    """Warnings may be about what this machine lacks, and about nothing else."""
+    # Warnings may be about what this machine lacks, and about nothing else.
     findings = [finding for finding in findings if finding.file != lonely]
     assert [str(finding) for finding in findings if finding.severity == "error"] == []
     absent = ("is not here yet", "not here yet.", "needs a GPU that supports it", "start it with")

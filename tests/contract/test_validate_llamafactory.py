@@ -306,11 +306,13 @@ def test_the_only_finding(findings: Sequence[Finding], name: str) -> None:
     assert message.startswith(STARTS[name][1])
 
 
-def test_errors_of_all_files_come_together(findings: Sequence[Finding]) -> None:
+def test_all_files_are_reported_and_tested(findings: Sequence[Finding]) -> None:
     assert exit_status(findings) == 2
     order = list(dict.fromkeys(x.file.name for x in findings))
     assert order == [name for name in FILES if name in order]
     assert len(order) >= 15
+    others = {"selection.yaml", "refused.yaml", "best.yaml", "score_later.yaml"}
+    assert {*EXPECTED, *ERRORS, *ERROR_KEYS, *STARTS, *others} == set(FILES)
 
 
 def test_an_unknown_selection_hides_no_other_error(findings: Sequence[Finding]) -> None:
@@ -332,18 +334,12 @@ def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
     assert warned == ["average_tokens_across_devices"]
 
 
-def test_the_data_of_a_scored_task_may_come_later(findings: Sequence[Finding]) -> None:
+def test_missing_data_of_a_task_warns_and_the_best_model_needs_evaluations(
+    findings: Sequence[Finding],
+) -> None:
     ((severity, key, message),) = _of(findings, "score_later.yaml")
     assert (severity, key) == ("warning", "score_task")
     assert "its data is not here: " in message
-
-
-def test_the_best_model_needs_evaluations(findings: Sequence[Finding]) -> None:
     ((severity, key, _),) = _of(findings, "best.yaml")
     assert severity == "error"
     assert "load_best_model_at_end" in key.split(", ")
-
-
-def test_each_file_is_tested() -> None:
-    others = {"selection.yaml", "refused.yaml", "best.yaml", "score_later.yaml"}
-    assert {*EXPECTED, *ERRORS, *ERROR_KEYS, *STARTS, *others} == set(FILES)

@@ -167,16 +167,13 @@ def completions(answers: dict[str, str]) -> list[Completion]:
     ]
 
 
-def test_answers_are_compared_as_vlmevalkit_does(stock: Stock) -> None:
+def test_answers_and_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
     with Equality() as equality:
         ours = [equality.vlmevalkit(answer, gold).equal for answer, gold in EQUAL]
     assert dict(zip(EQUAL, ours, strict=True)) == dict(
         zip(EQUAL, stock.results["equal"], strict=True)
     )
     assert {True, False} == set(ours)
-
-
-def test_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
     ours = [infer_option(answer, choices) for answer, choices in INFER]
     answers = [answer for answer, _ in INFER]
     theirs = stock.results["infer"]

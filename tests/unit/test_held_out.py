@@ -16,7 +16,7 @@ from dft_factory.patch.lines import JsonLines
 I = IGNORE_INDEX  # noqa: E741
 
 
-def test_the_prompt_reaches_to_the_first_label_and_the_reference_is_the_first_turn() -> None:
+def test_prompts_references_lengths_and_repeats() -> None:
     rows = [
         {"input_ids": [1, 2, 3, 4, 5, 6, 7], "labels": [I, I, 3, 4, I, I, 7]},
         {"input_ids": [1, 2], "labels": [1, 2]},  # nothing to ask
@@ -27,10 +27,7 @@ def test_the_prompt_reaches_to_the_first_label_and_the_reference_is_the_first_tu
     assert (first.prompt, first.reference) == ((1, 2), (3, 4))
     assert (second.prompt, second.reference) == ((1,), tuple(range(NEW_TOKENS)))
     assert len(held_out(rows * N_PROMPTS)) == N_PROMPTS
-
-
-def test_lengths_and_repeats() -> None:
-    """Three answers alike of four; references 2, 4, 2, 4 tokens long, all different."""
+    # Three answers alike of four; references 2, 4, 2, 4 tokens long, all different.
     summary = summarise(
         [[1, 2], [1, 2], [1, 2], [3, 4, 5, 6]], [[1, 2], [1, 2, 3, 4], [3, 4], [3, 4, 5, 6]]
     )

@@ -219,9 +219,13 @@ def test_oracles_of_other_projects() -> None:
     torch.testing.assert_close(ours, dft_loss(holder, labels, n), rtol=1e-5, atol=1e-7)
 
 
-def test_shapes_that_do_not_fit_are_named() -> None:
+def test_shapes_and_weight_names() -> None:
     with pytest.raises(UpstreamContractError, match=r"\(1, 3, 4\).*\(1, 5\)"):
         token_weighted_nll(torch.zeros(1, 3, 4), torch.zeros(1, 5, dtype=torch.long), UNIT_WEIGHT)
+    for choice in weight_choices():
+        spec = choice.replace(":A", ":0.5").replace(":U", ":0.1").replace(":T", ":0.3")
+        assert parse_weight(spec).spec == spec
+    assert parse_weight("power:0.50").spec == "power:0.5"
 
 
 @pytest.mark.parametrize(
@@ -248,10 +252,3 @@ def test_an_unknown_weight_is_refused_by_name(spec: object, message: str) -> Non
         parse_weight(spec)
     assert repr(spec) in str(error.value)
     assert message in str(error.value)
-
-
-def test_every_choice_parses() -> None:
-    for choice in weight_choices():
-        spec = choice.replace(":A", ":0.5").replace(":U", ":0.1").replace(":T", ":0.3")
-        assert parse_weight(spec).spec == spec
-    assert parse_weight("power:0.50").spec == "power:0.5"

@@ -167,7 +167,7 @@ def test_markdown_golden(twins: list[Path]) -> None:
         assert text in page
 
 
-def test_differences_are_paired_by_id_and_not_by_position() -> None:
+def test_differences_are_paired_by_id() -> None:
     """The same scores in another order differ nowhere; a and d swapped differ twice.
 
     Swapped: differences +1, 0, 0, -1; mean 0; variance 2/3; stderr sqrt(2/3 / 4) = 0.408. The
@@ -182,9 +182,6 @@ def test_differences_are_paired_by_id_and_not_by_position() -> None:
     assert (swapped.won, swapped.lost, swapped.tied, swapped.difference) == (1, 1, 2, 0.0)
     assert swapped.estimate.stderr == pytest.approx(math.sqrt(1 / 6))
     assert swapped.p == 1.0
-
-
-def test_items_of_one_side_only_are_counted_and_left_out() -> None:
     first = {"a": 1.0, "x": 0.0, "u": None}
     result = compare([(first, {"a": 0.0, "y": 1.0, "z": 1.0, "u": 1.0})])
     assert (result.n_paired, result.only_first, result.only_second, result.unscored) == (1, 1, 2, 1)

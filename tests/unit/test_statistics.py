@@ -83,10 +83,19 @@ def test_for_right_and_wrong_it_is_mcnemars_exact_test(won: int, lost: int) -> N
     assert paired(won, lost, 100)[0] == pytest.approx(oracle)
 
 
-def test_four_won_of_a_hundred_is_nothing_in_both() -> None:
+def test_the_interval_inverts_the_test() -> None:
     p, (low, high) = paired(4, 0, 100)
     assert p == 0.125
     assert low < 0 < high
+    # Just outside the interval the shifted differences are rejected, just inside they are not:
+    # (|T| - u)² against z² Σ D², by hand, for 30 won and 10 lost of 100, u = 1.
+    differences = np.array([1.0] * 30 + [-1.0] * 10 + [0.0] * 60)
+    low, high = paired(30, 10, 100)[1]
+    for end, inward in ((low, 1e-6), (high, -1e-6)):
+        for shift, rejected in ((end + inward, False), (end - inward, True)):
+            rest = differences - shift
+            z = (abs(rest.sum()) - 1) / math.sqrt((rest**2).sum())
+            assert (z > 1.959964) == rejected
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 400))
@@ -97,18 +106,6 @@ def test_interval_and_test_agree(won: int, lost: int, tied: int) -> None:
     p, (low, high) = paired(won, lost, n)
     assert -1 <= low <= (won - lost) / n <= high <= 1
     assert (low < 0 < high or (low == 0 or high == 0)) if p >= LEVEL else (low >= 0 or high <= 0)
-
-
-def test_the_interval_inverts_the_test() -> None:
-    """Just outside the interval the shifted differences are rejected, just inside they are not:
-    (|T| - u)² against z² Σ D², by hand, for 30 won and 10 lost of 100, u = 1."""
-    differences = np.array([1.0] * 30 + [-1.0] * 10 + [0.0] * 60)
-    low, high = paired(30, 10, 100)[1]
-    for end, inward in ((low, 1e-6), (high, -1e-6)):
-        for shift, rejected in ((end + inward, False), (end - inward, True)):
-            rest = differences - shift
-            z = (abs(rest.sum()) - 1) / math.sqrt((rest**2).sum())
-            assert (z > 1.959964) == rejected
 
 
 def test_holm_by_hand() -> None:

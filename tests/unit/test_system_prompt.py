@@ -27,13 +27,10 @@ from tests.unit.test_evalplus import PROBLEM
 from tests.unit.test_multipl_e import PYTHON, write_data
 
 
-def test_wethinks_prompt_is_the_published_one() -> None:
+def test_names_and_texts() -> None:
     """The string of inference.py in github.com/yangjie-cv/WeThink."""
     digest = hashlib.sha256(WETHINK.encode()).hexdigest()
     assert digest == "32879f26141db8b6040d533178973ed5c7ef008175042372d08f80ba2b1931cb"
-
-
-def test_names_and_texts() -> None:
     assert parse_system_prompt(None) is None
     assert parse_system_prompt("none") == NONE
     assert parse_system_prompt("wethink") == WETHINK

@@ -71,12 +71,9 @@ def test_a_missing_tool_has_its_install_command(
     assert f"Install it: `{fix}" in reason
 
 
-def test_a_missing_file_is_a_missing_tool() -> None:
+def test_missing_files_and_broken_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     language = replace(LANGUAGES["sh"], files=("/nowhere/*.so",))
     assert "/nowhere/*.so not found" in (unusable(language) or "")
-
-
-def test_tools_that_do_not_work_are_not_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = sys.modules["dft_eval.languages.judge"]._trial
     trial.cache_clear()
     broken = replace(LANGUAGES["sh"], trial="exit 1")

@@ -141,7 +141,7 @@ def evaluated(*evaluations: Evaluation) -> list[tuple[int, str]]:
     ]
 
 
-def test_shrinking_answers_warn_once() -> None:
+def test_shrinking_and_repeated_answers_warn_once() -> None:
     """Answers of 4 tokens for references of 28, from the middle of the training on."""
     short = dataclasses.replace(ANSWERS, length=4.0)
     runs = [Evaluation(1.0, 0.7, answers) for answers in (ANSWERS, ANSWERS, short, short)]
@@ -151,9 +151,6 @@ def test_shrinking_answers_warn_once() -> None:
     assert "learning_rate" in message
     assert "dft_weight: floor:0.1" in message
     assert "\n" not in message
-
-
-def test_repeated_answers_warn() -> None:
     alike = dataclasses.replace(ANSWERS, repeated=0.75)
     [(index, message)] = evaluated(Evaluation(1.0, 0.7, ANSWERS), Evaluation(1.0, 0.7, alike))
     assert index == 1
