@@ -214,9 +214,7 @@ def test_unsupported_heads(text_bench: Bench) -> None:
 
 
 @pytest.mark.cli
-def test_training_never_makes_full_logits(
-    text_bench: Bench, vl_bench: Bench, tmp_path: Path
-) -> None:
+def test_training_without_full_logits(text_bench: Bench, vl_bench: Bench, tmp_path: Path) -> None:
     """The head's module returns a few numbers in training and evaluation, full and LoRA.
 
     With a LoRA on the head itself the run goes on with full logits and a warning.

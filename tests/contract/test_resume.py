@@ -132,9 +132,7 @@ def test_each_checkpoint_file_is_checked(text_bench: Bench, finished: Run, tmp_p
             chosen(text_bench, run, resume_from_checkpoint=str(run / "checkpoint-6"))
 
 
-def test_without_a_checkpoint_training_starts_over(
-    text_bench: Bench, finished: Run, tmp_path: Path
-) -> None:
+def test_no_checkpoint_means_a_new_start(text_bench: Bench, finished: Run, tmp_path: Path) -> None:
     shutil.copytree(finished.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
     damage(tmp_path / "run" / "checkpoint-4", STATE)
     assert chosen(text_bench, tmp_path / "run") is None
@@ -142,9 +140,7 @@ def test_without_a_checkpoint_training_starts_over(
         chosen(text_bench, tmp_path / "run", resume_from_checkpoint=True)
 
 
-def test_a_missing_optimizer_state_is_refused(
-    text_bench: Bench, finished: Run, tmp_path: Path
-) -> None:
+def test_no_optimizer_state_is_refused(text_bench: Bench, finished: Run, tmp_path: Path) -> None:
     """Adam and the schedule would silently begin anew; a finished run needs neither."""
     for step in (4, 8):
         shutil.copytree(finished.folder / f"checkpoint-{step}", tmp_path / f"{step}/checkpoint-1")

@@ -150,9 +150,7 @@ def test_a_resumed_run_continues_its_scores(text_bench: Bench, tmp_path: Path) -
 
 
 @pytest.mark.cli
-def test_a_missing_verdict_is_no_score_and_training_goes_on(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_a_missing_verdict_does_not_end_training(text_bench: Bench, tmp_path: Path) -> None:
     """``extract`` takes more than its two seconds on the learned answer."""
     task = write_task(tmp_path, extract="((?:a+)+)b", max_new_tokens=60)
     config = teaching_config(text_bench, tmp_path, "a" * 60, score_task=str(task), score_steps=20)
@@ -261,9 +259,7 @@ def test_a_task_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         _parse(score_task=str(task), score_steps=2)
 
 
-def test_programs_need_a_sandbox_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_need_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that has none: what looks for each sandbox finds nothing."""
     from dft_eval.sandbox import backends, host, landlock, selection
 

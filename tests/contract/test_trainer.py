@@ -107,9 +107,7 @@ def test_gradient_equals_an_independent_float64_implementation(
     assert error <= 1e-5
 
 
-def test_gradient_equals_llamafactorys_dft(
-    bench: Bench, runs: dict[str, Run], record_property: Any
-) -> None:
+def test_gradient_of_use_dft_loss(bench: Bench, runs: dict[str, Run], record_property: Any) -> None:
     error = relative_error(runs["dft"].ok().gradients, runs["native"].ok().gradients)
     record_property(f"{bench.modality} dft against use_dft_loss", error)
     assert error <= 1e-5

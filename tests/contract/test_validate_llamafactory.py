@@ -334,9 +334,7 @@ def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
     assert warned == ["average_tokens_across_devices"]
 
 
-def test_missing_data_of_a_task_warns_and_the_best_model_needs_evaluations(
-    findings: Sequence[Finding],
-) -> None:
+def test_missing_task_data_and_evaluations(findings: Sequence[Finding]) -> None:
     ((severity, key, message),) = _of(findings, "score_later.yaml")
     assert (severity, key) == ("warning", "score_task")
     assert "its data is not here: " in message

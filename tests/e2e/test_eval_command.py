@@ -57,9 +57,7 @@ def test_score_and_compare(text_bench: Bench, tmp_path: Path) -> None:
         ("humaneval", "--model"),
     ],
 )
-def test_mistakes_are_one_message(
-    text_bench: Bench, tmp_path: Path, args: str, message: str
-) -> None:
+def test_one_line_per_mistake(text_bench: Bench, tmp_path: Path, args: str, message: str) -> None:
     words = [text_bench.model if word == "M" else word for word in args.split()]
     stderr = dft_factory("eval", *words, "--out", tmp_path / "out", status=2).stderr
     assert message in stderr

@@ -42,9 +42,7 @@ def items_of(out: Path, name: str) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize("fault", [None, "drop"])
-def test_scores_of_known_answers(
-    tmp_path: Path, fault: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_known_answers(tmp_path: Path, fault: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every third program is wrong; also with a server that drops every tenth request."""
     problems = human_eval()[:24]
     wrong = {p.task_id for p in problems[::3]}

@@ -224,9 +224,7 @@ def test_a_shard_reuses_completions_of_the_same_shard(
     assert (request_of.out / "checkpoint-4" / name).read_text() == final
 
 
-def test_unscored_items_do_not_stop_others(
-    request_of: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unscored_items_stop_nothing(request_of: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     import dft_eval.several_models as module
 
     real = module.evaluate

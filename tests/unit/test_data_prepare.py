@@ -464,9 +464,7 @@ def test_same_settings_overwrite_the_folder(source: Path, tmp_path: Path) -> Non
         ({"limit": 3, "seed": 1, "source": "other.jsonl"}, "source .* there and .*other"),
     ],
 )
-def test_a_folder_of_other_settings_is_refused(
-    settings: Json, message: str, tmp_path: Path
-) -> None:
+def test_a_folder_of_other_settings(settings: Json, message: str, tmp_path: Path) -> None:
     for name in ("in.jsonl", "other.jsonl"):
         write_lines(tmp_path / name, [good(i) for i in range(5)])
     out = tmp_path / "out"

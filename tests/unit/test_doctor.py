@@ -205,9 +205,7 @@ def test_a_torch_that_does_not_activate_is_broken(
         ("2.9.1+cu128", "torchaudio==2.9.1"),
     ],
 )
-def test_mismatched_torch_packages_keep_torch(
-    quick: pytest.MonkeyPatch, torch: str, torchaudio: str
-) -> None:
+def test_mismatched_torch_packages(quick: pytest.MonkeyPatch, torch: str, torchaudio: str) -> None:
     """``torchaudio`` and LLaMA-Factory's trainer fail for the same reason."""
     error = "RuntimeError: operator torchvision::nms does not exist"
     probe = probed("failed", error, torch_family={"torchaudio": error})
@@ -281,9 +279,7 @@ class _Benchmark:
         return list(self.rows)
 
 
-def test_missing_requirements_have_fixes(
-    monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]
-) -> None:
+def test_missing_requirements(monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]) -> None:
     module = types.ModuleType("dft_eval.benchmarks")
     package = MissingRequirement("a package", "`pip install it`")
     rows = (

@@ -175,9 +175,7 @@ def test_a_layout_is_read_from_the_files_of_a_training(tmp_path: Path) -> None:
         ({"deepspeed": {"zero_optimization": {"stage": 3}}}, "fsdp2.yaml", "deepspeed=null"),
     ],
 )
-def test_uncovered_layouts_are_refused(
-    values: dict[str, Any], accelerate: str | None, words: str
-) -> None:
+def test_uncovered_layouts(values: dict[str, Any], accelerate: str | None, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         layout_of(values, None if accelerate is None else Path(accelerate), 2)
 

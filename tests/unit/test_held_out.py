@@ -77,9 +77,7 @@ def test_lines_after_the_step_of_a_resumed_run_go(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
-def test_a_full_disk_does_not_end_training(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_full_disks_do_not_end_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = JsonLines(tmp_path / "folder" / "lines.jsonl", resumed_at=0)
     (tmp_path / "folder").write_text("a file where a folder should be")
     for step in (1, 2):

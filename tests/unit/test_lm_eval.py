@@ -106,9 +106,7 @@ def _harness_results(out: Path, name: str) -> dict[str, Any]:
     return printed
 
 
-def test_tasks_and_groups_have_the_scores_of_the_harness(
-    request_: Request, results: Results
-) -> None:
+def test_tasks_and_groups_have_the_harness_scores(request_: Request, results: Results) -> None:
     printed = _harness_results(request_.out, "first_choice-acc_norm")["results"]["first_choice"]
     row = results["lm-eval:first_choice@acc_norm"]
     assert (row.metric, row.score) == ("acc_norm", printed["acc_norm,none"])
@@ -134,9 +132,7 @@ def test_tasks_and_groups_have_the_scores_of_the_harness(
     assert row.notes == ["the score is the harness's own aggregate, not the mean of the items"]
 
 
-def test_generated_answers_are_scored_again_without_requests(
-    request_: Request, results: Results
-) -> None:
+def test_generated_answers_are_scored_again(request_: Request, results: Results) -> None:
     """By the first filter."""
     row = results["lm-eval:words"]
     assert (row.metric, row.decoding_name, row.n_total) == ("exact_match,strict", "greedy", 5)
@@ -147,9 +143,7 @@ def test_generated_answers_are_scored_again_without_requests(
     assert "Cached requests: 5, Requests remaining: 0" in log
 
 
-def test_two_models_are_compared_item_by_item(
-    request_: Request, results: Results, tmp_path: Path
-) -> None:
+def test_comparison_item_by_item(request_: Request, results: Results, tmp_path: Path) -> None:
     other = tmp_path / "sft"
     other.mkdir()
     source = results["lm-eval:first_choice@acc_norm"]
@@ -184,9 +178,7 @@ def test_a_failure_of_the_harness_is_no_score(request_: Request, tmp_path: Path)
         evaluate(["lm-eval:x"], replace(request_, out=tmp_path / "out"))
 
 
-def test_a_metric_outside_0_to_1_is_refused(
-    request_: Request, results: Results, tmp_path: Path
-) -> None:
+def test_metrics_outside_0_to_1(request_: Request, results: Results, tmp_path: Path) -> None:
     (samples,) = request_.out.glob("lm-eval-words.completion/records/*/samples_*.jsonl")
     lines = samples.read_text().replace('"exact_match": 0.0', '"exact_match": 7.5')
     folder = tmp_path / "records"

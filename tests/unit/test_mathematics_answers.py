@@ -148,9 +148,7 @@ def test_kills_of_the_worker_change_no_verdict() -> None:
     assert [verdict.correct for verdict in verdicts] == [row["qwen"] for row in rows]
 
 
-def test_an_answer_survives_kills_of_its_worker(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_answers_survive_killed_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """SIGKILL comes from outside (an operator, the kernel out of memory): not the answer's doing.
     Five workers are killed over one question."""
     left = tmp_path / "left"

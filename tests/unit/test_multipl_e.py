@@ -264,9 +264,7 @@ def test_a_limit_holds_for_each_language(tmp_path: Path) -> None:
     assert {"partial: 4 of 1280", "--limit 2 problems a language"} <= set(result.notes)
 
 
-def test_a_missing_compiler_leaves_items_unscored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_compiler_is_unscored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_data(tmp_path / "d", {"js": [JS], "python": [PYTHON]})
     missing = {"js": NO_NODE}
     monkeypatch.setattr(toolchains, "missing_toolchain", lambda row: missing.get(row.code))

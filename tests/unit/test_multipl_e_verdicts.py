@@ -122,9 +122,7 @@ def test_differences_of_the_harnesses(test_data: Path) -> None:
         ("        var all = new List<long>(); while (true) all.Add(x);", False),
     ],
 )
-def test_crashed_csharp_passes_under_qwens_harness(
-    body: str, passes: bool, test_data: Path
-) -> None:
+def test_crashed_csharp_under_qwens_harness(body: str, passes: bool, test_data: Path) -> None:
     """An unhandled exception; not a failed assertion, an early exit, or our limits."""
     folder, text = test_data / "multipl-e", {"add": f"{body}{AFTER['cs']}"}
     assert verdicts(folder, "cs", text)["add"][0] == 0.0

@@ -53,9 +53,7 @@ def test_failed_requests_change_no_completion(fault: str | int, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("fault", ["drop", 429, 503])
-def test_a_restart_of_two_minutes(
-    fault: str | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_restarts(fault: str | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is the sum of the client's waits; the server is up again after 120 seconds."""
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)

@@ -184,9 +184,7 @@ RUBRIC = {"metric": "judge", "judge_prompt": "{rubric} {completion}"}
         ({"answer": "y"}, RUBRIC, "no field 'rubric'"),
     ],
 )
-def test_unusable_rows_are_named(
-    tmp_path: Path, row: Any, fields: dict[str, Any], message: str
-) -> None:
+def test_unusable_rows(tmp_path: Path, row: Any, fields: dict[str, Any], message: str) -> None:
     if isinstance(row, dict) and not any(name.startswith("quest") for name in row):
         row = {"question": "x", **row}
     good = {"question": "x", "answer": "A", "c": ["A", "2"], "t": "f()", "rubric": "r"}

@@ -113,9 +113,7 @@ def test_a_model_that_is_gone(text_bench: Bench, tmp_path: Path) -> None:
     assert rows[0].decoding["dtype"] == "float32"
 
 
-def test_generation_needs_no_sandbox_or_judge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generate_without_sandbox_or_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``eval`` refuses before its first request."""
     data = write_data(tmp_path / "data")
 
@@ -167,9 +165,7 @@ def test_truncated_empty_and_length(tmp_path: Path) -> None:
     assert row.mean_entropy is None
 
 
-def test_results_of_another_model_are_dropped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_of_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The other benchmark's earlier row is of another model."""
     data = write_data(tmp_path / "data")
     out = tmp_path / "out"

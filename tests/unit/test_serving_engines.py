@@ -160,9 +160,7 @@ def test_missing_uv(text_bench: Bench, tmp_path: Path, monkeypatch: pytest.Monke
         ("sglang", {"args": "'"}, r"--serve-args \"'\": No closing quotation"),
     ],
 )
-def test_options_that_do_not_fit_together(
-    backend: str, serve: dict[str, Any], message: str
-) -> None:
+def test_incompatible_options(backend: str, serve: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_options(backend, ServeOptions(**serve), None, None)
 

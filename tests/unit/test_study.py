@@ -33,9 +33,7 @@ def generators(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list
         del sys.modules[name]
 
 
-def test_files_and_prompts_are_those_of_the_generators(
-    generators: list[ModuleType], tmp_path: Path
-) -> None:
+def test_files_and_prompts_of_the_generators(generators: list[ModuleType], tmp_path: Path) -> None:
     for module in generators:
         module.main()
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

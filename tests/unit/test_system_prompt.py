@@ -186,9 +186,7 @@ def test_a_local_model_reads_it(
 
 
 @pytest.mark.parametrize("where", [".", "checkpoint-2"])
-def test_a_model_is_prompted_as_in_its_training(
-    where: str, tmp_path: Path, text_bench: Bench
-) -> None:
+def test_models_are_prompted_as_in_training(where: str, tmp_path: Path, text_bench: Bench) -> None:
     """By the file in its folder; --system-prompt overrides it."""
     model = tmp_path / "model" / where
     shutil.copytree(text_bench.model, model)

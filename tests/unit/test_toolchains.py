@@ -62,9 +62,7 @@ def test_the_trial_program_can_fail(code: str, right: str, wrong: str) -> None:
         ("js", "apt-get install nodejs"),
     ],
 )
-def test_a_missing_tool_has_its_install_command(
-    code: str, fix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_tools_have_a_command(code: str, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
     reason = unusable(LANGUAGES[code]) or ""
     assert reason.startswith(f"{LANGUAGES[code].title}: {LANGUAGES[code].commands[0]}")
@@ -85,9 +83,7 @@ def test_missing_files_and_broken_tools(monkeypatch: pytest.MonkeyPatch) -> None
     assert "apt-get install --reinstall bash bc" in reason
 
 
-def test_typescript_from_closed_directories(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_typescript_in_closed_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("ts")
     installed = toolchains.typescript()
     assert installed is not None

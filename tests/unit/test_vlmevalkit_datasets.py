@@ -127,9 +127,7 @@ def _ids(request_: Request, row: BenchmarkResult) -> dict[str, float | None]:
     return {item.id: item.score for item in read_items(request_.out / row.items)}
 
 
-def test_multiple_choice_has_the_printed_score_of_its_split(
-    request_: Request, results: Results
-) -> None:
+def test_multiple_choice_has_the_score_of_its_split(request_: Request, results: Results) -> None:
     """Always B: right in 3 of the 5 of validation, in 1 of the 2 of dev."""
     row = results["vlmeval:MMMU_DEV_VAL"]
     printed = {

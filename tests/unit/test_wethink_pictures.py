@@ -182,9 +182,7 @@ def test_the_suffix_is_that_of_the_true_format(tmp_path: Path) -> None:
         ("x.tar.gz", b"\x1f\x8bx", "cannot be unpacked"),
     ],
 )
-def test_unusable_picture_sources(
-    name: str | None, content: bytes, message: str, tmp_path: Path
-) -> None:
+def test_unusable_sources(name: str | None, content: bytes, message: str, tmp_path: Path) -> None:
     source = write_records(tmp_path / "in", [record("a.png")])
     path = tmp_path / (name or "nothing")
     if name is not None:
