@@ -158,11 +158,11 @@ def test_a_resumed_run_repeats_no_request(tmp_path: Path) -> None:
             kills=4,
             seed=1,
             environment=clean_environment(),
-            now=kill_now,
+            is_time=kill_now,
             after_kill=after_kill,
         )
     assert repeated == []
     assert len(kills) == 4
     assert not any(kill.too_late for kill in kills[:3]), kills
-    assert any(0 < kill.kept < 30 for kill in kills), kills
+    assert any(0 < kill.n_completions < 30 for kill in kills), kills
     assert rows_of(tmp_path / "killed")["python-basics"]["score"] == 1.0
