@@ -75,7 +75,7 @@ def kill_and_resume(
 
     Args:
         command: without its last argument, the folder ``uninterrupted`` or ``killed`` in ``out``.
-        now: whether it is time for the n-th kill (from 0), called often; None: at random moments.
+        is_time: for the n-th kill (from 0), called often; None: kills at random moments.
         after_kill: gets the names of the completions on disk after each kill.
 
     Raises:

@@ -474,7 +474,9 @@ def test_activation_imports_five_small_modules(started: Futures, record_property
 # --- (d) to (f) where the patches do not apply ----------------------------
 
 
-def test_another_llamafactory_is_left_alone(started: Futures, folder: Path) -> None:
+def test_only_another_llamafactory_with_the_same_code_is_patched(
+    started: Futures, folder: Path
+) -> None:
     results = started["unsupported"].result()
     assert results["folder"].startswith(str(folder))
     assert results["full"] == ["parsed", "full"]
@@ -491,9 +493,6 @@ def test_another_llamafactory_is_left_alone(started: Futures, folder: Path) -> N
     assert results["fields"] is False
     assert results["trainer"] == ["llamafactory.train.sft.trainer", "transformers.trainer_seq2seq"]
     assert results["wrapped"] == [False] * 3
-
-
-def test_another_version_with_the_same_code_is_supported(started: Futures, folder: Path) -> None:
     results = started["another version"].result()
     assert results["folder"].startswith(str(folder))
     assert results["dft"] == ["parsed", "full"]
@@ -515,15 +514,12 @@ BROKEN = (
 )
 
 
-def test_a_failed_patch_refuses_only_our_runs(started: Futures) -> None:
+def test_a_broken_patch_refuses_only_our_runs(started: Futures) -> None:
     results = started["failing"].result()
     assert results["full"] == ["parsed", "full"]
     target = "llamafactory.train.sft.trainer.GoneInTheNextRelease"
     reason = "UpstreamContractError: llamafactory.train.sft.trainer has no GoneInTheNextRelease"
     assert results["dft"] == ["UpstreamContractError", BROKEN.format(f"{target}: {reason}")]
-
-
-def test_a_transformers_without_a_hook_is_refused_at_the_start(started: Futures) -> None:
     results = started["missing hook"].result()
     assert results["full"] == ["parsed", "full"]
     version = importlib.metadata.version("transformers")

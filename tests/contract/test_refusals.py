@@ -345,15 +345,12 @@ def test_parallelism_within_an_example(field: str, kind: str, why: str) -> None:
         refuse(accelerator=SimpleNamespace(parallelism_config=settings))
 
 
-def test_data_parallelism_passes() -> None:
+def test_data_parallelism_and_deepspeeds_tensor_parallelism() -> None:
     from accelerate.parallelism_config import ParallelismConfig
 
     settings = ParallelismConfig(dp_replicate_size=2, dp_shard_size=2)
     refuse(accelerator=SimpleNamespace(parallelism_config=settings))
-
-
-def test_deepspeeds_tensor_parallelism() -> None:
-    """Only in DeepSpeed's configuration, where transformers' Trainer reads it."""
+    # Only in DeepSpeed's configuration, where transformers' Trainer reads it.
     from transformers import Trainer
 
     deepspeed = SimpleNamespace(config={"tensor_parallel": {"autotp_size": 2}})

@@ -65,9 +65,6 @@ def test_this_environment_is_healthy(here: dict[str, Any]) -> None:
     assert here["activation"]["entry_point"] == "_dft_factory_autoload:activate"
     assert Path(here["activation"]["autoload_file"]).name == "_dft_factory_autoload.py"
     assert here["text"].endswith("can be selected in `llamafactory-cli train`.\n")
-
-
-def test_installed_versions(here: dict[str, Any]) -> None:
     versions = {row["name"]: row["version"] for row in here["versions"]}
     assert list(versions)[:2] == ["python", "dft-factory"]
     for name in ("torch", "transformers", "accelerate", "peft", "trl"):
@@ -78,9 +75,6 @@ def test_installed_versions(here: dict[str, Any]) -> None:
     notes = {row["name"]: row["note"] for row in here["versions"]}
     assert notes["bubblewrap"] == "sandbox: works here"
     assert f"supported: {', '.join(SUPPORTED_LLAMAFACTORY)}" in here["text"]
-
-
-def test_the_benchmarks_are_those_of_the_evaluation(here: dict[str, Any]) -> None:
     from dft_eval.benchmarks import BENCHMARKS
 
     assert [row["name"] for row in here["benchmarks"]] == list(BENCHMARKS)

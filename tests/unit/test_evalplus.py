@@ -52,9 +52,7 @@ def completion(text: str, id: str = "T/0", finish_reason: str = "stop") -> Compl
 Scores = tuple[ItemScore, ItemScore]  # base and plus
 
 
-def judge_text(
-    text: str, problem: EvalPlusProblem = PROBLEM, style: PromptStyle = "chat"
-) -> Scores:
+def scored(text: str, problem: EvalPlusProblem = PROBLEM, style: PromptStyle = "chat") -> Scores:
     rows = [completion(text, problem.task_id)]
     (pair,) = adapter.score_problem(problem, rows, style, plus=True, sandboxed=True)
     return pair
@@ -110,14 +108,14 @@ def mean(xs):
     ],
 )
 def test_verdicts_of_base_and_plus(text: str, base: float, plus: float) -> None:
-    base_item, plus_item = judge_text(text)
+    base_item, plus_item = scored(text)
     assert (base_item.score, plus_item.score) == (base, plus), (base_item, plus_item)
     assert plus_item.reason == "passed" or plus == 0.0
 
 
 def test_items_without_reference_or_completion_are_unscored() -> None:
     broken = PROBLEM.model_copy(update={"canonical_solution": "    return 1 / 0\n"})
-    base, plus = judge_text(HEAD + "return 1", broken)
+    base, plus = scored(HEAD + "return 1", broken)
     assert base.score is plus.score is None
     assert "ZeroDivisionError" in base.reason
     none = [Failure("T/0", "no answer")]
@@ -126,11 +124,9 @@ def test_items_without_reference_or_completion_are_unscored() -> None:
 
 
 def test_the_raw_style_puts_the_prompt_before(text_bench: Bench) -> None:
-    assert (
-        judge_text("    return sum(xs) / len(xs) if xs else 0", style="completion")[1].score == 1.0
-    )
+    assert scored("    return sum(xs) / len(xs) if xs else 0", style="completion")[1].score == 1.0
     tabbed = "\tif not xs:\n\t\treturn 0\n\treturn sum(xs) / len(xs)"
-    assert judge_text(tabbed, style="completion")[1].score == 1.0
+    assert scored(tabbed, style="completion")[1].score == 1.0
 
 
 NUMBERS = st.one_of(
@@ -148,13 +144,9 @@ VALUES = st.recursive(
 )
 
 
-@given(left_value=VALUES, right_value=VALUES)
-def test_equal_encodings_mean_equal_values(left_value: Any, right_value: Any) -> None:
-    for left, right in (
-        (left_value, right_value),
-        (left_value, left_value),
-        ([left_value, right_value], [left_value, right_value]),
-    ):
+@given(a=VALUES, b=VALUES)
+def test_equal_encodings_mean_equal_values(a: Any, b: Any) -> None:
+    for left, right in ((a, b), (a, a), ([a, b], [a, b])):
         same = encode(left).text == encode(right).text
         assert same == (left == right)
 
@@ -302,7 +294,7 @@ WRONG_UNDER_PLUS = {
 @pytest.mark.parametrize("name", sorted(WRONG_UNDER_PLUS))
 def test_programs_that_pass_base_and_fail_plus(test_data: Path, name: str) -> None:
     problem = published(test_data)[name]
-    base, plus = judge_text(WRONG_UNDER_PLUS[name], problem, "completion")
+    base, plus = scored(WRONG_UNDER_PLUS[name], problem, "completion")
     assert (base.score, plus.score) == (1.0, 0.0), (base, plus)
     assert plus.reason.startswith("plus test ")
 
@@ -389,7 +381,7 @@ def test_humaneval_agrees_with_humaneval_plus(
     text: str, style: PromptStyle, score: float, human_eval_problems: Problems, test_data: Path
 ) -> None:
     for problem in (human_eval_problems["HumanEval/2"], published(test_data)["HumanEval/2"]):
-        base, _ = judge_text(text, problem, style)
+        base, _ = scored(text, problem, style)
         assert base.score == score, base
 
 

@@ -26,7 +26,7 @@ def test_one_node_changes_nothing() -> None:
     assert (launch.words, launch.environment) == (command, {})
 
 
-def test_slurm_starts_one_task_a_node() -> None:
+def test_slurm_starts_one_task_per_node() -> None:
     launch = plan_launch(TRAIN, 3, {"SLURM_JOB_ID": "7"}, python="/env/bin/python")
     assert launch.words[0] == "srun"
     split = launch.words.index("/env/bin/python")
@@ -35,10 +35,7 @@ def test_slurm_starts_one_task_a_node() -> None:
     module = ("-m", "dft_factory.experiments.launch")
     assert launch.words[split + 1 :] == (*module, "--task", "3", *TRAIN)
     assert launch.environment == {}
-
-
-def test_a_slurm_job_comes_before_variables_of_the_shell() -> None:
-    """A MASTER_ADDR that somebody exported would be the same on every node."""
+    # A MASTER_ADDR that somebody exported would be the same on every node.
     leftover = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     assert plan_launch(TRAIN, 2, {**leftover, "SLURM_JOB_ID": "7"}).words[0] == "srun"
 

@@ -210,10 +210,7 @@ def test_the_bootstrap_resamples_examples_not_tokens() -> None:
     assert mean.n_examples == 100
     assert mean.high - mean.low == pytest.approx(0.113, abs=0.02)
     assert mean.low < mean.value < mean.high
-
-
-def test_the_mean_is_over_tokens_and_examples_keep_any_number() -> None:
-    """Three tokens of example 7, one of example 3: (3 * .2 + .6) / 4 = .3."""
+    # Three tokens of example 7, one of example 3: (3 * .2 + .6) / 4 = .3.
     mean = estimate(torch.tensor([0.2, 0.2, 0.2, 0.6]), torch.tensor([7, 7, 7, 3]))
     assert mean is not None
     assert mean.value == pytest.approx(0.3)
@@ -268,16 +265,13 @@ def test_examine_separates_the_end_of_turn() -> None:
     assert examine(measured(uniform(0, 0.1), ["a"])).advice.choice == SFT
 
 
-def test_ignored_tokens_have_their_context() -> None:
+def test_only_improbable_tokens_are_ignored_with_their_context() -> None:
     p = torch.full((20,), 0.9, dtype=torch.float64)
     p[13] = 0.001
     row = examine(measured(p, list("abcdefghijklmnopqrst"))).ignored[0]
     assert (row.before, row.token, row.after) == ("aklm", "n", "opqrst")
     assert row.example == 1
-
-
-def test_only_improbable_tokens_are_ignored() -> None:
-    """Three tokens below 0.1 among forty: three rows, not twenty; none where all are probable."""
+    # Three tokens below 0.1 among forty: three rows, not twenty; none where all are probable.
     p = uniform(0.88, 0.95, 40)
     probable = examine(measured(p, ["a"]))
     assert probable.ignored == ()

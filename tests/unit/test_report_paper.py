@@ -671,13 +671,10 @@ def test_missing_counterparts_are_listed_with_reasons(
     assert lines(text, label.replace("_", "\\_"))
 
 
-def test_a_run_without_evaluations_is_named(tmp_path: Path) -> None:
+def test_runs_without_counterparts_are_listed(tmp_path: Path) -> None:
     text = section([write_run(tmp_path / "a", "dft", {})], tmp_path / "out")
     (line,) = lines(text, "dft", "no evaluation")
     assert line.endswith("no counterpart | its results.json holds none.")
-
-
-def test_runs_with_equal_reasons_share_a_line(tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / label, label, {"python-basics": first_right(1, 2)})
         for label in ("base", "sft", "dft")

@@ -486,10 +486,18 @@ def test_missing_tools_and_empty_commands() -> None:
         sandbox.run([])
 
 
-def test_commands_without_a_sandbox() -> None:
+def test_runs_without_a_sandbox(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = [["sh", "-c", "cp source copy"], ["sh", "-c", f"cat copy; {SEND_MARKER}"]]
     result = sandbox.check_commands(commands, files={"source": b"text"}, protections=NO_SANDBOX)
     assert (result.score, result.stdout) == (1.0, "text")
+    monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
+    check = partial(sandbox.check_program, protections=NO_SANDBOX)
+    passed = check(f"open('file', 'w').write('x')\n{ADD}", ADD_TEST)
+    forks = "import os, time\nos.fork()\ntime.sleep(60)"
+    late = check(forks, "", limits=Limits(wall_seconds=0.5))
+    assert (passed.score, late.score, late.killed_for) == (1.0, None, "wall time")
+    assert list(open_directory.iterdir()) == []
+    assert check("exit(0)", ADD_TEST).score == 0.0
 
 
 # --- Limits, mildly ------------------------------------------------------------------------------
@@ -549,17 +557,6 @@ def test_a_negative_limit_is_refused(field: str) -> None:
 
 
 # --- Without a sandbox ---------------------------------------------------------------------------
-
-
-def test_runs_without_a_sandbox(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
-    check = partial(sandbox.check_program, protections=NO_SANDBOX)
-    passed = check(f"open('file', 'w').write('x')\n{ADD}", ADD_TEST)
-    forks = "import os, time\nos.fork()\ntime.sleep(60)"
-    late = check(forks, "", limits=Limits(wall_seconds=0.5))
-    assert (passed.score, late.score, late.killed_for) == (1.0, None, "wall time")
-    assert list(open_directory.iterdir()) == []
-    assert check("exit(0)", ADD_TEST).score == 0.0
 
 
 # --- Parts ---------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def paired(won: int, lost: int, n: int) -> tuple[float, tuple[float, float]]:
     return p, difference_interval(differences, np.ones(n), p)
 
 
-def test_versions_that_agree_count_once() -> None:
+def test_clusters_by_hand() -> None:
     """Five equal versions of each of 4 problems, 1 0 0 0: the standard error of the problems,
     sqrt(1/4 / 4) = 1/4, and not sqrt(20/19 · 3/16 / 20) = 0.099."""
     scores = [1.0] * 5 + [0.0] * 15
@@ -42,11 +42,8 @@ def test_versions_that_agree_count_once() -> None:
     interval = mean_interval(scores, clusters)
     assert interval is not None
     assert interval == pytest.approx(wilson(0.25, 0.25 * 0.75 / (1 / 16 * 19 / 20)))
-
-
-def test_clusters_of_unequal_size_by_hand() -> None:
-    """Scores 1, 1, 0 with clusters a, a, b: mean 2/3; sums of residuals 2/3 and -2/3; variance
-    2/1 · (4/9 + 4/9) / 9 = 16/81."""
+    # Scores 1, 1, 0 with clusters a, a, b: mean 2/3; sums of residuals 2/3 and -2/3; variance
+    # 2/1 · (4/9 + 4/9) / 9 = 16/81.
     assert mean_and_stderr([1.0, 1.0, 0.0], ["a", "a", "b"])[1] == pytest.approx(4 / 9)
     # Sums of thirds, exact: 3 clusters won by 1/3, 2/3 and 1: p = 2/8.
     sums, sizes = cluster_sums([1 / 3, 1 / 3, 1 / 3, 1.0], ["a", "b", "b", "c"])

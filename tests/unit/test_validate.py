@@ -355,7 +355,7 @@ def test_data_sets_that_are_not_there(project: Path) -> None:
     assert finding == ("warning", "dataset_dir", f"{absent} Create it: {fix}")
 
 
-def test_local_models_are_checked(project: Path) -> None:
+def test_local_models_and_deepspeed_files_are_checked(project: Path) -> None:
     (project / "runs" / "base").mkdir(parents=True)
     for name in ("Qwen/Qwen2.5-Coder-3B", "gpt2", "runs/base"):
         assert _paths(project, model_name_or_path=name) == []
@@ -363,9 +363,6 @@ def test_local_models_are_checked(project: Path) -> None:
         (finding,) = _paths(project, model_name_or_path=name)
         message = f"{name!r} is not here yet. Train, download or create it first."
         assert finding == ("warning", "model_name_or_path", message)
-
-
-def test_a_deepspeed_file_must_be_there(project: Path) -> None:
     (project / "configs" / "z3.json").write_text("{}")
     assert _paths(project, deepspeed="configs/z3.json") == []
     assert _paths(project, deepspeed={"zero_optimization": {}}) == []
