@@ -1,13 +1,13 @@
-"""An experiment killed ten times, at random moments of all its parts, against one undisturbed.
+"""Kill an experiment at random moments of all its parts, compare it with an uninterrupted one.
 
     python benchmarks/kill_and_resume_experiment.py --out /tmp/killed [--kills 10] [--seed 0]
     python benchmarks/kill_and_resume_experiment.py --out /tmp/killed --experiment demo
 
 Tiny checkpoints, SFT and DFT, two training seeds, or a shipped experiment, through ``dft-factory
-run --jobs 2``. Kill K of N comes within twenty seconds after K/N of the jobs are done, so that
-kills fall into every part of the work; each is a SIGKILL of the whole process group. Prints which
-jobs each run started, and whether the report, every results.json and every items file are equal in
-the end, byte for byte. An undisturbed run that is there already is not repeated.
+run --jobs 2``. Kill K of N comes within twenty seconds after K/N of the jobs are done, so that the
+kills cover all parts of the work; each is a SIGKILL of the process group. Prints the jobs that each
+run started, and whether the report and all results.json and items files are equal byte for byte. An
+existing uninterrupted run is not repeated.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: data.replace(str(folder).encode(), b"FOLDER") for name, data in text.items()}
 
 
-def jobs(log: Path, word: str) -> list[str]:
-    """The jobs that ``log`` says are ``started`` or ``done``, in their order."""
-    return re.findall(rf"dft-factory: (.+): {word}", log.read_text())
+def jobs(log: Path, state: str) -> list[str]:
+    """The jobs that are ``started`` or ``done`` according to ``log``, in order."""
+    return re.findall(rf"dft-factory: (.+): {state}", log.read_text())
 
 
 def kill_late(process: subprocess.Popen[bytes], log: Path, jobs_done: int, seconds: float) -> str:
-    """Kill the run when that many jobs are done and some seconds have passed; how it ended."""
+    """Kill the run some seconds after that many jobs are done; returns how it ended."""
     while process.poll() is None and len(jobs(log, "done")) < jobs_done:
         time.sleep(0.2)
     try:
@@ -103,29 +103,29 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    calm = args.out.resolve() / "undisturbed"
-    if not list(calm.glob("runs/**/report.md")):
+    uninterrupted = args.out.resolve() / "uninterrupted"
+    if not list(uninterrupted.glob("runs/**/report.md")):
         started = time.monotonic()
-        if start(make_folder(calm), args.experiment, calm / "log").wait():
-            sys.exit((calm / "log").read_text())
-        print(f"undisturbed: {time.monotonic() - started:.0f} s")
-    all_jobs = len(jobs(calm / "log", "done"))
+        if start(make_folder(uninterrupted), args.experiment, uninterrupted / "log").wait():
+            sys.exit((uninterrupted / "log").read_text())
+        print(f"uninterrupted: {time.monotonic() - started:.0f} s")
+    all_jobs = len(jobs(uninterrupted / "log", "done"))
     folder = make_folder(args.out.resolve() / "killed")
     done = 0
     for kill in range(args.kills):
         log = folder / f"log{kill}"
         process = start(folder, args.experiment, log)
         target = kill * all_jobs // args.kills - done
-        what = kill_late(process, log, target, rng.uniform(0, 20))
+        outcome = kill_late(process, log, target, rng.uniform(0, 20))
         done += len(jobs(log, "done"))
         names = ", ".join(jobs(log, "started")) or "nothing"
-        print(f"run {kill}: {what}, {done} of {all_jobs} jobs done; started {names}", flush=True)
+        print(f"run {kill}: {outcome}, {done} of {all_jobs} jobs done; started {names}", flush=True)
     log = folder / "log"
     status = start(folder, args.experiment, log).wait()
     print(f"last run: exit status {status}; started {', '.join(jobs(log, 'started')) or 'nothing'}")
-    first, second = contents(calm), contents(folder)
-    different = sorted(name for name in first | second if first.get(name) != second.get(name))
-    print(f"{len(first)} files compared, different: {', '.join(different) or 'none'}")
+    expected, actual = contents(uninterrupted), contents(folder)
+    different = sorted(name for name in expected | actual if expected.get(name) != actual.get(name))
+    print(f"{len(expected)} files compared, different: {', '.join(different) or 'none'}")
     sys.exit(bool(different) or status)
 
 

@@ -1,11 +1,11 @@
-"""Kill trainings with SIGKILL at random moments, run the same command again, compare the outcome.
+"""Kill trainings with SIGKILL at random moments, run the same command again, compare the results.
 
     python benchmarks/kill_and_resume_training.py --out /tmp/killed-training --kills 3
 
 Tiny checkpoints, text and pictures, full and LoRA, through the stock ``llamafactory-cli train``:
-60 steps, a checkpoint every 5, a log every 7. Each kind runs once undisturbed, then again with the
-kills, each a random moment after a random step, and then to its end. Compared are the final
-weights, bit by bit, the log, and ``token_probabilities.jsonl``.
+60 steps, a checkpoint every 5, a log every 7. Each kind runs once without interruption, then with
+the kills, each a random moment after a random step, and then to its end. The final weights, the log
+and ``token_probabilities.jsonl`` must be equal bit by bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEPS = 60
 
 
 def start(config: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
-    """``llamafactory-cli train`` into ``folder``, its output beside it."""
+    """``llamafactory-cli train`` into ``folder``, with its log beside it."""
     recipe = folder.with_suffix(".yaml")
     recipe.write_text(yaml.safe_dump({**config, "output_dir": str(folder)}))
     with folder.with_suffix(".log").open("ab") as log:
@@ -56,7 +56,7 @@ def finish(config: dict[str, Any], folder: Path) -> Run:
 
 
 def last_step(record: Path) -> int:
-    """Of the last whole line; 0 where there is none."""
+    """The step of the last complete line; 0 without one."""
     lines = record.read_text(encoding="utf-8").split("\n")[:-1] if record.exists() else []
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
@@ -75,7 +75,7 @@ def kill_once(config: dict[str, Any], folder: Path, step: int, delay: float) -> 
 
 
 def main() -> None:
-    """Print one line a kill and one a kind."""
+    """Print one line per kill and per kind."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="replaced")
     parser.add_argument("--kills", type=int, default=3, help="of each of the four kinds")
@@ -83,30 +83,27 @@ def main() -> None:
     args = parser.parse_args()
     shutil.rmtree(args.out, ignore_errors=True)
     args.out.mkdir(parents=True)
-    benches = (
-        Bench(
-            "text", make_tiny("qwen2.5-coder", args.out / "text"), write_text_set(args.out / "t")
-        ),
-        Bench("vl", make_tiny("qwen2.5-vl", args.out / "vl"), write_picture_set(args.out / "p")),
+    text, vl = (
+        make_tiny("qwen2.5-coder", args.out / "text"),
+        make_tiny("qwen2.5-vl", args.out / "vl"),
     )
-    moments = random.Random(args.seed)
+    benches = (
+        Bench("text", text, write_text_set(args.out / "t")),
+        Bench("vl", vl, write_picture_set(args.out / "p")),
+    )
+    rng = random.Random(args.seed)
     for bench in benches:
         for method in ("full", "lora"):
-            config = {
-                **recipe(bench, method),
-                "max_steps": STEPS,
-                "save_steps": 5,
-                "save_total_limit": 2,
-                "logging_steps": 7,
-            }
+            config = {**recipe(bench, method), "max_steps": STEPS, "logging_steps": 7}
+            config |= {"save_steps": 5, "save_total_limit": 2}
             name = f"{bench.modality}-{method}"
-            undisturbed = finish(config, args.out / f"{name}-undisturbed")
+            uninterrupted = finish(config, args.out / f"{name}-uninterrupted")
             folder = args.out / f"{name}-killed"
-            # Ascending: a step before the newest checkpoint is passed at once.
-            for step in sorted(moments.sample(range(1, STEPS - 4), args.kills)):
-                print(f"{name}: {kill_once(config, folder, step, moments.uniform(0, 0.1))}")
-            assert_same_outcome(finish(config, folder), undisturbed)
-            print(f"{name}: weights, log and token probabilities equal the undisturbed run's")
+            # Ascending: steps before the newest checkpoint would be passed at once.
+            for step in sorted(rng.sample(range(1, STEPS - 4), args.kills)):
+                print(f"{name}: {kill_once(config, folder, step, rng.uniform(0, 0.1))}")
+            assert_same_outcome(finish(config, folder), uninterrupted)
+            print(f"{name}: weights, log and token probabilities equal the uninterrupted run's")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Speed and memory of ``dft-factory data prepare wethink`` on records and pictures of our own.
+"""Speed and memory of ``dft-factory data prepare wethink`` on generated records and pictures.
 
     python benchmarks/prepare_wethink.py                       # 10,000 records, 10,000 pictures
     python benchmarks/prepare_wethink.py --records 1000 100000 --pictures 1000
     python benchmarks/prepare_wethink.py --places zip tar.gz --forms jsonl json parquet
 
-Every point runs in a fresh process. Pictures are drawn, half of them JPEG and half PNG, 640 x 480;
-the text of a record has about 2,500 characters. Time is the wall time of ``prepare`` without the
-imports; memory is the peak of the process (VmHWM), and what the imports alone take is shown too.
+Each point runs in a new process. Pictures are drawn, half of them JPEG and half PNG, 640 x 480; the
+text of a record has about 2,500 characters. Time is the wall time of ``prepare`` without imports;
+memory is the peak of the process (VmHWM), also shown for the imports alone.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def write_place(folder: Path, kind: str, count: int) -> Path:
 
 
 def records(count: int, n_pictures: int) -> Iterator[dict[str, str]]:
-    """Records in WeThink's fields, which use the pictures in turn."""
+    """Records with WeThink's fields that use the pictures in turn."""
     for number in range(count):
         picture = number % n_pictures
         yield {
@@ -119,7 +119,7 @@ def write_records(folder: Path, form: str, count: int, n_pictures: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, nargs="+", default=[10_000])
-    parser.add_argument("--pictures", type=int, help="different ones (default: one a record)")
+    parser.add_argument("--pictures", type=int, help="number of pictures (default: one per record)")
     parser.add_argument("--places", nargs="+", default=["folder"],
                         choices=["folder", "zip", "tar.gz"])  # fmt: skip
     parser.add_argument("--forms", nargs="+", default=["jsonl"],
@@ -135,11 +135,11 @@ def main() -> None:
             for form in options.forms:
                 for count in options.records:
                     source = write_records(folder, form, count, n_pictures)
-                    words = [sys.executable, "-c", CHILD, source, folder / "out", place]
-                    done = subprocess.run(words, capture_output=True, text=True, check=True)
-                    seconds, before, peak, read, kept, files = json.loads(done.stdout)
-                    assert read == kept == count, done.stdout
-                    assert files == min(count, n_pictures), done.stdout
+                    command = [sys.executable, "-c", CHILD, source, folder / "out", place]
+                    result = subprocess.run(command, capture_output=True, text=True, check=True)
+                    seconds, before, peak, read, kept, files = json.loads(result.stdout)
+                    assert read == kept == count, result.stdout
+                    assert files == min(count, n_pictures), result.stdout
                     print(f"{kind:8}{form:9}{count:9,}{files:10,}{seconds:9.1f}"
                           f"{count / seconds:11,.0f}{before:13.0f}{peak:10.0f}")  # fmt: skip
                     subprocess.run(["rm", "-rf", folder / "out", source], check=True)

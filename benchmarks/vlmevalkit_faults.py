@@ -28,7 +28,7 @@ from dft_eval.results import BenchmarkResult
 from dft_eval.vlm.mathverse import MATHVERSE
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.wemath import WEMATH
-from tests.support.judge_server import Answer, JudgeServer, judge_server, read_well
+from tests.support.judge_server import Answer, JudgeServer, good_judge, judge_server
 from tests.support.stock_vlmevalkit import run_stock
 from tests.support.vlm_tables import (
     VERSIONS,
@@ -325,7 +325,7 @@ def down_after(requests: int) -> Callable[[str, int], Answer]:
         if prompt == "hello":
             return Answer("hello")
         served[0] += 1
-        return read_well(prompt, number) if served[0] <= requests else Answer(status=500, raw="{}")
+        return good_judge(prompt, number) if served[0] <= requests else Answer(status=500, raw="{}")
 
     return behave
 

@@ -1,8 +1,7 @@
-"""How the package gets into a process, what it costs there, and what happens where it cannot.
+"""How the package is activated in a process, what that costs, and what happens when it fails.
 
-Environments other than the one that runs the tests are real virtual environments: they hold this
-one's site-packages entry by entry, as links, without whatever belongs to dft-factory, and the wheel
-or the editable install is then put there by uv.
+The other environments are real virtual environments: links to each entry of this one's
+site-packages except dft-factory's, which uv then installs as a wheel or editable.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import textwrap
 import venv
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,12 +26,16 @@ import pytest
 
 from tests.conftest import Bench
 from tests.support.cli import (
+    Futures,
     Run,
     clean_environment,
     executable,
     parseable,
+    printed_json,
     relative_error,
+    run_command,
     train,
+    two_at_a_time,
 )
 from tests.support.llamafactory import altered_copy, package_folder
 
@@ -50,27 +52,18 @@ class Environment:
     site: Path
     source: Path
 
-    def run(
-        self, code: str, *arguments: str, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, code: str, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """``python -c code``; the working directory is not on the path."""
-        return subprocess.run(
-            [self.python, "-c", textwrap.dedent(code), *arguments],
-            env=clean_environment(
-                PYTHONSAFEPATH="1", PYTHONDONTWRITEBYTECODE="1", PYTHONPATH="", **environment
-            ),
-            cwd=self.python.parent,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        safe = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""}
+        command = [self.python, "-c", textwrap.dedent(code), *args]
+        environment = clean_environment(**safe, **variables)
+        return run_command(command, status=None, env=environment, cwd=self.python.parent)
 
-    def found(self, code: str, *arguments: str, **environment: str) -> Any:
-        """What the code printed as JSON after ``FOUND``."""
-        done = self.run(code, *arguments, **environment)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-        return json.loads(done.stdout.rpartition("FOUND ")[2].splitlines()[0])
+    def result(self, code: str, *args: str, **variables: str) -> Any:
+        """What the code printed as JSON after ``RESULT``."""
+        result = self.run(code, *args, **variables)
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+        return printed_json(result.stdout)
 
 
 HERE = Environment(Path(sys.executable), Path(sysconfig.get_path("purelib")), ROOT)
@@ -89,15 +82,8 @@ def make_environment(folder: Path) -> Environment:
     return Environment(folder / "bin" / "python", site, folder)
 
 
-def uv(*arguments: str | Path) -> None:
-    done = subprocess.run(
-        [executable("uv"), "--quiet", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def uv(*args: str | Path) -> None:
+    run_command([executable("uv"), "--quiet", *args], env=None)
 
 
 def build_wheel(folder: Path) -> Path:
@@ -139,7 +125,7 @@ WHERE = """
     import torch
     import dft_eval, dft_factory
     from dft_factory import startup
-    print("FOUND " + json.dumps([startup.installed() is not None, dft_factory.__file__,
+    print("RESULT " + json.dumps([startup.installed() is not None, dft_factory.__file__,
                                  dft_eval.__file__]))
 """
 ADDED_MODULES = """
@@ -152,9 +138,9 @@ ADDED_MODULES = """
     _dft_factory_autoload.activate()
     seconds = time.perf_counter() - start
     added = sorted(set(sys.modules) - before)
-    new = [type(each).__name__ for each in sys.meta_path if each not in finders]
+    new = [type(finder).__name__ for finder in sys.meta_path if finder not in finders]
     _dft_factory_autoload.activate()
-    print("FOUND " + json.dumps([added, seconds, new, len(sys.meta_path) - len(finders)]))
+    print("RESULT " + json.dumps([added, seconds, new, len(sys.meta_path) - len(finders)]))
 """
 TRY = """
     import json, sys
@@ -169,9 +155,9 @@ TRY = """
         except Exception as error:
             return [type(error).__name__, str(error)]
         return ["parsed", parsed[3].finetuning_type]
-    found = {{"dft": attempt("dft"), "full": attempt("full")}}
+    results = {{"dft": attempt("dft"), "full": attempt("full")}}
     {last}
-    print("FOUND " + json.dumps(found))
+    print("RESULT " + json.dumps(results))
 """
 FAILING_PATCH = TRY.format(
     before="""
@@ -206,11 +192,11 @@ LATE = TRY.format(
     last="""
     import importlib
     arguments = importlib.reload(finetuning_args).FinetuningArguments
-    found["method"] = arguments(finetuning_type="full").finetuning_type
+    results["method"] = arguments(finetuning_type="full").finetuning_type
     try:
         arguments(finetuning_type="dft")
     except Exception as error:
-        found["reloaded"] = [type(error).__name__, str(error)]
+        results["reloaded"] = [type(error).__name__, str(error)]
     """,
 )
 PLAIN = TRY.format(before="", after="", last="")
@@ -224,12 +210,12 @@ UNSUPPORTED = TRY.format(
     import llamafactory.v1.config.arg_parser as v1
     from dft_factory.patch.apply import status
     arguments = finetuning_args.FinetuningArguments
-    found["folder"] = llamafactory.__file__
-    found["states"] = [row.state for row in status()]
-    found["mro"] = [each.__module__ for each in arguments.__mro__[:3]]
-    found["fields"] = "dft_weight" in {each.name for each in dataclasses.fields(arguments)}
-    found["trainer"] = [each.__module__ for each in trainer.CustomSeq2SeqTrainer.__mro__[:2]]
-    found["wrapped"] = [hasattr(each, "__wrapped__") for each in (
+    results["folder"] = llamafactory.__file__
+    results["states"] = [row.state for row in status()]
+    results["mro"] = [cls.__module__ for cls in arguments.__mro__[:3]]
+    results["fields"] = "dft_weight" in {field.name for field in dataclasses.fields(arguments)}
+    results["trainer"] = [cls.__module__ for cls in trainer.CustomSeq2SeqTrainer.__mro__[:2]]
+    results["wrapped"] = [hasattr(function, "__wrapped__") for function in (
         parser._parse_train_args, parser._parse_train_mca_args, v1.get_args)]
     """,
 ).replace("import torch", "import torch, llamafactory", 1)
@@ -238,7 +224,7 @@ PARSES = json.dumps(parseable())
 
 
 def another_llamafactory(folder: Path, *, changed: bool) -> Any:
-    """A process whose LLaMA-Factory says that it is 0.9.9; ``changed``: its parser is another."""
+    """A process whose LLaMA-Factory reports version 0.9.9; ``changed``: with another parser."""
     changes = {
         "extras/env.py": lambda text: re.sub('(?m)^VERSION = ".*"', 'VERSION = "0.9.9"', text),
     }
@@ -248,11 +234,11 @@ def another_llamafactory(folder: Path, *, changed: bool) -> Any:
         )
     altered_copy(folder, changes)
     code = f"import sys; sys.path.insert(0, {str(folder)!r})\n" + textwrap.dedent(UNSUPPORTED)
-    return HERE.found(code, PARSES)
+    return HERE.result(code, PARSES)
 
 
 BREAKAGES: dict[str, tuple[str, str | None, str]] = {
-    # name -> file, what it then holds (None: the folder dft_factory is moved away), the notice
+    # name -> file, its broken content (None: the folder dft_factory is moved away), the notice
     "moved away": ("__init__.py", None, "ModuleNotFoundError: No module named 'dft_factory"),
     "syntax error in __init__": ("__init__.py", "def (:\n", "SyntaxError: invalid syntax"),
     "syntax error in startup": ("startup.py", "def (:\n", "SyntaxError: invalid syntax"),
@@ -266,51 +252,49 @@ BREAKAGES: dict[str, tuple[str, str | None, str]] = {
 }
 BROKEN_IN = {
     "in wheel": tuple(BREAKAGES),
-    # the same code from there on
+    # the rest is the same code as in a wheel
     "in editable": ("moved away", "syntax error in __init__", "import error"),
 }
 
 
-def break_in_turn(make: Callable[[], Environment], layout: str) -> dict[str, Any]:
-    """Break one environment in each way and repair it again; ``import torch`` in between."""
+def run_broken_installs(make: Callable[[], Environment], layout: str) -> dict[str, Any]:
+    """``import torch`` in one environment under each breakage, with a repair in between."""
     environment = make()
     package = environment.source / "dft_factory"
-    found: dict[str, Any] = {"where": environment.found(WHERE), "site": str(environment.source)}
-    found["healthy"] = environment.run(IMPORT_TORCH)
+    results: dict[str, Any] = {"where": environment.result(WHERE), "site": str(environment.source)}
+    results["healthy"] = environment.run(IMPORT_TORCH)
     for name in BROKEN_IN[layout]:
         file, text, _ = BREAKAGES[name]
         away = package.rename(package.with_name("gone"))
         if text is not None:
             shutil.copytree(away, package)
             (package / file).write_text(text)
-        found[name] = environment.run(IMPORT_TORCH)
+        results[name] = environment.run(IMPORT_TORCH)
         if name == "moved away":
-            found["no stderr"] = environment.run(IMPORT_TORCH, "no stderr")
+            results["no stderr"] = environment.run(IMPORT_TORCH, "no stderr")
         if text is not None:
             shutil.rmtree(package)
         away.rename(package)
     if layout == "in wheel":
         (environment.site / "_dft_factory_autoload.py").unlink()
-        found["deleted"] = environment.run(IMPORT_TORCH)
-        found["deleted, switched off"] = environment.run(IMPORT_TORCH, **AUTOLOAD_OFF)
+        results["deleted"] = environment.run(IMPORT_TORCH)
+        results["deleted, switched off"] = environment.run(IMPORT_TORCH, **AUTOLOAD_OFF)
         uv("pip", "uninstall", "--python", environment.python, "dft-factory")
-        found["uninstalled"] = environment.run(IMPORT_TORCH)
-    return found
+        results["uninstalled"] = environment.run(IMPORT_TORCH)
+    return results
 
 
 def broken_later(make: Callable[[], Environment]) -> dict[str, Any]:
-    """The part that is imported with LLaMA-Factory is broken, the part before it is not."""
+    """Only the module that is imported with LLaMA-Factory is broken."""
     environment = make()
     (environment.source / "dft_factory" / "patch" / "apply.py").write_text("def (:\n")
-    done = environment.run(PLAIN, PARSES)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = dict(json.loads(done.stdout.rpartition("FOUND ")[2]))
-    return {**found, "notices": [x for x in done.stderr.splitlines() if "dft-factory:" in x]}
+    result = environment.run(PLAIN, PARSES)
+    assert result.returncode == 0, result.stderr[-4000:]
+    notices = [line for line in result.stderr.splitlines() if "dft-factory:" in line]
+    return {**printed_json(result.stdout), "notices": notices}
 
 
-# --- all processes, two at a time ----------------------------
-
-Started = dict[str, "Future[Any]"]
+# --- all processes ----------------------------
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +308,7 @@ def wheel(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def started(text_bench: Bench, folder: Path, wheel: Path) -> Iterator[Started]:
+def started(text_bench: Bench, folder: Path, wheel: Path) -> Iterator[Futures]:
     """Every process of this module."""
     none = make_environment(folder / "none")
     installed = make_wheel_environment(folder / "wheel", wheel)
@@ -335,10 +319,10 @@ def started(text_bench: Bench, folder: Path, wheel: Path) -> Iterator[Started]:
     def cli(name: str, config: dict[str, Any], python: Path | None = None, **options: Any) -> None:
         if python is not None:
             options["command"] = (str(python), "-m", "llamafactory.cli", "train")
-        done[name] = pool.submit(train, config, folder / "runs" / name, fresh=True, **options)
+        futures[name] = pool.submit(train, config, folder / "runs" / name, fresh=True, **options)
 
-    with ThreadPoolExecutor(2) as pool:
-        done: Started = {}
+    with two_at_a_time() as pool:
+        futures: Futures = {}
         cli("torchrun", dft, ranks=2)
         cli("cli", dft)
         cli("wheel", dft, installed.python, environment=safe)
@@ -347,37 +331,35 @@ def started(text_bench: Bench, folder: Path, wheel: Path) -> Iterator[Started]:
         cli("off", dft, environment=AUTOLOAD_OFF)
         cli("stock", full, HERE.python, environment=safe)
         cli("stock without", full, none.python, environment=safe)
-        made = {
+        layouts = {
             "in wheel": partial(make_wheel_environment, folder / "broken wheel", wheel),
             "in editable": partial(make_editable_environment, folder / "broken editable"),
         }
-        for name, make in made.items():
-            done[name] = pool.submit(break_in_turn, make, name)
+        for name, make in layouts.items():
+            futures[name] = pool.submit(run_broken_installs, make, name)
         later = partial(make_wheel_environment, folder / "later", wheel)
-        done["later"] = pool.submit(broken_later, later)
-        done["modules"] = pool.submit(HERE.found, ADDED_MODULES, **AUTOLOAD_OFF)
+        futures["later"] = pool.submit(broken_later, later)
+        futures["modules"] = pool.submit(HERE.result, ADDED_MODULES, **AUTOLOAD_OFF)
         for name, changed in (("unsupported", True), ("another version", False)):
-            place = folder / name
-            done[name] = pool.submit(another_llamafactory, place, changed=changed)
-        done["missing hook"] = pool.submit(HERE.found, MISSING_HOOK, PARSES)
-        done["failing"] = pool.submit(HERE.found, FAILING_PATCH, PARSES)
-        done["late"] = pool.submit(HERE.found, LATE, PARSES, **AUTOLOAD_OFF)
-        yield done
-        pool.shutdown(cancel_futures=True)
+            futures[name] = pool.submit(another_llamafactory, folder / name, changed=changed)
+        futures["missing hook"] = pool.submit(HERE.result, MISSING_HOOK, PARSES)
+        futures["failing"] = pool.submit(HERE.result, FAILING_PATCH, PARSES)
+        futures["late"] = pool.submit(HERE.result, LATE, PARSES, **AUTOLOAD_OFF)
+        yield futures
 
 
 # --- (a) active ----------------------------
 
 
 @pytest.mark.cli
-def test_active_in_the_stock_command_line(started: Started) -> None:
+def test_active_in_the_stock_command_line(started: Futures) -> None:
     run: Run = started["cli"].result().ok()
     assert run.log[0]["nll"] > 10 * run.log[0]["loss"] > 0
 
 
 @pytest.mark.cli
 @pytest.mark.parametrize("name", ["torchrun", "accelerate", "wheel"])
-def test_active_elsewhere_and_trains_the_same(started: Started, name: str) -> None:
+def test_active_elsewhere_with_the_same_gradients(started: Futures, name: str) -> None:
     """torchrun's workers, ``accelerate launch``, and a wheel instead of an editable install."""
     run: Run = started[name].result().ok()
     expected: Run = started["cli"].result().ok()
@@ -411,18 +393,17 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
     assert "dft_eval/report/templates/report.html.j2" in names
     assert b"[torch.backends]\ndft_factory = _dft_factory_autoload:activate" in points
     assert b"[console_scripts]\ndft-factory = dft_factory.cli:main" in points
-    found_here = [name for name, text in texts.items() if str(ROOT).encode() in text]
-    assert found_here == []
+    assert not any(str(ROOT).encode() in text for text in texts.values())
 
 
 @pytest.mark.parametrize("layout", ["in wheel", "in editable"])
-def test_healthy_install_is_found_and_silent(started: Started, layout: str) -> None:
-    found = started[layout].result()
-    active, training, evaluation = found["where"]
+def test_healthy_install_is_found_and_silent(started: Futures, layout: str) -> None:
+    results = started[layout].result()
+    active, training, evaluation = results["where"]
     assert active
-    assert training.startswith(found["site"])
-    assert evaluation.startswith(found["site"])
-    healthy = found["healthy"]
+    assert training.startswith(results["site"])
+    assert evaluation.startswith(results["site"])
+    healthy = results["healthy"]
     assert (healthy.returncode, healthy.stdout, healthy.stderr) == (0, "torch works 2.0\n", "")
 
 
@@ -432,40 +413,40 @@ def test_healthy_install_is_found_and_silent(started: Started, layout: str) -> N
 @pytest.mark.parametrize(
     ("layout", "name"), [(layout, name) for layout, names in BROKEN_IN.items() for name in names]
 )
-def test_torch_imports_whatever_became_of_the_package(
-    started: Started, layout: str, name: str
-) -> None:
-    done = started[layout].result()[name]
-    assert (done.returncode, done.stdout) == (0, "torch works 2.0\n"), done.stderr
-    (notice,) = done.stderr.splitlines()
+def test_torch_imports_with_a_broken_package(started: Futures, layout: str, name: str) -> None:
+    result = started[layout].result()[name]
+    assert (result.returncode, result.stdout) == (0, "torch works 2.0\n"), result.stderr
+    (notice,) = result.stderr.splitlines()
     assert notice.startswith(f"{NOT_ACTIVE}({BREAKAGES[name][2]}")
     assert notice.endswith("). Reinstall it, or run `pip uninstall dft-factory`.")
 
 
 @pytest.mark.parametrize("layout", ["in wheel", "in editable"])
-def test_torch_imports_where_no_notice_can_be_written(started: Started, layout: str) -> None:
+def test_torch_imports_where_no_notice_can_be_written(started: Futures, layout: str) -> None:
     """A daemon has no stderr."""
-    done = started[layout].result()["no stderr"]
-    assert (done.returncode, done.stdout, done.stderr) == (0, "torch works 2.0\n", "")
+    result = started[layout].result()["no stderr"]
+    assert (result.returncode, result.stdout, result.stderr) == (0, "torch works 2.0\n", "")
 
 
-def test_deleting_the_autoload_file_by_hand_is_torchs_error(started: Started) -> None:
-    """The one way to break ``import torch``; torch's own switch and an uninstall repair it."""
-    found = started["in wheel"].result()
-    assert found["deleted"].returncode != 0
-    assert "Failed to load the backend extension: dft_factory." in found["deleted"].stderr
-    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in found["deleted"].stderr
+def test_deleting_the_autoload_file_by_hand_is_torchs_error(started: Futures) -> None:
+    """The one way to break ``import torch``; torch's own switch or an uninstall repairs it."""
+    results = started["in wheel"].result()
+    assert results["deleted"].returncode != 0
+    assert "Failed to load the backend extension: dft_factory." in results["deleted"].stderr
+    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in results["deleted"].stderr
     for name in ("deleted, switched off", "uninstalled"):
-        done = found[name]
-        assert (done.returncode, done.stdout, done.stderr) == (0, "torch works 2.0\n", ""), name
+        result = results[name]
+        assert (result.returncode, result.stdout, result.stderr) == (0, "torch works 2.0\n", ""), (
+            name
+        )
 
 
-def test_stock_llamafactory_runs_where_our_later_half_is_broken(started: Started) -> None:
-    found = started["later"].result()
-    assert found["full"] == ["parsed", "full"]
-    assert found["dft"] == ["AssertionError", "Invalid fine-tuning method."]
-    assert found["notices"]
-    for notice in found["notices"]:
+def test_stock_llamafactory_runs_with_a_broken_patch_module(started: Futures) -> None:
+    results = started["later"].result()
+    assert results["full"] == ["parsed", "full"]
+    assert results["dft"] == ["AssertionError", "Invalid fine-tuning method."]
+    assert results["notices"]
+    for notice in results["notices"]:
         assert re.match(
             r"dft-factory: cannot patch llamafactory\.\S+ \(SyntaxError: .*\)\. Stock runs are "
             r"untouched, runs with dft or sft objectives are refused\. Reinstall dft-factory\.$",
@@ -476,7 +457,7 @@ def test_stock_llamafactory_runs_where_our_later_half_is_broken(started: Started
 # --- (c) cost ----------------------------
 
 
-def test_activation_imports_five_small_modules(started: Started, record_property: Any) -> None:
+def test_activation_imports_five_small_modules(started: Futures, record_property: Any) -> None:
     added, seconds, finders, more_finders = started["modules"].result()
     record_property("activation in ms, once", 1000 * seconds)
     assert [name for name in added if name.split(".")[0] not in sys.stdlib_module_names] == [
@@ -493,34 +474,33 @@ def test_activation_imports_five_small_modules(started: Started, record_property
 # --- (d) to (f) where the patches do not apply ----------------------------
 
 
-def test_another_llamafactory_is_left_alone(started: Started, folder: Path) -> None:
-    found = started["unsupported"].result()
-    assert found["folder"].startswith(str(folder))
-    assert found["full"] == ["parsed", "full"]
-    assert found["dft"] == [
+def test_only_another_llamafactory_with_the_same_code_is_patched(
+    started: Futures, folder: Path
+) -> None:
+    results = started["unsupported"].result()
+    assert results["folder"].startswith(str(folder))
+    assert results["full"] == ["parsed", "full"]
+    assert results["dft"] == [
         "ConfigError",
         "finetuning_type: 'dft': LLaMA-Factory 0.9.9 is not supported by this dft-factory: "
         "llamafactory.hparams.parser.get_train_args differs from the supported releases (0.9.4, "
         "0.9.5, 0.9.6.dev0). Stock runs are untouched. Install a supported release: `pip install "
         "llamafactory==0.9.5`.",
     ]
-    assert set(found["states"]) == {"unsupported"}
+    assert set(results["states"]) == {"unsupported"}
     stock = "llamafactory.hparams.finetuning_args"
-    assert found["mro"] == [stock] * 3
-    assert found["fields"] is False
-    assert found["trainer"] == ["llamafactory.train.sft.trainer", "transformers.trainer_seq2seq"]
-    assert found["wrapped"] == [False] * 3
-
-
-def test_another_version_with_the_same_code_is_supported(started: Started, folder: Path) -> None:
-    found = started["another version"].result()
-    assert found["folder"].startswith(str(folder))
-    assert found["dft"] == ["parsed", "full"]
-    assert set(found["states"]) == {"applied"}
+    assert results["mro"] == [stock] * 3
+    assert results["fields"] is False
+    assert results["trainer"] == ["llamafactory.train.sft.trainer", "transformers.trainer_seq2seq"]
+    assert results["wrapped"] == [False] * 3
+    results = started["another version"].result()
+    assert results["folder"].startswith(str(folder))
+    assert results["dft"] == ["parsed", "full"]
+    assert set(results["states"]) == {"applied"}
 
 
 @pytest.mark.cli
-def test_switched_off_a_dft_recipe_is_refused_by_llamafactory(started: Started) -> None:
+def test_without_autoload_llamafactory_refuses_a_dft_recipe(started: Futures) -> None:
     run: Run = started["off"].result()
     assert run.status != 0
     assert "AssertionError: Invalid fine-tuning method." in run.output
@@ -534,33 +514,30 @@ BROKEN = (
 )
 
 
-def test_a_patch_that_fails_leaves_stock_runs_and_refuses_ours(started: Started) -> None:
-    found = started["failing"].result()
-    assert found["full"] == ["parsed", "full"]
+def test_a_broken_patch_refuses_only_our_runs(started: Futures) -> None:
+    results = started["failing"].result()
+    assert results["full"] == ["parsed", "full"]
     target = "llamafactory.train.sft.trainer.GoneInTheNextRelease"
     reason = "UpstreamContractError: llamafactory.train.sft.trainer has no GoneInTheNextRelease"
-    assert found["dft"] == ["UpstreamContractError", BROKEN.format(f"{target}: {reason}")]
-
-
-def test_a_transformers_without_a_hook_is_refused_at_the_start(started: Started) -> None:
-    found = started["missing hook"].result()
-    assert found["full"] == ["parsed", "full"]
+    assert results["dft"] == ["UpstreamContractError", BROKEN.format(f"{target}: {reason}")]
+    results = started["missing hook"].result()
+    assert results["full"] == ["parsed", "full"]
     version = importlib.metadata.version("transformers")
     reason = (
         f"UpstreamContractError: transformers {version} has no _get_num_items_in_batch. Install "
         "another: `pip install 'transformers!=5.6.0,<=5.8.0,>=4.57.1'`"
     )
     target = "llamafactory.train.sft.trainer.CustomSeq2SeqTrainer"
-    assert found["dft"] == ["UpstreamContractError", BROKEN.format(f"{target}: {reason}")]
+    assert results["dft"] == ["UpstreamContractError", BROKEN.format(f"{target}: {reason}")]
 
 
-def test_modules_imported_before_activation_are_refused(started: Started) -> None:
-    """LLaMA-Factory refuses by itself; and so do we, where its arguments alone were patched."""
-    found = started["late"].result()
-    assert found["full"] == ["parsed", "full"]
-    assert found["dft"] == ["AssertionError", "Invalid fine-tuning method."]
-    assert found["method"] == "full"
-    kind, message = found["reloaded"]
+def test_modules_imported_before_activation_are_refused(started: Futures) -> None:
+    """LLaMA-Factory refuses dft; where only its arguments are patched, dft-factory does."""
+    results = started["late"].result()
+    assert results["full"] == ["parsed", "full"]
+    assert results["dft"] == ["AssertionError", "Invalid fine-tuning method."]
+    assert results["method"] == "full"
+    kind, message = results["reloaded"]
     assert kind == "UpstreamContractError"
     early = "its module was imported before activation"
     assert f"llamafactory.train.sft.trainer.CustomSeq2SeqTrainer: {early}" in message
@@ -570,7 +547,7 @@ def test_modules_imported_before_activation_are_refused(started: Started) -> Non
 
 
 @pytest.mark.cli
-def test_stock_run_with_and_without_the_package_installed(started: Started) -> None:
+def test_stock_run_with_and_without_the_package_installed(started: Futures) -> None:
     """The same weights bit for bit, and the same log."""
     runs: list[Run] = [started[name].result().ok() for name in ("stock", "stock without")]
     weights = [(run.folder / "model.safetensors").read_bytes() for run in runs]

@@ -9,12 +9,10 @@ import pickle
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,11 +26,14 @@ from tests.conftest import Bench
 from tests.support import warm
 from tests.support.cli import (
     TIMEOUT_SECONDS,
+    Futures,
     clean_environment,
     executable,
     free_port,
     parseable,
+    run_python,
     train,
+    two_at_a_time,
 )
 
 OURS = {
@@ -50,9 +51,9 @@ OURS = {
 STOCK = ("full", "lora", "freeze", "oft")
 
 
-def words(config: dict[str, Any]) -> list[str]:
-    """The same recipe as command line words."""
-    return [word for key, value in config.items() for word in (f"--{key}", str(value))]
+def command_line(config: dict[str, Any]) -> list[str]:
+    """The same recipe as command line options."""
+    return [arg for key, value in config.items() for arg in (f"--{key}", str(value))]
 
 
 def parsed(config: dict[str, Any] | list[str]) -> Any:
@@ -62,27 +63,17 @@ def parsed(config: dict[str, Any] | list[str]) -> Any:
 
 
 @pytest.mark.parametrize("form", ["yaml", "words"])
-@pytest.mark.parametrize("value", OURS)
-def test_value_is_translated_to_llamafactorys_method(value: str, form: str) -> None:
+@pytest.mark.parametrize("value", [*OURS, *STOCK])
+def test_values_select_objective_and_method(value: str, form: str) -> None:
     config = parseable(finetuning_type=value)
-    arguments = parsed(config if form == "yaml" else words(config))
-    objective, method = OURS[value]
-    assert arguments.finetuning_type == method
-    assert arguments.dft_objective == objective
-    assert arguments.dft_weight == ("token" if objective == "dft" else None)
-
-
-@pytest.mark.parametrize("form", ["yaml", "words"])
-@pytest.mark.parametrize("value", STOCK)
-def test_stock_value_selects_no_objective(value: str, form: str) -> None:
-    config = parseable(finetuning_type=value)
-    arguments = parsed(config if form == "yaml" else words(config))
-    assert (arguments.finetuning_type, arguments.dft_objective) == (value, None)
-    assert arguments.dft_weight is None
+    arguments = parsed(config if form == "yaml" else command_line(config))
+    selected = (arguments.dft_objective, arguments.finetuning_type)
+    assert selected == OURS.get(value, (None, value))
+    assert arguments.dft_weight == ("token" if value.startswith("dft") else None)
 
 
 @pytest.mark.parametrize(
-    ("written", "canonical"),
+    ("weight", "canonical"),
     [
         ("token", "token"),
         ("sequence", "sequence"),
@@ -92,19 +83,15 @@ def test_stock_value_selects_no_objective(value: str, form: str) -> None:
         ("threshold:1e-1", "threshold:0.1"),
     ],
 )
-def test_weight_is_canonical(written: str, canonical: str) -> None:
-    assert parsed(parseable(finetuning_type="dft", dft_weight=written)).dft_weight == canonical
+def test_weight_is_canonical(weight: str, canonical: str) -> None:
+    assert parsed(parseable(finetuning_type="dft", dft_weight=weight)).dft_weight == canonical
 
 
-def test_words_with_equals_signs() -> None:
-    arguments = parsed(
-        [*words(parseable()), "--finetuning_type=dft_lora", "--dft_weight=power:0.5"]
-    )
-    found = (arguments.dft_objective, arguments.finetuning_type, arguments.dft_weight)
-    assert found == ("dft", "lora", "power:0.5")
-
-
-def test_selection_reaches_the_trainer_side() -> None:
+def test_selection_by_options_with_equals_signs() -> None:
+    options = ["--finetuning_type=dft_lora", "--dft_weight=power:0.5"]
+    arguments = parsed([*command_line(parseable()), *options])
+    selected = (arguments.dft_objective, arguments.finetuning_type, arguments.dft_weight)
+    assert selected == ("dft", "lora", "power:0.5")
     from dft_factory.objectives import selection_of
 
     selection = selection_of(parsed(parseable(finetuning_type="dft_oft", dft_weight="floor:0.1")))
@@ -115,10 +102,10 @@ def test_selection_reaches_the_trainer_side() -> None:
 
 @pytest.mark.parametrize("form", ["yaml", "words"])
 def test_objective_cannot_be_set_from_outside(form: str) -> None:
-    """``dft_objective`` is what finetuning_type was translated to, no setting of its own."""
+    """``dft_objective`` follows from finetuning_type; it is not a setting."""
     config = parseable(finetuning_type="lora", dft_objective="dft")
     with pytest.raises(ValueError, match="dft_objective"):
-        parsed(config if form == "yaml" else words(config))
+        parsed(config if form == "yaml" else command_line(config))
 
 
 @pytest.mark.parametrize("value", [*OURS, *STOCK])
@@ -128,7 +115,7 @@ def test_export_chat_and_api_parse_the_same_values(value: str) -> None:
 
     config = {"model_name_or_path": "some/model", "template": "qwen", "finetuning_type": value}
     objective, method = OURS.get(value, (None, value))
-    for form in (config, words(config)):
+    for form in (config, command_line(config)):
         arguments = get_infer_args(form)[2]
         assert (arguments.dft_objective, arguments.finetuning_type) == (objective, method)
 
@@ -148,7 +135,7 @@ def test_arguments_survive_copies(value: str) -> None:
 def test_help_lists_our_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``llamafactory-cli train -h``, whose launcher calls just this."""
+    """``llamafactory-cli train -h`` calls ``run_exp`` directly."""
     from llamafactory.train.tuner import run_exp
 
     monkeypatch.setenv("COLUMNS", "200")
@@ -180,24 +167,24 @@ DUMP_STOCK_PARSES = """
     import torch
     from llamafactory.hparams import get_infer_args, get_train_args
 
-    def shown(parsed):
+    def fields(parsed):
         rows = {}
         for arguments in parsed:
-            values = {each.name: getattr(arguments, each.name, None)
-                      for each in dataclasses.fields(arguments)}
+            values = {field.name: getattr(arguments, field.name, None)
+                      for field in dataclasses.fields(arguments)}
             values.update(vars(arguments))
             name = type(arguments).__name__
             values.pop("logging_dir", None)  # the time of day, in transformers 4
             rows[name] = {k: re.sub(" at 0x[0-9a-f]+", "", repr(v)) for k, v in values.items()}
         return rows
 
-    found = {}
+    rows = {}
     for name, config in json.loads(sys.argv[1]).items():
-        found[name] = shown(get_train_args(config))
+        rows[name] = fields(get_train_args(config))
     for value in ("full", "lora", "freeze", "oft"):
         config = {"model_name_or_path": "m", "template": "qwen", "finetuning_type": value}
-        found["infer " + value] = shown(get_infer_args(config))
-    print("FOUND " + json.dumps(found))
+        rows["infer " + value] = fields(get_infer_args(config))
+    print("RESULT " + json.dumps(rows))
 """
 
 STOCK_CONFIGS = {
@@ -214,34 +201,17 @@ STOCK_CONFIGS = {
     ),
     "dpo": parseable(finetuning_type="lora", stage="dpo", pref_beta=0.2),
     "pt": parseable(finetuning_type="full", stage="pt"),
-    "words": words(parseable(finetuning_type="freeze", freeze_trainable_layers=1)),
+    "words": command_line(parseable(finetuning_type="freeze", freeze_trainable_layers=1)),
 }
 
 
-def run_python(code: str, *arguments: str, **environment: str) -> Any:
-    """What a fresh interpreter of this environment prints after ``FOUND``."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads(done.stdout.rpartition("FOUND ")[2].splitlines()[0])
-
-
 def stock_parses(autoload: str) -> Any:
-    return run_python(
-        DUMP_STOCK_PARSES,
-        json.dumps(STOCK_CONFIGS),
-        TORCH_DEVICE_BACKEND_AUTOLOAD=autoload,
-    )
+    configs = json.dumps(STOCK_CONFIGS)
+    return run_python(DUMP_STOCK_PARSES, configs, TORCH_DEVICE_BACKEND_AUTOLOAD=autoload)
 
 
-def test_stock_values_leave_stock_arguments(started: Started) -> None:
-    """Every field of every argument class, against a process that never saw this package."""
+def test_stock_values_leave_stock_arguments(started: Futures) -> None:
+    """Every field of every argument class, against a process without this package."""
     patched, stock = started["patched"].result(), started["stock"].result()
     names = ("dft_objective", "dft_weight", "score_task", "score_steps", "score_limit")
     added = dict.fromkeys(names, "None")
@@ -278,7 +248,7 @@ REVERT = """
         arguments.FinetuningArguments(finetuning_type="dft")
     except AssertionError as error:
         refused = str(error)
-    print("FOUND " + json.dumps({
+    print("RESULT " + json.dumps({
         "before": before,
         "same": [getattr(m, n) is e for (m, n), e in zip(names, expected)],
         "fields": "dft_weight" in arguments.FinetuningArguments.__dataclass_fields__,
@@ -289,9 +259,8 @@ REVERT = """
 """
 
 
-def test_revert_restores_the_original_objects(started: Started) -> None:
-    found = started["revert"].result()
-    assert found == {
+def test_revert_restores_the_original_objects(started: Futures) -> None:
+    assert started["revert"].result() == {
         "before": ["applied"] * 6,
         "same": [True] * 6,
         "fields": False,
@@ -354,18 +323,15 @@ def api(path: str, log: Path) -> Any:
         server.wait()
 
 
-Started = dict[str, "Future[Any]"]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("commands")
 
 
 @pytest.fixture(scope="module")
-def started(text_bench: Bench, folder: Path) -> Iterator[Started]:
-    """Every process of this module, two at a time, while the other tests run."""
-    # One step moves LoRA's B alone, from zero; at this rate the merged weights show it.
+def started(text_bench: Bench, folder: Path) -> Iterator[Futures]:
+    """Every process of this module, while the other tests run."""
+    # One step changes only LoRA's B, from zero; at this rate it shows in the merged weights.
     training_run = text_bench.config(finetuning_type="dft_lora", learning_rate=0.1)
     inference = {
         "model_name_or_path": str(text_bench.model),
@@ -377,30 +343,25 @@ def started(text_bench: Bench, folder: Path) -> Iterator[Started]:
     }
 
     def after_training(go: Callable[[str], Any], name: str, **changes: Any) -> Any:
-        done["adapter"].result().ok()
+        futures["adapter"].result().ok()
         return go(recipe(folder, name, {**inference, **changes}))
 
-    with ThreadPoolExecutor(2) as pool:
-        done: Started = {"adapter": pool.submit(train, training_run, folder / "adapter")}
-        done["patched"] = pool.submit(stock_parses, "1")
-        done["stock"] = pool.submit(stock_parses, "0")
-        done["revert"] = pool.submit(run_python, REVERT)
-        done["export"] = pool.submit(
-            after_training, partial(cli, "export"), "export", export_dir=str(folder / "merged")
-        )
-        done["chat"] = pool.submit(
-            after_training, partial(cli, "chat", stdin="What is it?\nexit\n"), "chat"
-        )
-        done["api"] = pool.submit(after_training, partial(api, log=folder / "api.log"), "api")
-        yield done
-        pool.shutdown(cancel_futures=True)
+    export, chat = partial(cli, "export"), partial(cli, "chat", stdin="What is it?\nexit\n")
+    merged = str(folder / "merged")
+    with two_at_a_time() as pool:
+        futures: Futures = {"adapter": pool.submit(train, training_run, folder / "adapter")}
+        futures["patched"] = pool.submit(stock_parses, "1")
+        futures["stock"] = pool.submit(stock_parses, "0")
+        futures["revert"] = pool.submit(run_python, REVERT)
+        futures["export"] = pool.submit(after_training, export, "export", export_dir=merged)
+        futures["chat"] = pool.submit(after_training, chat, "chat")
+        futures["api"] = pool.submit(after_training, partial(api, log=folder / "api.log"), "api")
+        yield futures
 
 
 @pytest.mark.cli
-def test_export_merges_a_dft_lora_adapter(
-    text_bench: Bench, folder: Path, started: Started
-) -> None:
-    """``llamafactory-cli export`` with our value: what peft itself merges, and it loads."""
+def test_export_merges_a_lora_adapter(text_bench: Bench, folder: Path, started: Futures) -> None:
+    """``llamafactory-cli export`` with dft_lora: the weights that peft itself merges."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -418,14 +379,14 @@ def test_export_merges_a_dft_lora_adapter(
 
 
 @pytest.mark.cli
-def test_chat_answers_with_a_dft_lora_adapter(started: Started) -> None:
+def test_chat_answers_with_a_dft_lora_adapter(started: Futures) -> None:
     output = started["chat"].result()
     assert "Assistant: " in output
     assert "Loaded adapter(s)" in output
 
 
 @pytest.mark.cli
-def test_api_serves_a_dft_lora_adapter(started: Started) -> None:
+def test_api_serves_a_dft_lora_adapter(started: Futures) -> None:
     answer = started["api"].result()
     assert answer["choices"][0]["message"]["role"] == "assistant"
     assert 1 <= answer["usage"]["completion_tokens"] <= 3

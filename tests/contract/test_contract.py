@@ -1,10 +1,9 @@
-"""The fingerprints of LLaMA-Factory's sources: which changes count, and which do not."""
+"""The fingerprints of LLaMA-Factory's sources: which changes matter and which do not."""
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from dft_factory.patch import contract
 from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
+from tests.support.cli import run_command
 from tests.support.llamafactory import altered_copy, package_folder
 
 TARGETS = pytest.mark.parametrize("target", contract.FINGERPRINTS)
@@ -32,11 +32,8 @@ def edited(text: str, attribute: str, statement: str) -> str:
     return ast.unparse(tree)
 
 
-def test_installed_sources_are_supported() -> None:
-    assert contract.unknown_targets() == []
-
-
 def test_every_patched_object_has_a_fingerprint_for_every_release() -> None:
+    assert contract.unknown_targets() == []
     assert {patch.target for patch in PATCHES} <= contract.FINGERPRINTS.keys()
     for known in contract.FINGERPRINTS.values():
         releases = [release for names in known.values() for release in names]
@@ -44,9 +41,7 @@ def test_every_patched_object_has_a_fingerprint_for_every_release() -> None:
 
 
 @TARGETS
-def test_changed_code_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str
-) -> None:
+def test_changed_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str) -> None:
     file, attribute = parts(target)
     folder = altered_copy(tmp_path, {file: lambda text: edited(text, attribute, "x = 1")})
     monkeypatch.setattr(contract, "llamafactory_folder", lambda: Path(folder, "llamafactory"))
@@ -54,9 +49,7 @@ def test_changed_code_is_unknown(
 
 
 @TARGETS
-def test_removed_code_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str
-) -> None:
+def test_removed_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str) -> None:
     file, attribute = parts(target)
     folder = altered_copy(tmp_path, {file: lambda text: text.replace(attribute, "Renamed")})
     monkeypatch.setattr(contract, "llamafactory_folder", lambda: Path(folder, "llamafactory"))
@@ -79,12 +72,12 @@ def test_command_prints_the_fingerprints_of_another_copy(tmp_path: Path) -> None
     file, attribute = parts(next(iter(contract.FINGERPRINTS)))
     folder = altered_copy(tmp_path, {file: lambda text: edited(text, attribute, "x = 1")})
     command = [sys.executable, "-m", "dft_factory.patch.contract", folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    lines = run_command(command).stdout.splitlines()
     assert lines[::2] == list(contract.FINGERPRINTS)
     assert lines[1].endswith("  unknown")
     assert [line for line in lines[3::2] if "unknown" in line] == []
     command[-1] = str(tmp_path / "nowhere")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == f"{tmp_path / 'nowhere'}: holds no LLaMA-Factory package.\n"
+    assert (
+        run_command(command, status=1).stderr
+        == f"{tmp_path / 'nowhere'}: holds no LLaMA-Factory package.\n"
+    )

@@ -98,15 +98,12 @@ def test_hours_know_the_data_set_and_sharding_the_layers(text_bench: Bench) -> N
     assert result["trained"] == result["root"] + 2 * result["layer"]
 
 
-def test_what_a_simulated_step_does_not_stand_for_is_refused_by_name(text_bench: Bench) -> None:
+def test_uncovered_trainings_are_refused(text_bench: Bench, vl_bench: Bench) -> None:
     config = text_bench.config(finetuning_type="dft_lora", optim="adafactor", use_unsloth_gc=True)
     with pytest.raises(ConfigError) as refusal:
         simulated(config)
     assert "use_unsloth_gc: True" in str(refusal.value)
     assert "optim: 'adafactor' (covered are adamw_torch, " in str(refusal.value)
-
-
-def test_pictures_that_do_not_fit_are_refused(vl_bench: Bench) -> None:
     config = vl_bench.config(image_max_pixels=448 * 448, cutoff_len=128)
     with pytest.raises(ConfigError, match="cutoff_len: 128 is too short for 1 pictures"):
         simulated(config)

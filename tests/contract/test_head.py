@@ -1,4 +1,4 @@
-"""The head's takeover on real model classes: used, exact, given back, and not fooled."""
+"""The chunked head on real model classes: used, exact, released, and never silently wrong."""
 
 from __future__ import annotations
 
@@ -35,25 +35,30 @@ def gradients(model: nn.Module, loss: TokenLoss) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def both_ways(
-    model: Any, data: dict[str, Tensor], weight: TokenWeight
-) -> tuple[TokenLoss, TokenLoss, dict[str, Tensor], dict[str, Tensor]]:
+def compare_losses(
+    model: Any, vocabulary: int = 400, weight: TokenWeight = TOKEN, rel: float = 1e-9
+) -> tuple[dict[str, Tensor], float]:
+    """The loss of chunks equals that of full logits; its gradient, and the gradient's error."""
+    data = batch(vocabulary)
     inputs = {"input_ids": data["input_ids"]}
-    whole = token_weighted_nll(model(**inputs).logits, data["labels"], weight)
-    expected = gradients(model, whole)
+    full = token_weighted_nll(model(**inputs).logits, data["labels"], weight)
+    expected = gradients(model, full)
     head = find_head(model)
     assert head is not None
-    taken = HeadLoss(head, transform_of(model.config))
-    with taken.request(data["labels"], weight):
+    head_loss = HeadLoss(head, transform_of(model.config))
+    with head_loss.request(data["labels"], weight):
         logits = model(**inputs).logits
         assert logits.numel() == len(PROBE)
-        assert taken.is_untouched(logits)
-        found = taken.answer(logits)
-    assert found is not None
-    mine = gradients(model, found)
-    taken.release()
+        assert head_loss.is_untouched(logits)
+        chunked = head_loss.answer(logits)
+    assert chunked is not None
+    gradient = gradients(model, chunked)
+    head_loss.release()
     assert model(**inputs).logits.shape[-1] == head.weight.shape[0]
-    return found, whole, mine, expected
+    assert chunked.total.item() == pytest.approx(full.total.item(), rel=rel)
+    if rel == 1e-9:
+        torch.testing.assert_close(chunked.rows, full.rows)
+    return gradient, relative_error(gradient, expected)
 
 
 def models() -> dict[str, Any]:
@@ -92,10 +97,7 @@ def test_models_that_scale_or_cap_their_logits(name: str, spec: str) -> None:
     kind, config = models()[name]
     torch.manual_seed(0)
     model = kind(config).double().train()
-    found, whole, mine, expected = both_ways(model, batch(120), parse_weight(spec))
-    assert found.total.item() == pytest.approx(whole.total.item(), rel=1e-9)
-    torch.testing.assert_close(found.rows, whole.rows)
-    assert relative_error(mine, expected) <= 1e-9
+    assert compare_losses(model, 120, parse_weight(spec))[1] <= 1e-9
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -108,45 +110,42 @@ def test_tied_untied_and_lora(tied: bool, peft: str, tmp_path: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).train()
     if peft != "full":
         saved = ["lm_head"] if peft == "modules_to_save" else None
-        model = get_peft_model(
-            model, LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=saved)
-        )
+        lora = LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=saved)
+        model = get_peft_model(model, lora)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data += 0.01
-    found, whole, mine, expected = both_ways(model, batch(400), TOKEN)
-    assert found.total.item() == pytest.approx(whole.total.item(), rel=1e-9)
-    assert relative_error(mine, expected) <= 1e-9
-    assert any("lm_head" in name for name in mine) == (peft != "lora" and not tied) or tied
+    gradient, error = compare_losses(model)
+    assert error <= 1e-9
+    assert any("lm_head" in name for name in gradient) == (peft != "lora" and not tied) or tied
 
 
 def test_under_autocast_parameters_stay_fp32(text_bench: Bench) -> None:
-    """bf16 training of LLaMA-Factory: fp32 weights under autocast; as exact as full logits."""
+    """LLaMA-Factory's bf16 training: fp32 weights under autocast. As exact as full logits."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=torch.float32).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, whole, mine, expected = both_ways(model, batch(400), TOKEN)
-    assert found.total.item() == pytest.approx(whole.total.item(), rel=2e-2)
-    assert {g.dtype for g in mine.values()} == {torch.float32}
-    assert relative_error(mine, expected) <= 3e-2
+        gradient, error = compare_losses(model, rel=2e-2)
+    assert {g.dtype for g in gradient.values()} == {torch.float32}
+    assert error <= 3e-2
 
 
-def test_an_unknown_change_of_the_logits_is_noticed(text_bench: Bench) -> None:
-    """A model that multiplies its logits by 1.25 behind our back is told from one that does not."""
+def test_an_unknown_change_of_the_logits_is_detected(text_bench: Bench) -> None:
+    """A model that changes its logits after the head is detected."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(text_bench.model)
     head = find_head(model)
     assert head is not None
-    taken = HeadLoss(head, transform_of(model.config))
+    head_loss = HeadLoss(head, transform_of(model.config))
     data = batch(400)
-    with taken.request(data["labels"], TOKEN):
+    with head_loss.request(data["labels"], TOKEN):
         logits = model(input_ids=data["input_ids"]).logits
-    assert taken.is_untouched(logits)
-    assert not taken.is_untouched(logits * 1.25)
-    assert not taken.is_untouched(logits + 1)
-    assert not taken.is_untouched(logits[..., :3])
+    assert head_loss.is_untouched(logits)
+    assert not head_loss.is_untouched(logits * 1.25)
+    assert not head_loss.is_untouched(logits + 1)
+    assert not head_loss.is_untouched(logits[..., :3])
 
 
 @pytest.mark.parametrize("value", [1.0, float("nan"), float("inf")])
@@ -160,31 +159,31 @@ def test_a_loss_that_fp16_cannot_hold(value: float) -> None:
     head.weight.data *= 1e5
     head.weight.data[0, 0] *= value
     ids = torch.randint(1, 120, (3, 11))
-    taken = HeadLoss(head, transform_of(model.config))
-    with taken.request(ids, UNIT_WEIGHT):
+    head_loss = HeadLoss(head, transform_of(model.config))
+    with head_loss.request(ids, UNIT_WEIGHT):
         logits = model(input_ids=ids).logits
-        assert taken.is_untouched(logits)
-        loss = taken.answer(logits)
+        assert head_loss.is_untouched(logits)
+        loss = head_loss.answer(logits)
     assert loss is not None
     assert logits.dtype == torch.float16
     assert bool(torch.isfinite(logits).all())
-    taken.release()
+    head_loss.release()
     total = token_weighted_nll(model(input_ids=ids).logits, ids, UNIT_WEIGHT).total
     assert not total.item() < 65504
     assert bool(torch.isfinite(loss.total)) == bool(torch.isfinite(total)) == (value == 1.0)
     if value == 1.0:
         assert loss.total.item() == pytest.approx(total.item(), rel=1e-3)
         # Divided, or the gradients of the layers before the head would overflow in fp16.
-        mine = gradients(model, replace(loss, total=loss.total / 1e4))
+        gradient = gradients(model, replace(loss, total=loss.total / 1e4))
         expected = gradients(model, replace(loss, total=total / 1e4))
-        assert relative_error(mine, expected) <= 1e-2
+        assert relative_error(gradient, expected) <= 1e-2
 
 
 @pytest.mark.cli
 def test_ranks_fall_back_together(text_bench: Bench, tmp_path: Path) -> None:
     """If rank 1 cannot use its head, both ranks use full logits from then on, with one warning.
 
-    A rank that repeated its forward pass alone would wait for collectives that no other rank joins.
+    A rank that repeated its forward pass alone would wait for collectives of the other.
     """
     outputs = tmp_path / "outputs.txt"
     run = train(
@@ -204,7 +203,7 @@ def test_ranks_fall_back_together(text_bench: Bench, tmp_path: Path) -> None:
     assert run.output.count("materialising the full logits") == 1
 
 
-def test_heads_that_cannot_be_taken_over(text_bench: Bench) -> None:
+def test_unsupported_heads(text_bench: Bench) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -215,12 +214,10 @@ def test_heads_that_cannot_be_taken_over(text_bench: Bench) -> None:
 
 
 @pytest.mark.cli
-def test_the_stock_command_line_never_makes_whole_logits(
-    text_bench: Bench, vl_bench: Bench, tmp_path: Path
-) -> None:
+def test_training_without_full_logits(text_bench: Bench, vl_bench: Bench, tmp_path: Path) -> None:
     """The head's module returns a few numbers in training and evaluation, full and LoRA.
 
-    A LoRA on the head itself cannot be taken over; that is said, and the run goes on.
+    With a LoRA on the head itself the run goes on with full logits and a warning.
     """
     for bench in (text_bench, vl_bench):
         run = train(
@@ -244,11 +241,11 @@ def test_the_stock_command_line_never_makes_whole_logits(
     assert "nll" in run.log[0]
 
 
-def test_ligers_forward_keeps_dft_and_the_saving(tmp_path: Path) -> None:
-    """The forward that ``enable_liger_kernel: true`` puts in the model's place.
+def test_ligers_forward_uses_the_chunked_head(tmp_path: Path) -> None:
+    """The forward that ``enable_liger_kernel: true`` installs.
 
-    Without labels, which transformers takes out for a loss function of its caller's, it calls the
-    head like any model. Liger's other kernels need a GPU.
+    Without labels, which transformers removes for a custom loss function, it calls the head like
+    any model. Liger's other kernels need a GPU.
     """
     from liger_kernel.transformers import apply_liger_kernel_to_qwen2
     from transformers import AutoModelForCausalLM
@@ -257,6 +254,4 @@ def test_ligers_forward_keeps_dft_and_the_saving(tmp_path: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).train()
     apply_liger_kernel_to_qwen2(rope=False, rms_norm=False, swiglu=False, model=model)
     assert "lce_forward" in model.forward.__name__
-    found, whole, mine, expected = both_ways(model, batch(400), TOKEN)
-    assert found.total.item() == pytest.approx(whole.total.item(), rel=1e-9)
-    assert relative_error(mine, expected) <= 1e-9
+    assert compare_losses(model)[1] <= 1e-9

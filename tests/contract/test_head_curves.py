@@ -28,7 +28,7 @@ CASES = [
     CASES,
     ids=[f"{m}-{k}-{'tied' if t else 'untied'}" for m, k, t in CASES],
 )
-def test_fifty_steps_have_the_same_curve(
+def test_fifty_steps_have_the_same_loss_curve(
     text_bench: Bench, vl_bench: Bench, tmp_path: Path, modality: str, method: str, tied: bool
 ) -> None:
     """50 steps in fp32 against ``use_dft_loss``: the loss agrees within 1e-5 at every step."""

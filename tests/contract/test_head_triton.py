@@ -1,13 +1,12 @@
 """The loss head where Triton cannot launch its kernels: plain torch, the same loss, one warning.
 
-There is no GPU here. Everything from the kernel's launch to the missing compiler is real;
-``tests.support.triton_on_cpu`` replaces the two questions whether there is one.
+Everything from the kernel's launch to the missing compiler is real; only
+``tests.support.triton_on_cpu`` pretends that there is a GPU.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 from dft_factory.doctor.probe import MARK
 from tests.conftest import Bench
 from tests.support import triton_on_cpu
-from tests.support.cli import clean_environment, train
+from tests.support.cli import clean_environment, run_command, train
 
 ROOT = Path(__file__).parents[2]
 WARNING = "Triton cannot run here"
@@ -24,7 +23,7 @@ WARNING = "Triton cannot run here"
 
 @pytest.fixture
 def no_compiler(tmp_path: Path) -> dict[str, str]:
-    """An environment without a compiler on PATH, nor one that built Triton's driver before."""
+    """An environment without a compiler on PATH and without a cached build of Triton's driver."""
     libcuda = tmp_path / "libcuda"  # Triton looks for it first; the compiler gets it as -L
     libcuda.mkdir()
     return {
@@ -43,26 +42,17 @@ def launch(environment: dict[str, str]) -> tuple[str, str]:
         "for _ in range(2): reason = plain_torch_reason(torch.device('cpu'), torch.bfloat16)\n"
         "print(reason)"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        check=False,
+    process = run_command(
+        [sys.executable, "-c", code], cwd=ROOT, env=clean_environment(**environment)
     )
-    assert process.returncode == 0, process.stderr
     return process.stdout.strip(), process.stderr
 
 
-def test_no_compiler(no_compiler: dict[str, str]) -> None:
+def test_no_compiler_warns_once_per_machine(no_compiler: dict[str, str]) -> None:
     reason, log = launch(no_compiler)
     assert reason.startswith("RuntimeError: Failed to find C compiler.")
     assert log.count(WARNING) == 1
     assert reason in log
-
-
-def test_one_warning_per_machine(no_compiler: dict[str, str]) -> None:
     reason, log = launch({**no_compiler, "LOCAL_RANK": "1"})
     assert "C compiler" in reason
     assert WARNING not in log
@@ -93,22 +83,15 @@ def test_switched_off(no_compiler: dict[str, str]) -> None:
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_doctor_names_the_path(environment: dict[str, str], loss_head: str) -> None:
-    process = subprocess.run(
-        [sys.executable, "-P", "-m", "dft_factory.doctor.probe"],
-        env=clean_environment(**environment, TORCH_DEVICE_BACKEND_AUTOLOAD="0"),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    seen = json.loads(process.stdout.rpartition(MARK)[2])
-    assert seen["loss_head"].startswith(loss_head)
-    assert seen["gpus"] == []
+    variables = clean_environment(**environment, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    process = run_command([sys.executable, "-P", "-m", "dft_factory.doctor.probe"], env=variables)
+    report = json.loads(process.stdout.rpartition(MARK)[2])
+    assert report["loss_head"].startswith(loss_head)
+    assert report["gpus"] == []
 
 
 @pytest.mark.cli
-def test_training_without_a_compiler(
-    text_bench: Bench, tmp_path: Path, no_compiler: dict[str, str]
-) -> None:
+def test_without_a_compiler(text_bench: Bench, tmp_path: Path, no_compiler: dict[str, str]) -> None:
     """``llamafactory-cli train`` crashed at step 1 with "Failed to find C compiler"."""
     config = text_bench.config(max_steps=2)
     usual = train(config, tmp_path / "usual").ok()
@@ -122,6 +105,6 @@ def test_training_without_a_compiler(
     assert run.output.count(WARNING) == 1
     assert "Failed to find C compiler" in run.output
     assert run.output.index(WARNING) < run.output.index("Running training")
-    losses = [[row["loss"] for row in each.log if "grad_norm" in row] for each in (run, usual)]
+    losses = [[row["loss"] for row in r.log if "grad_norm" in row] for r in (run, usual)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 2

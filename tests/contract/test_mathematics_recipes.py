@@ -98,7 +98,7 @@ def config_of(name: str, model: Path, data: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("base_model", [n for n in BASE_MODELS if "lora" not in n])
-def test_what_is_asked_and_how_the_answer_ends(
+def test_prompt_and_end_of_the_answer(
     base_model: str, models: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
     """The plain problem without an instruction; only the answer and its end are labelled."""

@@ -40,9 +40,7 @@ def test_neat_packing_changes_no_gradient(
 
 
 @pytest.mark.cli
-def test_plain_packing_labels_the_same_tokens_also_when_tokenized_before(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_pretokenized_packing_has_the_same_labels(text_bench: Bench, tmp_path: Path) -> None:
     """``tokenized_path`` ignores every data argument: only the rows tell that they are packed."""
     tokenized = str(tmp_path / "tokenized")
     apart = _train(text_bench, tmp_path / "apart", train_on_prompt=True)

@@ -22,12 +22,9 @@ def factory(name: str) -> object:
     return getattr(importlib.import_module(module), function)
 
 
-def test_rows_are_named_apart() -> None:
+def test_rows_are_unique_and_the_release_supported() -> None:
     assert len({patch.name for patch in PATCHES}) == len(PATCHES)
     assert len({patch.target for patch in PATCHES}) == len(PATCHES)
-
-
-def test_installed_release_is_a_supported_one() -> None:
     assert llamafactory_version() in SUPPORTED_LLAMAFACTORY
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 
 from dft_factory.probe.measure import measure
 from tests.conftest import Bench
-from tests.support.cli import clean_environment, executable
+from tests.support.cli import run_command
 
 
 def recipe(bench: Bench, folder: Path, **changes: Any) -> Path:
@@ -22,14 +23,18 @@ def recipe(bench: Bench, folder: Path, **changes: Any) -> Path:
     return path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """Exit status of ``dft-factory probe words`` in this process."""
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs ``dft-factory probe args`` in this process; returns its exit status."""
     from dft_factory.cli import main
 
-    monkeypatch.setattr(sys, "argv", ["dft-factory", "probe", *map(str, words)])
-    with pytest.raises(SystemExit) as done:
-        main()
-    return int(done.value.code or 0)
+    def run(*args: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["dft-factory", "probe", *map(str, args)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return int(exit_.value.code or 0)
+
+    return run
 
 
 def quiet(label: str, done: int, total: int) -> None:
@@ -43,16 +48,13 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 def test_the_command_on_text_and_pictures(
-    bench: Bench,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bench: Bench, tmp_path: Path, probe: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two names for one model: the same numbers; four files; nothing of LLaMA-Factory on stdout."""
+    """Two names for one model give the same numbers; four files; LLaMA-Factory prints nothing."""
     out = tmp_path / "out"
     config = recipe(bench, tmp_path, finetuning_type="dft_lora", per_device_train_batch_size=3)
     models = ("--model", bench.model, "--model", f"again={bench.model}")
-    assert run(monkeypatch, config, "--out", out, *models, "--limit", 6, "cutoff_len=256") == 0
+    assert probe(config, "--out", out, *models, "--limit", 6, "cutoff_len=256") == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["model", "again"]
@@ -81,7 +83,7 @@ def test_the_command_on_text_and_pictures(
     assert not Path("never").exists()
 
 
-def test_log_probabilities_equal_whole_logits(bench: Bench, tmp_path: Path) -> None:
+def test_log_probabilities_equal_full_logits(bench: Bench, tmp_path: Path) -> None:
     """The chunked head against a softmax over full logits, token by token, padding and all."""
     from llamafactory import data
     from llamafactory.hparams import get_train_args
@@ -103,22 +105,22 @@ def test_log_probabilities_equal_whole_logits(bench: Bench, tmp_path: Path) -> N
         batch = collator([example])
         labels = batch.pop("labels")[0].tolist()
         logps = model(**batch).logits[0].double().log_softmax(-1)
-        places = [i for i, label in enumerate(labels) if label != -100]
-        key = tuple(labels[i] for i in places)
-        expected[key] = [logps[i - 1, labels[i]].item() for i in places]
-    seen = 0
+        positions = [i for i, label in enumerate(labels) if label != -100]
+        key = tuple(labels[i] for i in positions)
+        expected[key] = [logps[i - 1, labels[i]].item() for i in positions]
+    n_tokens = 0
     for number in range(8):
         mine = measured.example == number
         key = tuple(measured.tokens[mine].tolist())
         logps = torch.tensor(expected[key], dtype=torch.float64)
         torch.testing.assert_close(measured.logps[mine].double(), logps, atol=2e-5, rtol=0)
-        seen += len(key)
+        n_tokens += len(key)
         row = measured.rows[number]
         assert [row[i] for i in measured.position[mine].tolist()] == list(key)
-    assert seen == measured.logps.numel()
+    assert n_tokens == measured.logps.numel()
 
 
-def test_the_sample_is_seeded_and_the_segments_are_found(text_bench: Bench) -> None:
+def test_seeded_samples_and_segments(text_bench: Bench) -> None:
     once, again, other = (
         measure(text_bench.config(), {"base": None}, limit=4, seed=seed, progress=quiet)[0]
         for seed in (0, 0, 1)
@@ -126,19 +128,18 @@ def test_the_sample_is_seeded_and_the_segments_are_found(text_bench: Bench) -> N
     assert torch.equal(once.logps, again.logps)
     assert once.tokens.tolist() != other.tokens.tolist()
     (whole,) = measure(text_bench.config(), {"base": None}, limit=99, progress=quiet)
-    spelt: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for token, segment in zip(whole.tokens.tolist(), whole.segments, strict=True):
-        spelt[segment] = spelt.get(segment, "") + whole.decode([token])
-    assert "half of eight" in spelt["reasoning"]
-    assert "<think>" in spelt["format"]
-    assert "</answer>" in spelt["format"]
-    assert spelt["end_of_turn"] == "<|im_end|>" * 8
-    assert "def add(a, b)" in spelt["answer"]
+        texts[segment] = texts.get(segment, "") + whole.decode([token])
+    assert "half of eight" in texts["reasoning"]
+    assert "<think>" in texts["format"]
+    assert "</answer>" in texts["format"]
+    assert texts["end_of_turn"] == "<|im_end|>" * 8
+    assert "def add(a, b)" in texts["answer"]
 
 
 def never_ends(bench: Bench, folder: Path) -> Path:
-    """The tiny checkpoint fitted to its data set, and to the newline after the end of a turn, but
-    never to the end of a turn itself."""
+    """The tiny checkpoint trained on its data set except the end of each turn."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(bench.model)
@@ -161,16 +162,13 @@ def never_ends(bench: Bench, folder: Path) -> Path:
     return folder
 
 
-def test_an_improbable_end_of_turn_in_chatml_asks_for_the_floor(
-    text_bench: Bench,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_an_improbable_end_of_turn_needs_the_floor(
+    text_bench: Bench, tmp_path: Path, probe: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Content and the newline after each turn are certain, every ``<|im_end|>`` is below 0.1."""
+    """Content and the newline after each turn are certain, each ``<|im_end|>`` is below 0.1."""
     model = never_ends(text_bench, tmp_path / "model")
     config = recipe(text_bench, tmp_path, model_name_or_path=str(model))
-    assert run(monkeypatch, config, "--out", tmp_path / "out") == 0
+    assert probe(config, "--out", tmp_path / "out") == 0
     assert "advice: finetuning_type: dft, dft_weight: floor:0.1" in capsys.readouterr().out
     (model,) = json.loads((tmp_path / "out" / "probe.json").read_text())["models"]
     segments = model["segments"]
@@ -181,7 +179,7 @@ def test_an_improbable_end_of_turn_in_chatml_asks_for_the_floor(
     assert all(row["p"] < 0.1 for row in model["ignored"])
 
 
-def test_the_end_of_turn_is_what_the_training_record_counts(text_bench: Bench) -> None:
+def test_the_end_of_turn_is_that_of_the_training_record(text_bench: Bench) -> None:
     """Number and summed probability, by the record's own sums over the same tokens."""
     from transformers import AutoTokenizer
 
@@ -208,50 +206,44 @@ def test_a_lora_folder_is_probed_over_its_base(text_bench: Bench, tmp_path: Path
     adapted.save_pretrained(tmp_path / "adapter")
     models = {"base": None, "lora": str(tmp_path / "adapter")}
     config = text_bench.config(finetuning_type="dft")
-    plain, changed = measure(config, models, limit=4, progress=quiet)
-    assert plain.tokens.tolist() == changed.tokens.tolist()
-    assert not torch.equal(plain.logps, changed.logps)
+    base_measured, changed = measure(config, models, limit=4, progress=quiet)
+    assert base_measured.tokens.tolist() == changed.tokens.tolist()
+    assert not torch.equal(base_measured.logps, changed.logps)
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "message"),
+    ("args", "message"),
     [
-        (["stage=dpo"], 2, "stage: 'dpo'"),
-        (["dataset=none_such"], 2, "none_such"),
-        (["template=none_such"], 2, "none_such"),
-        (["no_such_setting=1"], 2, "no_such_setting"),
-        (["--limit", "0"], 2, "--limit 0"),
-        (["--model", "nobody/nothing-here"], 3, "nobody/nothing-here"),
+        ("stage=dpo", "stage: 'dpo'"),
+        ("dataset=none_such", "none_such"),
+        ("template=none_such", "none_such"),
+        ("no_such_setting=1", "no_such_setting"),
+        ("--limit 0", "--limit 0"),
+        ("--model nobody/nothing-here", "nobody/nothing-here"),
     ],
 )
-def test_mistakes_are_one_message_and_a_status(
-    text_bench: Bench,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    status: int,
-    message: str,
+def test_mistakes_are_one_message(
+    text_bench: Bench, tmp_path: Path, probe: Any, capsys: Any, args: str, message: str
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     config = recipe(text_bench, tmp_path)
-    assert run(monkeypatch, config, *words, "--out", tmp_path / "out") == status
-    # Before it stand LLaMA-Factory's own lines.
+    status = 3 if "--model" in args else 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        assert probe(config, *args.split(), "--out", tmp_path / "out") == status
+    # After LLaMA-Factory's own lines.
     error = capsys.readouterr().err.split("dft-factory: ")[-1]
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
 
 
-def test_a_script_in_the_data_is_text_on_the_page(
-    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scripts_in_the_data_stay_text(text_bench: Bench, tmp_path: Path, probe: Any) -> None:
     attack = "<script>alert(1)</script>"
     rows = [{"instruction": f"{attack} {i}", "input": "", "output": attack} for i in range(3)]
     (tmp_path / "set.json").write_text(json.dumps(rows))
     (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json"}}))
     config = recipe(text_bench, tmp_path, dataset="set", dataset_dir=str(tmp_path))
-    assert run(monkeypatch, config, "--out", tmp_path / "out") == 0
+    assert probe(config, "--out", tmp_path / "out") == 0
     page = (tmp_path / "out" / "probe.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page.replace("<mark>", "").replace("</mark>", "")
@@ -259,18 +251,12 @@ def test_a_script_in_the_data_is_text_on_the_page(
 
 
 @pytest.mark.cli
-def test_the_module_way_still_writes_what_the_report_reads(
-    text_bench: Bench, tmp_path: Path
-) -> None:
-    import subprocess
-
+def test_the_module_command_writes_what_the_report_reads(text_bench: Bench, tmp_path: Path) -> None:
     from dft_eval.report.files import TokenProbabilities
 
     config = recipe(text_bench, tmp_path)
-    words = ["-m", "dft_factory.probe", str(config), "--limit", "3"]
-    words += ["--model", f"base={text_bench.model}:{tmp_path / 'run'}"]
-    command = [executable("python"), *words]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    model = f"base={text_bench.model}:{tmp_path / 'run'}"
+    command = ["-m", "dft_factory.probe", config, "--limit", "3", "--model", model]
+    run_command([sys.executable, *command])
     text = (tmp_path / "run" / "token_probabilities.json").read_text()
     assert TokenProbabilities.model_validate_json(text).label == "base"

@@ -1,7 +1,7 @@
-"""Every file under configs/: valid, pairs equal but for the weight, headers that tell the truth.
+"""All files under configs/: valid, pairs that differ only in the weight, headers that are true.
 
-The tiny recipe runs through the stock command line as it is, and what LLaMA-Factory makes of a
-prepared WeThink record is read back from its tokens.
+The tiny recipe runs through the stock command line, and a prepared WeThink record is decoded from
+LLaMA-Factory's tokens.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def values(path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def lonely(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def zero3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ZeRO-3 recipe with use_cpu: accelerate then starts no DeepSpeed communication."""
     path = tmp_path_factory.mktemp("lonely") / "lonely.yaml"
     config = values(CONFIGS / "tiny" / "qwen2_5_vl_zero3_dft.yaml")
@@ -70,7 +70,7 @@ def lonely(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo, its SFT model trained already."""
+    """The demo with a trained SFT model."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "run/sft/model").mkdir(parents=True)
     (folder / "run/sft/model/config.json").write_text("{}")
@@ -81,29 +81,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def findings(lonely: Path, finished: Path) -> list[Finding]:
-    return validate_files([*FILES, lonely, finished])
+def findings(zero3: Path, finished: Path) -> list[Finding]:
+    return validate_files([*FILES, zero3, finished])
 
 
-def test_an_experiment_may_be_run_again(findings: list[Finding], finished: Path) -> None:
+def test_findings_of_shipped_files(findings: list[Finding], finished: Path, zero3: Path) -> None:
     assert [str(finding) for finding in findings if finding.file == finished] == []
-
-
-def test_deepspeed_without_its_communication_is_refused(
-    findings: list[Finding], lonely: Path
-) -> None:
-    errors = [f for f in findings if f.file == lonely and f.severity == "error"]
+    errors = [f for f in findings if f.file == zero3 and f.severity == "error"]
     assert [f.key for f in errors] == ["use_cpu, deepspeed"]
     assert "DS_ACCELERATOR=cpu" in errors[0].message
-
-
-def test_every_file_is_valid(findings: list[Finding], lonely: Path) -> None:
-    """Warnings may be about what this machine lacks, and about nothing else."""
-    findings = [finding for finding in findings if finding.file != lonely]
+    # Warnings may only be about this machine.
+    findings = [finding for finding in findings if finding.file != zero3]
     assert [str(finding) for finding in findings if finding.severity == "error"] == []
     absent = ("is not here yet", "not here yet.", "needs a GPU that supports it", "start it with")
-    others = [str(f) for f in findings if not any(text in f.message for text in absent)]
-    assert others == []
+    unexpected = [str(f) for f in findings if not any(text in f.message for text in absent)]
+    assert unexpected == []
 
 
 def test_the_recipes_of_the_paper_are_there() -> None:
@@ -125,21 +117,22 @@ def test_the_recipes_of_the_paper_are_there() -> None:
 
 
 @pytest.mark.parametrize("sft", SFT, ids=name_of)
-def test_twins_are_the_same_text(sft: Path) -> None:
-    """Exchanging the words dft and sft turns one twin into the other, comments included."""
+def test_paired_recipes_are_the_same_text(sft: Path) -> None:
+    """Also their comments, after exchanging the words dft and sft."""
     dft = sft.with_name(sft.name.replace("_sft", "_dft"))
     swapped = re.sub(r"(?<![a-z])sft(?![a-z])", "dft", dft.read_text()).replace("DFT", "SFT")
-    plain = re.sub(r"(?<![a-z])sft(?![a-z])", "dft", sft.read_text()).replace("DFT", "SFT")
-    assert swapped == plain
-    one, two = values(sft), values(dft)
-    assert {key for key in one if one[key] != two.get(key)} == {"finetuning_type", "output_dir"}
-    assert one.keys() == two.keys()
-    assert one["finetuning_type"] == two["finetuning_type"].replace("dft", "sft")
+    stock = re.sub(r"(?<![a-z])sft(?![a-z])", "dft", sft.read_text()).replace("DFT", "SFT")
+    assert swapped == stock
+    first, second = values(sft), values(dft)
+    differing = {key for key in first if first[key] != second.get(key)}
+    assert differing == {"finetuning_type", "output_dir"}
+    assert first.keys() == second.keys()
+    assert first["finetuning_type"] == second["finetuning_type"].replace("dft", "sft")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_header(path: Path) -> None:
-    """What it needs, how to start it: with its own path, which exists."""
+    """Requirements and start command, with the recipe's path."""
     text = header(path)
     assert "Needs:" in text
     commands = re.findall(r"llamafactory-cli train (\S+\.yaml)", text)
@@ -155,7 +148,7 @@ def test_header(path: Path) -> None:
     "path", [p for p in RECIPES if p.parent.name in BATCHES], ids=name_of
 )  # fmt: skip
 def test_batch_and_memory(path: Path) -> None:
-    """The header's product is the recipe's, and the same in all recipes of one experiment."""
+    """The header's product equals the recipe's and is the same in all recipes of an experiment."""
     text, config = header(path), values(path)
     batch = re.search(r"Batch: (\d+) = (\d+) a \w+ x (\d+) accumulated", text)
     assert batch is not None
@@ -197,7 +190,7 @@ def test_settings_of_the_paper(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [p for p in RECIPES if p.parent.name == "nq"], ids=name_of
 )  # fmt: skip
-def test_what_the_paper_leaves_open_is_called_ours(path: Path) -> None:
+def test_choices_beyond_the_paper_are_called_ours(path: Path) -> None:
     """Of Natural Questions it gives scores alone; each part with choices says whose they are."""
     assert "The paper" in header(path)
     assert re.search(r"names neither the model nor a setting nor the protocol", header(path))

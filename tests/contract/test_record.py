@@ -1,4 +1,4 @@
-"""What a training run leaves in token_probabilities.jsonl, and when it warns: the stock CLI."""
+"""The files and warnings of training runs of the stock command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.cli import Run, train
 
 pytestmark = pytest.mark.cli
 
-WORDS = {
+WARNINGS = {
     "nll_rises": "the NLL has risen",
     "end_of_turn": "end-of-turn token does not rise",
     "weight_near_zero": "next to nothing is trained",
@@ -30,17 +30,17 @@ def evaluations(run: Run) -> list[dict[str, Any]]:
     return [json.loads(x) for x in (run.folder / EVALUATIONS_FILE).read_text().splitlines()]
 
 
-def said(run: Run) -> dict[str, int]:
-    """Times that each warning was said, those never said left out."""
-    found = {rule: run.output.count(words) for rule, words in WORDS.items()}
-    return {rule: count for rule, count in found.items() if count}
+def warnings_of(run: Run) -> dict[str, int]:
+    """The number of each warning in the output, without zeros."""
+    counts = {rule: run.output.count(text) for rule, text in WARNINGS.items()}
+    return {rule: count for rule, count in counts.items() if count}
 
 
 @pytest.mark.parametrize("modality", ["text", "vl"])
-def test_one_line_a_log_that_agrees_with_the_log(
+def test_each_line_agrees_with_the_log(
     modality: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Accumulated in one process or on two ranks: the same tokens in the same bins."""
+    """The same tokens in the same bins, accumulated in one process or on two ranks."""
     bench: Bench = request.getfixturevalue(f"{modality}_bench")
     runs = {}
     for name, ranks, changes in (
@@ -67,10 +67,8 @@ def test_one_line_a_log_that_agrees_with_the_log(
     assert lines(runs["one"])[0]["counts"] == lines(runs["two"])[0]["counts"]
 
 
-def test_the_end_of_turn_probability_is_that_of_the_token(
-    text_bench: Bench, tmp_path: Path
-) -> None:
-    """Against full logits of the same checkpoint on the same four examples, before any step."""
+def test_the_end_of_turn_probability_by_full_logits(text_bench: Bench, tmp_path: Path) -> None:
+    """Against full logits of the checkpoint on the same four examples before the first step."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -78,7 +76,7 @@ def test_the_end_of_turn_probability_is_that_of_the_token(
     tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
     model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=torch.float64)
     rows = json.loads((text_bench.data / "tiny_text.json").read_text())[:4]
-    found = []
+    probabilities = []
     for row in rows:
         text = (
             "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
@@ -87,14 +85,13 @@ def test_the_end_of_turn_probability_is_that_of_the_token(
         )
         ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
         logits = model(input_ids=ids).logits[0, -1]
-        found.append(logits.softmax(-1)[tokenizer.convert_tokens_to_ids("<|im_end|>")].item())
-    expected = sum(found) / len(found)
+        end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        probabilities.append(logits.softmax(-1)[end].item())
+    expected = sum(probabilities) / len(probabilities)
     assert lines(run)[0]["end_of_turn_prob"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_resumed_run_goes_on_with_its_file_and_a_new_one_begins_anew(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_a_resumed_run_appends_and_a_new_run_starts_over(text_bench: Bench, tmp_path: Path) -> None:
     config = text_bench.config(max_steps=4, save_strategy="steps", save_steps=2)
     first = train(config, tmp_path / "run").ok()
     assert [row["step"] for row in lines(first)] == [1, 2, 3, 4]
@@ -104,11 +101,11 @@ def test_a_resumed_run_goes_on_with_its_file_and_a_new_one_begins_anew(
     ).ok()
     assert [row["step"] for row in lines(resumed)] == [1, 2, 3, 4]
     assert lines(resumed)[:2] == before[:2]
-    again = train(
+    new_run = train(
         text_bench.config(max_steps=3, logging_steps=3, overwrite_output_dir=True),
         tmp_path / "run",
     ).ok()
-    assert [row["step"] for row in lines(again)] == [3]
+    assert [row["step"] for row in lines(new_run)] == [3]
 
 
 def test_a_stock_run_writes_nothing(text_bench: Bench, tmp_path: Path) -> None:
@@ -120,7 +117,7 @@ STEADY = {"max_steps": 40, "per_device_train_batch_size": 8}
 
 
 def fitted(bench: Bench, folder: Path, **changes: Any) -> str:
-    """The tiny checkpoint after 60 steps of SFT: it half knows the eight answers."""
+    """The tiny checkpoint after 60 steps of SFT: it partly knows the eight answers."""
     config = bench.config(
         finetuning_type="sft",
         max_steps=60,
@@ -134,32 +131,28 @@ def fitted(bench: Bench, folder: Path, **changes: Any) -> str:
     return str(run.folder)
 
 
-def test_random_weights_learn_nothing_and_that_is_said_once(
-    text_bench: Bench, tmp_path: Path
-) -> None:
-    """p is about 1/vocabulary everywhere; SFT's twin says nothing."""
+def test_random_weights_give_one_warning(text_bench: Bench, tmp_path: Path) -> None:
+    """p is about 1/vocabulary for every token; SFT has no warning."""
     steady = {**STEADY, "learning_rate": 1e-5}
     run = train(text_bench.config(**steady), tmp_path / "dft").ok()
-    assert said(run) == {"weight_near_zero": 1, "end_of_turn": 1}
+    assert warnings_of(run) == {"weight_near_zero": 1, "end_of_turn": 1}
     assert "[WARNING|" in run.output
     twin = train(text_bench.config(finetuning_type="sft", **steady), tmp_path / "sft").ok()
-    assert said(twin) == {}
+    assert warnings_of(twin) == {}
 
 
-def test_a_healthy_run_is_not_warned_of(text_bench: Bench, tmp_path: Path) -> None:
-    """DFT from a model that half knows the data: NLL and loss fall together."""
+def test_a_healthy_run_has_no_warning(text_bench: Bench, tmp_path: Path) -> None:
+    """DFT of a model that partly knows the data: NLL and loss fall together."""
     model = fitted(text_bench, tmp_path / "sft")
     run = train(
         text_bench.config(model_name_or_path=model, learning_rate=1e-3, **STEADY), tmp_path / "run"
     ).ok()
     rows = lines(run)
     assert rows[-1]["nll"] < rows[0]["nll"]
-    assert said(run) == {}
+    assert warnings_of(run) == {}
 
 
-def test_nll_that_rises_while_the_loss_falls_is_said_once(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_rising_nll_with_falling_loss_warns_once(text_bench: Bench, tmp_path: Path) -> None:
     """One question with the answer yes five times of eight and no three times.
 
     SFT learns both at their frequency; DFT's weight then drives the more frequent one to 1, and the
@@ -171,23 +164,22 @@ def test_nll_that_rises_while_the_loss_falls_is_said_once(
     ]
     data = {"dataset_dir": str(tmp_path)}
     (tmp_path / "tiny_text.json").write_text(json.dumps(rows))
-    (tmp_path / "dataset_info.json").write_text(
-        json.dumps({"tiny_text": {"file_name": "tiny_text.json"}})
-    )
+    info = {"tiny_text": {"file_name": "tiny_text.json"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
     model = fitted(text_bench, tmp_path / "sft", **data)
     run = train(
         text_bench.config(model_name_or_path=model, learning_rate=1e-3, **STEADY, **data),
         tmp_path / "run",
     ).ok()
-    found = lines(run)
-    assert found[-1]["nll"] > found[0]["nll"]
-    assert found[-1]["objective"] < found[0]["objective"]
-    assert found[-1]["polarisation"] > found[0]["polarisation"]
-    assert said(run) == {"nll_rises": 1}
+    first, *_, last = lines(run)
+    assert last["nll"] > first["nll"]
+    assert last["objective"] < first["objective"]
+    assert last["polarisation"] > first["polarisation"]
+    assert warnings_of(run) == {"nll_rises": 1}
 
 
 def test_evaluations_are_recorded_with_greedy_answers(text_bench: Bench, tmp_path: Path) -> None:
-    """Before the first step, and after two; one process and two; the answers against generate()."""
+    """Before the first step and after two; in one process and two; answers against generate()."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -198,17 +190,19 @@ def test_evaluations_are_recorded_with_greedy_answers(text_bench: Bench, tmp_pat
         "eval_on_start": True,
         "max_steps": 2,
     }
-    one = train(text_bench.config(**changes), tmp_path / "one").ok()
-    two = train(
+    one_process = train(text_bench.config(**changes), tmp_path / "one").ok()
+    two_ranks = train(
         text_bench.config(**changes, per_device_train_batch_size=2), tmp_path / "two", ranks=2
     ).ok()
-    first, last = evaluations(one)
+    first, last = evaluations(one_process)
     assert (first["step"], last["step"]) == (0, 2)
-    for line, other in zip((first, last), evaluations(two), strict=True):
-        logged = [row for row in one.log if row.get("step") == line["step"] and "eval_nll" in row]
+    for line, line_of_two in zip((first, last), evaluations(two_ranks), strict=True):
+        logged = [
+            row for row in one_process.log if row.get("step") == line["step"] and "eval_nll" in row
+        ]
         for key in ("nll", "mean_token_entropy"):
             assert line[key] == pytest.approx(logged[0][f"eval_{key}"], rel=1e-9)
-            assert line[key] == pytest.approx(other[key], rel=1e-4)
+            assert line[key] == pytest.approx(line_of_two[key], rel=1e-4)
         assert line["answers"]["n"] == len(line["texts"]) == 8
     tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
     model = AutoModelForCausalLM.from_pretrained(text_bench.model)
@@ -220,7 +214,7 @@ def test_evaluations_are_recorded_with_greedy_answers(text_bench: Bench, tmp_pat
     )
     ids = torch.tensor([tokenizer.encode(prompt, add_special_tokens=False)])
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    made = model.generate(
+    tokens = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=32,
@@ -228,10 +222,10 @@ def test_evaluations_are_recorded_with_greedy_answers(text_bench: Bench, tmp_pat
         eos_token_id=ends,
         pad_token_id=ends[0],
     )[0, ids.shape[1] :].tolist()
-    assert first["texts"][0] == tokenizer.decode([token for token in made if token not in ends])
+    assert first["texts"][0] == tokenizer.decode([token for token in tokens if token not in ends])
 
 
-def test_without_answers_that_is_said(vl_bench: Bench, tmp_path: Path) -> None:
+def test_missing_answers_are_reported(vl_bench: Bench, tmp_path: Path) -> None:
     config = vl_bench.config(
         eval_dataset=vl_bench.config()["dataset"], eval_strategy="steps", eval_steps=1
     )

@@ -1,14 +1,12 @@
-"""The refusals: what our objectives cannot honour is refused by name, and stock runs never are."""
+"""Refusals: settings that our objectives do not support. Stock runs are never refused."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +20,7 @@ from dft_factory.errors import ConfigError, DftFactoryError, UpstreamContractErr
 from dft_factory.objectives import select
 from dft_factory.patch.apply import llamafactory_version
 from tests.conftest import Bench
-from tests.support.cli import Run, clean_environment, parseable, train
+from tests.support.cli import Futures, Run, parseable, run_python, train, two_at_a_time
 from tests.support.llamafactory import has_argument
 
 UNKNOWN_TYPE = (
@@ -60,14 +58,13 @@ SWITCHES = {
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # values that do not exist
-    "type": (
-        {"finetuning_type": "dtf_lora"},
-        UNKNOWN_TYPE.format("'dtf_lora'") + " Did you mean 'dft_lora'?",
-    ),
-    "type and method": (
-        {"finetuning_type": "dft_qlora"},
-        UNKNOWN_TYPE.format("'dft_qlora'") + " Did you mean 'dft_lora'?",
-    ),
+    **{
+        f"type {name}": (
+            {"finetuning_type": name},
+            UNKNOWN_TYPE.format(repr(name)) + " Did you mean 'dft_lora'?",
+        )
+        for name in ("dtf_lora", "dft_qlora")
+    },
     "type, far off": ({"finetuning_type": "ppo"}, UNKNOWN_TYPE.format("'ppo'")),
     "type, no text": ({"finetuning_type": 3}, UNKNOWN_TYPE.format("3")),
     "weight": (
@@ -91,15 +88,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"dft_weight": "token:1"},
         "dft_weight: 'token:1': 'token' takes no value. Write 'token'.",
     ),
-    # a weight where none applies
-    "weight of sft": (
-        {"finetuning_type": "sft_lora", "dft_weight": "token"},
-        WEIGHT_ELSEWHERE.format("sft_lora"),
-    ),
-    "weight of full": (
-        {"finetuning_type": "full", "dft_weight": "token"},
-        WEIGHT_ELSEWHERE.format("full"),
-    ),
+    # a weight with an objective that has none
+    **{
+        f"weight of {name}": (
+            {"finetuning_type": name, "dft_weight": "token"},
+            WEIGHT_ELSEWHERE.format(name),
+        )
+        for name in ("sft_lora", "full")
+    },
     # another loss
     **{
         stage: ({"stage": stage}, OTHER_STAGE.format(stage))
@@ -118,7 +114,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"use_hyper_parallel": True, "hyper_parallel_cp_size": 2},
         f"finetuning_type: 'dft' {SWITCHES['use_hyper_parallel']}",
     ),
-    # terms that would be dropped
+    # loss terms that would be dropped
     "moe_aux_loss_coef": (
         {"moe_aux_loss_coef": 0.01},
         "finetuning_type: 'dft' would drop the router loss that moe_aux_loss_coef: 0.01 asks for. "
@@ -135,7 +131,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "asks for and whose amount depends on how the batch is split. Remove "
         "ignore_pad_token_for_loss.",
     ),
-    # whole sequences in packed rows
+    # weights of examples in packed rows
     **{
         f"{weight}, {packing}": ({"dft_weight": weight, packing: True}, PACKED.format(weight))
         for weight in ("sequence", "geometric_mean")
@@ -143,7 +139,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     },
 }
 
-# Fields that came with 0.9.5 and 0.9.6: an older release refuses them itself, as unknown.
+# Fields that are new in 0.9.5 and 0.9.6; older releases refuse them as unknown.
 NEW = (
     "use_hyper_parallel",
     "use_eaft_loss",
@@ -181,8 +177,8 @@ def test_refused_by_name(case: str) -> None:
 
 @pytest.mark.parametrize("objective", ["sft", "sft_lora", "dft_freeze"])
 @pytest.mark.parametrize("case", ["dpo", "use_dft_loss", "label_smoothing_factor"])
-def test_refused_with_every_objective_and_method(case: str, objective: str) -> None:
-    """The message names the finetuning_type as it was written."""
+def test_the_message_names_the_objective(case: str, objective: str) -> None:
+    """As it was written."""
     changes, message = REFUSED[case]
     with raises(ConfigError, message.replace("'dft'", f"'{objective}'")):
         parse(training(**{**changes, "finetuning_type": objective}))
@@ -194,7 +190,7 @@ STOCK = [
     if changes.keys() - {"finetuning_type", "dft_weight"}
 ]
 LLAMAFACTORY_REFUSES = ["ppo", "use_kt", "use_unsloth"]
-"""For want of a reward model and of packages: with its own errors."""
+"""With its own errors, about a missing reward model or package."""
 PACKINGS = ["packing", "neat_packing"]
 if "use_asft_loss" in MISSING:  # 0.9.4 refuses neat_packing with transformers 4.53 or newer
     LLAMAFACTORY_REFUSES += [case for case in STOCK if case.endswith("neat_packing")]
@@ -219,7 +215,7 @@ def test_weights_of_single_tokens_go_with_packing(weight: str, packing: str) -> 
     assert parse(training(dft_weight=weight, **{packing: True}))[3].dft_weight == weight
 
 
-# --- what the environment and the number of ranks decide ----------------------------
+# --- by the environment and the number of ranks ----------------------------
 
 
 @pytest.mark.parametrize(
@@ -256,7 +252,7 @@ def test_ktransformers_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_averages_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers would divide by each rank's own tokens; harmless where there is one rank."""
+    """transformers would divide by each rank's own tokens; with one rank that is the same."""
     from transformers import TrainingArguments
 
     config = {"average_tokens_across_devices": False}
@@ -279,21 +275,21 @@ V1 = (
 def test_v1_parser(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, extra_keys: str
 ) -> None:
-    """Every way in which v1 reads its arguments, also where it is told to drop what it ignores."""
+    """Every way in which v1 reads its arguments, also with ALLOW_EXTRA_KEYS."""
     from llamafactory.v1.config.arg_parser import get_args
 
     monkeypatch.setenv("ALLOW_EXTRA_KEYS", extra_keys)
     file = tmp_path / ("recipe.json" if form == "json" else "recipe.yaml")
-    written = {"finetuning_type": "full" if form == "override" else "dft_lora"}
-    file.write_text(json.dumps(written) if form == "json" else yaml.safe_dump(written))
-    words = {
+    recipe = {"finetuning_type": "full" if form == "override" else "dft_lora"}
+    file.write_text(json.dumps(recipe) if form == "json" else yaml.safe_dump(recipe))
+    args = {
         "words": ["--finetuning_type", "dft_lora"],
         "equals": ["--finetuning_type=dft_lora"],
         "yaml": [str(file)],
         "json": [str(file)],
         "override": [str(file), "finetuning_type=dft_lora"],
     }
-    monkeypatch.setattr(sys, "argv", ["launcher", *words.get(form, [])])
+    monkeypatch.setattr(sys, "argv", ["launcher", *args.get(form, [])])
     with raises(ConfigError, V1.format("dft_lora")):
         get_args({"finetuning_type": "dft_lora"} if form == "mapping" else None)
 
@@ -307,11 +303,11 @@ def test_v1_stock_arguments_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "some/model" in [getattr(part, "model", None) for part in parts]
 
 
-# --- what only the loaded model, the data and the accelerator decide ----------------------------
+# --- by the loaded model, the data and the accelerator ----------------------------
 
 
 def refuse(weight: str = "token", **trainer: Any) -> None:
-    """``refuse_unsupported`` on a stand-in that has just what it reads of a trainer."""
+    """``refuse_unsupported`` on the attributes of a trainer that it reads."""
     from dft_factory.trainer_base import refuse_unsupported
 
     parts = {
@@ -323,8 +319,8 @@ def refuse(weight: str = "token", **trainer: Any) -> None:
     }
     selection = select("dft", weight)
     assert selection is not None
-    asked = "finetuning_type: 'dft'"
-    refuse_unsupported(asked, selection.weight, SimpleNamespace(**{**parts, **trainer}))
+    name = "finetuning_type: 'dft'"
+    refuse_unsupported(name, selection.weight, SimpleNamespace(**{**parts, **trainer}))
 
 
 @pytest.mark.parametrize(
@@ -336,7 +332,7 @@ def refuse(weight: str = "token", **trainer: Any) -> None:
     ],
 )
 def test_parallelism_within_an_example(field: str, kind: str, why: str) -> None:
-    """accelerate's own configuration object; its older releases lack sp_size."""
+    """accelerate's own configuration object; sp_size is missing in its older releases."""
     from accelerate.parallelism_config import ParallelismConfig
 
     settings = ParallelismConfig()
@@ -349,15 +345,12 @@ def test_parallelism_within_an_example(field: str, kind: str, why: str) -> None:
         refuse(accelerator=SimpleNamespace(parallelism_config=settings))
 
 
-def test_data_parallelism_passes() -> None:
+def test_data_parallelism_and_deepspeeds_tensor_parallelism() -> None:
     from accelerate.parallelism_config import ParallelismConfig
 
     settings = ParallelismConfig(dp_replicate_size=2, dp_shard_size=2)
     refuse(accelerator=SimpleNamespace(parallelism_config=settings))
-
-
-def test_deepspeeds_tensor_parallelism() -> None:
-    """Set in DeepSpeed's configuration alone, where transformers' Trainer reads it."""
+    # Only in DeepSpeed's configuration, where transformers' Trainer reads it.
     from transformers import Trainer
 
     deepspeed = SimpleNamespace(config={"tensor_parallel": {"autotp_size": 2}})
@@ -377,7 +370,7 @@ ROUTER = (
 
 
 def test_router_loss_of_a_nested_configuration() -> None:
-    """Multimodal models keep it in text_config, omni models one deeper, in thinker_config."""
+    """In text_config of multimodal models, and in thinker_config.text_config of omni models."""
     from transformers import Qwen2VLConfig, Qwen3OmniMoeConfig
 
     for config in (Qwen2VLConfig(), Qwen3OmniMoeConfig()):
@@ -392,7 +385,7 @@ def test_router_loss_of_a_nested_configuration() -> None:
 
 @pytest.mark.parametrize("missing", ["logits", "labels"])
 def test_model_without_logits(missing: str) -> None:
-    """Where LLaMA-Factory's own DFT falls back to plain SFT in silence."""
+    """LLaMA-Factory's own DFT then trains plain SFT without a message."""
     from dft_factory.patch.trainer import LlamaFactoryTrainerMixin
 
     logits, labels = torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.int64)
@@ -410,7 +403,7 @@ def test_model_without_logits(missing: str) -> None:
 
 
 def run_here(config: dict[str, Any]) -> None:
-    """A whole training run in this process, which has imported everything already."""
+    """A training run in this process, which has imported everything already."""
     from llamafactory.train.tuner import run_exp
 
     run_exp(config)
@@ -428,7 +421,7 @@ def test_router_loss_of_a_real_run(text_bench: Bench, tmp_path: Path) -> None:
 
 
 def test_data_that_was_packed_and_tokenized_before(text_bench: Bench, tmp_path: Path) -> None:
-    """``tokenized_path`` ignores every data argument, ``packing`` too: its columns tell."""
+    """With ``tokenized_path`` the ``packing`` argument is ignored: the columns show it."""
     tokenized = {
         "tokenized_path": str(tmp_path / "tokenized"),
         "output_dir": str(tmp_path / "run"),
@@ -446,7 +439,7 @@ def test_data_that_was_packed_and_tokenized_before(text_bench: Bench, tmp_path: 
     run_here({**config, "dft_weight": "floor:0.1"})
 
 
-# --- what the user sees: the real command line ----------------------------
+# --- the real command line ----------------------------
 
 AVERAGED = (
     "finetuning_type: 'dft' normalises over the tokens of all ranks, which "
@@ -465,7 +458,7 @@ for value in ("dft", "full"):
         results.append(getattr(arguments, sys.argv[2]))
     except ConfigError as error:
         results.append(str(error))
-print("RESULTS " + json.dumps(results))
+print("RESULT " + json.dumps(results))
 """
 
 
@@ -483,24 +476,13 @@ def run_megatron(folder: Path, switch: str) -> list[Any]:
     information = folder / "megatron_bridge-1.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: megatron-bridge\n")
-    done = subprocess.run(
-        [sys.executable, "-c", MEGATRON, json.dumps(training()), switch],
-        env=clean_environment(**{switch.upper(): "1", "PYTHONPATH": str(folder)}),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return list(json.loads(done.stdout.rpartition("RESULTS ")[2]))
-
-
-Started = dict[str, "Future[Any]"]
+    environment = {switch.upper(): "1", "PYTHONPATH": str(folder)}
+    return list(run_python(MEGATRON, json.dumps(training()), switch, **environment))
 
 
 @pytest.fixture(scope="module")
-def started(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    """Every process of this module, two at a time."""
+def started(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Futures]:
+    """Every process of this module."""
     folder = tmp_path_factory.mktemp("refusals")
     averaged = {"average_tokens_across_devices": False}
     v1 = {"command": ("llamafactory-cli", "sft")}
@@ -511,25 +493,18 @@ def started(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "v1, extra keys": ({}, {**v1, "environment": extra}),
         "ordinary error": ({"dataset": "no_such_set"}, {}),
     }
-    with ThreadPoolExecutor(2) as pool:
-        done: Started = {
-            name: pool.submit(
-                train,
-                text_bench.config(**changes),
-                folder / name.replace(" ", "-"),
-                fresh=True,
-                **options,
-            )
-            for name, (changes, options) in runs.items()
-        }
+    with two_at_a_time() as pool:
+        futures: Futures = {}
+        for name, (changes, options) in runs.items():
+            config, path = text_bench.config(**changes), folder / name.replace(" ", "-")
+            futures[name] = pool.submit(train, config, path, fresh=True, **options)
         for switch in MEGATRONS:
-            done[switch] = pool.submit(run_megatron, folder, switch)
-        yield done
-        pool.shutdown(cancel_futures=True)
+            futures[switch] = pool.submit(run_megatron, folder, switch)
+        yield futures
 
 
 @pytest.mark.parametrize(("switch", "trainer"), MEGATRONS.items())
-def test_megatron_as_a_user_starts_it(started: Started, switch: str, trainer: str) -> None:
+def test_megatron_as_a_user_starts_it(started: Futures, switch: str, trainer: str) -> None:
     ours, stock = started[switch].result()
     assert ours == (
         f"finetuning_type: 'dft' does not work with {trainer}, which has a loss of its own. "
@@ -539,7 +514,7 @@ def test_megatron_as_a_user_starts_it(started: Started, switch: str, trainer: st
 
 
 def refused(run: Run) -> list[str]:
-    """The messages that a refused run showed, each on a line of its own; no traceback of ours."""
+    """The messages of a refused run, one per line, without a traceback of ours."""
     assert run.status != 0
     assert not (run.folder / "trainer_state.json").exists()
     assert "ConfigError" not in run.output, run.output[-4000:]
@@ -552,9 +527,7 @@ def refused(run: Run) -> list[str]:
     ("name", "message"),
     [("one rank", REFUSED["label_smoothing_factor"][1]), ("v1, extra keys", V1.format("dft"))],
 )
-def test_command_line_shows_one_message_and_no_traceback(
-    started: Started, name: str, message: str
-) -> None:
+def test_the_command_line_shows_only_the_message(started: Futures, name: str, message: str) -> None:
     run = started[name].result()
     if name.startswith("v1") and llamafactory_version() == "0.9.4":
         assert run.status != 0  # its v1 launcher fails before it reads any argument
@@ -564,17 +537,15 @@ def test_command_line_shows_one_message_and_no_traceback(
 
 
 @pytest.mark.cli
-def test_every_rank_shows_its_message_and_no_traceback(started: Started) -> None:
-    """What torchrun and llamafactory-cli add about their children is theirs."""
+def test_every_rank_shows_its_message_and_no_traceback(started: Futures) -> None:
+    """torchrun and llamafactory-cli add lines about their child processes."""
     messages = refused(started["two ranks"].result())
     assert 1 <= len(messages) <= 2
-    assert {line[line.index("dft-factory: ") :] for line in messages} == {
-        f"dft-factory: {AVERAGED}"
-    }
+    assert {line.partition("dft-factory: ")[2] for line in messages} == {AVERAGED}
 
 
 @pytest.mark.cli
-def test_other_errors_keep_their_traceback(started: Started) -> None:
+def test_other_errors_keep_their_traceback(started: Futures) -> None:
     run = started["ordinary error"].result()
     assert run.status != 0
     assert "Traceback (most recent call last):" in run.output

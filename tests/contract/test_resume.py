@@ -1,14 +1,13 @@
-"""Training that is killed goes on, by the same command, to the same weights and the same records.
+"""A killed training resumes with the same command to the same weights and records.
 
-Nothing here depends on the clock: RECORD_KILL kills a run when it opens a named file. Random
-moments are in ``benchmarks/kill_and_resume_training.py``.
+RECORD_KILL kills a run when it opens a named file, so nothing depends on the clock. Random moments
+are in ``benchmarks/kill_and_resume_training.py``.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from dft_eval.sandbox.host import find_bubblewrap
 from dft_factory.errors import ConfigError
 from dft_factory.patch.record import FILE_NAME
 from tests.conftest import Bench
-from tests.support.cli import Run, clean_environment, train
+from tests.support.cli import Run, run_command, train
 
 pytestmark = pytest.mark.cli
 
@@ -32,18 +31,10 @@ TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 def recipe(bench: Bench, method: str, **changes: Any) -> dict[str, Any]:
     """Eight steps over two epochs, shuffled, checkpoints every two steps, logs every three."""
     lora = {"lora_dropout": 0.1, "lora_rank": 4} if method == "lora" else {}
-    return bench.config(
-        finetuning_type=f"dft_{method}",
-        max_steps=8,
-        per_device_train_batch_size=2,
-        disable_shuffling=False,
-        lr_scheduler_type="cosine",
-        save_strategy="steps",
-        save_steps=2,
-        logging_steps=3,
-        **lora,
-        **changes,
-    )
+    steps = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "logging_steps": 3}
+    batches = {"per_device_train_batch_size": 2, "disable_shuffling": False}
+    schedule = {"lr_scheduler_type": "cosine", "finetuning_type": f"dft_{method}"}
+    return bench.config(**{**steps, **batches, **schedule, **lora, **changes})
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -55,28 +46,28 @@ def lines(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder / FILE_NAME).read_text().splitlines()]
 
 
-def assert_same_outcome(run: Run, undisturbed: Run) -> None:
-    assert lines(run) == lines(undisturbed)
-    ours, theirs = run.log, undisturbed.log
+def assert_same_outcome(run: Run, uninterrupted: Run) -> None:
+    assert lines(run) == lines(uninterrupted)
+    ours, theirs = run.log, uninterrupted.log
     assert [row for row in ours if "nll" in row] == [row for row in theirs if "nll" in row]
-    assert weights(run).keys() == weights(undisturbed).keys()
-    for name, tensor in weights(undisturbed).items():
+    assert weights(run).keys() == weights(uninterrupted).keys()
+    for name, tensor in weights(uninterrupted).items():
         assert torch.equal(weights(run)[name], tensor), name
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("modality", ["text", "vl"])
-def test_a_killed_run_ends_as_an_undisturbed_one(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     modality: str, method: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Killed between checkpoints, then within a save; then resumed to the end."""
+    """Killed between checkpoints, then during a save; then resumed to the end."""
     bench: Bench = request.getfixturevalue(f"{modality}_bench")
     config = recipe(bench, method)
-    undisturbed = train(config, tmp_path / "undisturbed").ok()
-    assert [row["step"] for row in lines(undisturbed)] == [2, 3, 4, 6, 8]
+    uninterrupted = train(config, tmp_path / "uninterrupted").ok()
+    assert [row["step"] for row in lines(uninterrupted)] == [2, 3, 4, 6, 8]
 
     run = tmp_path / "killed"
-    # The third open of the record is that of its second line, at step 3.
+    # The record is opened for the third time at its second line, at step 3.
     killed = train(config, run, environment={"RECORD_KILL": f"{FILE_NAME}:3"})
     assert killed.status != 0
     assert (run / "checkpoint-2" / STATE).exists()
@@ -86,13 +77,13 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     assert not (run / "checkpoint-6" / STATE).exists()
     resumed = train(config, run).ok()
     assert "checkpoint-6 is incomplete" in resumed.output
-    assert_same_outcome(resumed, undisturbed)
+    assert_same_outcome(resumed, uninterrupted)
 
     shutil.rmtree(run)
-    shutil.copytree(undisturbed.folder / "checkpoint-4", run / "checkpoint-4")
-    shutil.copy(undisturbed.folder / FILE_NAME, run)
-    named = {**config, "resume_from_checkpoint": str(run / "checkpoint-4")}
-    assert_same_outcome(train(named, run).ok(), undisturbed)
+    shutil.copytree(uninterrupted.folder / "checkpoint-4", run / "checkpoint-4")
+    shutil.copy(uninterrupted.folder / FILE_NAME, run)
+    by_name = {**config, "resume_from_checkpoint": str(run / "checkpoint-4")}
+    assert_same_outcome(train(by_name, run).ok(), uninterrupted)
 
 
 def damage(checkpoint: Path, name: str) -> None:
@@ -107,7 +98,7 @@ def finished(text_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run
     return train(recipe(text_bench, "full"), folder).ok()
 
 
-def chosen(bench: Bench, run: Path, **changes: Any) -> Any:
+def resume_from(bench: Bench, run: Path, **changes: Any) -> Any:
     """``resume_from_checkpoint`` after parsing."""
     from llamafactory.hparams import get_train_args
 
@@ -115,10 +106,8 @@ def chosen(bench: Bench, run: Path, **changes: Any) -> Any:
     return get_train_args(config)[2].resume_from_checkpoint
 
 
-def test_every_file_of_a_checkpoint_is_checked(
-    text_bench: Bench, finished: Run, tmp_path: Path
-) -> None:
-    """Truncated, one after the other: the run resumes from the checkpoint before it."""
+def test_checkpoint_files_are_checked(text_bench: Bench, finished: Run, tmp_path: Path) -> None:
+    """Each file is truncated in turn: the run resumes from the earlier checkpoint."""
     index = "model.safetensors.index.json"
     names = (index, "trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt")
     for name in (*names, "rng_state.pth"):
@@ -127,45 +116,41 @@ def test_every_file_of_a_checkpoint_is_checked(
         shutil.copytree(finished.folder / "checkpoint-6", run / "checkpoint-6")
         shards = {"weight_map": {"model.norm.weight": "model.safetensors"}}
         (run / "checkpoint-6" / index).write_text(json.dumps(shards))
-        assert chosen(text_bench, run) == str(run / "checkpoint-6")
+        assert resume_from(text_bench, run) == str(run / "checkpoint-6")
         damage(run / "checkpoint-6", name)
-        assert chosen(text_bench, run) == str(run / "checkpoint-4")
-        assert chosen(text_bench, run, resume_from_checkpoint=True) == str(run / "checkpoint-4")
+        assert resume_from(text_bench, run) == str(run / "checkpoint-4")
+        assert resume_from(text_bench, run, resume_from_checkpoint=True) == str(
+            run / "checkpoint-4"
+        )
         with pytest.raises(ConfigError, match=rf"its {name} .* whole one is .*checkpoint-4"):
-            chosen(text_bench, run, resume_from_checkpoint=str(run / "checkpoint-6"))
+            resume_from(text_bench, run, resume_from_checkpoint=str(run / "checkpoint-6"))
 
 
-def test_without_a_whole_checkpoint_training_begins_anew(
-    text_bench: Bench, finished: Run, tmp_path: Path
-) -> None:
+def test_no_checkpoint_means_a_new_start(text_bench: Bench, finished: Run, tmp_path: Path) -> None:
     shutil.copytree(finished.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
     damage(tmp_path / "run" / "checkpoint-4", STATE)
-    assert chosen(text_bench, tmp_path / "run") is None
+    assert resume_from(text_bench, tmp_path / "run") is None
     with pytest.raises(ConfigError, match="holds no checkpoint to resume from"):
-        chosen(text_bench, tmp_path / "run", resume_from_checkpoint=True)
+        resume_from(text_bench, tmp_path / "run", resume_from_checkpoint=True)
 
 
-def test_a_checkpoint_without_its_optimizer_is_not_resumed(
-    text_bench: Bench, finished: Run, tmp_path: Path
-) -> None:
-    """Adam and the schedule would silently begin anew; a finished run needs neither."""
+def test_no_optimizer_state_is_refused(text_bench: Bench, finished: Run, tmp_path: Path) -> None:
+    """Adam and the schedule would silently start over; a finished run needs neither."""
     for step in (4, 8):
         shutil.copytree(finished.folder / f"checkpoint-{step}", tmp_path / f"{step}/checkpoint-1")
         (tmp_path / f"{step}/checkpoint-1/optimizer.pt").unlink()
     with pytest.raises(ConfigError, match="save_only_model: true"):
-        chosen(text_bench, tmp_path / "4")
-    assert chosen(text_bench, tmp_path / "8") is not None
+        resume_from(text_bench, tmp_path / "4")
+    assert resume_from(text_bench, tmp_path / "8") is not None
 
 
-def test_an_output_dir_that_cannot_be_written_to_is_refused_at_once(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_an_output_dir_that_is_not_writable_is_refused(text_bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"output_dir: .*file is a file"):
-        chosen(text_bench, tmp_path / "file" / "run")
+        resume_from(text_bench, tmp_path / "file" / "run")
 
 
-def test_weights_that_a_checkpoint_lacks_are_not_taken_from_the_base_model(
+def test_missing_weights_are_not_taken_from_the_base_model(
     text_bench: Bench, finished: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(finished.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
@@ -178,9 +163,7 @@ def test_weights_that_a_checkpoint_lacks_are_not_taken_from_the_base_model(
     assert "1 weights of Qwen2ForCausalLM are missing, such as model.norm.weight" in run.output
 
 
-def test_a_full_disk_is_one_message_and_loses_nothing(
-    text_bench: Bench, finished: Run, tmp_path: Path
-) -> None:
+def test_a_full_disk_loses_no_checkpoint(text_bench: Bench, finished: Run, tmp_path: Path) -> None:
     """On a file system with room for one checkpoint, and then on one with more."""
     run, disk = tmp_path / "run", tmp_path / "disk"
     disk.mkdir()
@@ -190,12 +173,10 @@ def test_a_full_disk_is_one_message_and_loses_nothing(
     words = f"llamafactory-cli train {tmp_path}/recipe.yaml; cp -r {disk}/run {run}"
     sandbox = [find_bubblewrap().path, "--dev-bind", "/", "/"]
     small = [*sandbox, "--size", str(size * 3 // 2), "--tmpfs", str(disk), "bash", "-c", words]
-    done = subprocess.run(
-        small, env=clean_environment(), capture_output=True, text=True, timeout=600, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr[-3000:]
-    assert "cannot be written to (0.0 MB free)" in done.stderr
-    assert "checkpoint-2 is whole. Free some space, then run the same command" in done.stderr
+    stderr = run_command(small, status=None).stderr
+    assert "Traceback" not in stderr, stderr[-3000:]
+    assert "cannot be written to (0.0 MB free)" in stderr
+    assert "checkpoint-2 is whole. Free some space, then run the same command" in stderr
     assert_same_outcome(train(recipe(text_bench, "full"), run).ok(), finished)
 
 

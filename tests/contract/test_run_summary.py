@@ -1,4 +1,4 @@
-"""What a run says of itself, and which of its checkpoints it keeps: the stock command line."""
+"""The summary of a run and the choice of its best checkpoint, by the stock command line."""
 
 from __future__ import annotations
 
@@ -16,21 +16,15 @@ from tests.conftest import Bench
 from tests.support.cli import Run, parseable, train
 
 
-def evaluated(bench: Bench, **changes: Any) -> dict[str, Any]:
+def evaluating(bench: Bench, **changes: Any) -> dict[str, Any]:
     """DFT on a random model: p begins at 1/vocabulary, so -p·log p rises while the NLL falls."""
-    return bench.config(
-        max_steps=8,
-        per_device_train_batch_size=8,
-        learning_rate=2e-3,
-        eval_dataset="tiny_text",
-        do_eval=False,
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
-        logging_steps=100,
-        **changes,
-    )
+    training = {"max_steps": 8, "per_device_train_batch_size": 8, "learning_rate": 2e-3}
+    evaluation = {"eval_dataset": "tiny_text", "do_eval": False}
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    return bench.config(**training, **evaluation, **steps, logging_steps=100, **changes)
+
+
+EACH = {"eval_on_each_dataset": True, "val_size": 0.0}
 
 
 def curve(run: Run, key: str) -> list[float]:
@@ -39,7 +33,7 @@ def curve(run: Run, key: str) -> list[float]:
 
 @pytest.mark.cli
 def test_the_best_model_is_that_of_the_lowest_nll(text_bench: Bench, tmp_path: Path) -> None:
-    config = evaluated(text_bench, load_best_model_at_end=True)
+    config = evaluating(text_bench, load_best_model_at_end=True)
     run = train(config, tmp_path / "run").ok()
     nll, loss = curve(run, "eval_nll"), curve(run, "eval_loss")
     assert nll[3] < nll[2] < nll[1] < nll[0]
@@ -52,23 +46,17 @@ def test_the_best_model_is_that_of_the_lowest_nll(text_bench: Bench, tmp_path: P
 
 
 @pytest.mark.cli
-def test_early_stopping_goes_on_while_the_nll_falls(text_bench: Bench, tmp_path: Path) -> None:
-    run = train(evaluated(text_bench, early_stopping_steps=1), tmp_path / "run").ok()
+def test_early_stopping_follows_the_nll(text_bench: Bench, tmp_path: Path) -> None:
+    run = train(evaluating(text_bench, early_stopping_steps=1), tmp_path / "run").ok()
     assert len(curve(run, "eval_nll")) == 4
 
 
 @pytest.mark.cli
-def test_the_best_vision_language_model_is_loaded_whole(vl_bench: Bench, tmp_path: Path) -> None:
+def test_the_best_vision_language_model_is_loaded(vl_bench: Bench, tmp_path: Path) -> None:
     """The learning rate rises until it ruins the model, so the best weights are not the last."""
-    config = {
-        **evaluated(
-            vl_bench, load_best_model_at_end=True, lr_scheduler_type="constant_with_warmup"
-        ),
-        "eval_dataset": "tiny_vl",
-        "finetuning_type": "sft",
-        "learning_rate": 0.5,
-        "warmup_steps": 8,
-    }
+    config = evaluating(vl_bench, load_best_model_at_end=True, warmup_steps=8)
+    config |= {"eval_dataset": "tiny_vl", "finetuning_type": "sft", "learning_rate": 0.5}
+    config["lr_scheduler_type"] = "constant_with_warmup"
     run = train(config, tmp_path / "run").ok()
     step = 2 * (1 + min(range(4), key=curve(run, "eval_nll").__getitem__))
     assert step < 8
@@ -78,38 +66,35 @@ def test_the_best_vision_language_model_is_loaded_whole(vl_bench: Bench, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "parts"),
     [
         ({"metric_for_best_model": "eval_loss"}, ("'eval_loss'", "eval_nll")),
         ({"metric_for_best_model": "loss"}, ("'loss'", "Write nll")),
         ({"greater_is_better": True}, ("greater_is_better: true", "'eval_nll'")),
-        (
-            {"eval_on_each_dataset": True, "eval_dataset": "one,two", "val_size": 0.0},
-            ("eval_one_nll, eval_two_nll",),
-        ),
+        ({**EACH, "eval_dataset": "one,two"}, ("eval_one_nll, eval_two_nll",)),
     ],
 )
 @pytest.mark.parametrize("as_words", [False, True])
-def test_what_would_keep_the_wrong_model_is_refused(
-    changes: dict[str, Any], words: tuple[str, ...], as_words: bool
+def test_a_wrong_best_model_is_refused(
+    changes: dict[str, Any], parts: tuple[str, ...], as_words: bool
 ) -> None:
     from dft_factory.errors import ConfigError
 
     with pytest.raises(ConfigError) as refusal:
         parsed({**BEST, "finetuning_type": "dft", **changes}, as_words)
-    assert all(word in str(refusal.value) for word in words), refusal.value
+    assert all(word in str(refusal.value) for word in parts), refusal.value
 
 
-BEST = parseable(
-    load_best_model_at_end=True, eval_strategy="steps", eval_steps=2, save_steps=2, val_size=0.1
-)
+PROB = "eval_mean_token_prob"
+STEPS = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+BEST = parseable(load_best_model_at_end=True, val_size=0.1, **STEPS)
 
 
 def parsed(config: dict[str, Any], as_words: bool = False) -> Any:
     from llamafactory.hparams import get_train_args
 
-    words = [word for key, value in config.items() for word in (f"--{key}", str(value))]
-    return get_train_args(words if as_words else config)[2]
+    args = [arg for key, value in config.items() for arg in (f"--{key}", str(value))]
+    return get_train_args(args if as_words else config)[2]
 
 
 @pytest.mark.parametrize(
@@ -119,11 +104,7 @@ def parsed(config: dict[str, Any], as_words: bool = False) -> Any:
         ({"finetuning_type": "sft"}, "eval_nll", False),
         ({"finetuning_type": "dft", "metric_for_best_model": "eval_nll"}, "eval_nll", False),
         ({"finetuning_type": "dft", "metric_for_best_model": "nll"}, "nll", False),
-        (
-            {"finetuning_type": "dft", "metric_for_best_model": "eval_mean_token_prob"},
-            "eval_mean_token_prob",
-            True,
-        ),
+        ({"finetuning_type": "dft", "metric_for_best_model": PROB}, PROB, True),
         ({"finetuning_type": "full"}, "loss", False),
         ({"finetuning_type": "full", "metric_for_best_model": "eval_nll"}, "eval_nll", True),
     ],
@@ -141,7 +122,7 @@ def test_the_metric_of_the_best_model(changes: dict[str, Any], metric: str, grea
         ({"finetuning_type": "sft_lora"}, "sft", "1", "sft_lora"),
     ],
 )
-def test_a_run_says_what_it_trains_and_what_became_of_it(
+def test_a_run_reports_its_objective_and_result(
     changes: dict[str, Any],
     objective: str,
     weight: str,
@@ -167,15 +148,13 @@ def test_a_run_says_what_it_trains_and_what_became_of_it(
 
 
 @pytest.mark.cli
-def test_the_nll_is_logged_at_the_end_whatever_logging_steps_is(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_the_nll_is_logged_at_the_end_of_training(text_bench: Bench, tmp_path: Path) -> None:
     run = train(text_bench.config(max_steps=3, logging_steps=500), tmp_path / "run").ok()
     assert [row["step"] for row in run.log if "nll" in row] == [3]
 
 
 @pytest.mark.cli
-def test_a_stock_run_is_as_before(text_bench: Bench, tmp_path: Path) -> None:
+def test_a_stock_run_is_unchanged(text_bench: Bench, tmp_path: Path) -> None:
     config = text_bench.config(
         finetuning_type="full", max_steps=4, save_strategy="steps", save_steps=2, logging_steps=3
     )

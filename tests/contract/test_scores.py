@@ -1,4 +1,4 @@
-"""``score_task``: a fixed set of items scored during the training, through the stock CLI."""
+"""``score_task``: items that are scored during training, through the stock command line."""
 
 from __future__ import annotations
 
@@ -13,32 +13,23 @@ from safetensors.torch import load_file
 from dft_factory.errors import ConfigError, MissingDependencyError
 from dft_factory.patch.scores import FILE_NAME
 from tests.conftest import Bench
+from tests.support import tasks
 from tests.support.cli import Run, parseable, train
 
 PROGRAM = "add=max"
 
 
 def write_task(folder: Path, **fields: Any) -> Path:
-    """``answers.yaml`` with its data: the questions of ``tiny_text``, all answered ``yes``."""
+    """``answers.yaml`` with its data: the questions of ``tiny_text``, each answered ``yes``."""
     rows = [
         {"question": f"Question number {i}: what is it?", "answer": "yes", "tests": "assert add"}
         for i in range(6)
     ]
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    task = {
-        "data": "rows.jsonl",
-        "prompt": "{question}",
-        "metric": "exact_match",
-        "answer": "answer",
-        "max_new_tokens": 24,
-        **fields,
-    }
-    path = folder / "answers.yaml"
-    path.write_text(json.dumps({key: value for key, value in task.items() if value is not None}))
-    return path
+    fields = {"metric": "exact_match", "max_new_tokens": 24, **fields}
+    return tasks.write_task(folder, rows, stem="answers", **fields)
 
 
-def taught(bench: Bench, folder: Path, answer: str, **changes: Any) -> dict[str, Any]:
+def teaching_config(bench: Bench, folder: Path, answer: str, **changes: Any) -> dict[str, Any]:
     """A training that teaches one answer to all questions within its steps."""
     rows = [
         {"instruction": f"Question number {i}: what is it?", "input": "", "output": answer}
@@ -67,14 +58,14 @@ def logged(run: Run, key: str = "score_answers") -> dict[int, float]:
 
 @pytest.mark.cli
 def test_scores_are_those_of_the_checkpoints(text_bench: Bench, tmp_path: Path) -> None:
-    """Before the first step, every 20 and at the end; `dft-factory eval` on the same weights."""
+    """At steps 0, 20, 40 and the last; equal to `dft-factory eval` on the same weights."""
     from dft_eval.benchmark import Request
     from dft_eval.benchmarks import evaluate
     from dft_eval.generation.run import Decoding
     from dft_eval.results import read_items
 
     task = write_task(tmp_path)
-    config = taught(text_bench, tmp_path, "yes", save_strategy="steps", save_steps=20)
+    config = teaching_config(text_bench, tmp_path, "yes", save_strategy="steps", save_steps=20)
     run = train({**config, "score_task": str(task), "score_steps": 20}, tmp_path / "run").ok()
     assert list(logged(run)) == [0, 20, 40, 50]
     assert logged(run)[0] == 0.0
@@ -85,13 +76,8 @@ def test_scores_are_those_of_the_checkpoints(text_bench: Bench, tmp_path: Path) 
     assert "score_answers 0 -> 1 (first -> last of 4" in run.output
     for step in (20, 40):
         out = tmp_path / f"eval-{step}"
-        request = Request(
-            model=str(run.folder / f"checkpoint-{step}"),
-            out=out,
-            label="sft",
-            decoding=Decoding(batch_size=8),
-            own_max_new_tokens=True,
-        )
+        own: dict[str, Any] = {"decoding": Decoding(batch_size=8), "own_max_new_tokens": True}
+        request = Request(str(run.folder / f"checkpoint-{step}"), out, "sft", **own)
         (result,) = evaluate([str(task)], request).results
         (line,) = (line for line in lines(run) if line["step"] == step)
         assert (line["score"], line["metric"]) == (result.score, "exact_match")
@@ -103,10 +89,8 @@ def test_scores_are_those_of_the_checkpoints(text_bench: Bench, tmp_path: Path) 
 
 @pytest.mark.cli
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_the_training_is_the_same_bit_for_bit(
-    ranks: int, text_bench: Bench, tmp_path: Path
-) -> None:
-    """With dropout and shuffling, which draw random numbers; logs and weights."""
+def test_training_is_the_same_bit_for_bit(ranks: int, text_bench: Bench, tmp_path: Path) -> None:
+    """Logs and weights, with dropout and shuffling, which draw random numbers."""
     config = text_bench.config(
         finetuning_type="dft_lora",
         lora_dropout=0.3,
@@ -116,17 +100,17 @@ def test_the_training_is_the_same_bit_for_bit(
         logging_steps=1,
     )
     task = write_task(tmp_path)
-    plain = train(config, tmp_path / "plain", ranks=ranks).ok()
+    unscored = train(config, tmp_path / "plain", ranks=ranks).ok()
     scores = {"score_task": str(task), "score_steps": 2, "score_limit": 3}
     scored = train({**config, **scores}, tmp_path / "scored", ranks=ranks).ok()
     assert list(logged(scored)) == [0, 2, 4, 6]
     assert [line["n_total"] for line in lines(scored)] == [3, 3, 3, 3]
-    weights = [load_file(run.folder / "adapter_model.safetensors") for run in (plain, scored)]
+    weights = [load_file(run.folder / "adapter_model.safetensors") for run in (unscored, scored)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     rows = [
         [(row["step"], row["loss"], row["nll"]) for row in run.log if "nll" in row]
-        for run in (plain, scored)
+        for run in (unscored, scored)
     ]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 6
@@ -134,21 +118,13 @@ def test_the_training_is_the_same_bit_for_bit(
 
 @pytest.mark.cli
 def test_programs_run_in_the_sandbox_at_every_evaluation(text_bench: Bench, tmp_path: Path) -> None:
-    task = write_task(
-        tmp_path, metric="pass@1", answer=None, tests="tests", name="sums+", max_new_tokens=48
-    )
+    fields = {"metric": "pass@1", "answer": None, "tests": "tests", "name": "sums+"}
+    task = write_task(tmp_path, **fields, max_new_tokens=48)
     rows = [{"question": f"Question number {i}: what is it?"} for i in range(2)]
     tests = {"tests": "assert add(1, 2) == 2"}
     (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps({**r, **tests})}\n" for r in rows))
-    config = taught(
-        text_bench,
-        tmp_path,
-        PROGRAM,
-        eval_dataset="tiny_text",
-        eval_strategy="steps",
-        eval_steps=40,
-    )
-    config["max_steps"] = 100
+    evaluation = {"eval_dataset": "tiny_text", "eval_strategy": "steps", "eval_steps": 40}
+    config = {**teaching_config(text_bench, tmp_path, PROGRAM, **evaluation), "max_steps": 100}
     run = train({**config, "score_task": str(task)}, tmp_path / "run").ok()
     assert list(logged(run, "score_sums_plus")) == [0, 40, 80, 100]
     assert logged(run, "score_sums_plus")[0] == 0.0
@@ -159,14 +135,14 @@ def test_programs_run_in_the_sandbox_at_every_evaluation(text_bench: Bench, tmp_
 
 
 @pytest.mark.cli
-def test_a_resumed_run_goes_on_with_its_scores(text_bench: Bench, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_its_scores(text_bench: Bench, tmp_path: Path) -> None:
     task = write_task(tmp_path)
     config = text_bench.config(max_steps=4, save_strategy="steps", save_steps=2)
     config |= {"score_task": str(task), "score_steps": 2}
-    first = train(config, tmp_path / "run").ok()
-    before = lines(first)
+    run = train(config, tmp_path / "run").ok()
+    before = lines(run)
     resumed = train(
-        {**config, "resume_from_checkpoint": str(first.folder / "checkpoint-2")}, tmp_path / "run"
+        {**config, "resume_from_checkpoint": str(run.folder / "checkpoint-2")}, tmp_path / "run"
     ).ok()
     assert [line["step"] for line in lines(resumed)] == [0, 2, 4]
     assert lines(resumed)[:2] == before[:2]
@@ -174,12 +150,10 @@ def test_a_resumed_run_goes_on_with_its_scores(text_bench: Bench, tmp_path: Path
 
 
 @pytest.mark.cli
-def test_a_scoring_without_all_verdicts_is_no_score_and_the_training_goes_on(
-    text_bench: Bench, tmp_path: Path
-) -> None:
-    """``extract`` does not end on the taught answer within its two seconds."""
+def test_a_missing_verdict_does_not_end_training(text_bench: Bench, tmp_path: Path) -> None:
+    """``extract`` takes more than its two seconds on the learned answer."""
     task = write_task(tmp_path, extract="((?:a+)+)b", max_new_tokens=60)
-    config = taught(text_bench, tmp_path, "a" * 60, score_task=str(task), score_steps=20)
+    config = teaching_config(text_bench, tmp_path, "a" * 60, score_task=str(task), score_steps=20)
     run = train({**config, "score_limit": 1, "max_steps": 60}, tmp_path / "run").ok()
     scored = {line["step"]: line["score"] for line in lines(run)}
     failed = [step for step, score in scored.items() if score is None]
@@ -285,9 +259,7 @@ def test_a_task_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         _parse(score_task=str(task), score_steps=2)
 
 
-def test_without_a_sandbox_programs_are_refused_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_need_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that has none: what looks for each sandbox finds nothing."""
     from dft_eval.sandbox import backends, host, landlock, selection
 

@@ -49,9 +49,7 @@ def test_refused_where_no_example_would_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.cli
-def test_one_worker_trains_what_is_trained_without_streaming(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_one_worker_trains_the_same_without_streaming(text_bench: Bench, tmp_path: Path) -> None:
     def run(folder: str, **changes: Any) -> Any:
         config = text_bench.config(per_device_train_batch_size=8, **changes)
         return train(config, tmp_path / folder)

@@ -1,7 +1,7 @@
-"""The gradient of one step of the stock command line, held against independent implementations.
+"""The gradient of one step of the stock command line against independent implementations.
 
-What is compared is the gradient itself, recorded before the optimizer step, as one relative error
-over all parameters: |g - g'| / |g'|.
+The gradient is recorded before the optimizer step and compared as one relative error over all
+parameters: |g - g'| / |g'|.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tests.support.cli import Run, relative_error, train
 
 pytestmark = pytest.mark.cli
 
+SINGLE = {"per_device_train_batch_size": 1}
 RUNS: dict[str, tuple[dict[str, Any], int]] = {
     "dft": ({"finetuning_type": "dft"}, 1),
     "sft": ({"finetuning_type": "sft"}, 1),
@@ -26,11 +27,7 @@ RUNS: dict[str, tuple[dict[str, Any], int]] = {
         f"{objective} {name}": ({"finetuning_type": objective, **split}, ranks)
         for objective in ("dft", "sft")
         for name, split, ranks in (
-            (
-                "accumulated",
-                {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
-                1,
-            ),
+            ("accumulated", {**SINGLE, "gradient_accumulation_steps": 4}, 1),
             ("two ranks", {"per_device_train_batch_size": 2}, 2),
         )
     },
@@ -46,12 +43,12 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 def runs(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp(f"runs-{bench.modality}")
 
-    def go(name: str) -> Run:
+    def run_one(name: str) -> Run:
         changes, ranks = RUNS[name]
         return train(bench.config(**changes), folder / name.replace(" ", "-"), ranks=ranks)
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(RUNS, pool.map(go, RUNS), strict=True))
+        return dict(zip(RUNS, pool.map(run_one, RUNS), strict=True))
 
 
 def tokenised(bench: Bench, model: Any) -> tuple[Any, Any]:
@@ -76,7 +73,7 @@ def tokenised(bench: Bench, model: Any) -> tuple[Any, Any]:
 
 
 def reference_gradients(bench: Bench, objective: str) -> dict[str, torch.Tensor]:
-    """The same batch through LLaMA-Factory's data code, the loss written down again in float64."""
+    """The same batch through LLaMA-Factory's data code, with a plain float64 loss."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     loader = AutoModelForCausalLM if bench.modality == "text" else AutoModelForImageTextToText
@@ -110,9 +107,7 @@ def test_gradient_equals_an_independent_float64_implementation(
     assert error <= 1e-5
 
 
-def test_gradient_equals_llamafactorys_own_dft(
-    bench: Bench, runs: dict[str, Run], record_property: Any
-) -> None:
+def test_gradient_of_use_dft_loss(bench: Bench, runs: dict[str, Run], record_property: Any) -> None:
     error = relative_error(runs["dft"].ok().gradients, runs["native"].ok().gradients)
     record_property(f"{bench.modality} dft against use_dft_loss", error)
     assert error <= 1e-5
@@ -190,7 +185,7 @@ def test_trainers_without_llamafactory_give_its_gradient(
 
 @pytest.mark.parametrize("objective", ["dft", "sft"])
 @pytest.mark.parametrize("split", ["accumulated", "two ranks"])
-def test_gradient_does_not_depend_on_how_the_batch_is_split(
+def test_gradient_is_independent_of_the_batch_split(
     bench: Bench, runs: dict[str, Run], objective: str, split: str, record_property: Any
 ) -> None:
     """Four examples at once, one by one, or two on each of two ranks: the same gradient."""
@@ -202,7 +197,7 @@ def test_gradient_does_not_depend_on_how_the_batch_is_split(
         assert parts.log[0][name] == pytest.approx(whole.log[0][name], rel=1e-5)
 
 
-def test_stock_multimodal_sft_depends_on_how_the_batch_is_split(
+def test_stock_multimodal_sft_depends_on_the_batch_split(
     vl_bench: Bench, tmp_path: Path, record_property: Any
 ) -> None:
     """Why ``sft`` exists beside ``full``: with a processor LLaMA-Factory averages micro-batches.
@@ -217,7 +212,7 @@ def test_stock_multimodal_sft_depends_on_how_the_batch_is_split(
     assert error > 0.1
 
 
-def test_objectives_are_told_apart(bench: Bench, runs: dict[str, Run]) -> None:
+def test_objectives_differ(bench: Bench, runs: dict[str, Run]) -> None:
     """Both log the same data; only the weight differs."""
     dft, sft = runs["dft"].ok().log[0], runs["sft"].ok().log[0]
     assert sft["loss"] == pytest.approx(sft["nll"], rel=1e-5)
@@ -247,20 +242,12 @@ def _tokenized(folder: Path, labelled: list[bool]) -> Path:
 @pytest.mark.parametrize(
     ("labelled", "changes", "ranks"),
     [
-        # whole optimizer steps without a label, in one process
-        ([True, False, True, False], {"per_device_train_batch_size": 1, "max_steps": 4}, 1),
+        # optimizer steps without any label, in one process
+        ([True, False, True, False], {**SINGLE, "max_steps": 4}, 1),
         # one micro-batch of an accumulated step
-        (
-            [True, False],
-            {
-                "per_device_train_batch_size": 1,
-                "gradient_accumulation_steps": 2,
-                "max_steps": 2,
-            },
-            1,
-        ),
+        ([True, False], {**SINGLE, "gradient_accumulation_steps": 2, "max_steps": 2}, 1),
         # one rank of two
-        ([True, False, True, False], {"per_device_train_batch_size": 1, "max_steps": 2}, 2),
+        ([True, False, True, False], {**SINGLE, "max_steps": 2}, 2),
     ],
     ids=["one process", "accumulated", "two ranks"],
 )
@@ -304,14 +291,12 @@ def test_an_empty_micro_batch_changes_nothing(text_bench: Bench, tmp_path: Path)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_evaluation_does_not_depend_on_the_batch_size(
-    text_bench: Bench, tmp_path: Path, ranks: int
-) -> None:
-    """5 examples in batches of 1, 2, 4: eval_loss, eval_nll and their like agree, on 1 and 2 ranks.
+def test_evaluation_ignores_the_batch_size(text_bench: Bench, tmp_path: Path, ranks: int) -> None:
+    """5 examples in batches of 1, 2, 4: all metrics agree, on 1 and 2 ranks.
 
-    With two ranks the last batch is padded with examples that were already counted.
+    With two ranks the last batch is padded with examples that are already counted.
     """
-    found = []
+    evaluations = []
     for size in (1, 2, 4):
         config = text_bench.config(
             do_train=False,
@@ -324,15 +309,13 @@ def test_evaluation_does_not_depend_on_the_batch_size(
             compute_accuracy=size == 2,
         )
         run = train(config, tmp_path / f"bs{size}", ranks=ranks).ok()
-        found.append(_evaluation(run))
-        assert ("eval_accuracy" in found[-1]) == (size == 2)
-    for name in (
-        *("eval_loss", "eval_nll", "eval_mean_token_prob", "eval_token_weight_mean"),
-        "eval_mean_token_entropy",
-    ):
-        values = [row[name] for row in found]
+        evaluations.append(_evaluation(run))
+        assert ("eval_accuracy" in evaluations[-1]) == (size == 2)
+    names = ("loss", "nll", "mean_token_prob", "token_weight_mean", "mean_token_entropy")
+    for name in names:
+        values = [row[f"eval_{name}"] for row in evaluations]
         assert values == pytest.approx([values[0]] * 3, rel=1e-5), name
-    assert found[0]["eval_nll"] > 10 * found[0]["eval_loss"]
+    assert evaluations[0]["eval_nll"] > 10 * evaluations[0]["eval_loss"]
 
 
 def _evaluation(run: Run) -> dict[str, Any]:
@@ -345,19 +328,16 @@ def _evaluation(run: Run) -> dict[str, Any]:
 def test_every_method_trains(text_bench: Bench, tmp_path: Path, method: str) -> None:
     """dft_<method> trains what LLaMA-Factory's <method> trains, with our loss."""
     changes = {"oft_block_size": 8, "oft_rank": 0} if method == "oft" else {}
-    ours = train(
-        text_bench.config(finetuning_type=f"dft_{method}", **changes), tmp_path / "ours"
-    ).ok()
-    native = train(
-        text_bench.config(finetuning_type=method, use_dft_loss=True, **changes),
-        tmp_path / "native",
-    ).ok()
+    dft = text_bench.config(finetuning_type=f"dft_{method}", **changes)
+    ours = train(dft, tmp_path / "ours").ok()
+    stock = text_bench.config(finetuning_type=method, use_dft_loss=True, **changes)
+    native = train(stock, tmp_path / "native").ok()
     assert "nll" in ours.log[0]
     assert relative_error(ours.gradients, native.gradients) <= 1e-5
 
 
 def test_weights_of_the_whole_sequence(text_bench: Bench, tmp_path: Path) -> None:
-    """geometric_mean: one weight an example, between the least and the greatest token's."""
+    """geometric_mean: one weight per example, between the smallest and the largest token weight."""
     run = train(text_bench.config(dft_weight="geometric_mean"), tmp_path / "run").ok()
     row = run.log[0]
     assert 0 < row["token_weight_mean"] < row["mean_token_prob"]

@@ -1,4 +1,4 @@
-"""``validate`` with the real LLaMA-Factory: one run over many files, all findings at once."""
+"""``validate`` with the real LLaMA-Factory: one run over many files."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ use_cpu: true
 bf16: true
 report_to: none
 """
+STOCK = GOOD.replace("type: dft", "type: full")
+LORA = GOOD.replace("type: dft", "type: dft_lora")
 DFT = "finetuning_type: 'dft'"
 
 FILES = {
@@ -41,7 +43,7 @@ lora_target: [q_proj, v_proj]
     "selection.yaml": GOOD.replace("type: dft", "type: dtf").replace("dataset: here", "seed: 1"),
     "dataset.yaml": GOOD.replace("dataset: here", "dataset: 7"),
     "weight.yaml": GOOD + "dft_weight: tokne\n",
-    "stock.yaml": GOOD.replace("type: dft", "type: full") + "dft_weight: token\n",
+    "stock.yaml": STOCK + "dft_weight: token\n",
     "refused.yaml": GOOD
     + """
 dft_weight: sequence
@@ -62,12 +64,11 @@ average_tokens_across_devices: false
     "score_never.yaml": GOOD + "score_task: answers.yaml\n",
     "score_later.yaml": GOOD + "score_task: later.yaml\nscore_steps: 5\n",
     "streaming.yaml": GOOD + "streaming: true\nval_size: 0.1\n",
-    "streaming_stock.yaml": GOOD.replace("type: dft", "type: full")
-    + "streaming: true\nmax_steps: 3\n",
+    "streaming_stock.yaml": STOCK + "streaming: true\nmax_steps: 3\n",
     "streaming_good.yaml": GOOD + "streaming: true\nmax_steps: 3\ndataloader_num_workers: 1\n",
-    "quantized.yaml": GOOD.replace("type: dft", "type: dft_lora") + "quantization_bit: 4\n",
-    "quantized_6.yaml": GOOD.replace("type: dft", "type: dft_lora") + "quantization_bit: 6\n",
-    "awq.yaml": GOOD.replace("org/model", "awq").replace("type: dft", "type: dft_lora"),
+    "quantized.yaml": LORA + "quantization_bit: 4\n",
+    "quantized_6.yaml": LORA + "quantization_bit: 6\n",
+    "awq.yaml": LORA.replace("org/model", "awq"),
     "packages.yaml": GOOD + "use_badam: true\nuse_swanlab: true\n",
     "trained.yaml": GOOD.replace("runs/one", "runs/full"),
     "best.yaml": GOOD + "load_best_model_at_end: true\nsave_strategy: steps\n",
@@ -125,6 +126,7 @@ EMPTY_STREAM = (
     "local files into dataloader_num_workers shards. Write dataloader_num_workers: 1, or remove "
     "streaming."
 )
+TRAINING_ONLY = "belongs in a training recipe; LLaMA-Factory rejects it here. Remove it."
 TRAINED = "it already holds a trained model. Move it away, or name another folder."
 
 
@@ -187,7 +189,7 @@ EXPECTED: dict[str, list[tuple[str, str, str]]] = {
         error("model_name_or_path", f"{REFUSED}Please provide `model_name_or_path`."),
         error("dataset", f"{REFUSED}Please specify dataset for training."),
     ],
-    # What depends on this machine is a warning.
+    # Findings that depend on this machine are warnings.
     "machine.yaml": [
         warning("bf16", NO_GPU),
         warning("output_dir", TRAINED),
@@ -208,10 +210,7 @@ EXPECTED: dict[str, list[tuple[str, str, str]]] = {
     ],
     "export.yaml": [
         error("export_device", "'gpu' is unknown. Choose from: cpu, auto."),
-        error(
-            "learning_rate",
-            "belongs in a training recipe; LLaMA-Factory rejects it here. Remove it.",
-        ),
+        error("learning_rate", TRAINING_ONLY),
         error("adapter_name_or_path", f"{REFUSED}Adapter is only valid for the LoRA method."),
     ],
 }
@@ -260,7 +259,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Finding]:
     (root / "awq").mkdir()
     quantization = {"quantization_config": {"quant_method": "awq", "bits": 4}}
     (root / "awq/config.json").write_text(json.dumps(quantization))
-    # Where LLaMA-Factory trains without output_dir: no recipe here means it.
+    # LLaMA-Factory's default output_dir, which no recipe here uses.
     (root / "trainer_output").mkdir()
     (root / "trainer_output/model.safetensors").write_text("")
     (root / "runs/full").mkdir(parents=True)
@@ -307,18 +306,22 @@ def test_the_only_finding(findings: Sequence[Finding], name: str) -> None:
     assert message.startswith(STARTS[name][1])
 
 
-def test_errors_of_all_files_come_together(findings: Sequence[Finding]) -> None:
+def test_all_files_are_reported_and_tested(findings: Sequence[Finding]) -> None:
     assert exit_status(findings) == 2
     order = list(dict.fromkeys(x.file.name for x in findings))
     assert order == [name for name in FILES if name in order]
     assert len(order) >= 15
+    others = {"selection.yaml", "refused.yaml", "best.yaml", "score_later.yaml"}
+    assert {*EXPECTED, *ERRORS, *ERROR_KEYS, *STARTS, *others} == set(FILES)
 
 
 def test_an_unknown_selection_hides_no_other_error(findings: Sequence[Finding]) -> None:
-    (first, second) = _of(findings, "selection.yaml")
-    assert first[:2] == ("error", "finetuning_type")
-    assert first[2].startswith("'dtf' is unknown. Choose from: full, lora, freeze, oft, dft, ")
-    assert second == ("error", "dataset", f"{REFUSED}Please specify dataset for training.")
+    (selection_error, dataset_error) = _of(findings, "selection.yaml")
+    assert selection_error[:2] == ("error", "finetuning_type")
+    assert selection_error[2].startswith(
+        "'dtf' is unknown. Choose from: full, lora, freeze, oft, dft, "
+    )
+    assert dataset_error == ("error", "dataset", f"{REFUSED}Please specify dataset for training.")
 
 
 def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
@@ -331,18 +334,10 @@ def test_all_refusals_of_ours_at_once(findings: Sequence[Finding]) -> None:
     assert warned == ["average_tokens_across_devices"]
 
 
-def test_the_data_of_a_scored_task_may_come_later(findings: Sequence[Finding]) -> None:
+def test_missing_task_data_and_evaluations(findings: Sequence[Finding]) -> None:
     ((severity, key, message),) = _of(findings, "score_later.yaml")
     assert (severity, key) == ("warning", "score_task")
     assert "its data is not here: " in message
-
-
-def test_the_best_model_needs_evaluations(findings: Sequence[Finding]) -> None:
     ((severity, key, _),) = _of(findings, "best.yaml")
     assert severity == "error"
     assert "load_best_model_at_end" in key.split(", ")
-
-
-def test_each_file_is_tested() -> None:
-    others = {"selection.yaml", "refused.yaml", "best.yaml", "score_later.yaml"}
-    assert {*EXPECTED, *ERRORS, *ERROR_KEYS, *STARTS, *others} == set(FILES)

@@ -1,13 +1,12 @@
-"""Ours against the installed VLMEvalKit: what model and judge are asked, and what they score.
+"""Prompts, judge prompts and scores against the installed VLMEvalKit.
 
-One process of VLMEvalKit answers everything, since its import takes seconds.
+One process of VLMEvalKit computes everything, since its import takes seconds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from dft_eval.vlm.openai_scoring import Asking
 from dft_eval.vlm.options import infer_option
 from dft_eval.vlm.run import Scoring, Task
 from dft_eval.vlm.tables import Row, read_table
+from tests.support.cli import run_command
 from tests.support.judge_server import judge_server
 from tests.support.stock_vlmevalkit import run_stock
 from tests.support.vlm_tables import (
@@ -83,16 +83,16 @@ WEMATH = [
     for row in wemath_problem(10 * id, id, ("B",) * size)
 ]
 WEMATH_ANSWERS = {
-    str(10 * id + place): "<Answer>: <<B>>" if id >> place & 1 else "<Answer>: <<A>>"
+    str(10 * id + i): "<Answer>: <<B>>" if id >> i & 1 else "<Answer>: <<A>>"
     for id, size in enumerate([3] * 8 + [4] * 16)
-    for place in range(size)
+    for i in range(size)
 }
-"""Every pattern of right and wrong answers: 8 of two steps and the whole, 16 of three."""
+"""All patterns of right and wrong answers: 8 of two steps and the full question, 16 of three."""
 WEMATH_IN_WORDS = {
     id: "It is sixty-five degrees." if text.endswith("<<B>>") else "Forty of them."
     for id, text in WEMATH_ANSWERS.items()
 }
-"""The same patterns, which only a judge can read."""
+"""The same patterns in words that need a judge."""
 LINES: dict[str, list[dict[str, Any]]] = {
     "mathvision": [{"question": "How many?\n<image1>", "prediction": "I see 'eight'\n{8}"}],
     "mathverse_extract": [{"prediction": "It's {x}\n\\frac{1}{2}"}],
@@ -111,7 +111,7 @@ LINES: dict[str, list[dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Stock:
-    """What VLMEvalKit said, by job, and where the tables lie."""
+    """VLMEvalKit's results by job, and the folder of the tables."""
 
     results: dict[str, Any]
     folder: Path
@@ -167,16 +167,12 @@ def completions(answers: dict[str, str]) -> list[Completion]:
     ]
 
 
-def test_answers_are_compared_as_vlmevalkit_does(stock: Stock) -> None:
+def test_answers_and_options_are_matched_as_in_vlmevalkit(stock: Stock) -> None:
     with Equality() as equality:
         ours = [equality.vlmevalkit(answer, gold).equal for answer, gold in EQUAL]
-    assert dict(zip(EQUAL, ours, strict=True)) == dict(
-        zip(EQUAL, stock.results["equal"], strict=True)
-    )
+    theirs = dict(zip(EQUAL, stock.results["equal"], strict=True))
+    assert dict(zip(EQUAL, ours, strict=True)) == theirs
     assert {True, False} == set(ours)
-
-
-def test_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
     ours = [infer_option(answer, choices) for answer, choices in INFER]
     answers = [answer for answer, _ in INFER]
     theirs = stock.results["infer"]
@@ -184,39 +180,32 @@ def test_options_are_matched_as_vlmevalkit_does(stock: Stock) -> None:
 
 
 @pytest.mark.parametrize("kind", list(LINES))
-def test_the_judge_is_asked_what_vlmevalkit_asks(stock: Stock, kind: str) -> None:
+def test_judge_prompts_equal_vlmevalkits(stock: Stock, kind: str) -> None:
     ours = [getattr(judge_prompts, kind)(line) for line in LINES[kind]]
     assert ours == stock.results[f"judge {kind}"]
 
 
 def test_judge_prompts_do_not_import_vlmevalkit() -> None:
     """Its import takes seconds and switches TLS verification off."""
-    code = (
-        "import sys; from dft_eval.vlm import judge_prompts; "
-        "judge_prompts.mathvision({'question': 'q', 'prediction': 'p'}); "
-        "sys.exit('vlmeval' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    use = "judge_prompts.mathvision({'question': 'q', 'prediction': 'p'})"
+    code = f"import sys; from dft_eval.vlm import judge_prompts; {use}; "
+    run_command([sys.executable, "-c", code + "sys.exit('vlmeval' in sys.modules)"])
 
 
 @pytest.mark.parametrize(
     ("task", "name"),
     [(mathvision.TASK, "MathVision"), (mathverse.TASK, "MathVerse_MINI"), (wemath.TASK, "WeMath")],
 )
-def test_the_model_is_asked_what_vlmevalkit_asks(
-    stock: Stock, tmp_path: Path, task: Task, name: str
-) -> None:
+def test_prompts_equal_vlmevalkits(stock: Stock, tmp_path: Path, task: Task, name: str) -> None:
     """The same text after the same pixels, in the same order."""
 
-    def seen(prompt: Prompt) -> dict[str, Any]:
-        pixels = [
-            hashlib.sha256(Image.open(path).convert("RGB").tobytes()).hexdigest()
-            for path in prompt.images
-        ]
+    def prompt_parts(prompt: Prompt) -> dict[str, Any]:
+        pictures = [Image.open(path).convert("RGB").tobytes() for path in prompt.images]
+        pixels = [hashlib.sha256(data).hexdigest() for data in pictures]
         kinds = ["image"] * len(pixels) + ["text"]
         return {"texts": [prompt.text], "pixels": pixels, "kinds": kinds}
 
-    ours = {row.id: seen(task.prompt(row)) for row in rows_of(task, stock, tmp_path)}
+    ours = {row.id: prompt_parts(task.prompt(row)) for row in rows_of(task, stock, tmp_path)}
     assert ours == stock.results[f"prompts {name}"]
 
 
@@ -227,9 +216,7 @@ def scoring(tmp_path: Path) -> Iterator[Scoring]:
         yield Scoring("test", equality, Asking(judge, "test"))
 
 
-def test_mathvision_is_scored_as_vlmevalkit_does(
-    stock: Stock, tmp_path: Path, scoring: Scoring
-) -> None:
+def test_mathvision_equals_vlmevalkit(stock: Stock, tmp_path: Path, scoring: Scoring) -> None:
     rows = rows_of(mathvision.TASK, stock, tmp_path)
     items = mathvision.score(rows, completions(MATHVISION_ANSWERS), scoring)
     theirs = {row["Subject"]: row["acc"] / 100 for row in stock.results["score MathVision"]}
@@ -241,9 +228,7 @@ def test_mathvision_is_scored_as_vlmevalkit_does(
     assert [item.score for item in items] == [1, 1, 0, 1, 1, 0, 1, 0]
 
 
-def test_mathverse_is_scored_as_vlmevalkit_does(
-    stock: Stock, tmp_path: Path, scoring: Scoring
-) -> None:
+def test_mathverse_equals_vlmevalkit(stock: Stock, tmp_path: Path, scoring: Scoring) -> None:
     rows = rows_of(mathverse.TASK, stock, tmp_path)
     items = mathverse.score(rows, completions(MATHVERSE_ANSWERS), scoring)
     theirs = {row["split"]: row["Overall"] / 100 for row in stock.results["score MathVerse_MINI"]}
@@ -253,15 +238,14 @@ def test_mathverse_is_scored_as_vlmevalkit_does(
 
 
 @pytest.mark.parametrize("judged", [False, True])
-def test_wemath_is_scored_as_vlmevalkit_does(
+def test_wemath_scores_equal_vlmevalkits(
     stock: Stock, tmp_path: Path, scoring: Scoring, judged: bool
 ) -> None:
-    """All 24 patterns; VLMEvalKit divides by 525, so its counts are what is compared."""
+    """All 24 patterns, by VLMEvalKit's counts, since it divides by 525."""
     rows = rows_of(wemath.TASK, stock, tmp_path)
     answers = WEMATH_IN_WORDS if judged else WEMATH_ANSWERS
-    items = wemath.score(
-        rows, completions(answers), scoring if judged else replace(scoring, asking=None)
-    )
+    rules = scoring if judged else replace(scoring, asking=None)
+    items = wemath.score(rows, completions(answers), rules)
     problems, incomplete = wemath.problems(rows, items)
     assert (len(problems), incomplete) == (24, 0)
     (theirs,) = stock.results["judged WeMath" if judged else "score WeMath"]
@@ -276,16 +260,20 @@ def test_wemath_is_scored_as_vlmevalkit_does(
         rote = float(cells["RoteMemorization"].split("%")[0]) / 100
         assert ours[f"RM_{strict.lower()}"] == pytest.approx(rote, abs=5e-5)
     steps = wemath.steps_accuracy(rows, items)
-    shown = {"one_step": "One-step(S1)", "two_step": "Two-step(S2)", "three_step": "Three-step(S3)"}
-    for mine, name in shown.items():
-        assert steps[mine] == pytest.approx(float(theirs[name].rstrip("%")) / 100, abs=5e-5)
+    step_names = {
+        "one_step": "One-step(S1)",
+        "two_step": "Two-step(S2)",
+        "three_step": "Three-step(S3)",
+    }
+    for key, name in step_names.items():
+        assert steps[key] == pytest.approx(float(theirs[name].rstrip("%")) / 100, abs=5e-5)
 
 
-def test_nothing_is_asked_where_an_answer_is_empty(scoring: Scoring) -> None:
+def test_empty_answers_need_no_judge(scoring: Scoring) -> None:
     assert scoring.asking is not None
     empty = Completion(id="1", prompt="", completion=" \n", finish_reason="stop", n_tokens=0)
     graded = [openai_scoring.Graded(empty, "A", LETTERS, "?")]
     (item,) = openai_scoring.mathvision(graded, scoring.asking, scoring.equality)
-    (other,) = openai_scoring.mathverse(graded, scoring.asking)
-    assert (item.score, other.score) == (0.0, 0.0)
+    (verse_item,) = openai_scoring.mathverse(graded, scoring.asking)
+    assert (item.score, verse_item.score) == (0.0, 0.0)
     assert item.reason == "empty answer"

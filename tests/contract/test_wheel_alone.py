@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.contract.test_activation import build_wheel, make_wheel_environment
-from tests.support.cli import clean_environment
+from tests.support.cli import clean_environment, run_command
 
 PAGE = Path(__file__).parents[2] / "docs/quickstart/no-gpu.md"
 
@@ -28,29 +27,20 @@ def test_the_wheel_prepares_and_trains_the_demo_in_an_empty_directory(tmp_path: 
     empty.mkdir()
 
     def run(line: str) -> str:
-        program, *words = shlex.split(line)
-        done = subprocess.run(
-            [*programs[program], *words],
-            cwd=empty,
-            env=clean_environment(PYTHONPATH=""),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
-        return done.stdout
+        program, *args = shlex.split(line)
+        environment = clean_environment(PYTHONPATH="")
+        return run_command([*programs[program], *args], cwd=empty, env=environment).stdout
 
     where = run("python -c 'import dft_factory; print(dft_factory.__file__)'")
     assert where.startswith(str(tmp_path / "venv"))
     text = PAGE.read_text("utf-8").partition("## Try a recipe")[2]
     block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
     assert block is not None
-    said = {line.split()[1]: run(line) for line in block[1].replace("\\\n", "").splitlines()}
-    assert list(said) == ["recipes", "data", "tiny", "validate", "train", "probe"]
-    assert said["recipes"].splitlines()[0] == "configs/demo/smollm2_dft.yaml"
-    assert "smollm2_dft.yaml: no error" in said["validate"]
-    assert "advice:" in said["probe"]
+    outputs = {line.split()[1]: run(line) for line in block[1].replace("\\\n", "").splitlines()}
+    assert list(outputs) == ["recipes", "data", "tiny", "validate", "train", "probe"]
+    assert outputs["recipes"].splitlines()[0] == "configs/demo/smollm2_dft.yaml"
+    assert "smollm2_dft.yaml: no error" in outputs["validate"]
+    assert "advice:" in outputs["probe"]
     log = json.loads((empty / "runs/demo/dft/model/trainer_state.json").read_text())["log_history"]
     steps = [row for row in log if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2]

@@ -74,7 +74,7 @@ def test_same_curve_as_one_process(text_bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("modality", ["text", "vl"])
-def test_a_resumed_run_goes_on_as_if_undisturbed(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     modality: str, method: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     bench: Bench = request.getfixturevalue(f"{modality}_bench")

@@ -10,6 +10,7 @@ import pytest
 from dft_factory.patch.scores import FILE_NAME
 from tests.conftest import Bench
 from tests.distributed.test_zero_resume import assert_equal, metrics, recipe
+from tests.support import tasks
 from tests.support.cli import train
 
 # The extension is compiled in the first one's time.
@@ -18,10 +19,7 @@ pytestmark = [pytest.mark.cli, pytest.mark.timeout(3600)]
 
 def write_task(folder: Path) -> str:
     row = {"question": "Question number 1: what is it?", "answer": "yes"}
-    (folder / "rows.jsonl").write_text(json.dumps(row))
-    task = {"data": "rows.jsonl", "prompt": "{question}", "metric": "contains", "answer": "answer"}
-    (folder / "answers.yaml").write_text(json.dumps({**task, "max_new_tokens": 8}))
-    return str(folder / "answers.yaml")
+    return str(tasks.write_task(folder, [row], metric="contains", max_new_tokens=8))
 
 
 def test_zero2_trains_the_same_with_scores(

@@ -56,7 +56,7 @@ def runs(
 
 
 @pytest.mark.parametrize("objective", ["dft", "sft"])
-def test_same_gradients_as_one_process(
+def test_gradients_equal_those_of_one_process(
     runs: dict[tuple[str, str], Run], objective: str, record_property: Any
 ) -> None:
     """Whole gradients, put together before the step; what is left is the rounding of fp32 sums."""

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.cli
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_checkpoints_of_a_training_are_one_line(
-    text_bench: Bench, tmp_path: Path, method: str
-) -> None:
+def test_checkpoints_are_one_line(text_bench: Bench, tmp_path: Path, method: str) -> None:
     from typer.testing import CliRunner
 
     objective = "dft" if method == "full" else "dft_lora"

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.cli import clean_environment, executable
+from tests.support.cli import clean_environment, executable, run_command
 from tests.support.eval_alone import SCORES, evaluate
 
 
@@ -29,13 +28,8 @@ def test_a_server_is_evaluated_and_reported(tmp_path: Path, environment: dict[st
 
 
 def test_a_missing_package_is_one_message(tmp_path: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [executable("dft-factory"), "tiny", "qwen2.5-coder", "--out", str(tmp_path / "model")],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert done.returncode == 3
-    assert done.stderr.count("\n") == 1
-    assert "torch is not installed" in done.stderr
-    assert "dft-factory[hf]" in done.stderr
+    command = [executable("dft-factory"), "tiny", "qwen2.5-coder", "--out", tmp_path / "model"]
+    stderr = run_command(command, status=3, env=environment).stderr
+    assert stderr.count("\n") == 1
+    assert "torch is not installed" in stderr
+    assert "dft-factory[hf]" in stderr

@@ -11,38 +11,29 @@ import pytest
 
 from dft_eval.results import read_results
 from tests.conftest import Bench
-from tests.support.cli import clean_environment, executable
+from tests.support.cli import executable, run_command
 
 pytestmark = pytest.mark.cli
 
 
-def dft_factory(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [executable("dft-factory"), *words],
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def dft_factory(*args: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    return run_command([executable("dft-factory"), *args], status=status)
 
 
 def test_score_and_compare(text_bench: Bench, tmp_path: Path) -> None:
-    """A random model passes nothing; every figure in the file is one that the items bear out."""
+    """A random model passes nothing, and every figure in the file agrees with the items."""
     for label in ("base", "dft"):
-        done = dft_factory(
-            *("eval", "humaneval", "python-basics", "--model", str(text_bench.model)),
-            *("--out", str(tmp_path / label), "--label", label, "--limit", "3"),
+        result = dft_factory(
+            *("eval", "humaneval", "python-basics", "--model", text_bench.model),
+            *("--out", tmp_path / label, "--label", label, "--limit", "3"),
             *("--max-new-tokens", "8", "--prompt-style", "chat"),
         )
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-    written = json.loads((tmp_path / "base/results.json").read_text())
-    assert written["schema_version"] == 1
-    assert written["label"] == "base"
-    assert [row["benchmark"] for row in written["results"]] == ["humaneval", "python-basics"]
-    for row in written["results"]:
+        assert "Traceback" not in result.stderr
+    results = json.loads((tmp_path / "base/results.json").read_text())
+    assert results["schema_version"] == 1
+    assert results["label"] == "base"
+    assert [row["benchmark"] for row in results["results"]] == ["humaneval", "python-basics"]
+    for row in results["results"]:
         assert (row["score"], row["n_total"], row["n_scored"]) == (0.0, 3, 3)
         assert row["notes"][0].startswith("partial: 3 of ")
         assert row["decoding"]["max_new_tokens"] == 8
@@ -50,51 +41,43 @@ def test_score_and_compare(text_bench: Bench, tmp_path: Path) -> None:
         assert any("does not protect from: " in note for note in row["notes"])
         items = (tmp_path / "base" / row["items"]).read_text().splitlines()
         assert len(items) == 3
-    report = dft_factory(
-        "report", str(tmp_path / "base"), str(tmp_path / "dft"), "--out", str(tmp_path)
-    )
-    assert report.returncode == 0, report.stderr
+    dft_factory("report", tmp_path / "base", tmp_path / "dft", "--out", tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "identical weights" in page.lower() or "same weights" in page.lower()
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "message"),
+    ("args", "message"),
     [
-        (("humanevil", "--model", "M"), 2, "'humanevil' is unknown. Choose from: humaneval"),
-        (("humaneval", "--model", "/no/such"), 2, "there is no such folder"),
-        (("humaneval", "--model", "M", "--limit", "0"), 2, "--limit 0"),
-        (("humaneval", "--model", "M", "--prompt-style", "raw"), 2, "completion, chat"),
-        (("humaneval", "--model", "M", "--data", "/no/such.jsonl"), 2, "no such file"),
-        (("humaneval",), 2, "--model"),
+        ("humanevil --model M", "'humanevil' is unknown. Choose from: humaneval"),
+        ("humaneval --model /no/such", "there is no such folder"),
+        ("humaneval --model M --limit 0", "--limit 0"),
+        ("humaneval --model M --prompt-style raw", "completion, chat"),
+        ("humaneval --model M --data /no/such.jsonl", "no such file"),
+        ("humaneval", "--model"),
     ],
 )
-def test_a_users_mistake_is_one_message(
-    text_bench: Bench, tmp_path: Path, words: tuple[str, ...], status: int, message: str
-) -> None:
-    words = tuple(str(text_bench.model) if word == "M" else word for word in words)
-    done = dft_factory("eval", *words, "--out", str(tmp_path / "out"))
-    assert done.returncode == status, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_one_line_per_mistake(text_bench: Bench, tmp_path: Path, args: str, message: str) -> None:
+    words = [text_bench.model if word == "M" else word for word in args.split()]
+    stderr = dft_factory("eval", *words, "--out", tmp_path / "out", status=2).stderr
+    assert message in stderr
+    assert "Traceback" not in stderr
     assert not (tmp_path / "out" / "results.json").exists()
 
 
 def test_generate_and_score_are_commands(text_bench: Bench, tmp_path: Path) -> None:
-    """Together they do what eval does; generate takes no option that it would ignore."""
+    """Together they equal eval; generate refuses options that it would ignore."""
     options = ("--limit", "2", "--max-new-tokens", "8", "--prompt-style", "chat")
-    model = ("python-basics", "--model", str(text_bench.model), *options)
-    for command, out in (("eval", "whole"), ("generate", "made")):
-        done = dft_factory(command, *model, "--out", str(tmp_path / out))
-        assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "made/results.json").exists()
-    done = dft_factory("score", str(tmp_path / "made"))
-    assert done.returncode == 0, done.stderr
-    assert "python-basics (chat)  pass@1 0.0 %" in done.stdout
-    whole, made = (tmp_path / out / "results.json" for out in ("whole", "made"))
-    assert made.read_text() == whole.read_text()
-    refused = dft_factory("generate", *model, "--out", str(tmp_path / "x"), "--unsafe-no-sandbox")
-    assert refused.returncode == 2
+    model = ("python-basics", "--model", text_bench.model, *options)
+    for command in ("eval", "generate"):
+        dft_factory(command, *model, "--out", tmp_path / command)
+    assert not (tmp_path / "generate/results.json").exists()
+    output = dft_factory("score", tmp_path / "generate").stdout
+    assert "python-basics (chat)  pass@1 0.0 %" in output
+    evaluated, scored = (tmp_path / command / "results.json" for command in ("eval", "generate"))
+    assert scored.read_text() == evaluated.read_text()
+    unsafe = (*model, "--out", tmp_path / "x", "--unsafe-no-sandbox")
+    refused = dft_factory("generate", *unsafe, status=2)
     assert "--unsafe-no-sandbox is for dft-factory score" in refused.stderr
 
 
@@ -113,8 +96,7 @@ def test_the_example_of_own_tasks(
     assert [line.split()[0] for line in commands] == ["validate", "smollm2", "eval", "report"]
     for line in commands:
         if not line.startswith("smollm2"):
-            done = dft_factory(*line.split())
-            assert done.returncode == 0, done.stderr
+            dft_factory(*line.split())
     (row,) = read_results(tmp_path / "runs/base").results
     assert (row.benchmark, row.n_total, row.n_scored) == ("arithmetic", 3, 3)
     assert "arithmetic" in (tmp_path / "report/report.md").read_text(encoding="utf-8")

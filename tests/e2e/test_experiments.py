@@ -1,4 +1,4 @@
-"""``dft-factory run`` for real: killed, run again, changed, with a job that fails."""
+"""``dft-factory run`` by the real command: killed, resumed, changed, with a failing job."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ CHANGE = ("--set", "train.variants.dft.dft_weight=floor:0.1")
 
 
 class Bed:
-    """A folder with an experiment, and the ways to run it."""
+    """A folder with an experiment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *args: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [executable("dft-factory"), "run", "own.yaml", "--jobs", "2", *words],
+            [executable("dft-factory"), "run", "own.yaml", "--jobs", "2", *args],
             cwd=self.folder,
             env=clean_environment(),
             stdout=subprocess.PIPE,
@@ -77,9 +77,9 @@ class Bed:
             text=True,
         )
 
-    def run(self, *words: str) -> tuple[int, str]:
-        """Exit status, and everything that it printed."""
-        process = self.start(*words)
+    def run(self, *args: str) -> tuple[int, str]:
+        """Exit status and output."""
+        process = self.start(*args)
         try:
             out, error = process.communicate(timeout=800)
         finally:
@@ -88,14 +88,14 @@ class Bed:
 
     def processes(self) -> list[str]:
         """Command lines that name a file of this folder, or run in it."""
-        found = []
+        commands = []
         for entry in Path("/proc").iterdir():
             try:
                 if entry.name.isdigit() and Path(os.readlink(entry / "cwd")) == self.folder:
-                    found.append((entry / "cmdline").read_text().replace("\0", " "))
+                    commands.append((entry / "cmdline").read_text().replace("\0", " "))
             except OSError:
                 continue
-        return found
+        return commands
 
 
 def started(output: str) -> set[str]:
@@ -144,10 +144,10 @@ def scores(bed: Bed) -> dict[str, float]:
 
 
 @pytest.mark.cli
-def test_killed_run_goes_on_where_it_was(finished: tuple[Bed, str, str]) -> None:
+def test_a_killed_run_continues(finished: tuple[Bed, str, str]) -> None:
     bed, killed, output = finished
     assert started(killed) >= {"prepare records", "prepare data"}
-    # What was done is not done again, and the training goes on from its checkpoint.
+    # Finished jobs are not repeated, and the training resumes from its checkpoint.
     assert not started(output) & {"prepare records", "prepare data"}
     assert "train sft" in started(output)
     steps = json.loads((bed.folder / "runs/sft/model/trainer_state.json").read_text())
@@ -162,9 +162,7 @@ def test_killed_run_goes_on_where_it_was(finished: tuple[Bed, str, str]) -> None
 
 
 @pytest.mark.cli
-def test_second_call_runs_nothing_and_a_change_runs_what_depends_on_it(
-    finished: tuple[Bed, str, str],
-) -> None:
+def test_a_second_call_runs_only_what_a_change_affects(finished: tuple[Bed, str, str]) -> None:
     bed, *_ = finished
     status, output = bed.run()
     assert (status, started(output)) == (0, set()), output
@@ -182,7 +180,7 @@ def test_second_call_runs_nothing_and_a_change_runs_what_depends_on_it(
 
 
 @pytest.mark.cli
-def test_deleted_results_are_made_again(finished: tuple[Bed, str, str]) -> None:
+def test_deleted_results_are_scored_again(finished: tuple[Bed, str, str]) -> None:
     bed, *_ = finished
     bed.run(*CHANGE)
     (bed.folder / "runs/sft/results.json").unlink()
@@ -192,24 +190,21 @@ def test_deleted_results_are_made_again(finished: tuple[Bed, str, str]) -> None:
 
 
 @pytest.mark.cli
-def test_failed_job_stops_its_dependants_alone_and_the_report_names_it(
-    finished: tuple[Bed, str, str],
-) -> None:
+def test_a_failed_job_stops_its_dependants_and_is_reported(finished: tuple[Bed, str, str]) -> None:
     bed, *_ = finished
     broken = "train.variants.broken={objective: dft, val_size: 100}"
     status, output = bed.run(*CHANGE, "--set", broken)
     assert status == 1
     assert "train broken: its log is runs/jobs/broken.train.log" in output
-    assert (
-        "Not run, since they need what failed: generate broken, score broken, card broken" in output
-    )
+    skipped = "Not run, since they need what failed: generate broken, score broken, card broken"
+    assert skipped in output
     report = (bed.folder / "runs/report.md").read_text()
     assert "train broken failed" in report
     assert all(f"| {label} " in report for label in ("base", "sft", "dft"))
 
 
 @pytest.mark.cli
-def test_mistakes_are_named_together_before_anything_runs(bed: Bed) -> None:
+def test_all_mistakes_are_named_before_any_job(bed: Bed) -> None:
     status, output = bed.run(
         *("--set", "out=runs3"),
         *("--set", "train.set={learning_rate: fast, dft_weigth: token}"),
@@ -224,7 +219,7 @@ def test_mistakes_are_named_together_before_anything_runs(bed: Bed) -> None:
 
 
 @pytest.mark.cli
-def test_two_runs_of_one_experiment_do_not_meet(bed: Bed) -> None:
+def test_a_second_concurrent_run_is_refused(bed: Bed) -> None:
     import fcntl
 
     (bed.folder / "runs4").mkdir()

@@ -21,9 +21,9 @@ N = 120
 
 
 def write_run(folder: Path, label: str, seed: int | None = None) -> Path:
-    """dft wins q1 to q20 against sft, loses q21 to q26; q119 is unscored.
+    """dft wins q1 to q20 against sft and loses q21 to q26; q119 is unscored.
 
-    dft of seed 2 is right on nothing.
+    dft of seed 2 is always wrong.
     """
     from PIL import Image
 
@@ -56,15 +56,9 @@ def write_run(folder: Path, label: str, seed: int | None = None) -> Path:
     write_items(folder / "squares.chat.items.jsonl", items)
     lines = "".join(json.dumps(row) + "\n" for row in completions)
     (folder / "squares.chat.completions.jsonl").write_text(lines)
-    row = {
-        "benchmark": "squares",
-        "metric": "accuracy",
-        "items": "squares.chat.items.jsonl",
-        "harness": "test",
-        "prompt_style": "chat",
-        "decoding": {"max_new_tokens": 160},
-        **summarise(items),
-    }
+    row = {"benchmark": "squares", "metric": "accuracy", "items": "squares.chat.items.jsonl"}
+    row |= {"harness": "test", "prompt_style": "chat", "decoding": {"max_new_tokens": 160}}
+    row |= summarise(items)
     head = {"schema_version": 1, "model": f"models/{label}", "model_sha256": None, "label": label}
     training = None if seed is None else {"objective": label, "seed": seed}
     document = {**head, "training": training, "results": [row]}
@@ -104,12 +98,12 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, report: str) -> Iterator[Any]:
     errors: list[str] = []
-    opened = browser.new_page()
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-    opened.goto(report)
-    yield opened
-    opened.close()
+    page_ = browser.new_page()
+    page_.on("pageerror", lambda error: errors.append(str(error)))
+    page_.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    page_.goto(report)
+    yield page_
+    page_.close()
     assert errors == []
 
 
@@ -161,12 +155,12 @@ def test_an_item_has_an_address(page: Any, browser: Any, report: str) -> None:
     page.locator(".row", has_text="q42").first.click()
     address = page.url
     assert address.endswith("#item/squares%20(chat)/q42")
-    other = browser.new_page()
-    other.goto(f"{report}#item/squares%20(chat)/q97")
-    assert "What is 97 squared?" in other.locator(".detail").inner_text()
-    other.goto(address)
-    assert "What is 42 squared?" in other.locator(".detail").inner_text()
-    other.close()
+    tab = browser.new_page()
+    tab.goto(f"{report}#item/squares%20(chat)/q97")
+    assert "What is 97 squared?" in tab.locator(".detail").inner_text()
+    tab.goto(address)
+    assert "What is 42 squared?" in tab.locator(".detail").inner_text()
+    tab.close()
 
 
 def test_hostile_completions_stay_text(page: Any) -> None:
@@ -176,22 +170,20 @@ def test_hostile_completions_stay_text(page: Any) -> None:
     assert page.locator(".detail b").count() == 0
 
 
-def test_seeds_are_pooled_and_one_completion_of_each_outcome_is_shown(
-    browser: Any, seeded: str
-) -> None:
+def test_seeds_are_pooled_with_one_completion_per_outcome(browser: Any, seeded: str) -> None:
     """q3: dft is right with seeds 0 and 1, sft with none: won. q22 is lost: sft 3 of 3, dft 0."""
-    opened = browser.new_page()
+    page_ = browser.new_page()
     errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.goto(seeded)
+    page_.on("pageerror", lambda error: errors.append(str(error)))
+    page_.goto(seeded)
     for outcome, n in (("won", 20), ("lost", 49)):
-        opened.select_option("[name=outcome]", outcome)
-        assert count(opened) == f"{n} of 120 items"
-    opened.select_option("[name=outcome]", "won")
-    row = opened.locator(".row", has_text="q3").first
+        page_.select_option("[name=outcome]", outcome)
+        assert count(page_) == f"{n} of 120 items"
+    page_.select_option("[name=outcome]", "won")
+    row = page_.locator(".row", has_text="q3").first
     assert [sign.strip() for sign in row.locator(".sign").all_inner_texts()] == ["✗", "0/3", "2/3"]
     row.click()
-    detail = opened.locator(".detail")
+    detail = page_.locator(".detail")
     assert detail.locator(".outcome").all_inner_texts() == [
         "✗ wrong",
         "0 of 3 seeds right",
@@ -203,20 +195,20 @@ def test_seeds_are_pooled_and_one_completion_of_each_outcome_is_shown(
     assert dft.locator("ins").all_inner_texts() == ["9."]
     assert "The answer to 3 is 4." in dft.locator("pre").nth(1).inner_text()
     # A stroke a seed: sft, dft, and the three differences.
-    assert opened.locator(".track s").count() == 15
+    assert page_.locator(".track s").count() == 15
     assert errors == []
-    opened.close()
+    page_.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("which", ["report", "seeded"])
-def test_a_phone_shows_everything_within_its_width(
+def test_a_phone_needs_no_scrolling(
     browser: Any, scheme: str, which: str, request: pytest.FixtureRequest
 ) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
-    opened = context.new_page()
-    opened.goto(f"{request.getfixturevalue(which)}#item/squares%20(chat)/q3")
-    assert opened.evaluate("document.documentElement.scrollWidth") == 390
-    background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    page_ = context.new_page()
+    page_.goto(f"{request.getfixturevalue(which)}#item/squares%20(chat)/q3")
+    assert page_.evaluate("document.documentElement.scrollWidth") == 390
+    background = page_.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     context.close()

@@ -141,9 +141,7 @@ def _natural_questions(test_data: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.cli
-def test_the_probe_orders_data_by_what_the_model_knows(
-    smollm2: Path, test_data: Path, tmp_path: Path
-) -> None:
+def test_the_probe_orders_data_by_knowledge(smollm2: Path, test_data: Path, tmp_path: Path) -> None:
     """Code above NQ answers above random letters; counting above made-up facts above letters."""
     import json
 

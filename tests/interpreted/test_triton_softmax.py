@@ -90,17 +90,14 @@ def test_rows_of_a_larger_buffer(interpreted: Any) -> None:
     torch.testing.assert_close(buffer[:5].sum(-1), torch.zeros(5), rtol=0, atol=1e-5)
 
 
-def test_extreme_logits_stay_finite(interpreted: Any) -> None:
+def test_extreme_and_masked_logits(interpreted: Any) -> None:
     logits = torch.tensor([[0.0, 1e4, -1e4], [0.0, 1e4, -1e4], [-1e4, -1e4, -1e4]])
     targets = torch.tensor([1, 2, 0])
     logps, entropies = softmax_rows_(logits, targets, IDENTITY, lambda logps, place: logps.exp())
     assert logps.tolist() == pytest.approx([0.0, -2e4, -1.0986123])
     assert entropies.tolist() == pytest.approx([0.0, 0.0, 1.0986123])
     assert bool(torch.isfinite(logits).all())
-
-
-def test_masked_vocabulary_and_a_late_maximum(interpreted: Any) -> None:
-    """Logits of -inf have no part in the entropy; the running sum follows a maximum that rises."""
+    # Logits of -inf have no part in the entropy; the running sum follows a maximum that rises.
     size = interpreted.BLOCK * 2 + 10
     logits = torch.full((2, size), -float("inf"))
     logits[0, [0, 1]] = 1.0

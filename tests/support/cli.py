@@ -1,4 +1,4 @@
-"""Run the stock ``llamafactory-cli`` in a subprocess, the way a user does."""
+"""Run the stock ``llamafactory-cli`` and other commands in a subprocess, the way a user does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,54 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return environment
 
 
+def run_command(
+    command: Sequence[object], *, status: int | None = 0, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command without stdin; fails on another exit status than ``status`` (None: any).
+
+    Args:
+        options: for :func:`subprocess.run`; ``env`` is :func:`clean_environment` by default.
+    """
+    defaults = {"env": clean_environment(), "timeout": TIMEOUT_SECONDS}
+    result = subprocess.run(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        **{**defaults, **options},
+    )
+    assert status in (None, result.returncode), (
+        f"{command}: exit status {result.returncode}\n"
+        f"{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+    )
+    return result
+
+
+def printed_json(output: str) -> Any:
+    """What a process printed as JSON after ``RESULT``."""
+    return json.loads(output.rpartition("RESULT ")[2].splitlines()[0])
+
+
+def run_python(code: str, *args: str, **environment: str) -> Any:
+    """What a fresh interpreter of this environment prints as JSON after ``RESULT``."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *args]
+    return printed_json(run_command(command, env=clean_environment(**environment)).stdout)
+
+
+Futures = dict[str, "Future[Any]"]
+"""The processes of a test module by name."""
+
+
+@contextmanager
+def two_at_a_time() -> Iterator[ThreadPoolExecutor]:
+    """A pool for the processes of a module; what has not begun at the end is cancelled."""
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+        pool.shutdown(cancel_futures=True)
+
+
 @dataclass(frozen=True)
 class Run:
     """One finished run of the command line."""
@@ -80,10 +131,10 @@ def obey_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start_until(text: str, words: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+def start_until(text: str, command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
     """Start a command; returns when it has written a line with ``text`` to stderr."""
     process = subprocess.Popen(
-        words,
+        command,
         env=clean_environment(**environment),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -111,7 +162,7 @@ def parseable(**changes: Any) -> dict[str, Any]:
 
 
 def base_config(model: Path, data: Path, dataset: str, template: str) -> dict[str, Any]:
-    """A recipe of one step on four examples in fp32 on CPU; tests change what they are about."""
+    """A recipe of one step on four examples in fp32 on CPU."""
     return {
         "model_name_or_path": str(model),
         "stage": "sft",
@@ -149,8 +200,8 @@ def train(
     """``llamafactory-cli train config.yaml`` with ``output_dir: folder``; records gradients.
 
     Args:
-        fresh: in processes of its own from the first import on, instead of a warm one. Needed where
-            ``environment`` says something that is read at import.
+        fresh: in a new process instead of a fork of the warm server. Needed where a module reads
+            ``environment`` at import.
     """
     recipe = folder.with_suffix(".yaml")
     recipe.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +219,7 @@ def train(
         return Run(*warm.run(words, everything, ranks=ranks, timeout=TIMEOUT_SECONDS), folder)
     if ranks > 1:
         extra.update(FORCE_TORCHRUN="1", NPROC_PER_NODE=str(ranks))
-    done = subprocess.run(
+    result = subprocess.run(
         [executable(command[0]), *command[1:], str(recipe)],
         env=clean_environment(**{**extra, **(environment or {})}),
         stdin=subprocess.DEVNULL,
@@ -179,14 +230,14 @@ def train(
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
-    return Run(done.returncode, done.stdout, folder)
+    return Run(result.returncode, result.stdout, folder)
 
 
-def relative_error(found: dict[str, Any], expected: dict[str, Any]) -> float:
+def relative_error(actual: dict[str, Any], expected: dict[str, Any]) -> float:
     """Norm of the difference over the norm of ``expected``, over all parameters at once."""
-    assert found.keys() == expected.keys(), sorted(found.keys() ^ expected.keys())
+    assert actual.keys() == expected.keys(), sorted(actual.keys() ^ expected.keys())
     difference = sum(
-        float((found[name].double() - expected[name].double()).pow(2).sum()) for name in expected
+        float((actual[name].double() - expected[name].double()).pow(2).sum()) for name in expected
     )
     size = sum(float(expected[name].double().pow(2).sum()) for name in expected)
     assert size > 0

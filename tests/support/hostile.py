@@ -1,4 +1,4 @@
-"""What attacks may touch, and the evidence that they were contained or were not.
+"""Attacks on the sandbox: what they may touch, and the evidence that they were contained or not.
 
 Every program limits itself (at most 100 forks or threads, 250 MB, 100 MB of disk, 20 s).
 """
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ MARK = "LEFT ITS MARK"
 
 
 class Scene:
-    """What the attacks may touch."""
+    """The files, process and port that attacks may touch."""
 
     def __init__(self, directory: Path, decoy: subprocess.Popen[bytes], server: socket.socket):
         self.directory, self.decoy, self.server = directory, decoy, server
@@ -40,7 +41,7 @@ class Scene:
         (directory / "home" / "secret").chmod(0o644)
 
     def fill_in(self, program: str) -> str:
-        """The program with the places of this scene."""
+        """The program with the paths and numbers of this scene."""
         for name, value in {
             "DIRECTORY": str(self.directory),
             "SECRET_FILE": str(self.directory / "home" / "secret"),
@@ -53,7 +54,7 @@ class Scene:
         return program
 
     def daemons(self) -> list[int]:
-        """Host pids of processes that took this scene's name."""
+        """Host pids of processes with this scene's name."""
         pids = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
@@ -62,7 +63,7 @@ class Scene:
         return pids
 
     def connected(self) -> bool:
-        """Whether somebody connected to our server."""
+        """Whether a program connected to our server."""
         try:
             self.server.accept()[0].close()
         except BlockingIOError:
@@ -93,37 +94,39 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 Evidence = Callable[[Completed, Scene], bool]
 
 
-def printed(done: Completed, _: Scene) -> bool:
-    """The program reports that it got through."""
-    return MARK in done.stdout
+def printed(result: Completed, _: Scene) -> bool:
+    """The program printed the mark: the attack succeeded."""
+    return MARK in result.stdout
 
 
-def says(*words: str) -> Evidence:
-    """The program reports what stopped it."""
-    return lambda done, _: any(f"contained: {word}" in done.stdout for word in words)
+def says(*errors: str) -> Evidence:
+    """The program printed the error that stopped it."""
+    return lambda result, _: any(f"contained: {error}" in result.stdout for error in errors)
 
 
 def killed_for(cause: str) -> Evidence:
     """The watchdog stopped it."""
-    return lambda done, _: done.killed_for == cause
+    return lambda result, _: result.killed_for == cause
 
 
 # ruff: noqa: E731
-PASSED: Evidence = lambda done, _: done.score == 1.0
-JUDGED_WRONG: Evidence = lambda done, _: (done.score, done.exit_code) == (0.0, 0)
+PASSED: Evidence = lambda result, _: result.score == 1.0
+JUDGED_WRONG: Evidence = lambda result, _: (result.score, result.exit_code) == (0.0, 0)
 WRITTEN: Evidence = lambda _, scene: (scene.directory / "written").read_text() == "hello"
 NOT_WRITTEN: Evidence = lambda _, scene: not (scene.directory / "written").exists()
 CONNECTED: Evidence = lambda _, scene: scene.connected()
 DECOY_KILLED: Evidence = lambda _, scene: scene.decoy.wait(timeout=10) == -signal.SIGKILL
-DAEMON_UP: Evidence = lambda done, scene: (
-    "daemon is up" in done.stdout and len(scene.daemons()) == 1
+DAEMON_UP: Evidence = lambda result, scene: (
+    "daemon is up" in result.stdout and len(scene.daemons()) == 1
 )
-DAEMON_GONE: Evidence = lambda done, scene: "daemon is up" in done.stdout and not scene.daemons()
+DAEMON_GONE: Evidence = lambda result, scene: (
+    "daemon is up" in result.stdout and not scene.daemons()
+)
 
 
-def no_mark(done: Completed, _: Scene) -> bool:
-    """The program does not report that it got through."""
-    return MARK not in done.stdout
+def no_mark(result: Completed, _: Scene) -> bool:
+    """The program did not print the mark."""
+    return MARK not in result.stdout
 
 
 @dataclass(frozen=True)
@@ -144,17 +147,22 @@ class Attack:
     language: str | None = None
 
 
+def attack(*fields: Any, language: str | None = None, **limits: float) -> Attack:
+    """An attack with these limits."""
+    return Attack(*fields, language=language, limits=limits)
+
+
 def launch(attack: Attack, scene: Scene, protections: Protections) -> Completed:
     """Run an attack in the selected sandbox."""
     program = scene.fill_in(attack.program)
     if attack.language is None:
         test = "assert False, 'reached the test'" if attack.protection == "markers" else ""
         limits = replace(Limits(), **attack.limits)
-        done = check_program(program, test, limits=limits, protections=protections)
+        result = check_program(program, test, limits=limits, protections=protections)
     else:
         need(attack.language)
         language = LANGUAGES[attack.language]
         language = replace(language, limits=replace(language.limits, **attack.limits))
-        done, _ = run_program(language, Program(program), protections=protections)
-    assert done.started, done.reason
-    return done
+        result, _ = run_program(language, Program(program), protections=protections)
+    assert result.started, result.reason
+    return result

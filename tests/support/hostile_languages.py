@@ -6,7 +6,7 @@ disk, 20 s; the only process signalled is the scene's decoy.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from tests.support.hostile import (
     CONNECTED,
@@ -19,23 +19,22 @@ from tests.support.hostile import (
     NOT_WRITTEN,
     PASSED,
     WRITTEN,
-    Attack,
     Evidence,
+    attack,
     killed_for,
 )
 
 # ruff: noqa: E731
-TOLD: Evidence = lambda done, scene: scene.secret in done.stdout + done.stderr
-NOT_TOLD: Evidence = lambda done, scene: scene.secret not in done.stdout + done.stderr
+SECRET: Evidence = lambda result, scene: scene.secret in result.stdout + result.stderr
+SECRET_HIDDEN: Evidence = lambda result, scene: scene.secret not in result.stdout + result.stderr
 NOT_CONNECTED: Evidence = lambda _, scene: not scene.connected()
 DECOY_LIVES: Evidence = lambda _, scene: scene.decoy.poll() is None
-WRONG: Evidence = lambda done, _: MARK not in done.stdout and done.score == 0.0
-FLOODED: Evidence = lambda done, _: len(done.stdout) >= 20_000_000
-
-
-def attack_in(name: str, language: str, *values: Any, **limits: Any) -> Attack:
-    return Attack(name, *values, language=language, **limits)
-
+WRONG: Evidence = lambda result, _: MARK not in result.stdout and result.score == 0.0
+FLOODED: Evidence = lambda result, _: len(result.stdout) >= 20_000_000
+MEMORY, OUTPUT = killed_for("memory"), killed_for("output")
+cpp, java, js, bash, php, csharp = (
+    partial(attack, language=language) for language in ("cpp", "java", "js", "sh", "php", "cs")
+)
 
 CPP_MARK = '#include <cstdio>\nint main() { std::puts("@MARK@"); }\n'
 
@@ -52,16 +51,16 @@ CPP_FORKS = """
 #include <cstdio>
 #include <unistd.h>
 int main() {
-    int made = 0;
+    int count = 0;
     pid_t children[60];
-    while (made < 60) {
+    while (count < 60) {
         pid_t child = fork();
         if (child < 0) break;
         if (child == 0) { sleep(10); _exit(0); }
-        children[made++] = child;
+        children[count++] = child;
     }
-    if (made == 60) std::puts("@MARK@");
-    while (made > 0) kill(children[--made], SIGKILL);
+    if (count == 60) std::puts("@MARK@");
+    while (count > 0) kill(children[--count], SIGKILL);
 }
 """
 
@@ -74,9 +73,9 @@ int main() { return 1; }
 JAVA_THREADS = """
 class Problem {
     public static void main(String[] args) {
-        int made = 0;
+        int count = 0;
         try {
-            for (; made < 100; made++) {
+            for (; count < 100; count++) {
                 Thread thread = new Thread(() -> {
                     try { Thread.sleep(10000); } catch (InterruptedException end) { }
                 });
@@ -122,7 +121,7 @@ console.log('@MARK@');
 """
 
 NODE_GUESS = """
-const fs = require('fs'), found = [JSON.stringify(process.env), process.argv.join(' ')];
+const fs = require('fs'), texts = [JSON.stringify(process.env), process.argv.join(' ')];
 const places = ['/work', '/proc/self', '/proc/1', '/proc/self/fd', '/proc/1/fd'];
 for (const place of places) {
     let names = [];
@@ -131,11 +130,11 @@ for (const place of places) {
         const chunk = Buffer.alloc(200_000);
         try {
             const handle = fs.openSync(`${place}/${name}`, fs.constants.O_NONBLOCK);
-            found.push(chunk.toString('latin1', 0, fs.readSync(handle, chunk)));
+            texts.push(chunk.toString('latin1', 0, fs.readSync(handle, chunk)));
         } catch {}
     }
 }
-const hex = found.join(' ').match(/[0-9a-f]{16,}/g) ?? [];
+const hex = texts.join(' ').match(/[0-9a-f]{16,}/g) ?? [];
 console.log(['finished', 'passed', 'OK', ...hex, ...hex.toReversed()].join(''));
 process.exit(0);
 """
@@ -203,75 +202,33 @@ CPP_INCBIN = (
 CPP_FILL = 'asm(".data\\n.fill 40000000, 1, 1\\n.text");\n' + CPP_MARK
 JS_FLOOD = "for (let i = 0; i < 30; i++) require('fs').writeSync(1, 'x'.repeat(1_000_000));"
 SH_CONNECT = "exec 3<>/dev/tcp/127.0.0.1/@PORT@\n"
+SH_KILL = "kill -9 @DECOY@\n"
 SH_VARIABLE = 'echo "$DFT_TEST_SECRET"; cat /proc/1/environ\n'
 SMALL_MEMORY = {"memory_bytes": 60 * MIB, "address_space_bytes": 100 * MIB}
 SMALL_DISK = {"disk_bytes": 8 * MIB}
+NODE_LIMIT = {"memory_bytes": 150 * MIB}
 
 LANGUAGE_ATTACKS = [
-    attack_in(
-        "the compiler includes a host file", "cpp", "private_root", CPP_INCLUDE, NOT_TOLD, TOLD
-    ),
-    attack_in(
-        "the assembler includes a host file", "cpp", "private_root", CPP_INCBIN, NOT_TOLD, TOLD
-    ),
-    attack_in(
-        "the compiler fills the memory",
-        "cpp",
-        "memory",
-        MACRO_BOMB + CPP_MARK,
-        WRONG,
-        limits=SMALL_MEMORY,
-    ),
-    attack_in("the assembler fills the disk", "cpp", "disk", CPP_FILL, limits=SMALL_DISK),
-    attack_in("C++ forks", "cpp", "processes", CPP_FORKS, limits={"processes": 16}),
-    attack_in("C++ leaves before main", "cpp", "markers", EARLY_CONSTRUCTOR, JUDGED_WRONG, PASSED),
-    attack_in("Java starts threads", "java", "processes", JAVA_THREADS, limits={"processes": 60}),
-    attack_in("Java halts", "java", "markers", JAVA_EXIT, JUDGED_WRONG, PASSED),
-    attack_in(
-        "JavaScript leaves a daemon", "js", "pid_namespace", NODE_DAEMON, DAEMON_GONE, DAEMON_UP
-    ),
-    attack_in(
-        "JavaScript takes memory outside its heap",
-        "js",
-        "memory",
-        NODE_MEMORY,
-        killed_for("memory"),
-        limits={"memory_bytes": 150 * MIB},
-    ),
-    attack_in(
-        "JavaScript prints all that it finds", "js", "markers", NODE_GUESS, JUDGED_WRONG, PASSED
-    ),
-    attack_in(
-        "JavaScript floods",
-        "js",
-        "output",
-        JS_FLOOD,
-        killed_for("output"),
-        FLOODED,
-        limits={"output_kill_bytes": 2 * MIB},
-    ),
-    attack_in("Bash opens a connection", "sh", "network", SH_CONNECT, NOT_CONNECTED, CONNECTED),
-    attack_in("Bash reads a variable", "sh", "environment", SH_VARIABLE, NOT_TOLD, TOLD),
-    attack_in(
-        "Bash kills another process",
-        "sh",
-        "pid_namespace",
-        "kill -9 @DECOY@\n",
-        DECOY_LIVES,
-        DECOY_KILLED,
-    ),
-    attack_in(
-        "Bash ignores signals",
-        "sh",
-        "wall_time",
-        BASH_DEAF,
-        killed_for("wall time"),
-        limits={"wall_seconds": 1},
-    ),
-    attack_in("Bash prints all that it finds", "sh", "markers", BASH_GUESS, JUDGED_WRONG, PASSED),
-    attack_in("PHP fills the disk", "php", "disk", PHP_DISK, limits=SMALL_DISK),
-    attack_in("PHP follows links out", "php", "private_root", PHP_LINKS, NOT_TOLD, TOLD),
-    attack_in("PHP prints all that it finds", "php", "markers", PHP_GUESS, JUDGED_WRONG, PASSED),
-    attack_in("C# writes to this host", "cs", "private_root", CS_WRITE, NOT_WRITTEN, WRITTEN),
-    attack_in("C# leaves before the tests", "cs", "markers", CS_EXIT, JUDGED_WRONG, PASSED),
+    cpp("the compiler includes a host file", "private_root", CPP_INCLUDE, SECRET_HIDDEN, SECRET),
+    cpp("the assembler includes a host file", "private_root", CPP_INCBIN, SECRET_HIDDEN, SECRET),
+    cpp("the compiler fills the memory", "memory", MACRO_BOMB + CPP_MARK, WRONG, **SMALL_MEMORY),
+    cpp("the assembler fills the disk", "disk", CPP_FILL, **SMALL_DISK),
+    cpp("C++ forks", "processes", CPP_FORKS, processes=16),
+    cpp("C++ leaves before main", "markers", EARLY_CONSTRUCTOR, JUDGED_WRONG, PASSED),
+    java("Java starts threads", "processes", JAVA_THREADS, processes=60),
+    java("Java halts", "markers", JAVA_EXIT, JUDGED_WRONG, PASSED),
+    js("JavaScript leaves a daemon", "pid_namespace", NODE_DAEMON, DAEMON_GONE, DAEMON_UP),
+    js("JavaScript takes memory outside its heap", "memory", NODE_MEMORY, MEMORY, **NODE_LIMIT),
+    js("JavaScript prints all that it finds", "markers", NODE_GUESS, JUDGED_WRONG, PASSED),
+    js("JavaScript floods", "output", JS_FLOOD, OUTPUT, FLOODED, output_kill_bytes=2 * MIB),
+    bash("Bash opens a connection", "network", SH_CONNECT, NOT_CONNECTED, CONNECTED),
+    bash("Bash reads a variable", "environment", SH_VARIABLE, SECRET_HIDDEN, SECRET),
+    bash("Bash kills another process", "pid_namespace", SH_KILL, DECOY_LIVES, DECOY_KILLED),
+    bash("Bash ignores signals", "wall_time", BASH_DEAF, killed_for("wall time"), wall_seconds=1),
+    bash("Bash prints all that it finds", "markers", BASH_GUESS, JUDGED_WRONG, PASSED),
+    php("PHP fills the disk", "disk", PHP_DISK, **SMALL_DISK),
+    php("PHP follows links out", "private_root", PHP_LINKS, SECRET_HIDDEN, SECRET),
+    php("PHP prints all that it finds", "markers", PHP_GUESS, JUDGED_WRONG, PASSED),
+    csharp("C# writes to this host", "private_root", CS_WRITE, NOT_WRITTEN, WRITTEN),
+    csharp("C# leaves before the tests", "markers", CS_EXIT, JUDGED_WRONG, PASSED),
 ]

@@ -1,4 +1,4 @@
-"""A judge on loopback: OpenAI's chat completions by ``http.server``, in all moods."""
+"""A judge model on loopback: OpenAI's chat completions by ``http.server``, with faults."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.support.openai_server import http_server
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,23 @@ class Answer:
 
 @dataclass
 class JudgeServer:
-    """A running judge. ``asked``: the prompts so far; ``headers``: of the last request."""
+    """A running judge. ``prompts``: all so far; ``headers``: of the last request."""
 
     url: str
     behave: Callable[[str, int], Answer]
-    asked: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def judged(self) -> list[str]:
-        """The prompts beside the greeting of the check before a run."""
-        return [prompt for prompt in self.asked if prompt != "hello"]
+        """The prompts without the greeting of the check before a run."""
+        return [prompt for prompt in self.prompts if prompt != "hello"]
 
 
-def read_well(prompt: str, number: int) -> Answer:
-    """A judge that does what VLMEvalKit's prompts ask: extracts an answer, compares two, or
-    matches an option (B for sixty-five, Z for anything else)."""
+def good_judge(prompt: str, number: int) -> Answer:
+    """A judge that follows VLMEvalKit's prompts: extracts an answer, compares two, or matches an
+    option (B for sixty-five, Z for anything else)."""
     if prompt.rstrip().endswith("Judgement:"):
         gold = re.findall(r"\[Standard Answer\]: (.*)\n", prompt)[-1].strip()
         answer = re.findall(r"\[Model_answer\] : (.*)\n", prompt)[-1].strip()
@@ -58,8 +60,8 @@ def read_well(prompt: str, number: int) -> Answer:
 
 
 @contextmanager
-def judge_server(behave: Callable[[str, int], Answer] = read_well) -> Iterator[JudgeServer]:
-    """A judge at a free port of 127.0.0.1. ``behave`` sees the prompt and its number, from 1."""
+def judge_server(behave: Callable[[str, int], Answer] = good_judge) -> Iterator[JudgeServer]:
+    """A judge at a free port of 127.0.0.1. ``behave`` gets the prompt and its number, from 1."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -69,10 +71,10 @@ def judge_server(behave: Callable[[str, int], Answer] = read_well) -> Iterator[J
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             prompt = body["messages"][-1]["content"]
             with lock:
-                server.asked.append(prompt)
+                server.prompts.append(prompt)
                 server.bodies.append(body)
                 server.headers = {name.title(): value for name, value in self.headers.items()}
-                number = len(server.asked)
+                number = len(server.prompts)
             answer = server.behave(prompt, number)
             time.sleep(answer.seconds)
             message = {"role": "assistant", "content": answer.content}
@@ -88,14 +90,6 @@ def judge_server(behave: Callable[[str, int], Answer] = read_well) -> Iterator[J
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    server = JudgeServer(f"http://127.0.0.1:{httpd.server_address[1]}/v1", behave)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with http_server(Handler) as url:
+        server = JudgeServer(url, behave)
         yield server
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()

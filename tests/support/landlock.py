@@ -34,7 +34,6 @@ def assert_contained_or_listed(
     done: Completed,
     scene: Scene,
     attack: Any,
-    *,
     lets_through: Collection[str],
     contains_otherwise: dict[str, Callable[[Completed, Scene], bool]],
 ) -> None:

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback that says what a test tells it to, with faults."""
+"""An OpenAI-compatible server on loopback with the answers and faults of a test."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from dft_eval.generation.openai_server import PROBES
 
 @dataclass
 class FakeServer:
-    """What the server does and what it was asked.
+    """The server's behaviour and the requests that it got.
 
     Attributes:
-        answer: the whole continuation of a prompt (a chat's user text), before stop texts.
+        answer: the full continuation of a prompt (a chat's user text), before stop texts.
         fault: for the n-th POST (from 1) 'drop' (no answer), 'garbage', 'hang up' (half an answer)
             or an HTTP status; None: no fault.
-        continues: it goes on from a begun answer, as vLLM does; else it ignores those fields.
-        talks: a chat's answer that was not begun is a code block with words around it.
-        most_stops: stop texts that it accepts.
-        choices: of a request of ``n``: ``seeded`` (as vLLM: each with the next seed, which stands
-            before its answer), ``equal``, ``one`` (it ignores ``n``) or ``refused`` above
+        continues: it continues a partial answer, as vLLM does; else it ignores those fields.
+        talks: a chat answer without a partial answer is a code block with prose around it.
+        most_stops: the number of stop texts that it accepts.
+        choices: for a request with ``n``: ``seeded`` (as vLLM: each with the next seed, which
+            precedes its answer), ``equal``, ``one`` (it ignores ``n``) or ``refused`` above
             ``most_choices``.
-        weights: what it answers the probes of its fingerprint with; they are not in ``posts`` and
-            ``seen``, and meet no fault.
-        vocabulary: special tokens of its ``/tokenize`` (not in ``posts`` and ``seen``); it has none
-            where there are none.
+        refusal: the message of a 400 answer to a body; empty: no refusal.
+        edit: changes an answer (body, answer) before it is sent.
+        weights: its answer to fingerprint probes, which are not counted and meet no fault.
+        vocabulary: special tokens of its ``/tokenize``, which is not counted; empty: no such route.
         seen: bodies of the POSTs that were answered.
     """
 
@@ -43,6 +43,8 @@ class FakeServer:
     most_stops: int = 100
     choices: Literal["seeded", "equal", "one", "refused"] = "one"
     most_choices: int = 1
+    refusal: Callable[[dict[str, Any]], str] = lambda body: ""
+    edit: Callable[[dict[str, Any], dict[str, Any]], None] = lambda body, answer: None
     key: str | None = None
     completions: bool = True
     weights: str = "first"
@@ -62,17 +64,18 @@ class FakeServer:
         for message in body.get("messages", []):
             text += f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
         special = "|".join(map(re.escape, self.vocabulary))
-        words = re.findall(f"{special}|.", text, re.DOTALL)
-        tokens = [self.vocabulary.get(word, ord(word[0])) for word in words]
-        return 200, {"tokens": tokens, "token_strs": words, "count": len(tokens)}
+        pieces = re.findall(f"{special}|.", text, re.DOTALL)
+        tokens = [self.vocabulary.get(word, ord(word[0])) for word in pieces]
+        return 200, {"tokens": tokens, "token_strs": pieces, "count": len(tokens)}
 
     def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        stops = body.get("stop", [])
-        if len(stops) > self.most_stops:
-            return 400, {"error": {"message": f"'stop': at most {self.most_stops} are supported"}}
-        n = body.get("n", 1)
+        message, n = self.refusal(body), body.get("n", 1)
+        if len(body.get("stop", [])) > self.most_stops:
+            message = f"'stop': at most {self.most_stops} are supported"
         if self.choices == "refused" and n > self.most_choices:
-            return 400, {"error": {"message": f"'n': at most {self.most_choices} are supported"}}
+            message = f"'n': at most {self.most_choices} are supported"
+        if message:
+            return 400, {"error": {"message": message}}
         if path.endswith("/chat/completions"):
             rendered, text = self._chat(body)
         elif path.endswith("/completions") and self.completions:
@@ -82,19 +85,21 @@ class FakeServer:
         texts = [text] * (n if self.choices == "equal" else 1)
         if self.choices in ("seeded", "refused") and "seed" in body:
             texts = [f"{body['seed'] + i} {text}" for i in range(n)]
-        choices = [self._choice(body, each) for each in texts]
+        choices = [self._choice(body, text) for text in texts]
         tokens = sum(count for _, count in choices)
         usage = {"prompt_tokens": len(rendered.split()), "completion_tokens": tokens}
-        return 200, {"choices": [choice for choice, _ in choices], "usage": usage}
+        answer = {"choices": [choice for choice, _ in choices], "usage": usage}
+        self.edit(body, answer)
+        return 200, answer
 
     def _choice(self, body: dict[str, Any], text: str) -> tuple[dict[str, Any], int]:
         """One choice, and its length in words."""
-        words, reason = text.split(" "), "stop"
-        places = [p for p in (text.find(s) for s in body.get("stop", [])) if p >= 0]
-        if places:
-            text = text[: min(places)]
-        elif len(words) > body["max_tokens"]:
-            text, reason = " ".join(words[: body["max_tokens"]]), "length"
+        pieces, reason = text.split(" "), "stop"
+        ends = [end for end in (text.find(s) for s in body.get("stop", [])) if end >= 0]
+        if ends:
+            text = text[: min(ends)]
+        elif len(pieces) > body["max_tokens"]:
+            text, reason = " ".join(pieces[: body["max_tokens"]]), "length"
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
         if "messages" in body:
             choice["message"] = {"role": "assistant", "content": text}
@@ -103,12 +108,12 @@ class FakeServer:
         return choice, len(text.split(" "))
 
     def _chat(self, body: dict[str, Any]) -> tuple[str, str]:
-        user, *begun = (each for each in body["messages"] if each["role"] != "system")
+        user, *partial = (row for row in body["messages"] if row["role"] != "system")
         content = user["content"]
         if not isinstance(content, str):
             content = content[-1]["text"]
         rendered = f"<user> {content} <end>"
-        for message in begun:
+        for message in partial:
             rendered += f" <assistant> {message['content']}"
         going_on = self.continues and body.get("continue_final_message", False)
         if not going_on:
@@ -123,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: FakeServer
 
-    def log_message(self, *words: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         pass
 
     def _send(self, status: int, payload: Any, declare: int = 0) -> None:
@@ -193,14 +198,19 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serve(state: FakeServer, port: int = 0) -> Iterator[FakeServer]:
     """Run it on a loopback port (0: a free one); ``state.url`` is its base URL."""
-    handler = type("Handler", (_Handler,), {"state": state})
+    with http_server(type("Handler", (_Handler,), {"state": state}), port) as state.url:
+        yield state
+
+
+@contextlib.contextmanager
+def http_server(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
+    """Serve on a loopback port (0: a free one) in a thread; gives the base URL."""
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     try:
-        yield state
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
     finally:
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""Answers that somebody wrote down, scored by the real benchmarks."""
+"""Answers written by hand, scored by the real benchmarks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from tests.support.vlm_tables import write_table
 
 @dataclass
 class Written:
-    """A subject whose answers somebody wrote down, by prompt id; None is an answer that failed.
+    """A model with answers written by hand, by prompt id; None is a failed prompt.
 
     Attributes:
-        cut_off: ids of answers that ended at max_new_tokens.
+        cut_off: ids of answers that reached max_new_tokens.
+        asked: the prompts so far.
     """
 
     answers: dict[str, str | None]
@@ -75,23 +76,16 @@ def run(
     judge: JudgeChoice | None = None,
     **changes: Any,
 ) -> BenchmarkResult:
-    names = {"mathvision": "MathVision", "mathverse": "MathVerse_MINI", "wemath": "WeMath"}
-    write_table(folder / "data" / f"{names[benchmark.name]}.tsv", rows)
+    tables = {"mathvision": "MathVision", "mathverse": "MathVerse_MINI", "wemath": "WeMath"}
+    write_table(folder / "data" / f"{tables[benchmark.name]}.tsv", rows)
     by_id = {str(row["index"]): text for row, text in zip(rows, answers, strict=True)}
-    request = Request(
-        model="by hand",
-        out=folder / "out",
-        label="hand",
-        data=folder / "data",
-        judge=judge,
-        **changes,
-    )
+    changes |= {"data": folder / "data", "judge": judge}
+    request = Request("by hand", folder / "out", "hand", **changes)
     return evaluate_with(benchmark, request, Written(by_id))
 
 
 def evaluate_with(benchmark: Benchmark, request: Request, subject: Any) -> BenchmarkResult:
-    """``dft_eval.benchmarks.evaluate`` of one benchmark with a subject of the test's own, which may
-    leave items unscored."""
+    """``dft_eval.benchmarks.evaluate`` of one benchmark with this model; items may be unscored."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dft_eval.benchmarks.open_subject", lambda *_: subject)
         try:

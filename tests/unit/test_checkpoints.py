@@ -23,6 +23,7 @@ from dft_eval.several_models import evaluate_all
 from dft_eval.training_file import trained_steps
 from dft_factory.cli.app import app
 from tests.conftest import Bench
+from tests.support.jsonl import write_lines
 
 FILES = ("config.json", "model.safetensors", "tokenizer_config.json")
 
@@ -33,7 +34,7 @@ def write_state(folder: Path, step: int, best: str | None = None) -> None:
 
 
 def write_run(run: Path, *steps: int, final: bool = True) -> Path:
-    """Folders as a training leaves them, the files empty."""
+    """Folders as a training leaves them, with empty files."""
     for folder in [*(run / f"checkpoint-{step}" for step in steps), *([run] if final else [])]:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -42,10 +43,10 @@ def write_run(run: Path, *steps: int, final: bool = True) -> Path:
     return run
 
 
-def test_checkpoints_come_by_step_and_the_final_weights_last(tmp_path: Path) -> None:
+def test_checkpoints_are_ordered_by_step_with_the_final_weights_last(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 100, 20, 9)
     (run / "checkpoint-best").mkdir()
-    assert [each.step for each in find_checkpoints(run)] == [9, 20, 100, None]
+    assert [row.step for row in find_checkpoints(run)] == [9, 20, 100, None]
     first, *_, last = find_checkpoints(run)
     assert (first.label("dft"), first.out(tmp_path)) == ("dft at step 9", tmp_path / "checkpoint-9")
     assert (last.label("dft"), last.out(tmp_path), last.folder) == ("dft", tmp_path, run)
@@ -57,12 +58,12 @@ def test_checkpoints_come_by_step_and_the_final_weights_last(tmp_path: Path) -> 
     ("every", "steps"),
     [(1, [10, 20, 30, 47]), (20, [20, 47]), (47, [47]), (1000, [47])],
 )
-def test_every_keeps_multiples_and_the_last(tmp_path: Path, every: int, steps: list[int]) -> None:
+def test_every_selects_multiples_and_the_last(tmp_path: Path, every: int, steps: list[int]) -> None:
     run = write_run(tmp_path / "run", 10, 20, 30, 47)
-    assert [each.step for each in find_checkpoints(run, every)] == [*steps, None]
+    assert [row.step for row in find_checkpoints(run, every)] == [*steps, None]
 
 
-def test_what_cannot_be_evaluated_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_incomplete_checkpoints_are_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 1, 2, 3, 4, final=False)
     (run / "checkpoint-1/trainer_state.json").unlink()
     (run / "checkpoint-2/model.safetensors").unlink()
@@ -100,27 +101,24 @@ def test_a_wrong_folder_or_number_is_named(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         ((), "Give either --model or --checkpoints."),
         (("--model", "m", "--checkpoints", "run"), "not both 'm' and 'run'"),
         (("--model", "m", "--every", "2"), "--every 2 is for --checkpoints"),
-        (
-            ("--checkpoints", "run", "--backend", "openai"),
-            "--checkpoints run needs --backend hf: a server has one model",
-        ),
+        (("--checkpoints", "run", "--backend", "openai"), "needs --backend hf: a server has one"),
     ],
 )
 @pytest.mark.parametrize("command", ["eval", "generate"])
-def test_options_that_do_not_go_together(
-    tmp_path: Path, command: str, words: tuple[str, ...], message: str
+def test_conflicting_options(
+    tmp_path: Path, command: str, options: tuple[str, ...], message: str
 ) -> None:
-    done = CliRunner().invoke(app, [command, "nq", "--out", str(tmp_path / "out"), *words])
-    assert isinstance(done.exception, UsageError), done.output
-    assert message in str(done.exception)
+    result = CliRunner().invoke(app, [command, "nq", "--out", str(tmp_path / "out"), *options])
+    assert isinstance(result.exception, UsageError), result.output
+    assert message in str(result.exception)
 
 
-def test_steps_behind_weights(tmp_path: Path) -> None:
+def test_steps_of_weights(tmp_path: Path) -> None:
     """The final weights may be those of an earlier, better checkpoint."""
     run = write_run(tmp_path / "run", 2, 4)
     assert trained_steps(str(run / "checkpoint-2")) == 2
@@ -145,25 +143,25 @@ def test_steps_behind_weights(tmp_path: Path) -> None:
     assert training_of(str(run)) is None
 
 
-def test_a_checkpoint_without_a_tokenizer_takes_that_of_its_run(tmp_path: Path) -> None:
+def test_a_checkpoint_uses_the_tokenizer_of_its_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 2)
-    own = find_model(str(run / "checkpoint-2"))
-    before = settings_sha256(own)
+    files = find_model(str(run / "checkpoint-2"))
+    before = settings_sha256(files)
     (run / "tokenizer_config.json").write_text('{"changed": 1}')
-    assert own.tokenizer_folder() == run / "checkpoint-2"
-    assert settings_sha256(own) == before
+    assert files.tokenizer_folder() == run / "checkpoint-2"
+    assert settings_sha256(files) == before
     (run / "checkpoint-2/tokenizer_config.json").unlink()
-    assert own.tokenizer_folder() == run
-    lacking = settings_sha256(own)
+    assert files.tokenizer_folder() == run
+    of_run = settings_sha256(files)
     (run / "tokenizer_config.json").write_text('{"changed": 2}')
-    assert settings_sha256(own) != lacking  # completions depend on it
+    assert settings_sha256(files) != of_run  # completions depend on it
     for name in FILES[2:]:
         (run / "checkpoint-2" / name).write_text("{}")
-    assert own.settings_folders == [own.folder]
+    assert files.settings_folders == [files.folder]
     (run / "preprocessor_config.json").write_text("{}")
-    assert own.settings_folders == [own.folder, run]
+    assert files.settings_folders == [files.folder, run]
     (run / "checkpoint-2/processor_config.json").write_text("{}")  # transformers 5's name
-    assert own.settings_folders == [own.folder]
+    assert files.settings_folders == [files.folder]
     (run / "checkpoint-2/tokenizer_config.json").unlink()
     other = tmp_path / "run/other"
     shutil.move(run / "checkpoint-2", other)
@@ -173,7 +171,7 @@ def test_a_checkpoint_without_a_tokenizer_takes_that_of_its_run(tmp_path: Path) 
 
 @pytest.fixture
 def request_of(text_bench: Bench, tmp_path: Path) -> Request:
-    """A run of two checkpoints, the first without a tokenizer; the second is the final weights."""
+    """A run of two checkpoints: the first without a tokenizer, the second the final weights."""
     from safetensors.torch import load_file, save_file
 
     run = tmp_path / "run"
@@ -186,19 +184,16 @@ def request_of(text_bench: Bench, tmp_path: Path) -> Request:
     for path in (run / "checkpoint-2").glob("*token*"):
         path.unlink()
     rows = [{"question": word, "answer": [word]} for word in ("circle", "square")]
-    data = tmp_path / "nq.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = write_lines(tmp_path / "nq.jsonl", rows)
     decoding = Decoding(max_new_tokens=3)
     return Request(str(run), tmp_path / "out", "dft", data=data, decoding=decoding)
 
 
-def test_each_checkpoint_has_results_of_its_own(
-    request_of: Request, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Weights that are evaluated twice are run once."""
+def test_results_per_checkpoint(request_of: Request, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal weights are run once."""
     out = request_of.out
     requests = requests_of_run(Path(request_of.model), request_of)
-    evaluated = {each.out: results for each, results in evaluate_all(["nq"], requests)}
+    evaluated = {row.out: results for row, results in evaluate_all(["nq"], requests)}
     assert list(evaluated) == [out / "checkpoint-2", out / "checkpoint-4", out]
     for folder, label, step in (
         (out / "checkpoint-2", "dft at step 2", 2),
@@ -209,31 +204,27 @@ def test_each_checkpoint_has_results_of_its_own(
         assert results == evaluated[folder]
         assert (results.label, results.training) == (label, Training(step=step))
         assert results.results[0].n_scored == 2
-    shas = [each.model_sha256 for each in evaluated.values()]
+    shas = [row.model_sha256 for row in evaluated.values()]
     assert shas[0] != shas[1] == shas[2]
-    said = capsys.readouterr().err
-    assert "run: the same weights as checkpoint-4\nreusing 2 completions" in said
-    assert said.count("reusing") == 1
+    stderr = capsys.readouterr().err
+    assert "run: the same weights as checkpoint-4\nreusing 2 completions" in stderr
+    assert stderr.count("reusing") == 1
 
 
-def test_a_shard_takes_the_completions_of_the_same_shard(
+def test_a_shard_reuses_completions_of_the_same_shard(
     request_of: Request, capsys: pytest.CaptureFixture[str]
 ) -> None:
     part = replace(request_of, shard=Shard(2, 2))
     requests = requests_of_run(Path(request_of.model), part)
     assert len(list(evaluate_all(["nq"], requests, scored=False))) == 3
-    said = capsys.readouterr().err
-    assert "run: the same weights as checkpoint-4\nreusing 1 completions" in said
+    stderr = capsys.readouterr().err
+    assert "run: the same weights as checkpoint-4\nreusing 1 completions" in stderr
     name = "shards/2-of-2/nq.chat.completions.jsonl"
-    final, checkpoint = (
-        (request_of.out / each / name).read_text() for each in ("", "checkpoint-4")
-    )
-    assert final == checkpoint
+    final = (request_of.out / name).read_text()
+    assert (request_of.out / "checkpoint-4" / name).read_text() == final
 
 
-def test_unscored_items_of_one_checkpoint_do_not_stop_the_others(
-    request_of: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unscored_items_stop_nothing(request_of: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     import dft_eval.several_models as module
 
     real = module.evaluate

@@ -1,6 +1,6 @@
-"""The training records of ``code_instructions.jsonl``: shape, and that what is learnt is right.
+"""The training records of ``code_instructions.jsonl``: their shape and correct completions.
 
-The completions are our own trusted code, so they run here.
+The completions are our own trusted code, so they run in this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHECKS: dict[str, list[str]] = json.loads(
 
 
 WRONG_CODE_RAISES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What a wrong answer may end with; a mistake of the test itself, such as a NameError, fails it."""
+"""Errors of wrong answers; other errors, such as a NameError, are mistakes of the test."""
 
 
 def code_of(response: str) -> str:
@@ -36,16 +36,13 @@ def code_of(response: str) -> str:
 
 
 def defined_name(code: str) -> str:
-    (name,) = (
-        node.name
-        for node in ast.parse(code).body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
-    )
+    kinds = ast.FunctionDef | ast.ClassDef
+    (name,) = (node.name for node in ast.parse(code).body if isinstance(node, kinds))
     return name
 
 
 def failures(code: str) -> list[str]:
-    """The checks of the task that this code does not pass."""
+    """The checks of the task that fail."""
     namespace: dict[str, Any] = {"__name__": "answer"}
     exec(code, namespace)
     return [check for check in CHECKS[defined_name(code)] if not eval(check, namespace)]
@@ -54,17 +51,18 @@ def failures(code: str) -> list[str]:
 def best_completions(record: dict[str, Any]) -> list[dict[str, Any]]:
     """All completions that share the highest average."""
     averages = [average_rating(c) or Fraction(0) for c in record["completions"]]
-    return [
-        c
-        for c, average in zip(record["completions"], averages, strict=True)
-        if average == max(averages)
-    ]
+    pairs = zip(record["completions"], averages, strict=True)
+    return [completion for completion, average in pairs if average == max(averages)]
 
 
-def test_file_is_small_and_instructions_differ() -> None:
+def test_the_file_is_small_and_each_task_is_checked() -> None:
     assert len(RECORDS) == 240
     assert FILE.stat().st_size < 900_000
     assert len({r["instruction"] for r in RECORDS}) == 240
+    names = {defined_name(code_of(best_completions(r)[0]["response"])) for r in RECORDS}
+    assert names == set(CHECKS)
+    assert len(names) == 128
+    assert all(CHECKS.values())
 
 
 @pytest.mark.parametrize("index", range(len(RECORDS)))
@@ -86,20 +84,13 @@ def test_shape_of_ultrafeedback(index: int) -> None:
 
 @pytest.mark.parametrize("index", range(len(RECORDS)))
 def test_best_completion_is_correct(index: int) -> None:
-    """The one that the converter keeps, and every other that is tied with it."""
+    """The completion that the converter selects, and all with an equal rating."""
     converted = convert(RECORDS[index])
     assert isinstance(converted, dict)
     best = best_completions(RECORDS[index])
     assert converted["output"] == best[0]["response"]
     for completion in best:
         assert failures(code_of(completion["response"])) == []
-
-
-def test_every_task_is_checked() -> None:
-    names = {defined_name(code_of(best_completions(r)[0]["response"])) for r in RECORDS}
-    assert names == set(CHECKS)
-    assert len(names) == 128
-    assert all(CHECKS.values())
 
 
 def test_checks_tell_right_from_wrong() -> None:
@@ -143,21 +134,19 @@ def test_the_set_shows_the_quirks_of_the_published_one() -> None:
 def test_no_task_is_one_of_humaneval() -> None:
     """Names, and behaviour: no pair of solutions passes each other's tests."""
     published = list(read_problems().values())
-    codes = {
-        defined_name(code): code
-        for code in (code_of(best_completions(r)[0]["response"]) for r in RECORDS)
-    }
+    best = [code_of(best_completions(r)[0]["response"]) for r in RECORDS]
+    codes = {defined_name(code): code for code in best}
     assert not set(codes) & {p["entry_point"] for p in published}
-    theirs: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    published_modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for problem in published:
         module: dict[str, Any] = {}
         exec(problem["prompt"] + problem["canonical_solution"] + problem["test"], module)
         module["check"](module[problem["entry_point"]])
-        theirs.append((problem, module))
+        published_modules.append((problem, module))
     for name, code in codes.items():
         namespace: dict[str, Any] = {}
         exec(code, namespace)
-        for problem, module in theirs:
+        for problem, module in published_modules:
             try:
                 module["check"](namespace[name])
             except (AssertionError, *WRONG_CODE_RAISES):

@@ -1,7 +1,8 @@
-"""Problems in HumanEval's format, and the verdicts of python-basics on programs that cheat."""
+"""Problems in HumanEval's format; python-basics on right, wrong and cheating programs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,24 @@ PROBLEM = CodeProblem(
 )
 
 
+Scored = tuple[BenchmarkResult, list[ItemScore]]
+
+
 def verdicts(
     texts: list[str],
     style: PromptStyle,
     folder: Path,
-    problems: list[CodeProblem] | None = None,
-    finish_reason: str = "stop",
-) -> tuple[BenchmarkResult, list[ItemScore]]:
-    """What python-basics makes of one completion a problem, by its own entry."""
-    path = None
-    if problems:
-        path = write_lines(
-            folder / "problems.jsonl", [problem.model_dump() for problem in problems]
-        )
+    problems: Sequence[CodeProblem] = (),
+    reason: str = "stop",
+) -> Scored:
+    """The result and items of python-basics for one completion per problem."""
+    rows = [problem.model_dump() for problem in problems]
+    path = write_lines(folder / "problems.jsonl", rows) if rows else None
     request = Request(model="m", out=folder, label="base", prompt_style=style, data=path)
     data = PYTHON_BASICS.load(PYTHON_BASICS, request)
     score = PYTHON_BASICS.scorer(PYTHON_BASICS, request, data)
     (part,) = PYTHON_BASICS.parts(PYTHON_BASICS, request, data)
-    end: dict[str, Any] = {"finish_reason": finish_reason, "n_tokens": 1}
+    end: dict[str, Any] = {"finish_reason": reason, "n_tokens": 1}
     rows = [
         Completion(id=prompt.id, prompt=prompt.text, completion=text, **end)
         for prompt, text in zip(part.prompts, texts, strict=True)
@@ -127,7 +128,7 @@ def test_programs_that_cheat_their_tests_fail(name: str, tmp_path: Path) -> None
     assert row.score == 0.0, row
 
 
-def test_a_cut_completion_says_so(tmp_path: Path) -> None:
+def test_a_cut_completion_is_noted(tmp_path: Path) -> None:
     _, (row,) = verdicts(["    return"], "completion", tmp_path, [PROBLEM], "length")
     assert row.score == 0.0
     assert "max_new_tokens" in row.reason

@@ -67,7 +67,7 @@ def test_outcome_advice_and_watch(tmp_path: Path) -> None:
     assert "| silent | 0 | 1 |" in text
 
 
-def test_a_run_without_a_training_record_is_named(tmp_path: Path) -> None:
+def test_a_missing_training_record_is_named(tmp_path: Path) -> None:
     base = read_run(evaluated(tmp_path / "base", 24))
     with pytest.raises(UsageError, match="base: no training record"):
         list(outcomes(base, base))

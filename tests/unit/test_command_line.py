@@ -1,11 +1,11 @@
-"""What every ``dft-factory`` command line has in common."""
+"""``dft-factory --version`` and ``--help``."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import dft_factory
+from tests.support.cli import run_command
 
 IMPORTS = """
 import sys
@@ -21,11 +21,7 @@ assert not heavy, heavy
 
 
 def output(option: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", IMPORTS, option], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_command([sys.executable, "-P", "-c", IMPORTS, option]).stdout
 
 
 def test_version_and_help_import_nothing_heavy() -> None:

@@ -26,8 +26,8 @@ OTHER_AIME = (
 )
 
 
-def problem(number: int, **more: Any) -> dict[str, Any]:
-    return {"problem": f"What is {number} + 1?", "solution": f"It is {number + 1}.", **more}
+def problem(number: int, **fields: Any) -> dict[str, Any]:
+    return {"problem": f"What is {number} + 1?", "solution": f"It is {number + 1}.", **fields}
 
 
 # ---------------------------------------------------------------- records
@@ -36,11 +36,8 @@ def problem(number: int, **more: Any) -> dict[str, Any]:
 def test_numinamath_is_kept_as_published() -> None:
     """No instruction is added to the problem, and ``messages`` are not used."""
     row = problem(1, problem=" Find $x$.\n", messages=[{"role": "user", "content": "other"}])
-    assert convert_problem(row) == {
-        "instruction": " Find $x$.\n",
-        "input": "",
-        "output": "It is 2.",
-    }
+    expected = {"instruction": " Find $x$.\n", "input": "", "output": "It is 2."}
+    assert convert_problem(row) == expected
 
 
 @pytest.mark.parametrize(
@@ -119,8 +116,8 @@ def test_gsm8k_dropped_with_a_reason(row: dict[str, Any], reason: str) -> None:
 
 
 def test_the_published_training_set_of_gsm8k(test_data: Path, tmp_path: Path) -> None:
-    """All 7,473 rows give a box and no mark. One problem is a test problem with other numbers (a
-    train for a plane), and one a MATH-500 problem word for word or nearly."""
+    """All 7,473 rows give a box and no mark. One problem is a test problem with other numbers, and
+    one is nearly a MATH-500 problem."""
     folder = test_data / "mathematics"
     source = folder / "gsm8k_train.jsonl"
     report = prepare("gsm8k", str(source), tmp_path / "all")
@@ -129,9 +126,8 @@ def test_the_published_training_set_of_gsm8k(test_data: Path, tmp_path: Path) ->
     rows = [json.loads(line) for line in text.split("\n")[:-1]]  # some texts hold U+2028
     assert all(row["output"].count("\\boxed{") == 1 for row in rows)
     assert not any("<<" in row["output"] for row in rows)
-    report = prepare(
-        "gsm8k", str(source), tmp_path / "clean", decontaminate=[str(folder / "gsm8k_test.jsonl")]
-    )
+    guards = [str(folder / "gsm8k_test.jsonl")]
+    report = prepare("gsm8k", str(source), tmp_path / "clean", decontaminate=guards)
     assert report.dropped == {"in evaluation set gsm8k_test.jsonl": 2}
 
 
@@ -143,20 +139,19 @@ def test_first_keeps_the_first_kept_rows_and_reads_no_further(tmp_path: Path) ->
     source = write_lines(tmp_path / "in.jsonl", rows)
     out = tmp_path / "out"
     report = prepare("numinamath", str(source), out, limit=3, sample="first")
-    assert [row["output"] for row in read_lines(out / "numinamath.jsonl")] == [
-        f"It is {i + 1}." for i in range(3)
-    ]
+    outputs = [row["output"] for row in read_lines(out / "numinamath.jsonl")]
+    assert outputs == [f"It is {i + 1}." for i in range(3)]
     assert (report.read, report.kept, report.sampled) == (4, 3, 3)
-    written = json.loads((out / "report.json").read_text())
-    assert (written["sample"], written["limit"]) == ("first", 3)
+    report_file = json.loads((out / "report.json").read_text())
+    assert (report_file["sample"], report_file["limit"]) == ("first", 3)
     with pytest.raises(ConfigError, match=r"sample 'first' there and 'random' now"):
         prepare("numinamath", str(source), out, limit=3)
     prepare("numinamath", str(source), out, limit=3, seed=9, sample="first")  # the seed is unused
-    default, named = (
+    default, random_sample = (
         prepare("numinamath", str(source), tmp_path / str(sample), limit=3, sample=sample)
         for sample in (None, "random")
     )
-    assert (default.sha256, default.sample) == (named.sha256, "random")
+    assert (default.sha256, default.sample) == (random_sample.sha256, "random")
     assert default.sha256 != report.sha256
 
 
@@ -208,9 +203,9 @@ def test_counted_by_set_and_recorded(tmp_path: Path) -> None:
     guards = [str(one), str(two)]
     report = prepare("numinamath", str(source), out, decontaminate=guards)
     assert report.dropped == {"in evaluation set one.jsonl": 2, "in evaluation set two.jsonl": 1}
-    written = json.loads((out / "report.json").read_text())
-    assert written["decontaminate"] == guards
-    assert report == ProblemReport.model_validate(written)
+    report_file = json.loads((out / "report.json").read_text())
+    assert report_file["decontaminate"] == guards
+    assert report == ProblemReport.model_validate(report_file)
     assert [row["output"] for row in read_lines(out / "numinamath.jsonl")] == ["It is 2."]
     with pytest.raises(ConfigError, match=r"other settings: decontaminate \[.*one.jsonl"):
         prepare("numinamath", str(source), out)

@@ -22,15 +22,13 @@ def row(question: object, *answers: object) -> dict[str, Any]:
     return {"question": question, "answer": list(answers)}
 
 
-def test_the_first_answer_is_the_target() -> None:
+def test_target_and_field_names() -> None:
+    """The target is the first answer; DPR names the field ``answers``."""
     assert convert(row("who was it ", " Lee", "Ann Lee")) == {
         "instruction": chat_prompt("who was it"),
         "input": "",
         "output": "Lee",
     }
-
-
-def test_dprs_other_field_name() -> None:
     assert convert({"question": "q", "answers": ["x"], "positive_ctxs": []}) == convert(
         row("q", "x")
     )

@@ -29,13 +29,13 @@ from tests.support.jsonl import read_lines, write_lines
 Json = dict[str, Any]
 
 
-def completion(response: object, *ratings: object, **more: object) -> Json:
+def completion(response: object, *ratings: object, **fields: object) -> Json:
     """A completion with one rating for each aspect; fewer ratings leave the last aspects out."""
     annotations = {
         aspect: {"Rating": rating, "Rationale": ""}
         for aspect, rating in zip(ASPECTS, ratings, strict=False)
     }
-    return {"response": response, "annotations": annotations, **more}
+    return {"response": response, "annotations": annotations, **fields}
 
 
 def record(*completions: Any, instruction: object = "Q") -> Json:
@@ -44,6 +44,19 @@ def record(*completions: Any, instruction: object = "Q") -> Json:
 
 def good(number: int) -> Json:
     return record(completion(f"A{number}", 5), instruction=f"Q{number}")
+
+
+def run(source: Path, out: Path, **settings: Any) -> tuple[Report, list[str]]:
+    """The report, and the answers that were written."""
+    report = prepare("ultrafeedback", str(source), out, **settings)
+    answers = [row["output"] for row in read_lines(out / "ultrafeedback.jsonl")]
+    assert report.sampled == len(answers)
+    return report, answers
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "in.jsonl", [good(0)])
 
 
 # ---------------------------------------------------------------- ratings
@@ -65,7 +78,7 @@ def test_rating_number(rating: object, number: Fraction | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rated", "average"),
+    ("scored", "average"),
     [
         # 5, N/A, 4.5 and "4": (5 + 4.5 + 4) / 3 = 13.5 / 3 = 4.5, not 13.5 / 4.
         (completion("x", 5, "N/A", 4.5, "4"), Fraction(9, 2)),
@@ -79,8 +92,8 @@ def test_rating_number(rating: object, number: Fraction | None) -> None:
         (completion("x", "N/A", "N/A", "N/A", "N/A"), None),
     ],
 )
-def test_average_rating(rated: Json, average: Fraction | None) -> None:
-    assert average_rating(rated) == average
+def test_average_rating(scored: Json, average: Fraction | None) -> None:
+    assert average_rating(scored) == average
 
 
 # ---------------------------------------------------------------- one record
@@ -153,9 +166,9 @@ ratings = st.lists(
 
 
 @given(st.lists(ratings, min_size=1, max_size=4))
-def test_kept_is_the_first_of_the_highest(lists: list[list[object]]) -> None:
-    """Nothing is rated higher, nothing before it is rated as high."""
-    completions = [completion(str(i), *rated) for i, rated in enumerate(lists)]
+def test_the_first_of_the_highest_is_kept(lists: list[list[object]]) -> None:
+    """No rating is higher, and no earlier one is equal."""
+    completions = [completion(str(i), *scored) for i, scored in enumerate(lists)]
     averages = [average_rating(c) for c in completions]
     converted = convert(record(*completions))
     if all(average is None for average in averages):
@@ -170,12 +183,12 @@ def test_kept_is_the_first_of_the_highest(lists: list[list[object]]) -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 3))
-def test_not_applicable_is_the_same_as_absent(numbers: list[int], place: int) -> None:
-    """Numbers with an N/A anywhere between them: still the mean of the numbers."""
-    rated = [*map(str, numbers)]
-    rated.insert(place, "N/A")
+def test_not_applicable_equals_absent(numbers: list[int], index: int) -> None:
+    """The mean of the numbers, wherever an N/A stands between them."""
+    scored = [*map(str, numbers)]
+    scored.insert(index, "N/A")
     expected = Fraction(sum(numbers), len(numbers))
-    assert average_rating(completion("x", *rated)) == expected
+    assert average_rating(completion("x", *scored)) == expected
 
 
 FIELDS = (
@@ -196,7 +209,7 @@ ANY = {**dict.fromkeys(FIELDS, JSON), "completions": JSON | st.lists(COMPLETION,
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({}, optional=ANY), JSON)
 def test_no_json_value_raises(value: Json, other: object) -> None:
-    """What is kept can be written as UTF-8."""
+    """Converted records can be written as UTF-8."""
     for converter in CONVERTERS.values():
         converted = converter.convert(value)
         if not isinstance(converted, Dropped):
@@ -213,7 +226,7 @@ FILES = {"ultrafeedback.jsonl", "dataset_info.json", "report.json"}
 
 
 def test_folder_and_report(tmp_path: Path) -> None:
-    """Seven lines and a blank one: kept Q0, Q1 and Q2; one drop each for four reasons."""
+    """Seven lines and a blank one: Q0, Q1 and Q2 are kept, four reasons drop one record each."""
     source = tmp_path / "in.jsonl"
     lines = [json.dumps(r) for r in (good(0), {"instruction": "Q"}, good(1))]
     lines += ['{"instruction": ', "", json.dumps(record(completion("a", "N/A"))), "[]"]
@@ -223,20 +236,19 @@ def test_folder_and_report(tmp_path: Path) -> None:
     report = prepare("ultrafeedback", str(source), out, limit=None, seed=0)
 
     data = out / "ultrafeedback.jsonl"
-    answers = [(row["instruction"], row["input"], row["output"]) for row in read_lines(data)]
-    assert answers == [(f"Q{i}", "", f"A{i}") for i in range(3)]
+    rows = [{"instruction": f"Q{i}", "input": "", "output": f"A{i}"} for i in range(3)]
+    assert read_lines(data) == rows
     columns = {"prompt": "instruction", "query": "input", "response": "output"}
     info = {"ultrafeedback": {"file_name": "ultrafeedback.jsonl", "columns": columns}}
     assert json.loads((out / "dataset_info.json").read_text()) == info
-    reasons = ["malformed JSON", "missing completions", "no numeric rating"]
-    reasons += ["record is not an object"]
+    reasons = "malformed JSON, missing completions, no numeric rating, record is not an object"
     assert json.loads((out / "report.json").read_text()) == {
         "name": "ultrafeedback",
         "source": str(source),
         "files": ["in.jsonl"],
         "read": 7,
         "kept": 3,
-        "dropped": dict.fromkeys(reasons, 1),
+        "dropped": dict.fromkeys(reasons.split(", "), 1),
         "sampled": 3,
         "limit": None,
         "seed": 0,
@@ -252,12 +264,12 @@ def test_folder_and_report(tmp_path: Path) -> None:
 def test_line_that_is_not_utf8_is_counted(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(b"\xef\xbb\xbf" + json.dumps(good(0)).encode() + b'\n{"a": "\xff"}\n')
-    report = prepare("ultrafeedback", str(source), tmp_path / "out")
+    report, _ = run(source, tmp_path / "out")
     assert (report.kept, report.dropped) == (1, {"malformed JSON": 1})
 
 
 def test_unusual_characters_survive(tmp_path: Path) -> None:
-    """U+2028 is no line break in JSON Lines, and nothing is written as an escape."""
+    """U+2028 is not a line break in JSON Lines, and nothing is escaped."""
     text = "a\u2028b\n\U0001f600 ü"
     source = write_lines(tmp_path / "in.jsonl", [record(completion(text, 5)), good(1)])
     prepare("ultrafeedback", str(source), tmp_path / "out", limit=2, seed=1)
@@ -271,25 +283,21 @@ def test_unusual_characters_survive(tmp_path: Path) -> None:
 
 
 def sample(tmp_path: Path, n: int, limit: int | None, seed: int) -> list[str]:
-    """The answers that come out of records 0 to n - 1, of which every third is dropped."""
+    """The answers from records 0 to n - 1, of which every third is dropped."""
     records = [good(i) if i % 3 else {"instruction": "Q"} for i in range(n)]
     source = write_lines(tmp_path / "in.jsonl", records)
     out = tmp_path / f"out-{n}-{limit}-{seed}"
-    report = prepare("ultrafeedback", str(source), out, limit=limit, seed=seed)
-    answers = [r["output"] for r in read_lines(out / "ultrafeedback.jsonl")]
-    assert report.sampled == len(answers)
-    return answers
+    return run(source, out, limit=limit, seed=seed)[1]
 
 
-def test_sample_is_the_beginning_of_a_seeded_shuffle(tmp_path: Path) -> None:
-    """Of 30 records 0, 3, 6, ... are dropped; the 20 kept ones are shuffled as documented."""
+def test_a_sample_is_the_start_of_a_seeded_shuffle(tmp_path: Path) -> None:
+    """Of 30 records 0, 3, 6, ... are dropped; the other 20 are shuffled as documented."""
     answers = [f"A{i}" for i in range(30) if i % 3]
     expected = list(answers)
     random.Random(7).shuffle(expected)
     assert sample(tmp_path, 30, None, 7) == answers
-    assert sample(tmp_path, 30, 8, 7) == expected[:8]
-    assert sample(tmp_path, 30, 3, 7) == expected[:3]
-    assert sample(tmp_path, 30, 99, 7) == expected
+    for limit in (3, 8, 99):
+        assert sample(tmp_path, 30, limit, 7) == expected[:limit]
     assert sample(tmp_path, 30, 8, 8) != expected[:8]
 
 
@@ -331,10 +339,9 @@ def as_folder(folder: Path, records: list[Json]) -> Path:
 
 @pytest.mark.parametrize("write", [as_gzip, as_list, as_parquet, as_folder])
 def test_every_kind_of_source(write: Callable[[Path, list[Json]], Path], tmp_path: Path) -> None:
-    """The same records in each form, the folder's files in the order of their names."""
+    """The same records in each form; the files of a folder in the order of their names."""
     source = write(tmp_path, [good(i) for i in range(7)])
-    report = prepare("ultrafeedback", str(source), tmp_path / "out")
-    answers = [r["output"] for r in read_lines(tmp_path / "out" / "ultrafeedback.jsonl")]
+    report, answers = run(source, tmp_path / "out")
     assert answers == [f"A{i}" for i in range(7)]
     assert report.files == (["a.jsonl", "b.jsonl"] if write is as_folder else [source.name])
 
@@ -356,7 +363,7 @@ def fake_datasets(monkeypatch: pytest.MonkeyPatch, load: Callable[..., object]) 
 def test_hub_id(
     name: str, source: str, configuration: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GSM8K's own has two configurations; other sets have one."""
+    """openai/gsm8k has two configurations; other sets have one."""
 
     def load(hub_id: str, *config: str, split: str) -> list[Json]:
         assert (hub_id, config, split) == (source, configuration, "train")
@@ -375,10 +382,10 @@ def test_hub_id(
         (ValueError("no route"), ConfigError),
     ],
 )
-def test_hub_that_fails(
+def test_hub_errors(
     error: Exception, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message says what was tried and how to give a local file; nothing is written."""
+    """The message names the call and the option for a local file; nothing is written."""
 
     def load(name: str, split: str) -> None:
         raise error
@@ -436,21 +443,16 @@ def test_unknown_name_names_the_choices_and_a_near_match(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("option", "value"), [("limit", 0), ("limit", -3), ("seed", -1)])
-def test_impossible_number(option: str, value: int, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [good(0)])
-    settings: Any = {option: value}
+def test_impossible_number(option: str, value: int, source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"--{option}: {value}"):
-        prepare("ultrafeedback", str(source), tmp_path / "out", **settings)
+        run(source, tmp_path / "out", **{option: value})
 
 
-def test_same_settings_overwrite_the_folder(tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [good(0)])
-    out = tmp_path / "out"
-    prepare("ultrafeedback", str(source), out, seed=1)
+def test_same_settings_overwrite_the_folder(source: Path, tmp_path: Path) -> None:
+    """Without a limit the seed is not used."""
+    run(source, tmp_path / "out", seed=1)
     write_lines(source, [good(5), good(6)])
-    report = prepare("ultrafeedback", str(source), out, seed=2)  # no limit: no seed in use
-    assert report.kept == 2
-    assert [r["output"] for r in read_lines(out / "ultrafeedback.jsonl")] == ["A5", "A6"]
+    assert run(source, tmp_path / "out", seed=2)[1] == ["A5", "A6"]
 
 
 @pytest.mark.parametrize(
@@ -462,7 +464,7 @@ def test_same_settings_overwrite_the_folder(tmp_path: Path) -> None:
         ({"limit": 3, "seed": 1, "source": "other.jsonl"}, "source .* there and .*other"),
     ],
 )
-def test_folder_of_other_settings_is_refused(settings: Json, message: str, tmp_path: Path) -> None:
+def test_a_folder_of_other_settings(settings: Json, message: str, tmp_path: Path) -> None:
     for name in ("in.jsonl", "other.jsonl"):
         write_lines(tmp_path / name, [good(i) for i in range(5)])
     out = tmp_path / "out"
@@ -482,20 +484,16 @@ def test_folder_of_other_settings_is_refused(settings: Json, message: str, tmp_p
         ("report.json", "oops", "is not the report of a prepared data set"),
     ],
 )
-def test_folder_of_something_else_is_refused(
-    name: str, content: str, message: str, tmp_path: Path
-) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [good(0)])
-    out = tmp_path / "out"
+def test_a_foreign_folder_is_refused(name: str, content: str, message: str, source: Path) -> None:
+    out = source.with_name("out")
     out.mkdir()
     (out / name).write_text(content)
     with pytest.raises(ConfigError, match=message):
-        prepare("ultrafeedback", str(source), out)
+        run(source, out)
     assert {p.name: p.read_text() for p in out.iterdir()} == {name: content}
 
 
-def test_out_that_is_a_file_or_holds_the_source(tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [good(0)])
+def test_out_must_not_be_a_file_or_hold_the_source(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a file"):
         prepare("ultrafeedback", str(source), source)
     with pytest.raises(ConfigError, match="holds the source"):
@@ -504,16 +502,14 @@ def test_out_that_is_a_file_or_holds_the_source(tmp_path: Path) -> None:
         prepare("ultrafeedback", str(tmp_path), tmp_path)
 
 
-def test_nothing_is_left_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [good(0)])
-
+def test_nothing_is_left_after_a_crash(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(path: Path) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dft_factory.data.prepare.sha256_of", crash)
     with pytest.raises(KeyboardInterrupt):
-        prepare("ultrafeedback", str(source), tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+        run(source, source.with_name("out"))
+    assert [p.name for p in source.parent.iterdir()] == ["in.jsonl"]
 
 
 # ---------------------------------------------------------------- guards
@@ -524,14 +520,11 @@ GUARDS = pytest.mark.parametrize(
 )
 
 
-def prepare_with_guard(name: str, option: str, guard: str, folder: Path) -> None:
+def guarded(name: str, option: str, guard: str, folder: Path) -> None:
     row = {"question": "q", "answer": ["x"], **good(0)}
     source = write_lines(folder / "in.jsonl", [row])
     value: Any = guard if option == "exclude" else [guard]
-    try:
-        prepare(name, str(source), folder / "out", **{option: value})
-    finally:
-        assert not (folder / "out").exists()
+    prepare(name, str(source), folder / "out", **{option: value})
 
 
 @GUARDS
@@ -543,22 +536,22 @@ def prepare_with_guard(name: str, option: str, guard: str, folder: Path) -> None
         ("{\n", "record 1 has no {noun}"),
     ],
 )
-def test_a_guard_with_a_hole_is_refused(
+def test_an_unusable_guard_is_refused(
     name: str, option: str, noun: str, content: str, message: str, tmp_path: Path
 ) -> None:
     guard = tmp_path / "guard.jsonl"
     guard.write_text(content)
     with pytest.raises(ConfigError, match=f"^--{option}: .*{message.format(noun=noun)}"):
-        prepare_with_guard(name, option, str(guard), tmp_path)
+        guarded(name, option, str(guard), tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 @GUARDS
 @pytest.mark.parametrize("guard", ["no/such/file.jsonl", "org/name", "", "x.txt"])
-def test_a_missing_guard_is_refused(
-    name: str, option: str, noun: str, guard: str, tmp_path: Path
-) -> None:
+def test_a_missing_guard(name: str, option: str, noun: str, guard: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"^--{option}: .* does not exist"):
-        prepare_with_guard(name, option, guard, tmp_path)
+        guarded(name, option, guard, tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -567,4 +560,4 @@ def test_a_missing_guard_is_refused(
 )
 def test_other_sets_take_no_guard(name: str, option: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"--{option}: .*{name!r} does not take it"):
-        prepare_with_guard(name, option, str(tmp_path / "in.jsonl"), tmp_path)
+        guarded(name, option, str(tmp_path / "in.jsonl"), tmp_path)

@@ -1,9 +1,8 @@
-"""The documentation says what the code says."""
+"""The documentation agrees with the code."""
 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,15 +12,17 @@ from markdown_it import MarkdownIt
 from dft_factory.errors import ConfigError
 from dft_factory.patch.table import PATCHES, SUPPORTED_LLAMAFACTORY
 from scripts.patch_table import BEGIN, END, UPDATE, patch_table_markdown, update_page
+from tests.support.cli import run_command
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_patch_table_is_current() -> None:
+def test_the_patch_table_is_current_and_the_readme_short() -> None:
     text = (ROOT / "docs" / "internals.md").read_text(encoding="utf-8")
     assert patch_table_markdown() in text, (
         f"docs/internals.md is behind dft_factory/patch/table.py. Run `{UPDATE}`."
     )
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
 
 
 def _cells(markdown: str) -> list[list[str]]:
@@ -64,15 +65,9 @@ def test_update_refuses_a_file_without_one_place_for_the_table(tmp_path: Path, t
 def test_the_command_that_the_failing_test_names_works(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(f"{BEGIN}\n{END}\n")
     command = [sys.executable, *UPDATE.split()[1:-1]]
-    done = subprocess.run(
-        [*command, str(tmp_path / "page.md")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "")
+    assert run_command([*command, tmp_path / "page.md"], cwd=ROOT).stdout == ""
     assert (tmp_path / "page.md").read_text() == f"{patch_table_markdown()}\n"
-    missing = subprocess.run(
-        [*command, "NONE.md"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert missing.returncode == 2
+    missing = run_command([*command, "NONE.md"], cwd=ROOT, status=2)
     assert missing.stderr.startswith("dft-factory: NONE.md: cannot be read")
 
 
@@ -95,7 +90,3 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), f"{page}: {path}"
         assert not anchor or anchor in _anchors(target), f"{page}: {path}#{anchor}"
-
-
-def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120

@@ -43,11 +43,11 @@ def _leaves(nav: Any) -> Iterator[str]:
 
 def test_the_navigation_leads_to_every_page_and_to_nothing_else() -> None:
     nav = list(_leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
-    written = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
-    assert sorted(nav) == sorted(written | set(docs_site.PAGES))
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert sorted(nav) == sorted(pages | set(docs_site.PAGES))
 
 
-def test_the_made_pages_hold_what_they_are_made_from() -> None:
+def test_generated_pages_have_their_content() -> None:
     recipes = docs_site.shipped_recipes()
     for name in catalog.recipe_names():
         pair = re.sub(r"_(sft|dft)$", "_{sft,dft}", name)
@@ -58,26 +58,21 @@ def test_the_made_pages_hold_what_they_are_made_from() -> None:
         assert float(rate) > 0
     paper = docs_site.paper_tables()
     assert "| Qwen2.5-Math-1.5B | DFT | 64.89 | 20.94 | 27.08 | 6.87 | 38.13 | 31.58 |" in paper
-    named = set(re.findall(r"dft-factory run (\S+?)`", paper))
-    assert named == {name for name in catalog.names() if name.startswith("paper/")}
+    experiments = set(re.findall(r"dft-factory run (\S+?)`", paper))
+    assert experiments == {name for name in catalog.names() if name.startswith("paper/")}
     commands = docs_site.cli_reference()
     for name in ("recipes copy", "experiments list", "data prepare", "run", "eval", "doctor"):
         assert f"`dft-factory {name}`" in commands
     assert "](docs/" not in docs_site.home()
 
 
-def test_links_out_of_the_site_become_text() -> None:
+def test_outside_links_become_text_and_roles_code() -> None:
     text = "[a](../tests/x.py), [b](training.md#x), ![c](../x.png), [d](https://x.org)"
-    assert docs_site.plain_outside_links(text) == (
-        "a, [b](training.md#x), ![c](../x.png), [d](https://x.org)"
-    )
-
-
-def test_roles_of_docstrings_become_code() -> None:
+    plain = "a, [b](training.md#x), ![c](../x.png), [d](https://x.org)"
+    assert docs_site.plain_outside_links(text) == plain
     html = "<p>:func:<code>a.b</code>, :class:<code>~a.b.C</code>, <code>~x.y</code></p>"
-    assert docs_site.without_roles(html) == (
-        "<p><code>a.b</code>, <code>C</code>, <code>~x.y</code></p>"
-    )
+    plain = "<p><code>a.b</code>, <code>C</code>, <code>~x.y</code></p>"
+    assert docs_site.without_roles(html) == plain
 
 
 # Commands
@@ -98,39 +93,45 @@ def _program() -> Any:
     return typer.main.get_command(app)
 
 
-def _command(words: list[str]) -> Any:
+def _command(command_line: list[str]) -> Any:
     """The click command that the words begin with; fails on an unknown one."""
     command = _program()
-    for word in words[1:]:
+    for word in command_line[1:]:
         if not hasattr(command, "commands"):
             break
-        assert word in command.commands, words
+        assert word in command.commands, command_line
         command = command.commands[word]
     return command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_and_their_options_exist(page: Path) -> None:
-    for words in _commands(page):
-        if words[0] == "dft-factory":
-            options = {name for parameter in _command(words).params for name in parameter.opts}
-            used = {word.partition("=")[0] for word in words if word.startswith("--")}
-            assert used <= options | {"--help", "--version"}, words
+    for command_line in _commands(page):
+        if command_line[0] == "dft-factory":
+            options = {
+                name for parameter in _command(command_line).params for name in parameter.opts
+            }
+            used = {word.partition("=")[0] for word in command_line if word.startswith("--")}
+            assert used <= options | {"--help", "--version"}, command_line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_commands_name_files_that_are_shipped(page: Path) -> None:
-    for words in _commands(page):
-        for word in words:
+def test_commands_name_shipped_files(page: Path) -> None:
+    for command_line in _commands(page):
+        for word in command_line:
             for path in re.findall(r"^configs/[\w./{},-]+", word):
                 brace = re.search(r"\{(.*?)\}", path)
                 for part in brace[1].split(",") if brace else [""]:
                     file = path if brace is None else path.replace(brace[0], part)
-                    assert (ROOT / file).is_file(), words
-        if words[1:3] == ["recipes", "copy"]:
-            catalog.find_recipe(words[3])
-        if words[1] == "run" and not words[2].endswith(".yaml") and words[2].islower():
-            catalog.find(words[2])
+                    assert (ROOT / file).is_file(), command_line
+        if command_line[1:3] == ["recipes", "copy"]:
+            catalog.find_recipe(command_line[3])
+        if (
+            command_line[1] == "run"
+            and not command_line[2].endswith(".yaml")
+            and command_line[2].islower()
+        ):
+            catalog.find(command_line[2])
 
 
 def test_there_are_commands_to_check() -> None:
@@ -166,26 +167,21 @@ def test_the_override_for_two_nodes_keeps_the_batch(tmp_path: Path) -> None:
     assert batch(16, override) == batch(8) == {16}
 
 
-def test_the_weight_of_its_own_page_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone, row = blocks(DOCS / "own-weight.md", "python")
+def test_the_weight_of_the_own_weight_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    script, row = blocks(DOCS / "own-weight.md", "python")
     names: dict[str, Any] = {}
-    exec(alone, names)
-    probability = (
-        names["logits"][:, :-1]
-        .softmax(-1)
-        .gather(2, names["labels"][:, 1:].clamp(min=0)[..., None])[..., 0][
-            names["labels"][:, 1:] != -100
-        ]
-    )
+    exec(script, names)
+    labels = names["labels"][:, 1:]
+    p = names["logits"][:, :-1].softmax(-1)
+    probability = p.gather(2, labels.clamp(min=0)[..., None])[..., 0][labels != -100]
     expected = ((1 - probability) ** 2 * -probability.log()).mean()
     assert names["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert names["logits"].grad.abs().sum() > 0
     monkeypatch.setattr(weights, "WEIGHTS", dict(weights.WEIGHTS))
     exec(row, vars(weights) | {"WEIGHTS": weights.WEIGHTS})
-    logps = (0.25 * names["labels"].new_ones(1)).log()
-    assert weights.parse_weight("focal:2")(logps, names["labels"].new_zeros(1), 1).item() == (
-        pytest.approx(0.75**2)
-    )
+    logps = (0.25 * labels.new_ones(1)).log()
+    focal = weights.parse_weight("focal:2")(logps, labels.new_zeros(1), 1)
+    assert focal.item() == pytest.approx(0.75**2)
 
 
 # Messages
@@ -205,8 +201,8 @@ def _sources() -> str:
     return re.sub(r"\"\s*\n\s*f?\"", "", text)
 
 
-def test_every_explained_message_is_one_of_ours() -> None:
-    """Between its dots a message is literal; values stand where the source has ``{...}`` or %s."""
+def test_explained_messages_are_in_the_sources() -> None:
+    """The text between dots is literal; dots stand for ``{...}`` or %s in the source."""
     sources = re.sub(r"\{[^{}]*\}|%[sd]", "…", _sources())
     page = (DOCS / "troubleshooting.md").read_text("utf-8")
     messages = re.findall(r"^\*\*`(.+?)`\*\*", page, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Drawn pictures: what they show, that splits never meet, and the tables' shapes."""
+"""Drawn pictures: their content, disjoint splits, and the tables' columns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def first(count: int, split: Any = "train", seed: int = 0) -> list[Drawing]:
 
 def patches(picture: Image.Image) -> int:
     """Number of connected patches that are not white."""
-    dark = {place for place, grey in enumerate(picture.convert("L").tobytes()) if grey < 255}
+    dark = {i for i, grey in enumerate(picture.convert("L").tobytes()) if grey < 255}
     around = (-SIDE - 1, -SIDE, -SIDE + 1, -1, 1, SIDE - 1, SIDE, SIDE + 1)
     count = 0
     while dark:
@@ -49,7 +49,7 @@ def heights(picture: Image.Image) -> list[int]:
 
 
 def test_pictures_show_their_answers() -> None:
-    """Counted and measured in the pixels, by other means than they were drawn with."""
+    """Counted and measured in the pixels."""
     for drawing in first(64):
         if drawing.kind.name == "counts":
             assert patches(drawing.picture) == drawing.answer + 1
@@ -59,10 +59,7 @@ def test_pictures_show_their_answers() -> None:
             bars = heights(drawing.picture)
             assert bars.index(max(bars)) == drawing.answer
             assert sorted(bars)[-1] - sorted(bars)[-2] >= 14
-
-
-def test_shapes_fill_their_share_of_the_bounding_box() -> None:
-    """Share of the bounding box: circle pi/4, upright square 1, triangle 1/2, star about 0.35."""
+    # Share of the bounding box: circle pi/4, upright square 1, triangle 1/2, star about 0.35.
     for answer, share in enumerate((0.785, 1.0, 0.5, 0.35)):
         for seed in range(5):
             picture = draw(KINDS[0], answer, random.Random(seed)).picture
@@ -72,13 +69,11 @@ def test_shapes_fill_their_share_of_the_bounding_box() -> None:
             assert count / ((right - left) * (bottom - top)) == pytest.approx(share, abs=0.07)
 
 
-def test_every_answer_is_equally_frequent() -> None:
+def test_answers_are_balanced_and_pictures_seeded() -> None:
     counts = Counter((d.kind.name, d.answer) for d in first(160))
     assert set(counts.values()) == {10}
     assert len(counts) == 16
 
-
-def test_same_seed_same_pictures() -> None:
     def pngs(seed: int) -> list[bytes]:
         return [d.png() for d in first(20, seed=seed)]
 
@@ -86,8 +81,8 @@ def test_same_seed_same_pictures() -> None:
     assert pngs(1) != pngs(2)
 
 
-def test_splits_never_meet() -> None:
-    """By construction: a picture's own pixels say where it belongs."""
+def test_splits_are_disjoint() -> None:
+    """The split follows from a picture's pixels."""
     train, held_out = (
         {d.picture.tobytes() for seed in (0, 1) for d in first(100, split, seed)}
         for split in ("train", "held-out")
@@ -124,7 +119,7 @@ def picture_of(row: dict[str, Any]) -> Image.Image:
 
 
 def test_tables(tmp_path: Path) -> None:
-    """Columns as VLMEvalKit reads them; answers, options and pictures belong together."""
+    """Columns as in VLMEvalKit; answers and options agree with the pictures."""
     mathverse, mathvision, wemath = map(read_table, write_tables(tmp_path / "a", 40, seed=0))
     assert set(mathverse[0]) == {
         "index", "image", "problem_index", "problem_version", "question", "answer",
@@ -154,48 +149,41 @@ def test_tables(tmp_path: Path) -> None:
     assert {split_of(picture_of(row)) for row in mathverse} == {"held-out"}
 
 
-def test_blank_tables_differ_in_the_pictures_alone(tmp_path: Path) -> None:
-    for drawn, blank in zip(
-        write_tables(tmp_path / "a", 20, seed=0),
-        write_tables(tmp_path / "b", 20, seed=0, blank=True),
-        strict=True,
-    ):
+def test_blank_tables_differ_only_in_the_pictures(tmp_path: Path) -> None:
+    tables = write_tables(tmp_path / "a", 20, seed=0)
+    blanks = write_tables(tmp_path / "b", 20, seed=0, blank=True)
+    for drawn, blank in zip(tables, blanks, strict=True):
         assert drawn.name == blank.name
-        for one, two in zip(read_table(drawn), read_table(blank), strict=True):
-            assert picture_of(two).getextrema() == ((255, 255),) * 3
-            assert picture_of(two).size == picture_of(one).size
-            assert one["image"] != two["image"]
-            assert {**one, "image": ""} == {**two, "image": ""}
+        for row, blank_row in zip(read_table(drawn), read_table(blank), strict=True):
+            assert picture_of(blank_row).getextrema() == ((255, 255),) * 3
+            assert picture_of(blank_row).size == picture_of(row).size
+            assert row["image"] != blank_row["image"]
+            assert {**row, "image": ""} == {**blank_row, "image": ""}
 
 
 def test_tables_through_vlmevalkits_reader(tmp_path: Path) -> None:
-    """Our reader of VLMEvalKit's tables takes them."""
+    """By our reader of VLMEvalKit's tables."""
     from dft_eval.vlm import tables
 
     write_tables(tmp_path / "a", 20, seed=0)
     for published in (tables.MATHVERSE_MINI, tables.MATHVISION_MINI, tables.WEMATH):
-        table = tables.read_table(
-            [published],
-            ["question", "answer"],
-            data=tmp_path / "a",
-            limit=None,
-            pictures=tmp_path / "p",
-        )
+        places: Any = {"data": tmp_path / "a", "pictures": tmp_path / "p", "limit": None}
+        table = tables.read_table([published], ["question", "answer"], **places)
         assert 17 <= len(table.rows) <= 20
 
 
-def test_small_model_spells_the_drawn_texts_in_few_tokens(tmp_path: Path) -> None:
-    """With their texts in its corpus the tokenizer needs under two thirds of the tokens."""
+def test_the_small_model_needs_few_tokens(tmp_path: Path) -> None:
+    """A tokenizer trained on the texts needs less than two thirds of the tokens."""
     from transformers import AutoProcessor
 
     from dft_factory.data.drawn import texts
     from dft_factory.tiny import make_tiny
 
-    plain = make_tiny("qwen2.5-vl", tmp_path / "plain", size="small")
+    stock = make_tiny("qwen2.5-vl", tmp_path / "plain", size="small")
     fitted = make_tiny("qwen2.5-vl", tmp_path / "fitted", size="small", corpus=texts() * 3)
     lengths = [
         sum(len(AutoProcessor.from_pretrained(p).tokenizer.encode(text)) for text in texts())
-        for p in (plain, fitted)
+        for p in (stock, fitted)
     ]
     assert lengths[1] < lengths[0] * 2 / 3
     with pytest.raises(ConfigError, match=r"size: 'huge' is unknown. Choose from: tiny, small"):

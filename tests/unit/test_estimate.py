@@ -1,4 +1,4 @@
-"""Tracked sizes against what is worked out by hand and what torch's allocator counts."""
+"""Tracked sizes against values derived by hand and torch's allocator."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_no_memory_is_allocated_and_integers_are_real() -> None:
 
 
 def allocated_by_torch(model: nn.Module, optimizer: torch.optim.Optimizer, out: Path) -> int:
-    """Peak of torch's own allocator during one step, above what lay there before."""
+    """Peak of torch's allocator during one step, above its start."""
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
@@ -115,7 +115,7 @@ SEVEN = Model(frozen=0, trained=8000, root=2000, layer=1000, hidden=10, width=2)
 WORKING = {ACTIVATIONS: 700, LOGITS: 300}
 
 
-def test_zero_divides_what_its_stage_divides() -> None:
+def test_zero_stages() -> None:
     """8,000 parameters on 4 GPUs: 2,000 on each; a bucket of 10 squared elements, twice in bf16."""
     parts = {
         stage: per_gpu(Layout("zero", 4, stage, bucket=None, live=3000), SEVEN, WORKING)
@@ -131,17 +131,18 @@ def test_zero_divides_what_its_stage_divides() -> None:
     assert parts[3][BUFFERS] == 2 * 2 * 100 + 2 * 3000 + step
 
 
-def test_zero_leaves_what_is_offloaded_in_cpu_memory() -> None:
+def test_zero_offload_and_fsdp() -> None:
+    """Offloaded parts use no GPU memory. FSDP keeps fp32 shards and gathers root and two layers."""
     offload = frozenset((OPTIMIZER, WEIGHTS))
     parts = per_gpu(Layout("zero", 4, 3, offload, bucket=50, live=3000), SEVEN, WORKING)
     assert (parts[WEIGHTS], parts[GRADIENTS], parts[OPTIMIZER]) == (0, 0, 0)
     assert parts[BUFFERS] == 2 * 2 * 50 + 2 * 3000
-
-
-def test_fsdp_keeps_fp32_shards_and_gathers_the_root_and_two_layers() -> None:
     parts = per_gpu(Layout("fsdp2", 4), SEVEN, WORKING)
     assert (parts[WEIGHTS], parts[GRADIENTS], parts[OPTIMIZER]) == (8000, 8000, 16000)
     assert parts[BUFFERS] == 2 * 2 * (2000 + 2 * 1000)
+
+
+QUANTIZED = {"stage": 3, "zero_quantized_weights": True}
 
 
 def deepspeed_file(tmp_path: Path, **zero: Any) -> str:
@@ -164,28 +165,22 @@ def test_a_layout_is_read_from_the_files_of_a_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "accelerate", "words"),
+    ("values", "accelerate", "message"),
     [
         ({"fsdp": "full_shard"}, None, "--accelerate"),
         ({"deepspeed": "no.json"}, None, "no.json"),
         ({"deepspeed": {"zero_optimization": {"stage": 4}}}, None, "Covered are 1, 2 and 3"),
-        (
-            {"deepspeed": {"zero_optimization": {"stage": 3, "zero_quantized_weights": True}}},
-            None,
-            "zero_quantized_weights",
-        ),
+        ({"deepspeed": {"zero_optimization": QUANTIZED}}, None, "zero_quantized_weights"),
         ({"deepspeed": {"zero_optimization": {"stage": 3}}}, "fsdp2.yaml", "deepspeed=null"),
     ],
 )
-def test_a_layout_that_is_not_covered_is_refused(
-    values: dict[str, Any], accelerate: str | None, words: str
-) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_uncovered_layouts(values: dict[str, Any], accelerate: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         layout_of(values, None if accelerate is None else Path(accelerate), 2)
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "words"),
+    ("changes", "options", "message"),
     [
         ({"model_name_or_path": None}, {}, "model_name_or_path"),
         ({"use_cpu": True}, {"gpus": 2}, "--gpus 2"),
@@ -196,13 +191,13 @@ def test_a_layout_that_is_not_covered_is_refused(
         ({"deepspeed": {"zero_optimization": {"stage": 2}}}, {"gpus": 2}, "bf16: true"),
     ],
 )
-def test_what_cannot_be_estimated_is_refused_before_llamafactory_starts(
-    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], words: str
+def test_unsupported_estimates(
+    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     values = {"model_name_or_path": "some/model", "stage": "sft", "do_train": True, **changes}
     recipe = tmp_path / "train.yaml"
     recipe.write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}))
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         estimate(recipe, **options)
 
 
@@ -211,6 +206,7 @@ def test_the_table_adds_up() -> None:
     result = Estimate(
         *("recipe.yaml", "no sharding", 1, "GPU", parts, 3 * 10**9),
         largest={WEIGHTS: 2 * 10**9, GRADIENTS: 15 * 10**8, LOGITS: 5 * 10**8},
+        notes=("Full batches.",),
         outside=10**9,
         parameters=1000,
         trained=10,
@@ -218,7 +214,6 @@ def test_the_table_adds_up() -> None:
         cutoff_len=2048,
         pictures=0,
         duration=None,
-        notes=("Full batches.",),
     )
     text = render(result)
     assert [line.split() for line in text.splitlines()[2:6]] == [
@@ -231,28 +226,18 @@ def test_the_table_adds_up() -> None:
     assert text.endswith("- Full batches.")
 
 
-PLAN = {
-    "max_steps": 0,
-    "epochs": 2.0,
-    "rows": 4,
-    "accumulated": 8,
-    "cutoff_len": 2048,
-    "examples": 1000,
-    "mean_tokens": 360.0,
-}
+PLAN = {"max_steps": 0, "epochs": 2.0, "rows": 4, "accumulated": 8, "cutoff_len": 2048}
+PLAN |= {"examples": 1000, "mean_tokens": 360.0}
 
 
-def test_hours_are_examples_times_epochs_times_length_over_the_rate() -> None:
+def test_hours_of_a_training() -> None:
     """1,000 x 2 x 360 = 720,000 tokens; at 100 tokens/s 7,200 s."""
     duration = duration_of(PLAN, 8, 100.0)
     assert (duration.tokens, duration.hours) == (720_000, 2.0)
     bounded = duration_of({**PLAN, "mean_tokens": None}, 8, 100.0)
     assert bounded.tokens == 2 * 1000 * 2048
     assert "upper bound" in bounded.basis
-
-
-def test_max_steps_goes_before_epochs() -> None:
-    """10 steps x 4 rows x 8 accumulated x 2 GPUs = 640 examples."""
+    # 10 steps x 4 rows x 8 accumulated x 2 GPUs = 640 examples.
     assert duration_of({**PLAN, "max_steps": 10}, 2, 1.0).tokens == 640 * 360
     with pytest.raises(ConfigError, match="max_steps=N"):
         duration_of({**PLAN, "examples": None}, 1, 1.0)

@@ -40,7 +40,7 @@ PROBLEM = EvalPlusProblem(
 )
 
 
-def output_of(value: Any) -> Output:
+def encode(value: Any) -> Output:
     row = {"seconds": 0.0, "value": None, "sha256": None, **evalplus_driver.encode(value)}
     return Output(row["value"], row["sha256"], row["kind"], row["floats"], row["seconds"])
 
@@ -49,12 +49,12 @@ def completion(text: str, id: str = "T/0", finish_reason: str = "stop") -> Compl
     return Completion(id=id, prompt="", completion=text, finish_reason=finish_reason, n_tokens=1)
 
 
-def scored(
-    text: str, problem: EvalPlusProblem = PROBLEM, style: PromptStyle = "chat"
-) -> tuple[ItemScore, ItemScore]:
-    (pair,) = adapter.score_problem(
-        problem, [completion(text, problem.task_id)], style, plus=True, sandboxed=True
-    )
+Scores = tuple[ItemScore, ItemScore]  # base and plus
+
+
+def scored(text: str, problem: EvalPlusProblem = PROBLEM, style: PromptStyle = "chat") -> Scores:
+    rows = [completion(text, problem.task_id)]
+    (pair,) = adapter.score_problem(problem, rows, style, plus=True, sandboxed=True)
     return pair
 
 
@@ -69,17 +69,17 @@ class Liar(float):
 FRAMES = """
 import gc, sys
 def mean(xs):
-    frame, found = sys._getframe(), []
+    frame, values = sys._getframe(), []
     while frame:
-        found += list(frame.f_locals.values()) + list(frame.f_globals.values())
+        values += list(frame.f_locals.values()) + list(frame.f_globals.values())
         frame = frame.f_back
-    found += gc.get_objects()
-    for row in found:
+    values += gc.get_objects()
+    for row in values:
         if isinstance(row, dict) and "expected" in row:
             return row["expected"]
     raise SystemExit(0)
 """
-# Writes report lines itself, and still has to know the right outputs.
+# Writes report lines itself, but does not know the right outputs.
 FORGED = """
 import json, os
 def mean(xs):
@@ -108,16 +108,16 @@ def mean(xs):
     ],
 )
 def test_verdicts_of_base_and_plus(text: str, base: float, plus: float) -> None:
-    first, second = scored(text)
-    assert (first.score, second.score) == (base, plus), (first, second)
-    assert second.reason == "passed" or plus == 0.0
+    base_item, plus_item = scored(text)
+    assert (base_item.score, plus_item.score) == (base, plus), (base_item, plus_item)
+    assert plus_item.reason == "passed" or plus == 0.0
 
 
-def test_without_a_reference_or_a_completion_an_item_is_unscored() -> None:
+def test_items_without_reference_or_completion_are_unscored() -> None:
     broken = PROBLEM.model_copy(update={"canonical_solution": "    return 1 / 0\n"})
-    first, second = scored(HEAD + "return 1", broken)
-    assert first.score is second.score is None
-    assert "ZeroDivisionError" in first.reason
+    base, plus = scored(HEAD + "return 1", broken)
+    assert base.score is plus.score is None
+    assert "ZeroDivisionError" in base.reason
     none = [Failure("T/0", "no answer")]
     (pair,) = adapter.score_problem(PROBLEM, none, "chat", plus=True, sandboxed=True)
     assert pair[0] == pair[1] == ItemScore(id="T/0", score=None, reason="no answer")
@@ -144,10 +144,10 @@ VALUES = st.recursive(
 )
 
 
-@given(one=VALUES, other=VALUES)
-def test_encodings_are_equal_if_and_only_if_values_are(one: Any, other: Any) -> None:
-    for left, right in ((one, other), (one, one), ([one, other], [one, other])):
-        same = output_of(left).text == output_of(right).text
+@given(a=VALUES, b=VALUES)
+def test_equal_encodings_mean_equal_values(a: Any, b: Any) -> None:
+    for left, right in ((a, b), (a, a), ([a, b], [a, b])):
+        same = encode(left).text == encode(right).text
         assert same == (left == right)
 
 
@@ -173,14 +173,14 @@ def test_encodings_are_equal_if_and_only_if_values_are(one: Any, other: Any) -> 
     ids=lambda value: type(value).__name__,
 )
 def test_equality_across_types(left: Any, right: Any, equal: bool) -> None:
-    assert (output_of(left).text == output_of(right).text) == equal
+    assert (encode(left).text == encode(right).text) == equal
 
 
 def test_long_outputs_are_compared_by_their_hash() -> None:
     long = list(range(10_000))
-    assert output_of(long).text is None
-    assert is_right(output_of(long), output_of([float(x) for x in long]), 0)
-    assert not is_right(output_of(long), output_of([*long[:-1], 0]), 0)
+    assert encode(long).text is None
+    assert is_right(encode(long), encode([float(x) for x in long]), 0)
+    assert not is_right(encode(long), encode([*long[:-1], 0]), 0)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_long_outputs_are_compared_by_their_hash() -> None:
     ],
 )
 def test_tolerance(value: Any, expected: Any, tolerance: float, right: bool) -> None:
-    assert is_right(output_of(value), output_of(expected), tolerance) == right
+    assert is_right(encode(value), encode(expected), tolerance) == right
 
 
 LINES = st.sampled_from(
@@ -222,7 +222,7 @@ def test_longest_program_equals_evalplus(text: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["x=" + "-" * 100_000 + "1", "def f():\n return '\udc80'\n#\n"])
-def test_code_that_evalplus_cannot_sanitise_is_kept(code: str) -> None:
+def test_code_that_evalplus_cannot_sanitise(code: str) -> None:
     assert sanitize(code, "f") == code
 
 
@@ -231,11 +231,11 @@ def test_prompts_and_stop_texts_equal_evalplus(text_bench: Bench) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(text_bench.model)
-    asked = PROBLEM.prompt.strip() + "\n"  # as its codegen makes it
+    prompt = PROBLEM.prompt.strip() + "\n"  # as its codegen makes it
     begins = adapter.ANSWER_BEGINS.removesuffix("\n```python\n")
-    theirs = utility.make_raw_chat_prompt(asked, adapter.INSTRUCTION, begins, tokenizer)
+    theirs = utility.make_raw_chat_prompt(prompt, adapter.INSTRUCTION, begins, tokenizer)
     assert render(tokenizer, adapter.make_prompt(PROBLEM, "chat")) == theirs
-    assert render(tokenizer, adapter.make_prompt(PROBLEM, "completion")) == asked
+    assert render(tokenizer, adapter.make_prompt(PROBLEM, "completion")) == prompt
     extra = utility.extra_eos_for_direct_completion("humaneval")
     assert set(adapter.COMPLETION_STOP) == {*utility.EOS, *extra}
     assert set(adapter.CHAT_STOP) == {*utility.EOS, "\n```\n"}
@@ -249,9 +249,7 @@ def test_data_files(tmp_path: Path) -> None:
     assert not has_evalplus_format(write_lines(tmp_path / "q.jsonl", [{"task_id": "x"}]))
 
 
-def test_without_network_the_message_names_the_option(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_network_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -303,51 +301,52 @@ def test_programs_that_pass_base_and_fail_plus(test_data: Path, name: str) -> No
 
 def judge_all(
     problems: Sequence[EvalPlusProblem], texts: Sequence[str], style: PromptStyle, *, plus: bool
-) -> list[tuple[ItemScore, ItemScore]]:
+) -> list[Scores]:
     rows = [completion(text, p.task_id) for text, p in zip(texts, problems, strict=True)]
     options: dict[str, Any] = {"samples": 1, "plus": plus, "sandboxed": True}
     return adapter.score(problems, rows, style, **options, progress=lambda *_: None)
 
 
 def test_canonical_solutions_of_every_seventh_problem_pass(test_data: Path) -> None:
-    """All 164, in both styles, pass: measured once, since the slow ones take minutes."""
+    """All 164 passed in both styles when measured; the slow ones take minutes."""
     problems = list(published(test_data).values())
     slow = {f"HumanEval/{n}" for n in (15, 36, 59, 83, 94, 100, 130, 139)}
-    chosen = [p for p in problems[::7] if p.task_id not in slow]
-    texts = [p.canonical_solution for p in chosen]
-    verdicts = judge_all(chosen, texts, "completion", plus=True)
-    assert [whole.id for _, whole in verdicts if whole.score != 1.0] == []
+    sample = [p for p in problems[::7] if p.task_id not in slow]
+    texts = [p.canonical_solution for p in sample]
+    verdicts = judge_all(sample, texts, "completion", plus=True)
+    assert [plus.id for _, plus in verdicts if plus.score != 1.0] == []
 
 
 # --- HumanEval's own problems, judged the same way ----------------------------------------------
 
 
+Problems = dict[str, EvalPlusProblem]
+
+
 @pytest.fixture(scope="module")
-def human_eval_problems() -> dict[str, EvalPlusProblem]:
+def human_eval_problems() -> Problems:
     data = evalplus_data.from_human_eval(human_eval(), "human-eval", sandboxed=True)
     assert data.note() == "data: human-eval, on the inputs of its own tests"
     return {problem.task_id: problem for problem in data.problems}
 
 
-def test_the_inputs_are_those_of_the_tests(
-    human_eval_problems: dict[str, EvalPlusProblem], test_data: Path
-) -> None:
-    """EvalPlus took HumanEval's inputs over by hand; all but twelve problems are equal as JSON."""
+def test_inputs_are_those_of_the_tests(human_eval_problems: Problems, test_data: Path) -> None:
+    """EvalPlus copied HumanEval's inputs by hand; all but twelve problems are equal as JSON."""
     theirs = published(test_data)
-    other = {
+    different = {
         name
         for name, problem in human_eval_problems.items()
         if json.loads(json.dumps(problem.base_input, default=list)) != theirs[name].base_input
     }
-    assert other == {f"HumanEval/{n}" for n in (33, 38, 50, 53, 75, 77, 78, 95, 97, 117, 129, 148)}
-    # JSON made a string of this key, on which the function answers something else.
+    assert different == {
+        f"HumanEval/{n}" for n in (33, 38, 50, 53, 75, 77, 78, 95, 97, 117, 129, 148)
+    }
+    # JSON turns the key 5 into a string, which changes the answer.
     fruit = [{"p": "pineapple", 5: "banana", "a": "apple"}]
     assert fruit in human_eval_problems["HumanEval/95"].base_input
 
 
-def test_canonical_solutions_of_human_eval_all_pass(
-    human_eval_problems: dict[str, EvalPlusProblem],
-) -> None:
+def test_all_canonical_solutions_pass(human_eval_problems: Problems) -> None:
     problems = list(human_eval_problems.values())
     assert len(problems) == 164
     for style in PROMPT_STYLES:
@@ -378,19 +377,15 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("text", "style", "score"), ANSWERS)
-def test_humaneval_and_the_base_tests_of_humaneval_plus_agree(
-    text: str,
-    style: PromptStyle,
-    score: float,
-    human_eval_problems: dict[str, EvalPlusProblem],
-    test_data: Path,
+def test_humaneval_agrees_with_humaneval_plus(
+    text: str, style: PromptStyle, score: float, human_eval_problems: Problems, test_data: Path
 ) -> None:
     for problem in (human_eval_problems["HumanEval/2"], published(test_data)["HumanEval/2"]):
         base, _ = scored(text, problem, style)
         assert base.score == score, base
 
 
-def test_humaneval_is_run_by_the_driver_of_humaneval_plus(tmp_path: Path) -> None:
+def test_humaneval_uses_the_driver_of_humaneval_plus(tmp_path: Path) -> None:
     """From the benchmark's own entry, with the package's problems."""
     request = Request(model="m", out=tmp_path, label="base", limit=2)
     data = HUMANEVAL.load(HUMANEVAL, request)

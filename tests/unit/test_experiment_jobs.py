@@ -30,9 +30,7 @@ from tests.unit.test_experiments import RECIPE
         ("[]", True, False),
     ],
 )
-def test_a_job_is_done_by_its_settings_and_its_results(
-    stamp: str, made: bool, done: bool, tmp_path: Path
-) -> None:
+def test_job_state_by_stamp_and_results(stamp: str, made: bool, done: bool, tmp_path: Path) -> None:
     model = tmp_path / "sft" / "model"
     if made:
         model.mkdir(parents=True)
@@ -44,9 +42,7 @@ def test_a_job_is_done_by_its_settings_and_its_results(
     assert (plan.pending() == []) == done
 
 
-def test_a_job_takes_gpus_that_no_other_job_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_share_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with hold_gpus(["0", "1", "3"], 2) as first:
         with hold_gpus(["0", "1", "3"], 1) as second:
@@ -59,9 +55,7 @@ def test_a_job_takes_gpus_that_no_other_job_holds(
 
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("resources", [{}, {"prepare": Resources(threads=1)}])
-def test_no_more_jobs_at_once_than_allowed(
-    jobs: int, resources: dict[Stage, Resources], tmp_path: Path
-) -> None:
+def test_jobs_run_at_most(jobs: int, resources: dict[Stage, Resources], tmp_path: Path) -> None:
     """After jobs that were ready alone, too: Snakemake below 9.17 miscounted these."""
     events = tmp_path / "events"
     write = f"echo start >> {events}; sleep 1; echo end >> {events}"

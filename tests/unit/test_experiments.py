@@ -1,7 +1,8 @@
-"""Experiment files: what they may say, and the jobs that they become."""
+"""Experiment files: their keys and the jobs of their plan."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def changed(before: Plan, after: Plan) -> set[str]:
     return {name for name in new if old.get(name) != new[name]}
 
 
-def test_ten_lines_become_every_job_in_order() -> None:
+def test_ten_lines_give_all_jobs_in_order() -> None:
     plan = plan_of(TEN_LINES)
     runs = [f"{variant}/seed{seed}" for variant in ("sft", "dft") for seed in range(3)]
     assert set(plan.jobs) == {
@@ -83,14 +84,14 @@ def test_ten_lines_become_every_job_in_order() -> None:
     assert words[words.index("--base-model") + 1] == "Qwen/Qwen2.5-Coder-3B"
 
 
-def test_recipes_differ_in_what_the_variant_and_the_seed_say() -> None:
+def test_recipes_differ_in_variant_and_seed() -> None:
     plan = plan_of(TEN_LINES)
     sft, dft = (
         yaml.safe_load(plan.recipes[f"runs/own/{variant}/seed2/train.yaml"])
         for variant in ("sft", "dft")
     )
     assert {key for key in dft if dft[key] != sft[key]} == {"finetuning_type", "output_dir"}
-    # The method of the recipe stays: only the objective is another.
+    # The recipe's method is kept, only the objective differs.
     assert (sft["finetuning_type"], dft["finetuning_type"]) == ("sft_lora", "dft_lora")
     assert dft["seed"] == 2
     assert dft["dataset"] == "ultrafeedback"
@@ -98,7 +99,7 @@ def test_recipes_differ_in_what_the_variant_and_the_seed_say() -> None:
     assert dft["learning_rate"] == 5e-5
 
 
-def test_grid_crosses_variants_and_each_point_is_compared_with_its_own_reference() -> None:
+def test_points_of_a_grid_have_their_own_reference() -> None:
     text = TEN_LINES.replace("  seeds: [0, 1, 2]", "  grid: {learning_rate: [1e-5, 5e-5]}")
     plan = plan_of(text)
     rates = {
@@ -115,30 +116,20 @@ def test_grid_crosses_variants_and_each_point_is_compared_with_its_own_reference
     }
 
 
-def test_same_file_gives_the_same_settings_wherever_it_lies(tmp_path: Path) -> None:
+def test_equal_files_give_equal_settings(tmp_path: Path) -> None:
     first = plan_of(TEN_LINES)
     assert changed(first, plan_of(f"# A comment.\n{TEN_LINES}")) == set()
     assert settings(read_plan(first.write())) == settings(first)
 
 
-def test_only_what_depends_on_a_change_gets_other_settings() -> None:
+def test_a_change_affects_only_dependent_jobs() -> None:
     first = plan_of(TEN_LINES)
     more = plan_of(TEN_LINES, "train.seeds=[0,1,2,3]")
-    assert changed(first, more) == {
-        "report own",
-        *(
-            f"{stage} {variant}/seed3"
-            for stage in ("train", "generate", "score", "card")
-            for variant in ("sft", "dft")
-        ),
-    }
+    jobs = itertools.product(("train", "generate", "score", "card"), ("sft", "dft"))
+    assert changed(first, more) == {"report own", *(f"{job} {name}/seed3" for job, name in jobs)}
     limited = plan_of(TEN_LINES, "evaluate.0.limit=10")
-    assert {name.partition(" ")[0] for name in changed(first, limited)} == {
-        "generate",
-        "score",
-        "card",
-        "report",
-    }
+    stages = {name.partition(" ")[0] for name in changed(first, limited)}
+    assert stages == {"generate", "score", "card", "report"}
     data = plan_of(TEN_LINES, "train.data.limit=500")
     assert changed(first, data) == set(data.jobs) - {"generate base", "score base"}
 
@@ -157,7 +148,7 @@ def test_changed_recipe_or_data_file_changes_the_training(tmp_path: Path) -> Non
 
 
 def test_moved_files_change_nothing(tmp_path: Path) -> None:
-    """Else a new environment, with its own copy of configs/, would train everything again."""
+    """Or a new environment, with its own copy of configs/, would train everything again."""
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "records.jsonl").write_text("{}\n")
@@ -175,23 +166,21 @@ def test_moved_files_change_nothing(tmp_path: Path) -> None:
 
 
 def test_sample_and_evaluation_sets_reach_data_prepare(tmp_path: Path) -> None:
-    """A changed evaluation set makes the training set anew."""
+    """A changed evaluation set prepares the training set again."""
     for name in ("one", "two"):
         (tmp_path / f"{name}.jsonl").write_text('{"problem": "p"}\n')
     guards = "train.data.decontaminate=[one.jsonl, two.jsonl]"
     data = "train.data={prepare: numinamath, source: AI-MO/NuminaMath-CoT, limit: 9, sample: first}"
     first = plan_of(TEN_LINES, data, guards)
     words = first.jobs["prepare data"].commands[0]
-    assert words[-6:] == (
-        *("--sample", "first"),
-        *("--decontaminate", "one.jsonl", "--decontaminate", "two.jsonl"),
-    )
+    guard_options = ("--decontaminate", "one.jsonl", "--decontaminate", "two.jsonl")
+    assert words[-6:] == ("--sample", "first", *guard_options)
     (tmp_path / "two.jsonl").write_text('{"problem": "q"}\n')
     assert "prepare data" in changed(first, plan_of(TEN_LINES, data, guards))
 
 
-def test_what_jobs_make_does_not_count_as_a_change(tmp_path: Path) -> None:
-    """Else a second call would train again, since the data set is there now."""
+def test_outputs_of_jobs_are_no_change(tmp_path: Path) -> None:
+    """Or a second call would train again, since the data set now exists."""
     first = plan_of(TEN_LINES)
     for name in ("data", "sft/seed0/model"):
         (tmp_path / "runs/own" / name).mkdir(parents=True)
@@ -199,21 +188,18 @@ def test_what_jobs_make_does_not_count_as_a_change(tmp_path: Path) -> None:
     assert changed(first, plan_of(TEN_LINES)) == set()
 
 
-def test_made_folders_are_named_by_dollar_and_are_waited_for() -> None:
-    plan = plan_of(
-        TEN_LINES.replace("model: Qwen/Qwen2.5-Coder-3B", "model: $small")
-        + "make: {small: dft-factory tiny qwen2.5-coder --out $out}\n"
-    )
-    assert plan.jobs["prepare small"].commands == (
-        ("dft-factory", "tiny", "qwen2.5-coder", "--out", "runs/own/make/small"),
-    )
+def test_make_folders_are_dependencies() -> None:
+    text = TEN_LINES.replace("model: Qwen/Qwen2.5-Coder-3B", "model: $small")
+    plan = plan_of(f"{text}make: {{small: dft-factory tiny qwen2.5-coder --out $out}}\n")
+    command = ("dft-factory", "tiny", "qwen2.5-coder", "--out", "runs/own/make/small")
+    assert plan.jobs["prepare small"].commands == (command,)
     assert "prepare small" in plan.jobs["train sft/seed0"].after
     assert plan.jobs["generate base"].after == ("prepare small",)
     recipe = yaml.safe_load(plan.recipes["runs/own/sft/seed0/train.yaml"])
     assert recipe["model_name_or_path"] == "runs/own/make/small"
 
 
-def test_made_folders_may_need_each_other_in_any_order_but_not_themselves() -> None:
+def test_make_folders_may_not_need_themselves() -> None:
     make = "make: {large: cp -r $small $out, small: mkdir $out}\n"
     plan = plan_of(TEN_LINES + make)
     assert plan.jobs["prepare large"].after == ("prepare small",)
@@ -221,7 +207,7 @@ def test_made_folders_may_need_each_other_in_any_order_but_not_themselves() -> N
         plan_of(TEN_LINES + "make: {a: cp $b $out, b: cp $a $out}\n")
 
 
-def test_data_of_each_seed_where_its_source_names_the_seed() -> None:
+def test_data_per_seed() -> None:
     plan = plan_of(TEN_LINES, "train.data.source=records_$seed.jsonl", "train.seeds=[3,5]")
     assert plan.jobs["train dft/seed5"].after == ("prepare data/seed5",)
     assert "records_5.jsonl" in plan.jobs["prepare data/seed5"].commands[0]
@@ -235,7 +221,7 @@ def test_base_model_can_be_trained_first() -> None:
     plan = plan_of(text)
     assert "train base" in plan.jobs["train dft/seed0"].after
     assert plan.jobs["generate base"].after == ("train base",)
-    recipes = {name: yaml.safe_load(each) for name, each in plan.recipes.items()}
+    recipes = {name: yaml.safe_load(recipe) for name, recipe in plan.recipes.items()}
     assert recipes["runs/own/base/train.yaml"]["model_name_or_path"] == "some/start"
     dft = recipes["runs/own/dft/seed0/train.yaml"]
     assert dft["model_name_or_path"] == "runs/own/base/model"
@@ -253,7 +239,7 @@ def test_several_models_are_compared_one_by_one() -> None:
     assert (recipe["model_name_or_path"], recipe["learning_rate"]) == ("Qwen/B", 2e-5)
 
 
-def test_deepspeed_recipe_is_found_where_it_is_shipped_and_started_by_torchrun() -> None:
+def test_shipped_deepspeed_files_are_started_by_torchrun() -> None:
     plan = plan_of(TEN_LINES, "train.set.deepspeed=configs/deepspeed/zero3.json", "train.seeds=[0]")
     recipe = yaml.safe_load(plan.recipes["runs/own/dft/seed0/train.yaml"])
     assert Path(recipe["deepspeed"]).is_file()
@@ -266,7 +252,7 @@ def test_nodes_start_through_the_launcher() -> None:
     assert words[:4] == ("python", "-m", "dft_factory.experiments.launch", "2")
 
 
-def test_checkpoints_and_named_evaluations_have_folders_of_their_own() -> None:
+def test_checkpoints_and_named_evaluations_have_their_own_folders() -> None:
     text = TEN_LINES + "  - {name: sampled, benchmarks: [humaneval+], temperature: 1, samples: 4}\n"
     plan = plan_of(text, "train.checkpoints=[20]", "train.seeds=[0]")
     job = plan.jobs["generate dft/seed0/checkpoint-20/sampled"]
@@ -279,7 +265,7 @@ def test_checkpoints_and_named_evaluations_have_folders_of_their_own() -> None:
 
 
 def test_one_report_of_greedy_and_sampled_runs_of_three_seeds() -> None:
-    """As the jobs leave them: of five items dft solves one more than sft, if sampled."""
+    """Of five items dft solves one more than sft, only when sampled."""
     text = TEN_LINES + "  - {name: sampled, benchmarks: [humaneval+], temperature: 1, samples: 4}\n"
     plan = plan_of(text, "report.reference=sft")
     (name, report), *others = plan.reports.items()
@@ -290,9 +276,9 @@ def test_one_report_of_greedy_and_sampled_runs_of_three_seeds() -> None:
         sampled = folder.name == "sampled"
         right = 4 if sampled and label == "dft" else 3
         scores = {f"HumanEval/{n}": float(n < right) for n in range(5)}
-        decoding = (
-            {"strategy": "sampling", "temperature": 1.0} if sampled else {"strategy": "greedy"}
-        )
+        decoding: dict[str, object] = {"strategy": "greedy"}
+        if sampled:
+            decoding = {"strategy": "sampling", "temperature": 1.0}
         model = str(folder.parent if sampled else folder)
         write_run(folder, label, {"humaneval+": scores}, sha=None, model=model, decoding=decoding)
     page = compare(plan, name)
@@ -343,7 +329,7 @@ def test_mistakes_are_named(override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_all_mistakes_of_a_file_come_together() -> None:
+def test_all_mistakes_of_a_file_are_reported() -> None:
     with pytest.raises(ConfigError) as caught:
         plan_of("tran: {}\nmodel: {pth: x}\nevaluate: [{}]\n")
     text = str(caught.value)
@@ -364,15 +350,12 @@ def test_flags_of_an_evaluation_and_tracking() -> None:
 
 
 def test_an_evaluation_starts_its_server(tmp_path: Path) -> None:
-    """Options of a server are checked by the command's own parser, a command stays one word."""
-    text = (
-        TEN_LINES + "    backend: vllm\n    tensor_parallel: 2\n    serve_args: --max-model-len 9\n"
-    )
-    plan = plan_of(text)
+    """Server options are checked by the command's parser; a command stays one argument."""
+    options = "    backend: vllm\n    tensor_parallel: 2\n    serve_args: --max-model-len 9\n"
+    plan = plan_of(TEN_LINES + options)
     (words,) = plan.jobs["generate dft/seed0"].commands
-    assert words[words.index("--backend") :][:6] == (
-        *("--backend", "vllm", "--tensor-parallel", "2", "--serve-args", "--max-model-len 9"),
-    )
+    expected = ("vllm", "--tensor-parallel", "2", "--serve-args", "--max-model-len 9")
+    assert words[words.index("--backend") :][:6] == ("--backend", *expected)
     assert check_evaluations(tmp_path / "x.yaml", plan) == []
     plan = plan_of(TEN_LINES + "    backend: openai\n    serve_command: serve {model} {port}\n")
     assert check_evaluations(tmp_path / "x.yaml", plan) == []
@@ -380,10 +363,8 @@ def test_an_evaluation_starts_its_server(tmp_path: Path) -> None:
     assert "--serve-args is for --backend vllm or sglang, not hf" in str(finding)
 
 
-def test_a_task_file_beside_the_experiment_is_evaluated_by_its_contents(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The path as the job sees it; task and data decide what generation gives."""
+def test_task_files_are_hashed_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs get the absolute path; a changed task or data set is generated again."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     task, data = folder / "task.yaml", folder / "rows.jsonl"
@@ -400,9 +381,8 @@ def test_a_task_file_beside_the_experiment_is_evaluated_by_its_contents(
     assert check_evaluations(folder / "own.yaml", first) == []
     data.write_text('{"q": "?", "a": 2}\n')
     second = plan()
-    assert {name.split()[0] for name in changed(first, second)} == {
-        *("generate", "score", "card", "report"),
-    }
+    stages = {name.split()[0] for name in changed(first, second)}
+    assert stages == {"generate", "score", "card", "report"}
     data.write_text('{"q": "?", "a": "x"}\n')
     (finding,) = check_evaluations(folder / "own.yaml", second)
     assert "line 1: the field 'a' is 'x', no number" in str(finding)
@@ -418,7 +398,7 @@ def test_names_of_shipped_experiments_have_near_matches() -> None:
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_every_shipped_experiment_makes_a_plan_and_says_what_it_is(name: str) -> None:
+def test_shipped_experiments_have_a_plan_and_a_description(name: str) -> None:
     loaded = load(catalog.find(name)[1], name)
     plan = make_plan(loaded)
     assert loaded.experiment.description
@@ -449,9 +429,8 @@ def test_the_base_is_also_decoded_at_the_entropy_of_a_variant() -> None:
     assert words[words.index("--samples") + 1] == "2"
     assert words[words.index("--model") + 1] == "Qwen/Qwen2.5-Coder-3B"
     assert "runs/own/base-at-entropy/dft/sampled" in plan.reports["report own"].jobs
-    assert not any(
-        name.startswith(("card base", "generate base-at-entropy/dft ")) for name in plan.jobs
-    )
+    starts = ("card base", "generate base-at-entropy/dft ")
+    assert not any(name.startswith(starts) for name in plan.jobs)
 
 
 def test_each_point_of_the_grid_has_its_own_match() -> None:
@@ -463,22 +442,20 @@ def test_each_point_of_the_grid_has_its_own_match() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("evaluate.1.match_entropy=nft", "'nft': choose from: sft, dft"),
         ("evaluate.1.temperature=0", "give a temperature above 0"),
         ("base=false", "'base: false' leaves out the base"),
     ],
 )
-def test_a_match_that_cannot_be_made_is_refused(override: str, says: str) -> None:
+def test_a_match_that_cannot_be_made_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match="match_entropy") as caught:
         plan_of(MATCHED, override)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_benchmark_that_cannot_run_here_is_refused_before_any_job(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_benchmark_that_cannot_run_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(TEN_LINES, "evaluate.0.benchmarks=[humaneval+, nq]")
     check_requirements(plan)
     monkeypatch.setattr(adapter, "is_installed", lambda package: package != "evalplus")
@@ -494,34 +471,32 @@ SHARDED = ("evaluate.0.shards=3", "train.seeds=[0]")
 
 
 def test_shards_are_jobs_that_the_score_waits_for() -> None:
-    whole, plan = plan_of(TEN_LINES, "train.seeds=[0]"), plan_of(TEN_LINES, *SHARDED)
+    unsharded, plan = plan_of(TEN_LINES, "train.seeds=[0]"), plan_of(TEN_LINES, *SHARDED)
     names = [f"generate dft/seed0/shards/{number}-of-3" for number in (1, 2, 3)]
     assert "generate dft/seed0" not in plan.jobs
     assert plan.jobs["score dft/seed0"].after == tuple(names)
     for number, name in enumerate(names, 1):
         job = plan.jobs[name]
-        (words,), (whole_words,) = job.commands, whole.jobs["generate dft/seed0"].commands
+        (words,), (whole_words,) = job.commands, unsharded.jobs["generate dft/seed0"].commands
         assert words == (*whole_words, "--shard", f"{number}/3")
         assert job.after == ("train dft/seed0",)
         assert job.makes == (f"runs/own/dft/seed0/shards/{number}-of-3/generation.json",)
     assert len({plan.jobs[name].settings for name in names}) == 3
     assert check_evaluations(Path("own.yaml"), plan) == []
-    # No key, as before there was one, and 1 are the same.
-    assert changed(whole, plan_of(TEN_LINES, "train.seeds=[0]", "evaluate.0.shards=1")) == set()
-    stages = {name.partition(" ")[0] for name in changed(whole, plan)}
+    # 1 equals a missing key.
+    assert changed(unsharded, plan_of(TEN_LINES, "train.seeds=[0]", "evaluate.0.shards=1")) == set()
+    stages = {name.partition(" ")[0] for name in changed(unsharded, plan)}
     assert stages == {"generate", "score", "card", "report"}
 
 
-def test_settings_of_experiments_without_shards_are_those_of_earlier_versions() -> None:
-    """Else everybody's finished evaluations would be made again."""
-    plan = plan_of(TEN_LINES, "train.seeds=[0]")
-    assert {name: plan.jobs[name].settings for name in ("generate base", "score base")} == {
-        "generate base": "e1f32cbe6817a724",
-        "score base": "5acbb450fcd2b6c0",
-    }
+def test_settings_without_shards_are_those_of_earlier_versions() -> None:
+    """Or finished evaluations of users would run again."""
+    jobs = plan_of(TEN_LINES, "train.seeds=[0]").jobs
+    assert jobs["generate base"].settings == "e1f32cbe6817a724"
+    assert jobs["score base"].settings == "5acbb450fcd2b6c0"
 
 
-def test_evaluations_of_one_name_have_one_number_of_shards() -> None:
+def test_evaluations_of_one_name_have_equal_shards() -> None:
     text = TEN_LINES + "  - {benchmarks: [nq], shards: 2}\n"
     with pytest.raises(ConfigError, match="shards 1 and 2 without a name: such evaluations are"):
         plan_of(text)
@@ -530,16 +505,16 @@ def test_evaluations_of_one_name_have_one_number_of_shards() -> None:
         plan_of(TEN_LINES, "evaluate.0.shards=0")
 
 
-def test_shards_do_not_part_decodings() -> None:
+def test_shards_do_not_separate_decodings() -> None:
     entry = "{name: b, benchmarks: [humaneval+], temperature: 1, shards: 4, gpus: 2}"
     assert len(plan_of(f"{TEN_LINES}  - {entry}\n").reports) == 1
 
 
-def test_a_job_that_is_divided_anew_leaves_nothing_of_the_former_division(tmp_path: Path) -> None:
-    """3 shards, then 2 or none, then 3 again: no mark stands for completions that are gone."""
+def test_changed_shards_remove_the_earlier_ones(tmp_path: Path) -> None:
+    """3 shards, then 2 or none, then 3 again: no stamp is left for deleted completions."""
 
     def do(plan: Plan) -> list[str]:
-        """Run the pending jobs of the base as the engine does, but for their commands."""
+        """Run the pending jobs of the base as the engine does, without their commands."""
         names = []
         for job in plan.pending():
             if job.what.startswith("base"):

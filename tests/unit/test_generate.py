@@ -7,6 +7,9 @@ import copy
 import itertools
 import json
 import math
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,15 +33,17 @@ from dft_eval.model_files import find_model, model_sha256
 from dft_eval.models import LocalModel, load_model
 from dft_eval.results import ItemScore
 from tests.conftest import Bench
-from tests.support.generate import generate
+from tests.support.generate import generate, save_lora
 from tests.support.llama_tokenizer import llama_tokenizer
 
+Loaded = tuple[Any, Any]  # model and tokenizer
 DECODING = Decoding(max_new_tokens=12, batch_size=3)
 ONE = replace(DECODING, batch_size=1)  # groups of four prompts
+SAMPLING = Decoding(max_new_tokens=8, batch_size=5, samples=3, temperature=0.9, seed=4)
 
 
 @pytest.fixture(scope="module")
-def loaded(text_bench: Bench) -> tuple[Any, Any]:
+def loaded(text_bench: Bench) -> Loaded:
     return load_model(find_model(str(text_bench.model)))
 
 
@@ -63,6 +68,22 @@ def silent(done: int, total: int) -> None:
     pass
 
 
+def never(row: int, ids: list[int]) -> bool:
+    """For `decode`: no row ends before max_new_tokens."""
+    return False
+
+
+@contextmanager
+def embedding_shapes(model: Any) -> Iterator[list[tuple[int, ...]]]:
+    """The shape (rows, tokens) of each input to the embedding."""
+    shapes: list[tuple[int, ...]] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: shapes.append(tuple(args[0].shape))
+    )
+    yield shapes
+    hook.remove()
+
+
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), size=st.integers(1, 9))
 def test_batches_hold_every_prompt_once_longest_first(lengths: list[int], size: int) -> None:
     planned = batches(lengths, size)
@@ -73,43 +94,35 @@ def test_batches_hold_every_prompt_once_longest_first(lengths: list[int], size: 
 
 
 @given(lengths=st.lists(st.integers(1, 200), max_size=40))
-def test_prompts_that_are_run_together_are_of_like_length(lengths: list[int]) -> None:
+def test_grouped_prompts_are_of_similar_length(lengths: list[int]) -> None:
     parts = alike(range(len(lengths)), lengths)
     assert [row for part in parts for row in part] == list(range(len(lengths)))
     assert all(parts)
-    for part in parts:
-        held = [lengths[row] for row in part]
-        assert max(held) - min(held) <= PADDED * max(held)
-    for part, after in itertools.pairwise(parts):
-        held = [lengths[row] for row in (*part, after[0])]
-        assert max(held) - min(held) > PADDED * max(held)
+
+    def padding_fits(rows: Iterable[int]) -> bool:
+        group = [lengths[row] for row in rows]
+        return max(group) - min(group) <= PADDED * max(group)
+
+    assert all(map(padding_fits, parts))
+    assert not any(padding_fits((*part, after[0])) for part, after in itertools.pairwise(parts))
 
 
-def test_short_prompts_are_not_padded_to_the_longest(loaded: tuple[Any, Any]) -> None:
-    """Counted is what the embedding sees; the tokens are those of each prompt by itself."""
+def test_short_prompts_are_not_padded_to_the_longest(loaded: Loaded) -> None:
+    """By the shapes that reach the embedding. The tokens equal those of single-prompt runs."""
     model, _ = loaded
     starts = [list(range(3, 3 + n)) for n in (48, 40, 12, 10, 3)]
     decoding = replace(DECODING, max_new_tokens=4, batch_size=8)
-    seen: list[tuple[int, ...]] = []
-    hook = model.get_input_embeddings().register_forward_pre_hook(
-        lambda _, given: seen.append(tuple(given[0].shape))
-    )
-    try:
-        together = decode(model, starts, decoding, [0] * 5, lambda row, ids: False)
-    finally:
-        hook.remove()
-    assert [shape for shape in seen if shape[1] > 1] == [(2, 48), (2, 12), (1, 3)]
-    for ids, new in zip(starts, together, strict=True):
-        assert decode(model, [ids], decoding, [0], lambda row, ids: False) == [new]
+    with embedding_shapes(model) as shapes:
+        batched = decode(model, starts, decoding, [0] * 5, never)
+    assert [shape for shape in shapes if shape[1] > 1] == [(2, 48), (2, 12), (1, 3)]
+    assert batched == [decode(model, [ids], decoding, [0], never)[0] for ids in starts]
 
 
 @pytest.mark.parametrize("batch_size", [4, 15])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
-def test_samples_of_a_prompt_share_its_run(
-    loaded: tuple[Any, Any], batch_size: int, penalty: float
-) -> None:
-    """Counted is what the embedding sees: each prompt once, though its samples are begun as room
-    is made for them. Tokens and entropies are those of each row by itself."""
+def test_samples_share_one_prefill(loaded: Loaded, batch_size: int, penalty: float) -> None:
+    """The embedding sees each prompt once, although its samples start as rows become free.
+    Tokens and entropies equal those of single-row runs."""
     model, _ = loaded
     starts = [list(range(3, 3 + n)) for n in (24, 22, 9) for _ in range(5)]
     decoding = Decoding(12, batch_size, temperature=0.9, samples=5, repetition_penalty=penalty)
@@ -126,17 +139,11 @@ def test_samples_of_a_prompt_share_its_run(
         )
         return [rows[row] for row in range(len(starts))]
 
-    seen: list[tuple[int, ...]] = []
-    hook = model.get_input_embeddings().register_forward_pre_hook(
-        lambda _, args: seen.append(tuple(args[0].shape))
-    )
-    try:
-        together = run(starts, list(range(15)))
-    finally:
-        hook.remove()
-    assert sum(rows for rows, length in seen if length > 1) == 3
-    assert len({tuple(ids) for ids, _ in together}) > 10
-    for row, (ids, mean_entropy) in enumerate(together):
+    with embedding_shapes(model) as shapes:
+        batched = run(starts, list(range(15)))
+    assert sum(rows for rows, length in shapes if length > 1) == 3
+    assert len({tuple(ids) for ids, _ in batched}) > 10
+    for row, (ids, mean_entropy) in enumerate(batched):
         assert run(starts[row : row + 1], [row]) == [(ids, pytest.approx(mean_entropy, abs=1e-4))]
 
 
@@ -153,29 +160,27 @@ def test_cut(text: str, stop: tuple[str, ...], expected: tuple[str, bool]) -> No
     assert cut(text, stop) == expected
 
 
-def test_batched_completions_equal_those_of_one_at_a_time(
-    loaded: tuple[Any, Any], prompts: list[Prompt]
-) -> None:
-    """Left padding must not change what a prompt is answered with."""
+def test_batched_completions_equal_single_ones(loaded: Loaded, prompts: list[Prompt]) -> None:
+    """Left padding must not change a completion."""
     model, tokenizer = loaded
-    together = complete_batch(model, tokenizer, prompts, DECODING)
-    alone = [complete_batch(model, tokenizer, [p], DECODING)[0] for p in prompts]
-    assert [row.completion for row in together] == [row.completion for row in alone]
-    assert {row.n_tokens for row in together} <= set(range(13))
-    assert all(row.finish_reason == "length" for row in together if row.n_tokens == 12)
+    batched = complete_batch(model, tokenizer, prompts, DECODING)
+    single = [complete_batch(model, tokenizer, [p], DECODING)[0] for p in prompts]
+    assert [row.completion for row in batched] == [row.completion for row in single]
+    assert {row.n_tokens for row in batched} <= set(range(13))
+    assert all(row.finish_reason == "length" for row in batched if row.n_tokens == 12)
 
 
-def test_a_stop_text_ends_a_completion(loaded: tuple[Any, Any], prompts: list[Prompt]) -> None:
+def test_a_stop_text_ends_a_completion(loaded: Loaded, prompts: list[Prompt]) -> None:
     model, tokenizer = loaded
     free = complete_batch(model, tokenizer, prompts[:1], DECODING)[0]
     stop = free.completion[4:6]
-    place = free.completion.find(stop)
-    held = complete_batch(model, tokenizer, prompts[:1], replace(DECODING, stop=(stop,)))[0]
-    assert held.completion == free.completion[:place]
-    assert held.finish_reason == "stop"
+    end = free.completion.find(stop)
+    stopped = complete_batch(model, tokenizer, prompts[:1], replace(DECODING, stop=(stop,)))[0]
+    assert stopped.completion == free.completion[:end]
+    assert stopped.finish_reason == "stop"
 
 
-def greedy_by_transformers(loaded: tuple[Any, Any], prompt: Prompt, **options: Any) -> list[int]:
+def greedy_by_transformers(loaded: Loaded, prompt: Prompt, **options: Any) -> list[int]:
     model, tokenizer = loaded
     ids = tokenizer(render(tokenizer, prompt), add_special_tokens=False, return_tensors="pt")
     output = model.generate(
@@ -187,111 +192,101 @@ def greedy_by_transformers(loaded: tuple[Any, Any], prompt: Prompt, **options: A
 @pytest.mark.parametrize("batch_size", [3, 8])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_greedy_tokens_are_those_of_transformers(
-    loaded: tuple[Any, Any],
+    loaded: Loaded,
     stock: Any,
     prompts: list[Prompt],
     penalty: float,
     batch_size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The oracle is model.generate, one prompt at a time. The model's own penalty is not used."""
+    """The oracle is model.generate, one prompt at a time; the model's own penalty is ignored."""
     model, tokenizer = loaded
     monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.7)
     starts = [
         tokenizer(render(tokenizer, p), add_special_tokens=False)["input_ids"] for p in prompts
     ]
     decoding = replace(DECODING, batch_size=batch_size, repetition_penalty=penalty)
-    made = decode(model, starts, decoding, [0] * 8, lambda row, ids: False)
+    rows = decode(model, starts, decoding, [0] * 8, never)
     assert model.config._attn_implementation == GROUPED
-    for prompt, ids in zip(prompts, made, strict=True):
+    for prompt, ids in zip(prompts, rows, strict=True):
         expected = greedy_by_transformers((stock, tokenizer), prompt, repetition_penalty=penalty)
         assert ids[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 7, 8, 13, 48, 49])
-def test_few_rows_go_through_a_linear_layer_the_other_way_round(
-    rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transposed_linear_layers(rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     torch.manual_seed(0)
     layer = torch.nn.Linear(24, 40, bias=bias)
-    given = torch.randn(rows, 1, 24)
-    expected = layer(given)
-    seen = []
+    hidden = torch.randn(rows, 1, 24)
+    expected = layer(hidden)
+    calls = []
     linear = torch.nn.functional.linear
-    monkeypatch.setattr(torch.nn.functional, "linear", lambda *a: seen.append(a) or linear(*a))
-    product = hf_prepare.linear(layer, given)
-    assert bool(seen) == (rows not in range(8, 49))
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *a: calls.append(a) or linear(*a))
+    product = hf_prepare.linear(layer, hidden)
+    assert bool(calls) == (rows not in range(8, 49))
     assert product.shape == (rows, 1, 40)
     assert product.is_contiguous()
     torch.testing.assert_close(product, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_only_plain_layers_of_fp32_on_a_cpu_are_exchanged(text_bench: Bench) -> None:
+def test_only_plain_fp32_layers_on_a_cpu_are_replaced(text_bench: Bench) -> None:
     import torch
     from transformers import AutoModelForCausalLM
-
-    def exchanged(model: Any) -> set[type]:
-        return {type(m) for m in model.modules() if m.__dict__.get("forward")}
 
     for dtype, expected in ((torch.float32, {torch.nn.Linear}), (torch.bfloat16, set())):
         model = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=dtype)
         hf_prepare.prepare(model)
-        assert exchanged(model) == expected
+        assert {type(m) for m in model.modules() if m.__dict__.get("forward")} == expected
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_rows_that_end_leave_the_others_as_they_are(
-    loaded: tuple[Any, Any],
-    prompts: list[Prompt],
-    batch_size: int,
-    monkeypatch: pytest.MonkeyPatch,
+def test_rows_that_end_do_not_change_the_others(
+    loaded: Loaded, prompts: list[Prompt], batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row i ends after i + 1 tokens; the batch is refilled, and shrinks, under the rest."""
+    """Row i ends after i + 1 tokens, so the batch is refilled and then shrinks."""
     monkeypatch.setattr(hf_cache, "GROWTH", 5)
     model, tokenizer = loaded
     starts = [tokenizer(p.text)["input_ids"] for p in prompts]
     long = replace(DECODING, max_new_tokens=20, batch_size=batch_size)
     arguments = (model, starts, long, [0] * 8)
-    whole = decode(*arguments, lambda row, ids: False)
-    some = decode(*arguments, lambda row, ids: len(ids) > row)
-    assert [len(ids) for ids in some] == list(range(1, 9))
-    assert some == [ids[: row + 1] for row, ids in enumerate(whole)]
-    late = decode(*arguments, lambda row, ids: row > 0 and len(ids) > row)
-    assert late[0] == whole[0]
-    assert len(late[0]) == 20
-    assert late[1:] == some[1:]
+    full = decode(*arguments, never)
+    assert len(full[0]) == 20
+    stopped = decode(*arguments, lambda row, ids: len(ids) > row)
+    assert stopped == [ids[: row + 1] for row, ids in enumerate(full)]
+    long_first = decode(*arguments, lambda row, ids: row > 0 and len(ids) > row)
+    assert long_first == [full[0], *stopped[1:]]
 
 
 @pytest.mark.parametrize("sampler", [{}, {"temperature": 0.7, "top_p": 0.5, "top_k": 9}])
-def test_the_mean_entropy_of_a_row_is_that_of_its_own_tokens(
-    loaded: tuple[Any, Any], stock: Any, prompts: list[Prompt], sampler: dict[str, Any]
+def test_the_mean_entropy_of_a_row_covers_its_own_tokens(
+    loaded: Loaded, stock: Any, prompts: list[Prompt], sampler: dict[str, Any]
 ) -> None:
-    """The oracle is torch's Categorical on one pass over prompt and completion. Row i ends after
-    i + 1 tokens, and others go on in its batch; sampling's cuts do not count."""
+    """The oracle is torch's Categorical on one forward pass over prompt and completion. Row i ends
+    after i + 1 tokens while its batch goes on. top_p and top_k do not change the entropy."""
     import torch
 
     model, tokenizer = loaded
     starts = [tokenizer(p.text)["input_ids"] for p in prompts]
     decoding = Decoding(max_new_tokens=6, batch_size=3, **sampler)
-    rows: dict[int, float] = {}
+    entropies: dict[int, float] = {}
 
     def row_ended(row: int, ids: list[int], mean_entropy: float) -> None:
-        rows[row] = mean_entropy
+        entropies[row] = mean_entropy
 
-    made = decode(model, starts, decoding, range(8), lambda row, ids: len(ids) > row, row_ended)
-    assert list(map(len, made)) == [1, 2, 3, 4, 5, 6, 6, 6]
-    for row, (start, ids) in enumerate(zip(starts, made, strict=True)):
+    batch = decode(model, starts, decoding, range(8), lambda row, ids: len(ids) > row, row_ended)
+    assert list(map(len, batch)) == [1, 2, 3, 4, 5, 6, 6, 6]
+    for row, (start, ids) in enumerate(zip(starts, batch, strict=True)):
         with torch.inference_mode():
             logits = stock(torch.tensor([start + ids])).logits[0, len(start) - 1 : -1].double()
         expected = torch.distributions.Categorical(logits=logits / (decoding.temperature or 1.0))
-        assert rows[row] == pytest.approx(float(expected.entropy().mean()), abs=1e-4)
-        assert rows[row] > 0.1
+        assert entropies[row] == pytest.approx(float(expected.entropy().mean()), abs=1e-4)
+        assert entropies[row] > 0.1
 
 
-def test_entropy_of_tokens_that_a_model_rules_out() -> None:
+def test_entropy_with_impossible_tokens() -> None:
     """Two equal tokens and an impossible one: ln 2; one token of probability 1 - e: e (1 - ln e)"""
     import torch
 
@@ -302,7 +297,7 @@ def test_entropy_of_tokens_that_a_model_rules_out() -> None:
 
 
 def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
-    """Their cache cannot be joined: rows end and leave, others wait for the whole batch."""
+    """Their cache cannot be concatenated: new rows wait until the whole batch has ended."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -323,8 +318,8 @@ def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
     hf_prepare.prepare(model)
     starts = [list(range(5 + i, 13 + 3 * i)) for i in (4, 4, 2, 1, 1)]
     decoding = Decoding(max_new_tokens=10, batch_size=3)
-    made = decode(model, starts, decoding, [0] * 5, lambda row, ids: len(ids) > 2 * row + 1)
-    for row, (ids, new) in enumerate(zip(starts, made, strict=True)):
+    rows = decode(model, starts, decoding, [0] * 5, lambda row, ids: len(ids) > 2 * row + 1)
+    for row, (ids, new) in enumerate(zip(starts, rows, strict=True)):
         output = model.generate(
             torch.tensor([ids]), do_sample=False, max_new_tokens=10, eos_token_id=-1, pad_token_id=0
         )
@@ -332,34 +327,29 @@ def test_layers_with_a_sliding_window_are_left_to_transformers() -> None:
 
 
 def test_an_unsupported_generation_config_is_refused(
-    loaded: tuple[Any, Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+    loaded: Loaded, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loaded[0].generation_config, "no_repeat_ngram_size", 3)
     with pytest.raises(UsageError, match="no_repeat_ngram_size=3"):
         complete_batch(*loaded, prompts[:1], DECODING)
 
 
-SAMPLING = Decoding(max_new_tokens=8, batch_size=5, samples=3, temperature=0.9, seed=4)
-
-
-def sample(loaded: tuple[Any, Any], prompts: list[Prompt], decoding: Decoding) -> list[str]:
+def sample(loaded: Loaded, prompts: list[Prompt], decoding: Decoding) -> list[str]:
     return [row.completion for row in complete_batch(*loaded, prompts, decoding)]
 
 
-def test_a_sample_depends_on_seed_and_id_alone(
-    loaded: tuple[Any, Any], prompts: list[Prompt]
-) -> None:
-    """Not on its batch: killed and resumed, or in another order, it is the same."""
-    asked = samples_of(prompts[:3], SAMPLING)
-    assert [p.id for p in asked[:4]] == ["q0#0", "q0#1", "q0#2", "q1#0"]
-    once = sample(loaded, asked, SAMPLING)
-    assert sample(loaded, asked[::-1], SAMPLING)[::-1] == once
-    assert sample(loaded, asked[4:5], SAMPLING) == once[4:5]
-    assert len(set(once)) > 3
-    assert sample(loaded, asked, replace(SAMPLING, seed=5)) != once
+def test_samples_depend_on_seed_and_id_alone(loaded: Loaded, prompts: list[Prompt]) -> None:
+    """Not on its batch: the order and the other rows do not matter."""
+    samples = samples_of(prompts[:3], SAMPLING)
+    assert [p.id for p in samples[:4]] == ["q0#0", "q0#1", "q0#2", "q1#0"]
+    texts = sample(loaded, samples, SAMPLING)
+    assert sample(loaded, samples[::-1], SAMPLING)[::-1] == texts
+    assert sample(loaded, samples[4:5], SAMPLING) == texts[4:5]
+    assert len(set(texts)) > 3
+    assert sample(loaded, samples, replace(SAMPLING, seed=5)) != texts
 
 
-def test_samples_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> None:
+def test_samples_follow_the_models_probabilities(loaded: Loaded) -> None:
     """500 first tokens against softmax(logits / T), and against its nucleus."""
     import torch
 
@@ -370,26 +360,19 @@ def test_samples_follow_the_models_probabilities(loaded: tuple[Any, Any]) -> Non
     order = (logits / 0.05).softmax(-1).sort(descending=True)
     for top_p in (1.0, 0.5):
         decoding = Decoding(max_new_tokens=1, samples=500, temperature=0.05, top_p=top_p)
-        made = decode(
-            model,
-            [ids] * 500,
-            decoding,
-            [decoding.row_seed(str(i)) for i in range(500)],
-            lambda row, new: False,
-        )
-        drawn = [new[0] for new in made]
+        seeds = [decoding.row_seed(str(i)) for i in range(500)]
+        drawn = [new[0] for new in decode(model, [ids] * 500, decoding, seeds, never)]
         size = int((order.values.cumsum(0) < top_p).sum()) + 1 if top_p < 1 else len(logits)
-        kept = order.values[:size] / order.values[:size].sum()
+        expected = float(order.values[0] / order.values[:size].sum())
         assert set(drawn) <= set(order.indices[:size].tolist())
         share = drawn.count(int(order.indices[0])) / 500
-        expected = float(kept[0])
         assert abs(share - expected) < 5 * (expected * (1 - expected) / 500) ** 0.5 + 1e-9
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0])
-def test_samples_from_a_large_vocabulary(loaded: tuple[Any, Any], spread: float) -> None:
-    """Each is the inverse of the cumulative probability, likeliest first, at the row's next random
-    number: added up token by token here. Most of a flat distribution lies beyond LIKELY tokens."""
+def test_samples_from_a_large_vocabulary(loaded: Loaded, spread: float) -> None:
+    """Inverse transform sampling over the tokens from most to least likely, here by a plain sum.
+    Most of a flat distribution lies beyond the first LIKELY tokens."""
     import random
 
     import torch
@@ -403,16 +386,16 @@ def test_samples_from_a_large_vocabulary(loaded: tuple[Any, Any], spread: float)
             p = logits[row].softmax(-1, dtype=torch.float64).tolist()
             order = sorted(range(5000), key=lambda i: -p[i])
             ends = list(itertools.accumulate(p[i] for i in order))
-            place = bisect.bisect_right(ends, draws[row].random() * ends[-1])
-            assert token == order[place]
-            beyond += place >= LIKELY
+            rank = bisect.bisect_right(ends, draws[row].random() * ends[-1])
+            assert token == order[rank]
+            beyond += rank >= LIKELY
     assert 0 < beyond < 30
 
 
 @pytest.mark.parametrize(
     "options", [{"top_k": 3}, {"min_p": 0.4}, {"top_k": 4, "min_p": 0.2, "top_p": 0.7}]
 )
-def test_tokens_that_sampling_leaves_out(loaded: tuple[Any, Any], options: dict[str, Any]) -> None:
+def test_tokens_excluded_from_sampling(loaded: Loaded, options: dict[str, Any]) -> None:
     """Against transformers' own warpers: min_p, top_k, then top_p, the order of vLLM."""
     import torch
     from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -422,24 +405,20 @@ def test_tokens_that_sampling_leaves_out(loaded: tuple[Any, Any], options: dict[
     temperature = 0.3
     with torch.inference_mode():
         scores = model(torch.tensor([ids])).logits[:, -1] / temperature
-    for name, warper in (
-        ("min_p", MinPLogitsWarper),
-        ("top_k", TopKLogitsWarper),
-        ("top_p", TopPLogitsWarper),
-    ):
-        scores = warper(options[name])(None, scores) if name in options else scores
+    warpers = {"min_p": MinPLogitsWarper, "top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper}
+    for name in (name for name in warpers if name in options):
+        scores = warpers[name](options[name])(None, scores)
     allowed = set(scores[0].isfinite().nonzero().flatten().tolist())
     assert 1 < len(allowed) < 40
     decoding = Decoding(max_new_tokens=1, samples=400, temperature=temperature, **options)
     seeds = [decoding.row_seed(str(i)) for i in range(400)]
-    made = decode(model, [ids] * 400, decoding, seeds, lambda row, new: False)
-    assert {new[0] for new in made} == allowed
+    assert {new[0] for new in decode(model, [ids] * 400, decoding, seeds, never)} == allowed
 
 
-def test_programs_are_decoded_as_the_model_wrote_them() -> None:
-    """Llama 3's tokenizers delete spaces before punctuation unless told not to: the canonical
-    solutions of HumanEval must survive, in text and behind pictures. Of the 13 that would change
-    4 would fail their tests (`benchmarks/decoding_spaces.py`); one is judged here."""
+def test_decoding_keeps_the_spaces_of_programs() -> None:
+    """Llama 3's tokenizers delete spaces before punctuation by default. HumanEval's canonical
+    solutions must come back unchanged from both backends. The default changes 13 of them, and 4
+    of these fail their tests (`benchmarks/decoding_spaces.py`); one is judged here."""
     from dft_eval.humaneval_plus.data import from_human_eval
     from dft_eval.humaneval_plus.judge import judge, make_tests
     from dft_eval.python_programs import human_eval
@@ -464,11 +443,11 @@ def test_programs_are_decoded_as_the_model_wrote_them() -> None:
     assert score == 0.0
 
 
-def test_a_base_model_in_chat_stops_at_the_templates_end_of_turn(
-    loaded: tuple[Any, Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+def test_base_models_in_chat_stop_at_the_end_of_turn(
+    loaded: Loaded, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Qwen2.5's base models: eos is <|endoftext|>, the template ends turns in <|im_end|>.
-    The end of turn is the token that the model writes fourth; raw text goes on after it."""
+    """As in Qwen2.5's base models, eos is <|endoftext|> and the template ends turns in <|im_end|>.
+    The model writes <|im_end|> as its fourth token; a raw prompt goes on after it."""
     model, tokenizer = loaded[0], copy.deepcopy(loaded[1])
     endoftext = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     monkeypatch.setattr(model.generation_config, "eos_token_id", endoftext)
@@ -489,12 +468,12 @@ def test_a_base_model_in_chat_stops_at_the_templates_end_of_turn(
     (row,) = complete_batch(model, tokenizer, prompts[:1], DECODING)
     assert (row.finish_reason, row.n_tokens) == ("stop", 3)
     step = itertools.count()
-    raw = [replace(prompts[0], chat=False)]
-    assert complete_batch(model, tokenizer, raw, DECODING)[0].n_tokens == 12
+    (row,) = complete_batch(model, tokenizer, [replace(prompts[0], chat=False)], DECODING)
+    assert row.n_tokens == 12
 
 
 @pytest.mark.parametrize(
-    ("values", "named"),
+    ("values", "message"),
     [
         ({"samples": 0}, "--samples 0"),
         ({"samples": 2}, "--temperature 0"),
@@ -511,8 +490,8 @@ def test_a_base_model_in_chat_stops_at_the_templates_end_of_turn(
         ({"batch_size": 0}, "--batch-size 0"),
     ],
 )
-def test_decoding_that_makes_no_sense(values: dict[str, Any], named: str) -> None:
-    with pytest.raises(UsageError, match=named):
+def test_invalid_decoding_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         Decoding(**values)
 
 
@@ -534,21 +513,11 @@ def test_items_of_several_samples() -> None:
     assert combine(["a"], rows[:1], 1)[1] == {}
 
 
-def test_a_lora_adapter_is_loaded_as_such(
-    text_bench: Bench, loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
+def test_completions_of_a_lora_adapter(
+    text_bench: Bench, loaded: Loaded, prompts: list[Prompt], tmp_path: Path
 ) -> None:
-    """Base and adapter together: other completions than the base's, those of the merged model."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=torch.float32)
-    tuned = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]))
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in tuned.named_parameters():
-        if "lora_" in name:
-            weight.data = torch.randn(weight.shape, generator=generator) * 0.5
-    tuned.save_pretrained(tmp_path / "adapter")
+    """The completions are those of the merged model and differ from the base model's."""
+    tuned = save_lora(text_bench.model, tmp_path / "adapter")
     subject = LocalModel(str(tmp_path / "adapter"))
     assert subject.files.base == text_bench.model
     assert subject.sha256 != model_sha256(find_model(str(text_bench.model)))
@@ -557,19 +526,17 @@ def test_a_lora_adapter_is_loaded_as_such(
     for row, prompt in zip(rows, prompts, strict=True):
         ids = greedy_by_transformers(merged, prompt)
         assert decode_text(loaded[1], ids) == row.completion
-    plain = complete_batch(*loaded, prompts, DECODING)
-    assert [row.completion for row in rows] != [row.completion for row in plain]
+    base = complete_batch(*loaded, prompts, DECODING)
+    assert [row.completion for row in rows] != [row.completion for row in base]
 
 
 def test_identity_covers_the_chat_template(text_bench: Bench, tmp_path: Path) -> None:
-    import shutil
-
-    copy = shutil.copytree(text_bench.model, tmp_path / "copy")
-    first = LocalModel(str(copy))
+    folder = shutil.copytree(text_bench.model, tmp_path / "copy")
+    first = LocalModel(str(folder))
     assert first.text.identity == LocalModel(str(text_bench.model)).text.identity
-    template = next(path for path in copy.glob("*.j*") if "{%" in path.read_text())
+    template = next(path for path in folder.glob("*.j*") if "{%" in path.read_text())
     template.write_text(template.read_text().replace("assistant", "helper"))
-    changed = LocalModel(str(copy))
+    changed = LocalModel(str(folder))
     assert changed.sha256 == first.sha256
     assert changed.text.identity != first.text.identity
 
@@ -579,7 +546,7 @@ def test_identity_covers_the_chat_template(text_bench: Bench, tmp_path: Path) ->
 def test_the_dtype_depends_on_the_option_alone(
     text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str, dtype: str
 ) -> None:
-    """Not on what the model was saved in, nor on the processor's bfloat16 instructions."""
+    """Neither the saved dtype nor the processor's bfloat16 instructions matter."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -601,21 +568,17 @@ def test_the_dtype_depends_on_the_option_alone(
         assert (subject.text.identity == default.text.identity) == (dtype == "float32")
 
 
-class _KilledError(Exception):
-    pass
-
-
-@pytest.mark.parametrize(("at", "kept"), [(2, 0), (4, 0), (5, 4), (7, 4), (9, 8)])
-def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
-    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path, at: int, kept: int
+@pytest.mark.parametrize(("at", "cached"), [(2, 0), (4, 0), (5, 4), (7, 4), (9, 8)])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    loaded: Loaded, prompts: list[Prompt], tmp_path: Path, at: int, cached: int
 ) -> None:
-    """Also when the last line was half written; only the batch in flight is made again.
+    """Also after a partial last line; only the batch in flight is generated again.
 
-    Killed when ``at`` completions have ended; 9: after the last, when all is written.
+    ``at``: completions that have ended before the kill; 9: after everything is written.
     """
 
     def run(folder: str, progress: Any, counter: list[int]) -> list[str]:
-        def load() -> tuple[Any, Any]:
+        def load() -> Loaded:
             counter.append(1)
             return loaded
 
@@ -629,48 +592,49 @@ def test_killed_and_resumed_it_gives_what_an_undisturbed_run_gives(
         return [row.model_dump_json() for row in rows]
 
     calls: list[int] = []
-    undisturbed = run("whole", lambda done, total: calls.append(done), [])
+    uninterrupted = run("whole", lambda done, total: calls.append(done), [])
     assert calls == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
     calls.clear()
 
     def kill(done: int, total: int) -> None:
         calls.append(done)
         if done == at or calls.count(8) > 1:
-            raise _KilledError
+            raise KeyboardInterrupt
 
-    with pytest.raises(_KilledError):
+    with pytest.raises(KeyboardInterrupt):
         run("killed", kill, [])
-    cache = tmp_path / "killed" / "x.completions.jsonl"
+    cache = tmp_path / "killed" / CompletionCache.NAME
     cache.parent.mkdir(exist_ok=True)
-    with (cache.parent / CompletionCache.NAME).open("a") as stream:
+    with cache.open("a") as stream:
         stream.write('{"id": "q0", "prompt": "half a li')
-    seen: list[int] = []
+    calls.clear()
     loads: list[int] = []
-    assert run("killed", lambda done, total: seen.append(done), loads) == undisturbed
-    assert seen[0] == kept
-    assert bool(loads) == (seen[0] < 8)
-    cached = (cache.parent / CompletionCache.NAME).read_text().splitlines()
-    assert len(cached) == 8 + 1  # and the half line
-    written = [json.loads(line)["id"] for line in cache.read_text().splitlines()]
-    assert written == [p.id for p in prompts]
-    assert run("killed", silent, loads) == undisturbed
-    assert bool(loads) == (seen[0] < 8)
+    assert run("killed", lambda done, total: calls.append(done), loads) == uninterrupted
+    assert calls[0] == cached
+    assert len(cache.read_text().splitlines()) == 8 + 1  # and the partial line
+    assert ids_of(cache.parent / "x.completions.jsonl") == [p.id for p in prompts]
+    assert run("killed", silent, loads) == uninterrupted
+    assert len(loads) == (cached < 8)
 
 
-class Counting(HfTextBackend):
-    """The real backend, which counts what it is asked for."""
+def ids_of(path: Path) -> list[str]:
+    return [json.loads(line)["id"] for line in path.read_text().splitlines()]
 
-    def __init__(self, identity: str, loaded: tuple[Any, Any]) -> None:
+
+class Recording(HfTextBackend):
+    """The real backend; ``ids`` are those of the prompts that it had to complete."""
+
+    def __init__(self, identity: str, loaded: Loaded) -> None:
         super().__init__(identity, lambda: loaded)
-        self.asked: list[str] = []
+        self.ids: list[str] = []
 
     def complete(self, prompts: Any, decoding: Decoding, ended: Any = None) -> Any:
-        self.asked += [prompt.id for prompt in prompts]
+        self.ids += [prompt.id for prompt in prompts]
         return super().complete(prompts, decoding, ended)
 
 
-def asked_for(
-    loaded: tuple[Any, Any],
+def completed(
+    loaded: Loaded,
     prompts: list[Prompt],
     folder: Path,
     decoding: Decoding = DECODING,
@@ -678,31 +642,27 @@ def asked_for(
     fresh: bool = False,
 ) -> list[str]:
     """Ids of the prompts that the model had to complete."""
-    backend = Counting(identity, loaded)
+    backend = Recording(identity, loaded)
     cache = CompletionCache(folder, fresh=fresh)
     path = folder / "x.completions.jsonl"
     rows = generate_each(prompts, decoding, path, backend=backend, progress=silent, cache=cache)
     assert [row.id for row in rows] == [prompt.id for prompt in prompts]
-    ids = [json.loads(line)["id"] for line in path.read_text().splitlines()]
-    assert ids == [prompt.id for prompt in prompts]  # the report refuses an id twice
-    return sorted(backend.asked)
+    assert ids_of(path) == [prompt.id for prompt in prompts]  # the report refuses duplicate ids
+    return sorted(backend.ids)
 
 
-def test_what_does_not_change_a_completion_reuses_it(
-    loaded: tuple[Any, Any],
-    prompts: list[Prompt],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_completions_are_reused(
+    loaded: Loaded, prompts: list[Prompt], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert asked_for(loaded, prompts[:3], tmp_path) == ["q0", "q1", "q2"]
+    assert completed(loaded, prompts[:3], tmp_path) == ["q0", "q1", "q2"]
     assert "reusing" not in capsys.readouterr().err
-    assert asked_for(loaded, prompts, tmp_path) == ["q3", "q4", "q5", "q6", "q7"]
+    assert completed(loaded, prompts, tmp_path) == ["q3", "q4", "q5", "q6", "q7"]
     today = datetime.now(UTC).date().isoformat()[:4]
     assert f"reusing 3 completions from {today}" in capsys.readouterr().err
-    assert asked_for(loaded, prompts[:2], tmp_path, replace(DECODING, batch_size=1)) == []
-    assert asked_for(loaded, [replace(prompts[0], id="another")], tmp_path) == []
-    assert len(asked_for(loaded, prompts, tmp_path, fresh=True)) == 8
-    assert asked_for(loaded, prompts, tmp_path) == []
+    assert completed(loaded, prompts[:2], tmp_path, replace(DECODING, batch_size=1)) == []
+    assert completed(loaded, [replace(prompts[0], id="another")], tmp_path) == []
+    assert len(completed(loaded, prompts, tmp_path, fresh=True)) == 8
+    assert completed(loaded, prompts, tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -717,40 +677,37 @@ def test_what_does_not_change_a_completion_reuses_it(
         {"prompts": [Prompt("q0", "other words", chat=True)]},
     ],
 )
-def test_what_changes_a_completion_makes_it_again(
-    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path, change: dict[str, Any]
+def test_changed_settings_generate_again(
+    loaded: Loaded, prompts: list[Prompt], tmp_path: Path, change: dict[str, Any]
 ) -> None:
     settings: dict[str, Any] = {"prompts": prompts[:1], "decoding": DECODING, "identity": "m"}
-    assert asked_for(loaded, folder=tmp_path, **settings) == ["q0"]
-    assert asked_for(loaded, folder=tmp_path, **{**settings, **change}) == ["q0"]
-    assert asked_for(loaded, folder=tmp_path, **settings) == []
+    assert completed(loaded, folder=tmp_path, **settings) == ["q0"]
+    assert completed(loaded, folder=tmp_path, **{**settings, **change}) == ["q0"]
+    assert completed(loaded, folder=tmp_path, **settings) == []
 
 
-def test_completions_of_earlier_versions_are_reused(
-    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
-) -> None:
+def test_older_caches_are_reused(loaded: Loaded, prompts: list[Prompt], tmp_path: Path) -> None:
     """They have no mean entropy."""
-    asked_for(loaded, prompts[:2], tmp_path)
+    completed(loaded, prompts[:2], tmp_path)
     cache = tmp_path / CompletionCache.NAME
-    old = [json.loads(line) for line in cache.read_text().splitlines()]
-    assert all(row.pop("mean_entropy") > 0 for row in old)
-    cache.write_text("".join(f"{json.dumps(row)}\n" for row in old))
-    assert asked_for(loaded, prompts[:2], tmp_path) == []
+    rows = [json.loads(line) for line in cache.read_text().splitlines()]
+    assert all(row.pop("mean_entropy") > 0 for row in rows)
+    cache.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert completed(loaded, prompts[:2], tmp_path) == []
     rows = [json.loads(line) for line in (tmp_path / "x.completions.jsonl").open()]
     assert [row["mean_entropy"] for row in rows] == [None, None]
 
 
-def test_more_samples_add_to_those_that_are_there(
-    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
-) -> None:
-    few, more = (replace(SAMPLING, samples=n) for n in (2, 3))
-    assert len(asked_for(loaded, samples_of(prompts[:2], few), tmp_path, few)) == 4
-    assert asked_for(loaded, samples_of(prompts[:2], more), tmp_path, more) == ["q0#2", "q1#2"]
-    other = replace(few, seed=9)
-    assert len(asked_for(loaded, samples_of(prompts[:2], other), tmp_path, other)) == 4
+def test_more_samples_are_added(loaded: Loaded, prompts: list[Prompt], tmp_path: Path) -> None:
+    def ids(decoding: Decoding) -> list[str]:
+        return completed(loaded, samples_of(prompts[:2], decoding), tmp_path, decoding)
+
+    assert len(ids(replace(SAMPLING, samples=2))) == 4
+    assert ids(replace(SAMPLING, samples=3)) == ["q0#2", "q1#2"]
+    assert len(ids(replace(SAMPLING, samples=2, seed=9))) == 4
 
 
-def test_a_key_covers_the_pictures_content(tmp_path: Path) -> None:
+def test_keys_cover_the_content_of_pictures(tmp_path: Path) -> None:
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
         path.write_bytes(b"one picture")
@@ -764,27 +721,21 @@ def test_a_key_covers_the_pictures_content(tmp_path: Path) -> None:
     assert completion_key(prompt, DECODING, "m") not in keys
 
 
-def test_half_a_batch_on_disk_leaves_no_duplicate(
-    loaded: tuple[Any, Any], prompts: list[Prompt], tmp_path: Path
-) -> None:
-    """A kill in the middle of a write: the rest of the batch is made, nothing twice."""
-    asked_for(loaded, prompts, tmp_path)
+def test_partial_batch_on_disk(loaded: Loaded, prompts: list[Prompt], tmp_path: Path) -> None:
+    """After a kill in the middle of a write only the rest of the batch is generated."""
+    completed(loaded, prompts, tmp_path)
     cache = tmp_path / CompletionCache.NAME
     lines = cache.read_text().splitlines(keepends=True)
     cache.write_text("".join(lines[:5]) + lines[5][:40])
-    lost = sorted(json.loads(line)["id"] for line in lines[5:])
-    assert asked_for(loaded, prompts, tmp_path) == lost
-    assert asked_for(loaded, prompts, tmp_path) == []
+    missing = sorted(json.loads(line)["id"] for line in lines[5:])
+    assert completed(loaded, prompts, tmp_path) == missing
+    assert completed(loaded, prompts, tmp_path) == []
 
 
-def test_out_of_memory_names_the_option_and_loses_nothing(
-    loaded: tuple[Any, Any],
-    prompts: list[Prompt],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_out_of_memory_names_the_option_and_keeps_results(
+    loaded: Loaded, prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The allocator's own error, from a cache that grows beyond any memory once six have ended."""
-
+    """The allocator's own error: the cache grows beyond any memory once six rows have ended."""
     growth = [2**40]
 
     def progress(done: int, total: int) -> None:
@@ -792,9 +743,9 @@ def test_out_of_memory_names_the_option_and_loses_nothing(
             monkeypatch.setattr(hf_cache, "GROWTH", growth[0])
 
     def run() -> list[str]:
-        path, backend = tmp_path / "x.jsonl", Counting("m", loaded)
-        generate_each(prompts, ONE, path, backend=backend, progress=progress)
-        return backend.asked
+        backend = Recording("m", loaded)
+        generate_each(prompts, ONE, tmp_path / "x.jsonl", backend=backend, progress=progress)
+        return backend.ids
 
     with pytest.raises(EvaluationError, match=r"Out of memory with --batch-size 1: .*smaller --b"):
         run()
@@ -803,35 +754,32 @@ def test_out_of_memory_names_the_option_and_loses_nothing(
     assert len(run()) == 2
 
 
-def test_no_chat_template_is_named(loaded: tuple[Any, Any]) -> None:
-    class Bare:
-        chat_template = None
-
+def test_a_missing_chat_template_is_an_error(loaded: Loaded) -> None:
+    tokenizer = copy.copy(loaded[1])
+    tokenizer.chat_template = None
     with pytest.raises(UsageError, match="--prompt-style completion"):
-        render(Bare(), Prompt("x", "hello", chat=True))
+        render(tokenizer, Prompt("x", "hello", chat=True))
 
 
-def test_model_hash_covers_weights_alone(text_bench: Bench, tmp_path: Path) -> None:
-    import shutil
-
-    copy = shutil.copytree(text_bench.model, tmp_path / "copy")
+def test_the_model_hash_covers_weights_alone(text_bench: Bench, tmp_path: Path) -> None:
+    folder = shutil.copytree(text_bench.model, tmp_path / "copy")
     first = model_sha256(find_model(str(text_bench.model)))
-    (copy / "training_args.bin").write_bytes(b"x")
-    (copy / "README.md").write_text("x")
-    assert model_sha256(find_model(str(copy))) == first
-    weights = copy / "model.safetensors"
+    (folder / "training_args.bin").write_bytes(b"x")
+    (folder / "README.md").write_text("x")
+    assert model_sha256(find_model(str(folder))) == first
+    weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert model_sha256(find_model(str(copy))) != first
+    assert model_sha256(find_model(str(folder))) != first
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "one-word", "a/b/c"])
-def test_a_model_that_is_not_there(name: str) -> None:
+def test_a_missing_model(name: str) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         find_model(name)
 
 
-def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a model"):
         find_model(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Held-out prompts and what is noted of the answers; JSON lines that a resumed run goes on with."""
+"""Held-out prompts, summaries of their answers, and JSON lines of a resumed run."""
 
 from __future__ import annotations
 
@@ -16,32 +16,28 @@ from dft_factory.patch.lines import JsonLines
 I = IGNORE_INDEX  # noqa: E741
 
 
-def test_the_prompt_reaches_to_the_first_label_and_the_reference_is_the_first_turn() -> None:
+def test_prompts_references_lengths_and_repeats() -> None:
     rows = [
         {"input_ids": [1, 2, 3, 4, 5, 6, 7], "labels": [I, I, 3, 4, I, I, 7]},
-        {"input_ids": [1, 2], "labels": [1, 2]},  # nothing to ask
-        {"input_ids": [1, 2], "labels": [I, I]},  # nothing to answer
+        {"input_ids": [1, 2], "labels": [1, 2]},  # no prompt
+        {"input_ids": [1, 2], "labels": [I, I]},  # no answer
         {"input_ids": [1, *range(100)], "labels": [I, *range(100)]},
     ]
     first, second = held_out(rows)
     assert (first.prompt, first.reference) == ((1, 2), (3, 4))
     assert (second.prompt, second.reference) == ((1,), tuple(range(NEW_TOKENS)))
     assert len(held_out(rows * N_PROMPTS)) == N_PROMPTS
-
-
-def test_lengths_and_repeats() -> None:
-    """Three answers alike of four; references 2, 4, 2, 4 tokens long, all different."""
-    summary = summarise(
-        [[1, 2], [1, 2], [1, 2], [3, 4, 5, 6]], [[1, 2], [1, 2, 3, 4], [3, 4], [3, 4, 5, 6]]
-    )
+    # Three of four answers are equal; the references have 2, 4, 2, 4 tokens and differ.
+    references = [[1, 2], [1, 2, 3, 4], [3, 4], [3, 4, 5, 6]]
+    summary = summarise([[1, 2], [1, 2], [1, 2], [3, 4, 5, 6]], references)
     assert (summary.n, summary.length, summary.repeated) == (4, 2.5, 0.75)
     assert (summary.reference_length, summary.reference_repeated) == (3.0, 0.0)
 
 
 def test_answers_in_one_batch_are_those_of_each_prompt_alone(tmp_path: Path) -> None:
-    """Prompts of unlike length, padded on the left; the end is cut off; training goes on after.
+    """Prompts of different length, padded on the left; the end is removed; training continues.
 
-    What the model's own generation_config.json asks for, sampling, is not done.
+    The sampling of the model's generation_config.json is not used.
     """
     from transformers import AutoModelForCausalLM
 
@@ -50,15 +46,15 @@ def test_answers_in_one_batch_are_those_of_each_prompt_alone(tmp_path: Path) -> 
     model = AutoModelForCausalLM.from_pretrained(make_tiny("qwen2.5-coder", tmp_path / "model"))
     model.generation_config.update(do_sample=True, temperature=5.0, repetition_penalty=3.0)
     prompts = [[5, 6, 7, 8, 9], [10, 11], [12]]
-    alone = [greedy(model, [prompt], [0])[0] for prompt in prompts]
-    assert greedy(model, prompts, [0]) == alone
-    assert all(len(ids) == NEW_TOKENS for ids in alone)
-    end = alone[0][3]
-    assert greedy(model, [prompts[0]], [end]) == [alone[0][: alone[0].index(end)]]
-    ids = torch.tensor([prompts[0] + alone[0]])
+    single = [greedy(model, [prompt], [0])[0] for prompt in prompts]
+    assert greedy(model, prompts, [0]) == single
+    assert all(len(ids) == NEW_TOKENS for ids in single)
+    end = single[0][3]
+    assert greedy(model, [prompts[0]], [end]) == [single[0][: single[0].index(end)]]
+    ids = torch.tensor([prompts[0] + single[0]])
     start = len(prompts[0])
     best = model(input_ids=ids).logits[0, start - 1 : -1].argmax(-1)
-    assert best.tolist() == alone[0]
+    assert best.tolist() == single[0]
     model(input_ids=ids, labels=ids).loss.backward()
 
 
@@ -80,9 +76,7 @@ def test_lines_after_the_step_of_a_resumed_run_go(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
-def test_a_full_disk_ends_the_file_and_not_the_training(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_full_disks_do_not_end_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = JsonLines(tmp_path / "folder" / "lines.jsonl", resumed_at=0)
     (tmp_path / "folder").write_text("a file where a folder should be")
     for step in (1, 2):

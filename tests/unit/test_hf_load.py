@@ -1,4 +1,4 @@
-"""Devices and attention of a model of transformers: spread by accelerate, it completes alike."""
+"""Devices and attention of a transformers model: accelerate's placement changes no completion."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dft_eval.models import LocalModel, load_model
 from dft_eval.vlm import hf_vision
 from dft_factory.cli.evaluate import check_evaluation
 from tests.conftest import Bench
+from tests.support.generate import save_lora
 from tests.support.vlm_tables import picture
 
 GB = 10**9
@@ -32,7 +33,7 @@ SPREAD: DeviceMap = {
     "model.rotary_emb": "cpu",
     "lm_head": "disk",
 }
-"""Those on the disk are read for each forward."""
+"""Modules on the disk are read for each forward."""
 
 
 def completions(model: Any, tokenizer: Any) -> list[tuple[str, int]]:
@@ -60,28 +61,18 @@ def test_a_spread_model_completes_alike(
         device_map is SPREAD
     )
     if device_map is SPREAD:
-        assert {each.device.type for each in model.parameters()} == {"meta", "cpu"}
+        assert {weight.device.type for weight in model.parameters()} == {"meta", "cpu"}
         assert model.device.type == "meta"
-        hooked = [each for each in model.modules() if hasattr(each, "_hf_hook")]
+        hooked = [module for module in model.modules() if hasattr(module, "_hf_hook")]
         assert hooked
-        assert not any(getattr(each.forward, "__func__", None) is linear for each in hooked)
+        assert not any(getattr(m.forward, "__func__", None) is linear for m in hooked)
 
 
 def test_a_spread_model_with_an_adapter(text_bench: Bench, tmp_path: Path) -> None:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(text_bench.model, dtype=torch.float32)
-    tuned = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "up_proj"]))
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in tuned.named_parameters():
-        if "lora_" in name:
-            weight.data = torch.randn(weight.shape, generator=generator) * 0.5
-    tuned.save_pretrained(tmp_path)
+    save_lora(text_bench.model, tmp_path)
     files = find_model(str(tmp_path))
-    whole = completions(*load_model(files))
-    assert completions(*load_model(files, device_map="auto")) == whole
+    expected_rows = completions(*load_model(files))
+    assert completions(*load_model(files, device_map="auto")) == expected_rows
     with pytest.raises(UsageError, match=r"a part is on cpu and disk\. An adapter is not put on"):
         load_model(files, device_map=SPREAD)
 
@@ -98,8 +89,8 @@ def test_a_spread_vision_model_completes_alike(vl_bench: Bench, tmp_path: Path) 
     for device_map in (None, spread):
         loaded = hf_vision.load(find_model(str(vl_bench.model)), "float32", device_map)
         pixels = PixelRange(56 * 56, 28 * 28 * 40)
-        done = hf_vision.complete_batch(*loaded, prompts, DECODING, pixels)
-        rows.append([(row.completion, row.n_tokens) for row in done])
+        completed = hf_vision.complete_batch(*loaded, prompts, DECODING, pixels)
+        rows.append([(row.completion, row.n_tokens) for row in completed])
     assert rows[0] == rows[1]
 
 
@@ -113,18 +104,16 @@ def test_a_spread_vision_model_completes_alike(vl_bench: Bench, tmp_path: Path) 
         (140 * GB, 0, 0, None),
     ],
 )
-def test_a_model_is_spread_that_does_not_fit(
-    weights: int, free: int, gpus: int, device_map: str | None
-) -> None:
+def test_device_map_by_memory(weights: int, free: int, gpus: int, device_map: str | None) -> None:
     assert map_for(weights, free, gpus) == device_map
 
 
-def test_weights_are_measured_in_the_dtype_that_they_run_in(text_bench: Bench) -> None:
+def test_weights_are_measured_in_the_dtype_of_the_run(text_bench: Bench) -> None:
     import torch
 
     files = find_model(str(text_bench.model))
     model, _ = load_model(files)
-    weights = {each.data_ptr(): each.numel() for each in model.parameters()}
+    weights = {p.data_ptr(): p.numel() for p in model.parameters()}
     assert model.dtype == torch.float32
     for dtype, size in (("float32", 4), ("bfloat16", 2)):
         assert weights_bytes(files, dtype) == pytest.approx(size * sum(weights.values()), rel=0.05)
@@ -138,20 +127,14 @@ def test_the_attention_that_runs_is_recorded(text_bench: Bench) -> None:
     config = subject.load()[0].config
     assert "sdpa" in config._attn_implementation
     assert "device_map" not in LocalModel(str(text_bench.model)).record()
-    assert [
-        flash_runs(dtype, gpu=gpu, installed=installed)
-        for dtype, gpu, installed in (
-            ("bfloat16", True, True),
-            ("float16", True, True),
-            ("float32", True, True),
-            ("bfloat16", False, True),
-            ("bfloat16", True, False),
-        )
-    ] == [True, True, False, False, False]
+    for dtype, expected in (("bfloat16", True), ("float16", True), ("float32", False)):
+        assert flash_runs(dtype, gpu=True, installed=True) == expected
+    assert not flash_runs("bfloat16", gpu=False, installed=True)
+    assert not flash_runs("bfloat16", gpu=True, installed=False)
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("options", "message"),
     [
         (["--device-map", "all"], "--device-map 'all' is unknown. Choose from: auto, balanced"),
         (["--device-map", "auto", "--backend", "vllm"], "for --backend hf: .*--tensor-parallel"),
@@ -159,8 +142,8 @@ def test_the_attention_that_runs_is_recorded(text_bench: Bench) -> None:
         (["--gpus", "2", "--shard", "1/2"], "leave --shard 1/2 out"),
     ],
 )
-def test_options_that_do_not_go_together(words: list[str], says: str) -> None:
+def test_conflicting_options(options: list[str], message: str) -> None:
     command = ["nq", "--model", "m", "--out", "o"]
-    check_evaluation([*command, *words[:2]] if words[1] == "auto" else command)
-    with pytest.raises(UsageError, match=says):
-        check_evaluation([*command, *words])
+    check_evaluation([*command, *options[:2]] if options[1] == "auto" else command)
+    with pytest.raises(UsageError, match=message):
+        check_evaluation([*command, *options])

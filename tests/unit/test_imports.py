@@ -1,12 +1,12 @@
-"""What an import brings with it."""
+"""Heavy packages that light modules must not import."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
+
+from tests.support.cli import clean_environment, run_command
 
 CLI = {"typer", "pydantic", "rich", "matplotlib"}
 
@@ -25,8 +25,5 @@ CLI = {"typer", "pydantic", "rich", "matplotlib"}
 )
 def test_nothing_heavier_is_imported(modules: str, absent: set[str]) -> None:
     code = f"import sys, {modules}; print(*sorted({absent} & set(sys.modules)))"
-    environment = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == []
+    environment = clean_environment(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    assert run_command([sys.executable, "-c", code], env=environment).stdout.split() == []

@@ -1,4 +1,4 @@
-"""What starts a training on several nodes, for each scheduler."""
+"""The launcher of trainings on several nodes, for each scheduler."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from dft_factory.errors import ConfigError
 from dft_factory.experiments.launch import plan_launch, task_environment
+from tests.support.cli import run_command
 
 TRAIN = ("llamafactory-cli", "train", "runs/a/train.yaml")
 FIRST = {"MASTER_ADDR": "first", "MASTER_PORT": "23456"}
@@ -20,12 +21,12 @@ SECOND_OF_TWO = {"FORCE_TORCHRUN": "1", **NODES}
 
 def test_one_node_changes_nothing() -> None:
     """Not inside a SLURM job or a pod either, and not for a path with a space."""
-    words = ("llamafactory-cli", "train", "my runs/train.yaml")
-    launch = plan_launch(words, 1, {"SLURM_JOB_ID": "7", "RANK": "0", "MASTER_ADDR": "x"})
-    assert (launch.words, launch.environment) == (words, {})
+    command = ("llamafactory-cli", "train", "my runs/train.yaml")
+    launch = plan_launch(command, 1, {"SLURM_JOB_ID": "7", "RANK": "0", "MASTER_ADDR": "x"})
+    assert (launch.words, launch.environment) == (command, {})
 
 
-def test_slurm_starts_one_task_a_node() -> None:
+def test_slurm_starts_one_task_per_node() -> None:
     launch = plan_launch(TRAIN, 3, {"SLURM_JOB_ID": "7"}, python="/env/bin/python")
     assert launch.words[0] == "srun"
     split = launch.words.index("/env/bin/python")
@@ -34,22 +35,17 @@ def test_slurm_starts_one_task_a_node() -> None:
     module = ("-m", "dft_factory.experiments.launch")
     assert launch.words[split + 1 :] == (*module, "--task", "3", *TRAIN)
     assert launch.environment == {}
-
-
-def test_a_slurm_job_comes_before_variables_of_the_shell() -> None:
-    """A MASTER_ADDR that somebody exported would be the same on every node."""
+    # A MASTER_ADDR that somebody exported would be the same on every node.
     leftover = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     assert plan_launch(TRAIN, 2, {**leftover, "SLURM_JOB_ID": "7"}).words[0] == "srun"
 
 
-def test_a_task_of_srun() -> None:
+def test_ports_of_slurm_jobs() -> None:
+    """Consecutive jobs get different ports, below the ephemeral ones."""
     slurm = {"SLURM_JOB_ID": "40001", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
     # 15000 + 40001 % 15000
     expected = {**SECOND_OF_TWO, "MASTER_PORT": "25001"}
     assert task_environment(2, slurm, "first") == expected
-
-
-def test_jobs_that_follow_each_other_get_different_ports_below_the_ephemeral_ones() -> None:
     ports = {0: 15_000, 1: 15_001, 14_999: 29_999, 15_000: 15_000, 4_000_000_000: 25_000}
     for job, port in ports.items():
         slurm = {"SLURM_JOB_ID": str(job), "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}
@@ -116,21 +112,18 @@ def test_a_path_with_a_space_is_refused() -> None:
         plan_launch(("llamafactory-cli", "train", "my runs/train.yaml"), 2, {"SLURM_JOB_ID": "7"})
 
 
-def run_module(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dft_factory.experiments.launch", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+def run_module(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    module = [sys.executable, "-m", "dft_factory.experiments.launch"]
+    return run_command([*module, *command], status=None, **options)
 
 
-def test_the_module_becomes_the_command() -> None:
+def test_the_module_runs_the_command_or_prints_one_line() -> None:
     """Same exit status, and the commands of this environment first, whatever PATH says."""
     program = "import os, sys; print(os.environ['PATH'].split(os.pathsep)[0]); sys.exit(7)"
-    done = run_module("1", sys.executable, "-c", program, env={"PATH": "/bin"})
-    assert done.returncode == 7, done.stderr
-    assert done.stdout.strip() == sys.executable.rpartition("/")[0]
-
-
-def test_the_module_refuses_in_one_line() -> None:
-    done = run_module("2", "llamafactory-cli", "train", "a.yaml", env={"PATH": "/bin"})
-    assert done.returncode == 2
-    assert done.stderr.startswith("dft-factory: A training on 2 nodes needs a scheduler")
-    assert done.stderr.count("\n") == 1
+    result = run_module("1", sys.executable, "-c", program, env={"PATH": "/bin"})
+    assert result.returncode == 7, result.stderr
+    assert result.stdout.strip() == sys.executable.rpartition("/")[0]
+    result = run_module("2", "llamafactory-cli", "train", "a.yaml", env={"PATH": "/bin"})
+    assert result.returncode == 2
+    assert result.stderr.startswith("dft-factory: A training on 2 nodes needs a scheduler")
+    assert result.stderr.count("\n") == 1

@@ -33,10 +33,10 @@ def inputs(dtype: torch.dtype, n: int = 37, vocabulary: int = 101, size: int = 1
     return (*leaves, positions, targets, sequence)
 
 
-def whole(
+def full_logits_loss(
     leaves: list[Tensor], labelled: list[Tensor], weight: TokenWeight, t: LogitTransform
 ) -> Tensor:
-    """The plain way: full logits, autograd."""
+    """Full logits and autograd."""
     positions, targets, sequence = labelled
     z = (leaves[0][positions] @ leaves[1].t() + leaves[2]) * t.scale
     if t.softcap is not None:
@@ -54,10 +54,10 @@ def relative(result: Tensor | None, expected: Tensor | None) -> float:
 @pytest.mark.parametrize("spec", [*SPECS, "one"])
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=["identity", "scale", "softcap"])
 @pytest.mark.parametrize("chunk", [1, 10, 37, 1000])
-def test_equals_whole_logits(
+def test_chunks_equal_full_logits(
     spec: str, transform: LogitTransform, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any chunk, any tile, with a bias: value and all three gradients, scaled as backward asks."""
+    """For any chunk and tile, with a bias: value and all three gradients, scaled by backward."""
     monkeypatch.setattr(softmax, "TILE_BYTES", 4 * 101 * 3)
     weight = UNIT_WEIGHT if spec == "one" else parse_weight(spec)
     *mine, positions, targets, sequence = inputs(torch.float64)
@@ -65,7 +65,7 @@ def test_equals_whole_logits(
     theirs = inputs(torch.float64)[:3]
     options: Any = {"bias": mine[2], "transform": transform, "chunk": chunk}
     result = linear_token_weighted_nll(mine[0], mine[1], *labelled, 4, weight, **options)
-    expected = whole(theirs, labelled, weight, transform)
+    expected = full_logits_loss(theirs, labelled, weight, transform)
     (result.total / 7).backward()
     (expected / 7).backward()
     assert result.total.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -82,10 +82,10 @@ def test_equals_whole_logits(
     [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)],
     ids=["float32", "bfloat16", "bfloat16 in blocks"],
 )
-def test_no_less_exact_than_whole_logits(
+def test_no_less_exact_than_full_logits(
     spec: str, dtype: torch.dtype, emulated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against float64 on the same rounded numbers; the bound is the plain way's own error."""
+    """Against float64 on the same rounded numbers; the bound is the error of full logits."""
     monkeypatch.setattr(product, "emulates", lambda _: emulated)
     monkeypatch.setattr(product, "BLOCK", 30)
     weight = parse_weight(spec)
@@ -96,8 +96,8 @@ def test_no_less_exact_than_whole_logits(
     linear_token_weighted_nll(
         mine[0], mine[1], *labelled, 4, weight, bias=mine[2], chunk=16
     ).total.backward()
-    whole(plain, labelled, weight, IDENTITY).backward()
-    whole(exact, labelled, weight, IDENTITY).backward()
+    full_logits_loss(plain, labelled, weight, IDENTITY).backward()
+    full_logits_loss(exact, labelled, weight, IDENTITY).backward()
     for a, b, c in zip(mine, plain, exact, strict=True):
         bound = 5e-6 if dtype == torch.float32 else 1.5 * relative(b.grad, c.grad)
         assert relative(a.grad, c.grad) <= bound
@@ -143,8 +143,10 @@ def test_a_frozen_part_gets_no_gradient(frozen: str) -> None:
 
 def test_no_token_is_a_differentiable_zero() -> None:
     hidden, weight, bias, *labelled = inputs(torch.float32)
-    none = [tensor[:0] for tensor in labelled]
-    loss = linear_token_weighted_nll(hidden, weight, *none, 4, parse_weight("sequence"), bias=bias)
+    no_tokens = [tensor[:0] for tensor in labelled]
+    loss = linear_token_weighted_nll(
+        hidden, weight, *no_tokens, 4, parse_weight("sequence"), bias=bias
+    )
     loss.total.backward()
     assert loss.total.item() == 0.0
     for leaf in (hidden, weight, bias):
@@ -157,9 +159,9 @@ def test_no_token_is_a_differentiable_zero() -> None:
 def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
     hidden = torch.full((3, 1), 1.0, requires_grad=True)
     weight = torch.tensor([[0.0], [size], [1.0]], requires_grad=True)
-    places, sequence = torch.arange(3), torch.zeros(3).long()
+    positions, sequence = torch.arange(3), torch.zeros(3).long()
     loss = linear_token_weighted_nll(
-        hidden, weight, places, places, sequence, 1, parse_weight(spec)
+        hidden, weight, positions, positions, sequence, 1, parse_weight(spec)
     )
     loss.total.backward()
     assert bool(torch.isfinite(loss.logps).all())
@@ -169,7 +171,7 @@ def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
 
 
 class Watch(TorchDispatchMode):
-    """Shows each operation and its result to ``see``."""
+    """Passes each operation and its result to ``see``."""
 
     def __init__(self, see: Callable[[Any, Any], None]) -> None:
         super().__init__()
@@ -184,11 +186,11 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("spec", ["token", "sequence"])
 @pytest.mark.parametrize("emulated", [False, True], ids=["float32", "bfloat16 in blocks"])
-def test_nothing_as_large_as_the_logits_is_allocated(
+def test_no_tensor_is_as_large_as_the_logits(
     spec: str, grad: bool, emulated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What torch allocates at once, counted by a dispatch mode: never n x V numbers, and in
-    blocks, where the head has to be brought to fp32, never the head."""
+    """The largest tensor, by a dispatch mode, is never n x V; in blocks, which convert parts of the
+    head to fp32, never as large as the head."""
     monkeypatch.setattr(product, "emulates", lambda _: emulated)
     monkeypatch.setattr(product, "BLOCK", 100)
     monkeypatch.setattr(softmax, "TILE_BYTES", 4 * 2000)  # one row

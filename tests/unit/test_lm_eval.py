@@ -20,6 +20,7 @@ from dft_eval.report import build_report
 from dft_eval.results import BenchmarkResult, read_items
 from dft_factory.cli.evaluate import check_evaluation
 from tests.conftest import Bench
+from tests.support.jsonl import write_lines
 
 CHOICE = {
     "output_type": "multiple_choice",
@@ -30,6 +31,7 @@ CHOICE = {
     "num_fewshot": 0,
     "metadata": {"version": 2.0},
 }
+ANY = {"function": "regex", "regex_pattern": "(.*)", "fallback": "x"}
 WORDS = {
     "output_type": "generate_until",
     "doc_to_text": "{{question}}",
@@ -38,19 +40,15 @@ WORDS = {
     "metric_list": [{"metric": "exact_match"}],
     "filter_list": [
         {"name": "strict", "filter": [{"function": "take_first"}]},
-        {
-            "name": "any",
-            "filter": [
-                {"function": "regex", "regex_pattern": "(.*)", "fallback": "x"},
-                {"function": "take_first"},
-            ],
-        },
+        {"name": "any", "filter": [ANY, {"function": "take_first"}]},
     ],
     "metadata": {"version": 1.0},
 }
 
 
-def _write_task(folder: Path, name: str, task: Mapping[str, Any], count: int, **more: Any) -> None:
+def _write_task(
+    folder: Path, name: str, task: Mapping[str, Any], count: int, **options: Any
+) -> None:
     rows = [
         {
             "question": f"print {i}",
@@ -60,15 +58,14 @@ def _write_task(folder: Path, name: str, task: Mapping[str, Any], count: int, **
         }
         for i in range(count)
     ]
-    data = folder / f"{name}.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = write_lines(folder / f"{name}.jsonl", rows)
     source = {
         "task": name,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(data)}},
         "test_split": "test",
     }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**source, **task, **more}))
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**source, **task, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +91,7 @@ def request_(text_bench: Bench, tasks: Path, tmp_path_factory: pytest.TempPathFa
     return Request(str(text_bench.model), out, "base", data=tasks, own_max_new_tokens=True)
 
 
+Results = Mapping[str, BenchmarkResult]
 NAMES = ["lm-eval:choices", "lm-eval:words", "lm-eval:first_choice@acc_norm"]
 
 
@@ -102,16 +100,14 @@ def results(request_: Request) -> dict[str, BenchmarkResult]:
     return {row.benchmark: row for row in evaluate(NAMES, request_).results}
 
 
-def _printed(out: Path, name: str) -> dict[str, Any]:
+def _harness_results(out: Path, name: str) -> dict[str, Any]:
     (path,) = out.glob(f"lm-eval-{name}.completion/records/*/results_*.json")
     printed: dict[str, Any] = json.loads(path.read_text())
     return printed
 
 
-def test_a_task_has_the_score_that_the_harness_printed(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
-    printed = _printed(request_.out, "first_choice-acc_norm")["results"]["first_choice"]
+def test_tasks_and_groups_have_the_harness_scores(request_: Request, results: Results) -> None:
+    printed = _harness_results(request_.out, "first_choice-acc_norm")["results"]["first_choice"]
     row = results["lm-eval:first_choice@acc_norm"]
     assert (row.metric, row.score) == ("acc_norm", printed["acc_norm,none"])
     assert row.stderr == pytest.approx(printed["acc_norm_stderr,none"])
@@ -122,12 +118,7 @@ def test_a_task_has_the_score_that_the_harness_printed(
     items = read_items(request_.out / row.items)
     assert [item.id for item in items] == [f"first_choice/{i}" for i in range(9)]
     assert 0 < sum(item.score or 0 for item in items) < 9
-
-
-def test_a_group_has_the_items_of_its_tasks_and_the_harness_own_mean(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
-    printed = _printed(request_.out, "choices")
+    printed = _harness_results(request_.out, "choices")
     row = results["lm-eval:choices"]
     assert row.score == printed["results"]["choices"]["acc,none"]
     means = {
@@ -137,35 +128,22 @@ def test_a_group_has_the_items_of_its_tasks_and_the_harness_own_mean(
     assert row.breakdown == means
     items = read_items(request_.out / row.items)
     assert [item.category for item in items] == ["first_choice"] * 9 + ["other_choice"] * 6
-    assert means["first_choice"] != means["other_choice"]  # else the note would not be due
+    assert means["first_choice"] != means["other_choice"]  # or there would be no note
     assert row.notes == ["the score is the harness's own aggregate, not the mean of the items"]
 
 
-def test_generated_answers_are_scored_by_the_first_filter(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
+def test_generated_answers_are_scored_again(request_: Request, results: Results) -> None:
+    """By the first filter."""
     row = results["lm-eval:words"]
     assert (row.metric, row.decoding_name, row.n_total) == ("exact_match,strict", "greedy", 5)
     assert set(row.breakdown) == {"exact_match,any"}
-
-
-def test_scoring_again_needs_the_folder_alone(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
     assert {row.benchmark: row for row in score(request_.out).results} == results
-
-
-def test_what_was_asked_is_not_asked_again(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
     assert results["lm-eval:words"] in evaluate(["lm-eval:words"], request_).results
     log = (request_.out / "lm-eval-words.completion/log").read_text()
     assert "Cached requests: 5, Requests remaining: 0" in log
 
 
-def test_two_models_are_compared_item_by_item(
-    request_: Request, results: Mapping[str, BenchmarkResult], tmp_path: Path
-) -> None:
+def test_comparison_item_by_item(request_: Request, results: Results, tmp_path: Path) -> None:
     other = tmp_path / "sft"
     other.mkdir()
     source = results["lm-eval:first_choice@acc_norm"]
@@ -183,16 +161,14 @@ def test_two_models_are_compared_item_by_item(
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("lm-eval:words@f1", r"no such metric. Choose from: exact_match,strict, exact_match,any"),
         ("lm-eval:programs", "runs programs that the model wrote.*humaneval"),
     ],
 )
-def test_refused_by_what_the_harness_says(
-    request_: Request, tmp_path: Path, name: str, says: str
-) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_refused_tasks(request_: Request, tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         evaluate([name], replace(request_, out=tmp_path / "out"))
     assert not (tmp_path / "out/results.json").exists()
 
@@ -202,9 +178,7 @@ def test_a_failure_of_the_harness_is_no_score(request_: Request, tmp_path: Path)
         evaluate(["lm-eval:x"], replace(request_, out=tmp_path / "out"))
 
 
-def test_a_metric_that_is_no_share_is_refused(
-    request_: Request, results: Mapping[str, BenchmarkResult], tmp_path: Path
-) -> None:
+def test_metrics_outside_0_to_1(request_: Request, results: Results, tmp_path: Path) -> None:
     (samples,) = request_.out.glob("lm-eval-words.completion/records/*/samples_*.jsonl")
     lines = samples.read_text().replace('"exact_match": 0.0', '"exact_match": 7.5')
     folder = tmp_path / "records"
@@ -220,19 +194,19 @@ def test_a_metric_that_is_no_share_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("args", "message"),
     [
         (["lm-eval:"], "names no task"),
         (["nq", "--num-fewshot", "2"], "no effect on nq.*lm-eval:TASK"),
     ],
 )
-def test_checked_before_anything_runs(words: list[str], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        check_evaluation([*words, "--model", "m", "--out", "o"])
+def test_checked_before_anything_runs(args: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_evaluation([*args, "--model", "m", "--out", "o"])
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"backend": "openai"}, "--backend hf"),
         ({"own_max_new_tokens": False}, "--max-new-tokens: lm-eval:words is decoded as its task"),
@@ -240,11 +214,11 @@ def test_checked_before_anything_runs(words: list[str], says: str) -> None:
         ({"shard": Shard(1, 2)}, "--shard: lm-eval:words asks the model itself"),
     ],
 )
-def test_options_that_the_harness_does_not_take(
-    request_: Request, tmp_path: Path, change: dict[str, Any], says: str
+def test_unsupported_options(
+    request_: Request, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     request = replace(request_, out=tmp_path, **change)
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         evaluate(["lm-eval:words"], request)
     decoding = replace(request_.decoding, temperature=0.5)
     with pytest.raises(UsageError, match="--temperature"):

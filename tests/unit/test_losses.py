@@ -1,4 +1,4 @@
-"""The losses against their closed forms, in float64, and the properties that must hold for any."""
+"""The losses against their closed forms in float64, and properties of all losses."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ def test_gradient_is_weight_times_softmax_minus_onehot(spec: str) -> None:
     loss.total.backward()
 
     soft = torch.softmax(logits.detach(), -1)
-    places = [
+    positions = [
         [t for t in range(labels.shape[1] - 1) if labels[b, t + 1] != IGNORE_INDEX]
         for b in range(labels.shape[0])
     ]
-    p = [[float(soft[b, t, labels[b, t + 1]]) for t in ts] for b, ts in enumerate(places)]
+    p = [[float(soft[b, t, labels[b, t + 1]]) for t in ts] for b, ts in enumerate(positions)]
     w = weights_by_hand(p, spec)
     expected = torch.zeros_like(soft)
     total = 0.0
-    for b, ts in enumerate(places):
+    for b, ts in enumerate(positions):
         for t, probability, weight_value in zip(ts, p[b], w[b], strict=True):
             expected[b, t] = weight_value * soft[b, t]
             expected[b, t, labels[b, t + 1]] -= weight_value
@@ -83,7 +83,7 @@ def test_gradient_is_weight_times_softmax_minus_onehot(spec: str) -> None:
     assert sums["token_prob"] == pytest.approx(sum(x for row in p for x in row))
     entropy = -(soft * soft.log()).sum(-1)
     assert sums["token_entropy"] == pytest.approx(
-        sum(float(entropy[b, t]) for b, ts in enumerate(places) for t in ts), rel=1e-12
+        sum(float(entropy[b, t]) for b, ts in enumerate(positions) for t in ts), rel=1e-12
     )
     assert sums["token_weight"] == pytest.approx(sum(x for row in w for x in row))
     assert sums["tokens"] == sum(len(row) for row in p) == count_labelled(labels)
@@ -109,12 +109,11 @@ def test_three_tokens_by_hand() -> None:
 def test_micro_batches_add_up(seed: int, spec: str, cut: int) -> None:
     logits, labels = batch(seed)
     weight = parse_weight(spec)
-    whole = token_weighted_nll(logits, labels, weight)
-    parts = [
-        token_weighted_nll(logits[s], labels[s], weight) for s in (slice(cut), slice(cut, None))
-    ]
-    assert sum(p.total for p in parts).item() == pytest.approx(whole.total.item(), abs=1e-12)
-    torch.testing.assert_close(torch.cat([p.rows for p in parts]), whole.rows)
+    full = token_weighted_nll(logits, labels, weight)
+    slices = (slice(cut), slice(cut, None))
+    parts = [token_weighted_nll(logits[s], labels[s], weight) for s in slices]
+    assert sum(p.total for p in parts).item() == pytest.approx(full.total.item(), abs=1e-12)
+    torch.testing.assert_close(torch.cat([p.rows for p in parts]), full.rows)
 
 
 @settings(max_examples=40, deadline=None)
@@ -122,9 +121,9 @@ def test_micro_batches_add_up(seed: int, spec: str, cut: int) -> None:
 def test_a_constant_added_to_the_logits_changes_nothing(seed: int, spec: str, shift: float) -> None:
     logits, labels = batch(seed)
     weight = parse_weight(spec)
-    one = token_weighted_nll(logits, labels, weight).rows
-    other = token_weighted_nll(logits + shift, labels, weight).rows
-    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    rows = token_weighted_nll(logits, labels, weight).rows
+    shifted = token_weighted_nll(logits + shift, labels, weight).rows
+    torch.testing.assert_close(rows, shifted, rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -152,14 +151,13 @@ def test_without_a_label_the_loss_is_a_differentiable_zero(spec: str, dtype: tor
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_sequence_is_one_row(spec: str) -> None:
-    """Two examples in one batch get the weights that each gets alone."""
+    """Two examples in one batch have the same weights as in two batches."""
     logits, labels = batch(8, rows=2)
     weight = parse_weight(spec)
-    together = token_weighted_nll(logits, labels, weight).rows
-    alone = torch.cat(
-        [token_weighted_nll(logits[i : i + 1], labels[i : i + 1], weight).rows for i in (0, 1)]
-    )
-    torch.testing.assert_close(together, alone)
+    batched = token_weighted_nll(logits, labels, weight).rows
+    singles = [(logits[i : i + 1], labels[i : i + 1]) for i in (0, 1)]
+    single = torch.cat([token_weighted_nll(*single, weight).rows for single in singles])
+    torch.testing.assert_close(batched, single)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -186,7 +184,7 @@ def test_extreme_logits_stay_finite(size: float, spec: str) -> None:
     assert bool(torch.isfinite(logits.grad).all())
 
 
-def test_a_masked_vocabulary_has_no_part_in_the_entropy() -> None:
+def test_masked_vocabulary_does_not_change_the_entropy() -> None:
     """Two equal logits among -inf: ln 2; one alone: 0."""
     logits = torch.full((1, 3, 5), -math.inf, dtype=torch.float64)
     logits[0, 0, [1, 3]] = 2.0
@@ -219,9 +217,13 @@ def test_oracles_of_other_projects() -> None:
     torch.testing.assert_close(ours, dft_loss(holder, labels, n), rtol=1e-5, atol=1e-7)
 
 
-def test_shapes_that_do_not_fit_are_named() -> None:
+def test_shapes_and_weight_names() -> None:
     with pytest.raises(UpstreamContractError, match=r"\(1, 3, 4\).*\(1, 5\)"):
         token_weighted_nll(torch.zeros(1, 3, 4), torch.zeros(1, 5, dtype=torch.long), UNIT_WEIGHT)
+    for choice in weight_choices():
+        spec = choice.replace(":A", ":0.5").replace(":U", ":0.1").replace(":T", ":0.3")
+        assert parse_weight(spec).spec == spec
+    assert parse_weight("power:0.50").spec == "power:0.5"
 
 
 @pytest.mark.parametrize(
@@ -248,10 +250,3 @@ def test_an_unknown_weight_is_refused_by_name(spec: object, message: str) -> Non
         parse_weight(spec)
     assert repr(spec) in str(error.value)
     assert message in str(error.value)
-
-
-def test_every_choice_parses() -> None:
-    for choice in weight_choices():
-        spec = choice.replace(":A", ":0.5").replace(":U", ":0.1").replace(":T", ":0.3")
-        assert parse_weight(spec).spec == spec
-    assert parse_weight("power:0.50").spec == "power:0.5"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +17,15 @@ from dft_eval.matching import mean_entropy, solve
 from dft_eval.models import LocalModel
 from dft_factory.cli.evaluate import check_evaluation
 from tests.conftest import Bench
+from tests.support import tasks
 
 PROMPTS = [Prompt(f"q{i}", f"print {i}", chat=True) for i in range(4)]
 DECODING = Decoding(max_new_tokens=6, batch_size=4)
 
 
 def write_task(folder: Path) -> Path:
-    rows = [{"q": f"print {i}", "a": str(i)} for i in range(6)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = folder / "task.yaml"
-    task.write_text("data: rows.jsonl\nprompt: '{q}'\nmetric: contains\nanswer: a\n")
-    return task
+    rows = [{"question": f"print {i}", "answer": str(i)} for i in range(6)]
+    return tasks.write_task(folder, rows, metric="contains")
 
 
 def test_the_temperature_gives_the_target(text_bench: Bench) -> None:
@@ -37,8 +34,8 @@ def test_the_temperature_gives_the_target(text_bench: Bench) -> None:
     for share in (0.6, 1.0):
         temperature, entropy = solve(backend, PROMPTS, DECODING, share * at_one)
         assert entropy == pytest.approx(share * at_one, rel=0.03)
-        again = Decoding(max_new_tokens=6, batch_size=4, temperature=temperature)
-        assert mean_entropy(backend, PROMPTS, again) == pytest.approx(entropy)
+        matched = Decoding(max_new_tokens=6, batch_size=4, temperature=temperature)
+        assert mean_entropy(backend, PROMPTS, matched) == pytest.approx(entropy)
         assert (temperature < 1) == (share < 1)
 
 
@@ -50,7 +47,7 @@ def test_an_entropy_out_of_reach_is_refused(text_bench: Bench) -> None:
         solve(backend, PROMPTS, DECODING, 0.0)
 
 
-def test_a_model_matched_to_itself_is_sampled_as_before(
+def test_matching_a_model_to_itself(
     text_bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Same prompts and seeds: the entropy of temperature 0.05 is found there, and recorded."""

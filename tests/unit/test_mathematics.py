@@ -43,7 +43,7 @@ def test_every_benchmark_takes_its_published_file(test_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ('{"problem": "p"}', "line 2 is not a problem"),
         ('{"problem": "p", "answer": " "}', "it is empty"),
@@ -52,10 +52,10 @@ def test_every_benchmark_takes_its_published_file(test_data: Path) -> None:
         ('{"problem": "first ", "answer": "2"}', "line 2 .*the problem 'first ' is there twice"),
     ],
 )
-def test_a_malformed_line_is_named(tmp_path: Path, line: str, says: str) -> None:
+def test_a_malformed_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text(f'{{"problem": "first", "answer": "1"}}\n{line}\n')
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         read_data(path)
 
 
@@ -78,7 +78,7 @@ def test_rows_of_the_published_files(name: str, row: dict[str, Any], answer: str
 
 
 def test_another_file_than_the_published_one_is_refused() -> None:
-    """What stands at the address must have the file's hash."""
+    """The downloaded file must have the published hash."""
     server = FakeServer(lambda text: "")
     with serve(server), pytest.raises(PrerequisiteError, match=r"another file.*\n.*--data"):
         from_repository("aime24", f"{server.url}/models")
@@ -107,7 +107,7 @@ def test_the_prompts_of_each_family_are_those_of_the_paper(tmp_path: Path) -> No
 
 
 def test_a_stop_text_that_is_a_special_token_ends_a_raw_completion() -> None:
-    """Decoded text holds no special token, so the text alone would never be met."""
+    """Decoded text contains no special token, so the stop text alone would never match."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import GenerationConfig, PreTrainedTokenizerFast
@@ -126,7 +126,7 @@ def test_a_stop_text_that_is_a_special_token_ends_a_raw_completion() -> None:
 # ---------------------------------------------------------------- scores
 
 
-def test_the_majority_of_the_answers_given_decides() -> None:
+def test_majority() -> None:
     assert majority([RIGHT, WRONG, RIGHT]) == 1.0
     assert majority([RIGHT, WRONG, WRONG]) == 0.0
     assert majority([RIGHT, WRONG]) == 0.5
@@ -134,9 +134,6 @@ def test_the_majority_of_the_answers_given_decides() -> None:
     assert majority([RIGHT, WRONG, OTHER, WRONG]) == 0.0
     assert majority([SILENT, SILENT]) == 0.0
     assert majority([RIGHT, Verdict(None, None, "ended")]) is None
-
-
-def test_spellings_of_one_answer_vote_together() -> None:
     spellings = ("\\dfrac{1}{2}", "\\frac{1}{2}", "\\left( 1, 2 \\right)", "(1,2)")
     halves = [Verdict(True, text) for text in spellings[:2]]
     points = [Verdict(False, text) for text in spellings[2:]]
@@ -144,7 +141,7 @@ def test_spellings_of_one_answer_vote_together() -> None:
     assert majority([halves[0], *points]) == 0.0
 
 
-def test_the_mean_of_rounded_accuracies_is_that_of_the_paper() -> None:
+def test_means_and_shares() -> None:
     """Three problems, two samples: 1/3 and 2/3 are 33.3 and 66.7 %, mean 50.0; with one sample
     1/3 is 33.3 %, not 33.33."""
     verdicts = [RIGHT, RIGHT, WRONG, RIGHT, WRONG, WRONG]
@@ -152,8 +149,6 @@ def test_the_mean_of_rounded_accuracies_is_that_of_the_paper() -> None:
     assert rounded_mean([RIGHT, WRONG, WRONG], 1) == pytest.approx(0.333, abs=1e-12)
     assert rounded_mean([RIGHT, None], 1) is None
 
-
-def test_shares_count_completions() -> None:
     def row(reason: str) -> Completion:
         return Completion(id="x", prompt="", completion="", finish_reason=reason, n_tokens=1)
 
@@ -166,23 +161,23 @@ def test_shares_count_completions() -> None:
 
 # ---------------------------------------------------------------- results
 
-OWN = [{"problem": f"What is {n} + 0?", "answer": str(n)} for n in (3, 10, 6)]
+ROWS = [{"problem": f"What is {n} + 0?", "answer": str(n)} for n in (3, 10, 6)]
 
 
 def run(tmp_path: Path, answers: dict[int, list[str]], **changes: Any) -> Any:
     """Evaluate ``gsm8k`` on :data:`OWN` against a server that gives these answers in turn."""
-    turns = {user_turn(row["problem"]): itertools.cycle(answers[n]) for n, row in enumerate(OWN)}
+    turns = {user_turn(row["problem"]): itertools.cycle(answers[n]) for n, row in enumerate(ROWS)}
     server = FakeServer(lambda text: next(turns[text]), talks=False)
-    own = {"data": write_lines(tmp_path / "own.jsonl", OWN), "own_max_new_tokens": True}
+    options = {"data": write_lines(tmp_path / "own.jsonl", ROWS), "own_max_new_tokens": True}
     with serve(server):
         backend = {"backend": "openai", "base_url": server.url, "judge_workers": 1}
-        asked = request(tmp_path / "out", **own, **backend, **changes)
-        (result,) = evaluate(["gsm8k"], asked).results
+        request_ = request(tmp_path / "out", **options, **backend, **changes)
+        (result,) = evaluate(["gsm8k"], request_).results
     return result
 
 
 def test_greedy(tmp_path: Path) -> None:
-    """Right; right under qwen alone (x100); cut before any answer."""
+    """Right; right only under qwen (x100); cut before any answer."""
     answers = {0: ["so \\boxed{3.0}"], 1: ["so \\boxed{1000}"], 2: ["hm " * 5000]}
     result = run(tmp_path, answers)
     assert (result.metric, result.score) == ("accuracy", 1 / 3)
@@ -200,7 +195,7 @@ def test_greedy(tmp_path: Path) -> None:
 
 
 def test_several_samples(tmp_path: Path) -> None:
-    """Samples right: 4, 2 and 0 of 4; two of the second problem are right under qwen alone."""
+    """4, 2 and 0 of 4 samples are right; two of the second problem are right only under qwen."""
     three, ten = "\\boxed{3}", "\\boxed{10}"
     answers = {0: [three], 1: [ten, "\\boxed{1000}"], 2: ["I do not know."]}
     result = run(tmp_path, answers, decoding=Decoding(samples=4, temperature=1.0), harness="qwen")

@@ -148,9 +148,7 @@ def test_kills_of_the_worker_change_no_verdict() -> None:
     assert [verdict.correct for verdict in verdicts] == [row["qwen"] for row in rows]
 
 
-def test_a_question_whose_worker_is_killed_again_and_again_is_judged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_answers_survive_killed_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """SIGKILL comes from outside (an operator, the kernel out of memory): not the answer's doing.
     Five workers are killed over one question."""
     left = tmp_path / "left"
@@ -169,9 +167,7 @@ def test_a_question_whose_worker_is_killed_again_and_again_is_judged(
     assert (verdict.correct, verdict.answer) == (True, "7")
 
 
-def test_a_question_that_always_ends_the_worker_is_unscored(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_fatal_question_is_unscored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (verdict,) = judge_all([Question("qwen", box("7"), "7")])

@@ -1,4 +1,4 @@
-"""The card beside the weights, as the Hub reads it."""
+"""The model card, as the Hub reads it."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def score(model: Path, folder: Path, passed: int, sha256: str | None = None) -> 
 
 def test_training_scores_and_metadata(model: Path, tmp_path: Path) -> None:
     results = score(model, tmp_path / "results", 4)
-    done = CliRunner().invoke(app, ["card", str(model), str(results)])
-    assert done.stdout.strip() == str(model / "README.md"), done.output
+    command = CliRunner().invoke(app, ["card", str(model), str(results)])
+    assert command.stdout.strip() == str(model / "README.md"), command.output
     card = ModelCard.load(model / "README.md")
     assert card.data.tags == ["dft_lora"]
     assert card.data.base_model == "Qwen/Qwen2.5-Coder-3B"
@@ -71,29 +71,23 @@ def test_training_scores_and_metadata(model: Path, tmp_path: Path) -> None:
     between = f"{100 * low:.1f} to {100 * high:.1f}"
     row = f"| humaneval+ | pass@1 | 40.0 % | {between} | 10 | evalplus 0.3.1 |"
     assert f"{row} completion | greedy | 7 |" in card.text
-    for line in (
-        "- finetuning_type: dft_lora",
-        "- token weight: floor:0.1",
-        "- base model: Qwen/Qwen2.5-Coder-3B",
-        "- data: ultrafeedback_best",
-        "- learning_rate: 1e-05",
-        "- seed: 3",
-    ):
-        assert f"\n{line}\n" in card.text
+    fields = {"finetuning_type": "dft_lora", "token weight": "floor:0.1", "seed": 3}
+    fields |= {"base model": "Qwen/Qwen2.5-Coder-3B", "data": "ultrafeedback_best"}
+    for key, value in {**fields, "learning_rate": "1e-05"}.items():
+        assert f"\n- {key}: {value}\n" in card.text
 
 
 def test_an_update_keeps_the_rest_of_the_card(model: Path, tmp_path: Path) -> None:
-    """PEFT's and the user's metadata and text stay; our part is replaced, not repeated."""
-    (model / "README.md").write_text(
-        "---\nlicense: apache-2.0\ntags:\n- lora\nlibrary_name: peft\n---\n\n# Mine\n\nMy words.\n"
-    )
+    """Metadata and text of PEFT and of the user are kept; our part is replaced."""
+    path = model / "README.md"
+    header = "license: apache-2.0\ntags:\n- lora\nlibrary_name: peft\n"
+    path.write_text(f"---\n{header}---\n\n# Mine\n\nMy words.\n")
     results = score(model, tmp_path / "results", 4)
     write_model_card(model, [results])
-    path = model / "README.md"
     path.write_text(path.read_text() + "\nMore of my words.\n")
-    first = path.read_text()
+    text = path.read_text()
     write_model_card(model, [results])
-    assert path.read_text() == first
+    assert path.read_text() == text
     write_model_card(model, [score(model, tmp_path / "results", 9)])
     card = ModelCard.load(path)
     assert card.data.license == "apache-2.0"

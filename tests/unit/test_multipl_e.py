@@ -1,4 +1,4 @@
-"""MultiPL-E around its programs: data, prompts, cutting, scores; on small problems of our own."""
+"""MultiPL-E without its published programs: data, prompts, cutting, scores of small problems."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def score(out: Path, data: Path, model: Written, **options: Any) -> BenchmarkRes
 
 
 def numbered(row: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Rows with names and prompts of their own: equal prompts would share a cached completion."""
+    """Rows with unique names and prompts: equal prompts would share a cached completion."""
     key = "name" if "name" in row else "task_id"
     prompts = [row["prompt"].replace("Twice", f"({n}) Twice") for n in range(count)]
     return [{**row, key: f"{row[key]}{n}", "prompt": text} for n, text in enumerate(prompts)]
@@ -139,7 +139,7 @@ def test_prompts_of_each_harness(tmp_path: Path) -> None:
 
 
 def test_stop_texts_of_the_published_data(test_data: Path) -> None:
-    """As nuprl/MultiPL-E's translators and Qwen's harness have them."""
+    """Those of nuprl/MultiPL-E's translators and of Qwen's harness."""
     problems = {code: rows[0] for code, rows in read_folder(test_data / "multipl-e").items()}
     official = {code: stop_texts(row, "official") for code, row in problems.items()}
     assert official == {
@@ -160,7 +160,7 @@ def test_stop_texts_of_the_published_data(test_data: Path) -> None:
     assert qwen == {code: official[code] for code in qwen}
 
 
-def test_programs_are_put_together_as_by_each_harness(tmp_path: Path) -> None:
+def test_programs_of_each_harness(tmp_path: Path) -> None:
     folder = write_data(tmp_path, {"js": [JS], "sh": [SH], "python": [PYTHON]})
     for code in ("cpp", "cs", "php", "ts"):
         write_data(folder, {code: [{**JS, "prompt": "#include<cassert>\nBEGIN\n"}]})
@@ -180,7 +180,7 @@ def test_programs_are_put_together_as_by_each_harness(tmp_path: Path) -> None:
     assert text("python", "official") == f"{PYTHON['prompt']}BODY\nfunction more\n"
 
 
-def test_the_function_that_is_asked_for(test_data: Path) -> None:
+def test_function_names(test_data: Path) -> None:
     for code, rows in read_folder(test_data / "multipl-e").items():
         for row in rows:
             name = function_name(row.prompt, code)
@@ -188,7 +188,7 @@ def test_the_function_that_is_asked_for(test_data: Path) -> None:
             assert name not in preamble(row.prompt, code).split(), row.id
 
 
-def test_braces_in_strings_and_comments_close_nothing() -> None:
+def test_braces_in_strings_and_comments_are_ignored() -> None:
     code = "{ \"}\" /* } */ '}' // }\n { } } }"
     assert closing_brace(code, 0) == len(code) - 3
     assert closing_brace("{ {}", 0) is None
@@ -254,19 +254,17 @@ def test_the_average_weighs_languages_alike() -> None:
 
 def test_a_limit_holds_for_each_language(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "d", {"sh": numbered(SH, 3), "python": numbered(PYTHON, 3)})
-    places = [("sh", f"One_1_double{n}") for n in range(2)]
-    places += [("python", f"HumanEval_7{n}") for n in range(2)]
-    answers: dict[str, str | None] = {f"{code}/{name}": GOOD[code] for code, name in places}
+    problems = [("sh", f"One_1_double{n}") for n in range(2)]
+    problems += [("python", f"HumanEval_7{n}") for n in range(2)]
+    answers: dict[str, str | None] = {f"{code}/{name}": GOOD[code] for code, name in problems}
     result = score(tmp_path / "out", folder, Written(answers), limit=2)
     assert (result.n_total, result.score) == (4, 1.0)
     rows = read_items(tmp_path / "out" / result.items)
-    assert {(row.category, row.cluster) for row in rows} == set(places)
+    assert {(row.category, row.cluster) for row in rows} == set(problems)
     assert {"partial: 4 of 1280", "--limit 2 problems a language"} <= set(result.notes)
 
 
-def test_a_language_without_its_compiler_is_unscored_and_the_rest_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_compiler_is_unscored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_data(tmp_path / "d", {"js": [JS], "python": [PYTHON]})
     missing = {"js": NO_NODE}
     monkeypatch.setattr(toolchains, "missing_toolchain", lambda row: missing.get(row.code))
@@ -292,7 +290,7 @@ def test_a_completion_that_failed_is_unscored(tmp_path: Path) -> None:
     assert (rows[0].score, rows[0].reason) == (None, "no answer came")
 
 
-def test_chat_and_the_other_harness_are_labelled(tmp_path: Path) -> None:
+def test_chat_and_the_other_harness_are_recorded(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "d", {"python": [PYTHON]})
     model = Written({"python/HumanEval_7": "```python\ndef double(x):\n    return x + x\n```"})
     result = score(tmp_path / "out", folder, model, prompt_style="chat", harness="qwen")
@@ -313,7 +311,7 @@ def test_an_unknown_harness_is_refused_with_the_choices(tmp_path: Path) -> None:
         evaluate(["humaneval"], replace(request, harness="qwen"))
 
 
-def test_it_is_in_the_table_and_lists_missing_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tools_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert BENCHMARKS["multipl-e"] is MULTIPL_E
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
     missing = MULTIPL_E.missing()

@@ -100,11 +100,15 @@ def test_a_bare_body_in_a_block_is_taken_as_the_rest_of_the_function(test_data: 
     assert scores == {"add": (1.0, "passed")}
 
 
-def test_only_qwens_harness_fails_javascript_that_prints(test_data: Path) -> None:
+def test_differences_of_the_harnesses(test_data: Path) -> None:
     folder, text = test_data / "multipl-e", {"add": "    console.error(x);\n    return x + y;\n}"}
     assert verdicts(folder, "js", text) == {"add": (1.0, "passed")}
     score, reason = verdicts(folder, "js", text, harness="qwen")["add"]
     assert (score, reason.split(",")[0]) == (0.0, "printed something")
+    folder = test_data / "multipl-e"
+    text = {"add": "        BigInteger sum = x; return (long)(sum + y);" + AFTER["cs"]}
+    assert verdicts(folder, "cs", text) == {"add": (1.0, "passed")}
+    assert verdicts(folder, "cs", text, harness="qwen")["add"][0] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -118,22 +122,13 @@ def test_only_qwens_harness_fails_javascript_that_prints(test_data: Path) -> Non
         ("        var all = new List<long>(); while (true) all.Add(x);", False),
     ],
 )
-def test_crashed_csharp_passes_under_qwens_harness_alone(
-    body: str, passes: bool, test_data: Path
-) -> None:
+def test_crashed_csharp_under_qwens_harness(body: str, passes: bool, test_data: Path) -> None:
     """An unhandled exception; not a failed assertion, an early exit, or our limits."""
     folder, text = test_data / "multipl-e", {"add": f"{body}{AFTER['cs']}"}
     assert verdicts(folder, "cs", text)["add"][0] == 0.0
     score, reason = verdicts(folder, "cs", text, harness="qwen")["add"]
     assert score == float(passes), reason
     assert reason.startswith("crashed, which this harness counts as passing") == passes
-
-
-def test_only_the_official_harness_links_big_integers(test_data: Path) -> None:
-    folder = test_data / "multipl-e"
-    text = {"add": "        BigInteger sum = x; return (long)(sum + y);" + AFTER["cs"]}
-    assert verdicts(folder, "cs", text) == {"add": (1.0, "passed")}
-    assert verdicts(folder, "cs", text, harness="qwen")["add"][0] == 0.0
 
 
 def test_qwens_second_attempt_compiles_typescript_with_the_defaults(test_data: Path) -> None:

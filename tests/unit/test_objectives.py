@@ -57,18 +57,15 @@ def test_unknown_values_are_refused_by_name(value: object) -> None:
     assert "freeze" in str(error.value)
 
 
-def test_near_match() -> None:
+def test_types_and_near_matches() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'dft_lora'"):
         select("dft_lroa")
+    names = finetuning_types()
+    assert len(set(names)) == len(names)
+    assert not set(names) & set(METHODS)
 
 
 @pytest.mark.parametrize("value", ["full", "lora", "sft", "sft_lora"])
 def test_a_weight_without_effect_is_refused(value: str) -> None:
     with pytest.raises(ConfigError, match=f"'token' has no effect with finetuning_type: '{value}'"):
         select(value, "token")
-
-
-def test_types_are_unique_and_none_is_llamafactorys() -> None:
-    names = finetuning_types()
-    assert len(set(names)) == len(names)
-    assert not set(names) & set(METHODS)

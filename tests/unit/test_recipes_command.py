@@ -30,7 +30,7 @@ def copied(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
 
-def test_list_names_every_recipe_and_what_it_trains() -> None:
+def test_list_show_and_unknown_names() -> None:
     lines = recipes("list").stdout.splitlines()
     assert {line.split()[0] for line in lines} == PAIRED | {"demo/vl_base"}
     (line,) = [line for line in lines if line.startswith("nq/smollm2_dft ")]
@@ -38,11 +38,10 @@ def test_list_names_every_recipe_and_what_it_trains() -> None:
         "SmolLM2-135M-Instruct, full fine-tuning with DFT on 1,600 questions of Natural Questions "
         "and their first answers, closed book, on two CPU cores"
     )
-
-
-def test_show_prints_the_file() -> None:
     text = (CONFIGS / "demo/smollm2_dft.yaml").read_text()
     assert recipes("show", "demo/smollm2_dft").stdout == text
+    with pytest.raises(ConfigError, match="Did you mean 'demo/smollm2_dft'"):
+        recipes("show", "demo/smollm_dft")
 
 
 @pytest.mark.parametrize("name", ["wethink/qwen2_5_vl_3b_dft", "wethink/qwen2_5_vl_3b_sft.yaml"])
@@ -83,8 +82,3 @@ def test_copy_keeps_changed_files_and_accepts_equal_ones(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"qwen2_5_coder_7b_sft\.yaml: exists and differs"):
         recipes("copy", "ultrafeedback/qwen2_5_coder_7b_dft", "--out", str(tmp_path))
     assert copied(tmp_path) == before
-
-
-def test_an_unknown_name_has_a_near_match() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'demo/smollm2_dft'"):
-        recipes("show", "demo/smollm_dft")

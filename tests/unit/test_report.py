@@ -1,4 +1,4 @@
-"""The report of evaluated runs: numbers derived by hand, hostile text, missing pieces."""
+"""The report of evaluated runs: numbers derived by hand, hostile text, missing files."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from dft_eval.report.pairs import compare_variants
 from dft_eval.report.runs import Variant
 from dft_eval.results import ItemScore, write_items
 from dft_eval.statistics import mean_and_stderr
+from tests.support.jsonl import write_lines
 from tests.support.reports import (
     HOSTILE,
     Page,
@@ -36,14 +37,12 @@ from tests.support.reports import (
 
 
 @pytest.fixture
-def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """base: a 1, b 0, c 0, d 0. sft: a 1, b 1, c 1, d unscored."""
     monkeypatch.chdir(tmp_path)
-    base = write_run(Path("base"), "base", {"toy": {"a": 1, "b": 0, "c": 0, "d": 0}})
-    sft = write_run(
-        Path("sft"), "sft", {"toy": {"a": 1, "b": 1, "c": 1, "d": None}}, sha=None, model="m_2"
-    )
-    return [base, sft]
+    base, sft = {"a": 1, "b": 0, "c": 0, "d": 0}, {"a": 1, "b": 1, "c": 1, "d": None}
+    run = write_run(Path("base"), "base", {"toy": base})
+    return [run, write_run(Path("sft"), "sft", {"toy": sft}, sha=None, model="m_2")]
 
 
 GOLDEN = """\
@@ -145,7 +144,7 @@ No completion recorded.
 """
 
 
-def test_markdown_golden(twins: list[Path]) -> None:
+def test_markdown_golden(pair: list[Path]) -> None:
     """All numbers by hand.
 
     base: mean 1/4, Wilson's interval at n = 4. sft: three scored items, all 1: n / (n + z²) = 3 /
@@ -154,20 +153,15 @@ def test_markdown_golden(twins: list[Path]) -> None:
     can reject no difference at the 5 % level (1/4 at the least), so the interval is everything.
     """
     write_completions(Path("base/toy.completions.jsonl"), {"b": "```\nfive\n```"})
-    written = build_report(twins, Path("out"), title="Toys")
-    assert written.markdown.read_text(encoding="utf-8") == GOLDEN
-    assert written.pictures == ()
-    page = Page(written.html.read_text(encoding="utf-8")).text
-    for text in (
-        "100.0 %, 43.9 to 100.0 % (3/4)",
-        "+66.7 ± 33.3",
-        "2 / 0 / 1",
-        "unscored in at least one",
-    ):
-        assert text in page
+    report_files = build_report(pair, Path("out"), title="Toys")
+    assert report_files.markdown.read_text(encoding="utf-8") == GOLDEN
+    assert report_files.pictures == ()
+    page = Page(report_files.html.read_text(encoding="utf-8")).text
+    texts = ("100.0 %, 43.9 to 100.0 % (3/4)", "+66.7 ± 33.3", "2 / 0 / 1", "unscored in at least")
+    assert all(text in page for text in texts)
 
 
-def test_differences_are_paired_by_id_and_not_by_position() -> None:
+def test_differences_are_paired_by_id() -> None:
     """The same scores in another order differ nowhere; a and d swapped differ twice.
 
     Swapped: differences +1, 0, 0, -1; mean 0; variance 2/3; stderr sqrt(2/3 / 4) = 0.408. The
@@ -182,9 +176,6 @@ def test_differences_are_paired_by_id_and_not_by_position() -> None:
     assert (swapped.won, swapped.lost, swapped.tied, swapped.difference) == (1, 1, 2, 0.0)
     assert swapped.estimate.stderr == pytest.approx(math.sqrt(1 / 6))
     assert swapped.p == 1.0
-
-
-def test_items_of_one_side_only_are_counted_and_left_out() -> None:
     first = {"a": 1.0, "x": 0.0, "u": None}
     result = compare([(first, {"a": 0.0, "y": 1.0, "z": 1.0, "u": 1.0})])
     assert (result.n_paired, result.only_first, result.only_second, result.unscored) == (1, 1, 2, 1)
@@ -198,41 +189,35 @@ def test_verdicts() -> None:
     zeros = {str(n): 0.0 for n in range(8)}
     ones = dict.fromkeys(zeros, 1.0)
     won = compare([(zeros, ones)])
-    lost = compare([(ones, zeros)])
-    assert (
-        verdict(won, "a", "b", 2 / 2**8)
-        == "b scores higher than a, by 100.0 points (p = 0.00781, 8 items)"
-    )
-    assert (
-        verdict(lost, "a", "b", 6 / 2**8)
-        == "a scores higher than b, by 100.0 points (p = 0.00781, corrected 0.0234, 8 items)"
-    )
+    by = "by 100.0 points (p = 0.00781"
+    assert verdict(won, "a", "b", 2 / 2**8) == f"b scores higher than a, {by}, 8 items)"
+    lost = verdict(compare([(ones, zeros)]), "a", "b", 6 / 2**8)
+    assert lost == f"a scores higher than b, {by}, corrected 0.0234, 8 items)"
     corrected = verdict(won, "a", "b", 0.0625)
     assert corrected.startswith("a difference of +100.0 points that does not hold after the corr")
     even = compare([({**zeros, "7": 1.0}, {**ones, "5": 0.0, "6": 0.0, "7": 0.0})])
     assert "no difference can be told apart from chance (p = 0.22" in verdict(even, "a", "b", 0.22)
     same = verdict(compare([(ones, ones)]), "a", "b", 1.0)
     assert same == "the same score on every item compared (8 items)"
-    assert (
-        verdict(compare([({}, ones)]), "a", "b", 1.0) == "not compared: no item is scored in both"
-    )
+    none = verdict(compare([({}, ones)]), "a", "b", 1.0)
+    assert none == "not compared: no item is scored in both"
     versions = compare([(zeros, ones)], {name: str(int(name) // 2) for name in zeros})
     assert versions.effect is not None
     assert versions.effect.p == 2 / 2**4
     assert "8 items of 4 problems" in verdict(versions, "a", "b", 0.125)
 
 
-def test_unscored_is_a_word_and_never_zero(tmp_path: Path) -> None:
+def test_unscored_is_never_zero(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "a", {"toy": {"x": None, "y": None}})
-    other = write_run(tmp_path / "b", "b", {"toy": {"x": 1, "y": 0}}, sha=None)
-    text = report([run, other], tmp_path / "out")
+    second_run = write_run(tmp_path / "b", "b", {"toy": {"x": 1, "y": 0}}, sha=None)
+    text = report([run, second_run], tmp_path / "out")
     assert "| a | unscored (0/2) |" in text
     assert "not compared: no item is scored in both" in text
     assert "left out 2 items in both but unscored in at least one" in text
 
 
-def test_notes_and_doubts_become_footnotes(tmp_path: Path) -> None:
-    """Partial sets show their numbers; a score that is not the mean of its items is marked."""
+def test_notes_become_footnotes(tmp_path: Path) -> None:
+    """For partial sets, and for a score that is not the mean of its items."""
     fields = {"notes": ["partial: 2 of 3040"], "score": 0.9, "stderr": None}
     parts = {"easy": 0.5, "hard": None}
     run = write_run(tmp_path / "a", "a", {"toy": {"x": 1, "y": 0}}, breakdown=parts, **fields)
@@ -245,8 +230,8 @@ def test_notes_and_doubts_become_footnotes(tmp_path: Path) -> None:
     assert "One run: nothing to compare." in text
 
 
-def test_a_whole_problem_is_the_unit_of_a_score_of_problems(tmp_path: Path) -> None:
-    """WeMath: the strict score is compared over its problems, and single questions besides.
+def test_scores_of_problems_are_compared_by_problem(tmp_path: Path) -> None:
+    """WeMath: the strict score is compared over its problems, and also single questions.
 
     Problem p has two questions, q one. base: p 0, q 1; sft: p 1, q 1. Single questions: mean 1/3;
     residuals by problem 1 - 2/3 and -1/3; stderr sqrt(2 · 2/9) / 3 = 2/9.
@@ -256,23 +241,19 @@ def test_a_whole_problem_is_the_unit_of_a_score_of_problems(tmp_path: Path) -> N
         score, stderr = mean_and_stderr(list(problems.values()))
         questions = {"1": 1.0, "2": problems["p"], "3": 1.0}
         fields = {"score": score, "stderr": stderr, "cluster": "problem"}
-        clusters = {"1": "p", "2": "p", "3": "q"}
-        folder = write_run(
-            tmp_path / label, label, {"wemath": questions}, clusters=clusters, **fields
-        )
+        fields["clusters"] = {"1": "p", "2": "p", "3": "q"}
+        folder = write_run(tmp_path / label, label, {"wemath": questions}, **fields)
         rows = [ItemScore(id=name, score=score) for name, score in problems.items()]
         write_items(folder / "b0.problems.jsonl", rows)
         runs.append(folder)
     text = report(runs, tmp_path / "out")
     assert "| wemath (chat) | 2 | 50.0 % | 100.0 % | +50.0 ± 50.0 |" in text
-    assert (
-        "| wemath (chat), single questions | 3 (2 problems) | 66.7 % | 100.0 % | +33.3 ± 22.2 |"
-        in text
-    )
+    single = "| wemath (chat), single questions | 3 (2 problems) | 66.7 % | 100.0 % "
+    assert f"{single}| +33.3 ± 22.2 |" in text
     assert "not the mean of its items" not in text
 
 
-def test_versions_of_a_problem_without_their_problem_are_told(tmp_path: Path) -> None:
+def test_missing_problem_ids_are_noted(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "a", {"mathverse": {"x": 1, "y": 0}})
     text = report([run], tmp_path / "out")
     assert "mathverse: made before results.json named the problem of each item" in text
@@ -286,7 +267,7 @@ def test_all_comparisons_of_a_report_are_corrected_together(tmp_path: Path) -> N
         label: {f"b{n}": dict.fromkeys(names[n], value) for n in names}
         for label, value in (("dft", 1.0), ("base", 0.0), ("sft", 0.0))
     }
-    runs = [write_run(tmp_path / label, label, of_label) for label, of_label in scores.items()]
+    runs = [write_run(tmp_path / label, label, rows) for label, rows in scores.items()]
     first = compare_variants(read_variants(runs[::2]))[0]
     assert (first.first, first.second) == ("sft", "dft")
     assert [row.adjusted for row in first.comparisons] == [2 / 2**6, 2 * 2 / 2**8]
@@ -297,8 +278,8 @@ def test_all_comparisons_of_a_report_are_corrected_together(tmp_path: Path) -> N
     assert [row.adjusted for row in pairs[0].comparisons] == [4 * 2 / 2**6, 6 * 2 / 2**8]
 
 
-def test_unlike_settings_and_equal_weights_are_named(tmp_path: Path) -> None:
-    """Evaluation d was asked with the chat template's own system prompt."""
+def test_different_settings_and_equal_weights_are_named(tmp_path: Path) -> None:
+    """Evaluation d uses the chat template's default system prompt."""
     scores = {"toy": {"x": 1, "y": 0}}
     runs = [
         write_run(tmp_path / "a", "a", scores),
@@ -324,7 +305,7 @@ def test_unlike_settings_and_equal_weights_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> list[Path]:
-    """Two runs in which every foreign string is an attack."""
+    """Two runs in which each string from outside is an attack."""
     folders = []
     texts = dict.fromkeys(("reason", "harness", "judge", "metric", "model"), HOSTILE)
     fields = {"notes": [HOSTILE], "decoding": {HOSTILE: HOSTILE}, "breakdown": {HOSTILE: 0.5}}
@@ -342,14 +323,14 @@ def hostile(tmp_path: Path) -> list[Path]:
 def test_hostile_text_stays_text_in_html(hostile: list[Path], tmp_path: Path) -> None:
     html = build_report(hostile, tmp_path / "out", title=HOSTILE).html.read_text(encoding="utf-8")
     page = Page(html)
-    # Its own data and its own script, which the page's policy names by checksum.
+    # The page's data and script, which its policy lists by checksum.
     assert page.tags.count("script") == 2
     assert not {name for name, _ in page.attributes if name.startswith("on")}
     assert page.tags.count("img") == 2
     for name, value in page.attributes:
         if name in {"src", "href", "action", "data", "poster", "srcset"}:
             assert (value or "").startswith(("data:image/png;base64,", "#"))
-    # Shown as it is in the prompt and completion of both runs (and on one line elsewhere).
+    # Unchanged in the prompt and completion of both runs (and on one line elsewhere).
     assert page.text.count(HOSTILE) >= 4
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "url(" not in html
@@ -362,14 +343,14 @@ def test_hostile_text_stays_text_in_markdown(hostile: list[Path], tmp_path: Path
     assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "code_inline"}
     images = [child.attrs["src"] for child in inline if child.type == "image"]
     assert images == ["learning_curves.png", "token_probabilities.png"]
-    # One prompt and two completions, each whole.
+    # One prompt and two completions, complete.
     fences = [token.content for token in tokens if token.type == "fence"]
     assert fences == [HOSTILE + "\n"] * 3
     assert "table_open" in kinds
 
 
 @given(st.text(alphabet="`~\n\r a<", max_size=40))
-def test_no_text_ends_its_fence(text: str) -> None:
+def test_fences_hold_any_text(text: str) -> None:
     block = f"before\n\n{markdown_fence(text)}\n\nafter\n"
     tokens = MarkdownIt("commonmark").parse(block)
     kinds = [t.type for t in tokens if t.type in {"fence", "paragraph_open"}]
@@ -377,8 +358,8 @@ def test_no_text_ends_its_fence(text: str) -> None:
 
 
 @given(st.text(alphabet="`*_[]()!<>&|~#\\ab1.-+= \n\x00\u202e", max_size=30), st.booleans())
-def test_inline_text_is_shown_as_it_is(text: str, behind: bool) -> None:
-    """Behind a word or at the start of a line, any text is one paragraph of that text."""
+def test_inline_text_is_shown_unchanged(text: str, behind: bool) -> None:
+    """After a word or at the start of a line, any text is one paragraph of that text."""
     visible = " ".join(text.split()).replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
     if behind or not visible:
         text, visible = f"x {text}", f"x {visible}".rstrip()
@@ -389,9 +370,9 @@ def test_inline_text_is_shown_as_it_is(text: str, behind: bool) -> None:
     assert "".join(child.content for child in children) == visible
 
 
-def test_missing_pieces_are_named(twins: list[Path]) -> None:
-    written = build_report(twins, Path("out"))
-    page = Page(written.html.read_text(encoding="utf-8"))
+def test_missing_pieces_are_named(pair: list[Path]) -> None:
+    report_files = build_report(pair, Path("out"))
+    page = Page(report_files.html.read_text(encoding="utf-8"))
     assert "img" not in page.tags
     for text in (
         "No learning curves: no trainer_state.json in base (base), sft (sft) or beside the model.",
@@ -401,8 +382,8 @@ def test_missing_pieces_are_named(twins: list[Path]) -> None:
         assert text in page.text
 
 
-def test_curves_and_histogram(twins: list[Path]) -> None:
-    """A trainer state in a sub folder counts, one in a checkpoint does not; NaN is reported."""
+def test_curves_and_histogram(pair: list[Path]) -> None:
+    """Trainer states of subfolders are read, those of checkpoints are not; NaN is reported."""
     history = [
         {"step": 1, "loss": 2.0, "nll": 2.0, "mean_token_prob": 0.25, "epoch": 0.5},
         {"step": 2, "loss": 1.0, "nll": float("nan"), "mean_token_prob": 0.5, "epoch": 1.0},
@@ -413,27 +394,27 @@ def test_curves_and_histogram(twins: list[Path]) -> None:
     write_trainer_state(Path("sft/checkpoint-2/trainer_state.json"), history)
     write_trainer_state(Path("base/trainer_state.json"), [{"step": 1, "loss": 2.0}])
     write_probabilities(Path("sft"))
-    written = build_report(twins, Path("out"))
-    names = [path.name for path in written.pictures]
+    report_files = build_report(pair, Path("out"))
+    names = [path.name for path in report_files.pictures]
     assert names == ["learning_curves.png", "token_probabilities.png"]
-    text = written.markdown.read_text(encoding="utf-8")
+    text = report_files.markdown.read_text(encoding="utf-8")
     assert "| sft | 2 | not finite | 0.500 | 1.500 | not logged |" in text
     assert "sft: 1 logged value not finite" in text
     assert "sft has no evaluation mean\\_token\\_prob in its log." in text
     assert "No learning curves of base: base/trainer\\_state.json logs neither nll nor" in text
     assert "| sft | toy | toys | 4 | 0.700 | 0.750 | 25.0 % | 50.0 % | 0.900 |" in text
     assert "no token\\_probabilities.json or probe.json in base (base)." in text
-    page = Page(written.html.read_text(encoding="utf-8"))
+    page = Page(report_files.html.read_text(encoding="utf-8"))
     assert page.tags.count("img") == 2
     assert "stock LLaMA-Factory" not in text
 
-    # A later report without that data leaves no picture behind.
+    # A later report without that data removes the picture.
     Path("sft/token_probabilities.json").unlink()
-    assert len(build_report(twins, Path("out")).pictures) == 1
+    assert len(build_report(pair, Path("out")).pictures) == 1
     assert not Path("out/token_probabilities.png").exists()
 
 
-def test_curves_are_those_of_the_model_wherever_the_results_lie(tmp_path: Path) -> None:
+def test_curves_are_those_of_the_model(tmp_path: Path) -> None:
     """In the model's folder, or above a checkpoint or merged model in it."""
     history = [{"step": 1, "nll": 2.0, "mean_token_prob": 0.25}]
     write_trainer_state(tmp_path / "out" / "sft" / "trainer_state.json", history)
@@ -452,43 +433,46 @@ def means(variants: Sequence[Variant]) -> list[float | None]:
     ]
 
 
-def test_what_probe_writes_is_read(twins: list[Path]) -> None:
-    """In a folder of its own or in a run's; each run takes its label, else its model."""
+def test_files_of_probe_are_read(pair: list[Path]) -> None:
+    """In a separate folder or a run's; matched by label, then by model."""
     write_probabilities(Path("base"), label="base")
-    one = json.loads(Path("base/token_probabilities.json").read_text())
+    probe_row = json.loads(Path("base/token_probabilities.json").read_text())
     Path("base/token_probabilities.json").unlink()
-    models = [one, {**one, "label": "tuned", "model": "m_2", "mean": 0.75}]
+    models = [probe_row, {**probe_row, "label": "tuned", "model": "m_2", "mean": 0.75}]
     Path("probe").mkdir()
     Path("probe/probe.json").write_text(json.dumps({"schema_version": 1, "models": models}))
-    runs = read_variants([*twins, Path("probe")])
+    runs = read_variants([*pair, Path("probe")])
     assert means(runs) == [0.7, 0.75]
     Path("sft/probe.json").write_text(json.dumps({"models": models}))
-    runs = read_variants(twins)
+    runs = read_variants(pair)
     assert means(runs) == [None, 0.75]
-    models = [{**one, "label": "nobody", "model": "nobody"}]
+    models = [{**probe_row, "label": "nobody", "model": "nobody"}]
     Path("probe/probe.json").write_text(json.dumps({"models": models}))
     with pytest.raises(UsageError, match=r"holds 'nobody', the runs are 'base', 'sft'"):
-        read_variants([*twins, Path("probe")])
+        read_variants([*pair, Path("probe")])
 
 
-def test_the_running_mean_by_hand() -> None:
+def test_running_mean_and_standard_error_by_hand() -> None:
     values = [1.0, 4.0, math.nan, 2.0, 6.0]
     assert smoothed(values, 3) == [2.5, 2.5, 3.0, 4.0, 4.0]
     assert math.isnan(smoothed([math.nan], 3)[0])
+    # Scores 1, 0, 0, 0: sqrt(1/4 / 4) = 1/4; and a signed zero is shown without its sign.
+    assert mean_and_stderr([1, 0, 0, 0]) == (0.25, 0.25)
+    assert points(-0.0001) == "0.0"
+    assert points(-0.5, 0.125) == "−50.0 ± 12.5"
 
 
-def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
+def test_truncation_and_length_are_shown(tmp_path: Path) -> None:
     """base: 1 of 2 cut (results.json), 150 tokens; sft: none, one empty (completions), 50."""
-    base = write_run(
-        tmp_path / "a", "base", {"toy": {"x": 1, "y": 0}}, n_truncated=1, n_empty=0, mean_tokens=150
-    )
-    sft = write_run(tmp_path / "b", "sft", {"toy": {"x": 1, "y": 0}})
+    scores = {"toy": {"x": 1, "y": 0}}
+    counts = {"n_truncated": 1, "n_empty": 0, "mean_tokens": 150}
+    base = write_run(tmp_path / "a", "base", scores, **counts)
+    sft = write_run(tmp_path / "b", "sft", scores)
     rows = [
         {"id": name, "prompt": "", "completion": text, "finish_reason": "stop", "n_tokens": 50}
         for name, text in (("x", "one"), ("y", " "), ("stale", ""))
     ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (sft / "toy.completions.jsonl").write_text(lines)
+    write_lines(sft / "toy.completions.jsonl", rows)
     text = report([base, sft], tmp_path / "out")
     assert "| toy (chat) | base | 50.0 % | 0.0 % | not recorded | 150 |" in text
     assert "| toy (chat) | sft | 0.0 % | 50.0 % | 0.0 % | 50 |" in text
@@ -497,16 +481,15 @@ def test_truncation_and_length_are_told_and_warned_of(tmp_path: Path) -> None:
     assert "mean tokens of a completion: base 150, sft 50." in text
 
 
-def test_failures_and_settings_are_tables(tmp_path: Path) -> None:
-    first = write_run(
-        tmp_path / "a", "a", {"toy": {"x": 0, "y": 0, "z": None}}, reason="TypeError: 12",
-        decoding={"dtype": "bf16", "seed": 1},
-    )  # fmt: skip
-    second = write_run(
-        tmp_path / "b", "b", {"toy": {"x": 1, "y": 0}}, reason="12 is not 3",
-        decoding={"dtype": "fp32", "seed": 1},
-    )  # fmt: skip
-    text = report([first, second], tmp_path / "out")
+def test_tables_of_failures_and_settings(tmp_path: Path) -> None:
+    runs = []
+    for label, scores, reason, dtype in (
+        ("a", {"x": 0, "y": 0, "z": None}, "TypeError: 12", "bf16"),
+        ("b", {"x": 1, "y": 0}, "12 is not 3", "fp32"),
+    ):
+        fields = {"reason": reason, "decoding": {"dtype": dtype, "seed": 1}}
+        runs.append(write_run(tmp_path / label, label, {"toy": scores}, **fields))
+    text = report(runs, tmp_path / "out")
     assert "| TypeError | 2 | 0 |" in text
     assert "| \\# is not \\# | 0 | 1 |" in text
     assert "| unscored: TypeError | 1 | 0 |" in text
@@ -540,13 +523,13 @@ def test_the_same_runs_give_the_same_bytes(hostile: list[Path], tmp_path: Path) 
     second = build_report(hostile, tmp_path / "second")
     assert first.markdown.read_bytes() == second.markdown.read_bytes()
     assert first.html.read_bytes() == second.html.read_bytes()
-    for one, other in zip(first.pictures, second.pictures, strict=True):
-        assert one.read_bytes() == other.read_bytes()
-        # Nothing of the machine: no software version, no time.
-        assert b"tEXt" not in one.read_bytes()
+    pictures = [path.read_bytes() for path in first.pictures]
+    assert pictures == [path.read_bytes() for path in second.pictures]
+    # No software version and no time.
+    assert not any(b"tEXt" in data for data in pictures)
 
 
-def test_pictures_leave_the_callers_matplotlib_alone(hostile: list[Path]) -> None:
+def test_pictures_do_not_change_matplotlib_settings(hostile: list[Path]) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
@@ -558,13 +541,12 @@ def test_pictures_leave_the_callers_matplotlib_alone(hostile: list[Path]) -> Non
 
 def test_examples_begin_with_disagreements_of_each_benchmark(tmp_path: Path) -> None:
     same = {f"s{n}": 1.0 for n in range(20)}
-    one, two = dict(same), dict(same)
-    one |= {"d1": 0.0, "d2": 1.0, "d3": None}
-    two |= {"d1": 1.0, "d2": 0.0, "d3": 1.0}
-    first = write_run(tmp_path / "a", "a", {"p": one, "q": same})
-    second = write_run(tmp_path / "b", "b", {"p": two, "q": {**same, "s7": 0.0}})
+    scores = {**same, "d1": 0.0, "d2": 1.0, "d3": None}
+    changed = {**same, "d1": 1.0, "d2": 0.0, "d3": 1.0}
+    first = write_run(tmp_path / "a", "a", {"p": scores, "q": same})
+    second = write_run(tmp_path / "b", "b", {"p": changed, "q": {**same, "s7": 0.0}})
     for folder in (first, second):
-        write_completions(folder / "p.completions.jsonl", dict.fromkeys(one, "text"))
+        write_completions(folder / "p.completions.jsonl", dict.fromkeys(scores, "text"))
         write_completions(folder / "q.completions.jsonl", dict.fromkeys(same, "text"))
     chosen = choose([variant.runs[0] for variant in read_variants([first, second])])
     assert len(chosen) == len(set(chosen)) == 10
@@ -572,7 +554,7 @@ def test_examples_begin_with_disagreements_of_each_benchmark(tmp_path: Path) -> 
     assert [key[0] for key, _ in chosen[3:]] == ["p", "q", "p", "q", "p", "q", "p"]
 
 
-def test_long_completions_are_cut_visibly(tmp_path: Path) -> None:
+def test_long_completions_are_cut(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
     write_completions(run / "toy.completions.jsonl", {"x": "y" * 1600, "ghost": ""})
     text = report([run], tmp_path / "out")
@@ -588,17 +570,17 @@ def test_unusual_line_separators_do_not_split_a_completion(tmp_path: Path) -> No
 
 
 def test_two_prompt_styles_never_mix(tmp_path: Path) -> None:
-    """Each style is a column of its own, and completions that could be either's are not used."""
+    """Each style has its own column, and completions of unclear style are not used."""
     scores = {"toy": {"x": 1.0, "y": 0.0}}
     chat = write_run(tmp_path / "a", "a", scores)
-    plain = write_run(tmp_path / "b", "b", scores, sha=None, prompt_style="completion")
-    text = report([chat, plain], tmp_path / "out")
+    raw = write_run(tmp_path / "b", "b", scores, sha=None, prompt_style="completion")
+    text = report([chat, raw], tmp_path / "out")
     assert "| run | toy, accuracy (chat) | toy, accuracy (completion) |" in text
     assert "No benchmark was run by both." in text
 
-    both = json.loads((chat / "results.json").read_text())
-    both["results"].append({**both["results"][0], "prompt_style": "completion"})
-    (chat / "results.json").write_text(json.dumps(both))
+    document = json.loads((chat / "results.json").read_text())
+    document["results"].append({**document["results"][0], "prompt_style": "completion"})
+    (chat / "results.json").write_text(json.dumps(document))
     write_completions(chat / "toy.completions.jsonl", {"x": "whose?"})
     assert choose(read_variants([chat])[0].runs) == []
 
@@ -641,10 +623,3 @@ def test_refusals_name_the_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must lie beside results\.json"):
         build_report([fourth], out)
     assert not out.exists()
-
-
-def test_standard_error_is_that_of_the_schema() -> None:
-    """Scores 1, 0, 0, 0: sqrt(1/4 / 4) = 1/4; and a signed zero is shown without its sign."""
-    assert mean_and_stderr([1, 0, 0, 0]) == (0.25, 0.25)
-    assert points(-0.0001) == "0.0"
-    assert points(-0.5, 0.125) == "−50.0 ± 12.5"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,16 @@ from dft_eval.report.pairs import compare_variants
 from dft_eval.report.samples import curve
 from dft_eval.results import ItemScore, write_items
 from dft_factory.cli.app import app
-from tests.support.reports import report, write_completions, write_run
+from tests.support.reports import Scores, report, write_completions, write_run
 
 GREEDY = {"strategy": "greedy"}
 SAMPLED = {"strategy": "sampling", "temperature": 1.0, "samples": 4}
 
 
-def write_both(
-    root: Path,
-    label: str,
-    greedy: Mapping[str, float | None],
-    sampled: Mapping[str, float | None],
-    **fields: Any,
+def write_pair(
+    root: Path, label: str, greedy: Scores, sampled: Scores, **fields: Any
 ) -> list[Path]:
-    """``root/label`` and ``root/label/sampled``, as an experiment leaves them."""
+    """``root/label`` and ``root/label/sampled``, as an experiment writes them."""
     folder = root / label
     fields = {"sha": None, **fields}
     return [
@@ -50,8 +45,8 @@ def items(right: int, of: int = 20, score: float = 1.0) -> dict[str, float | Non
 def runs(tmp_path: Path) -> list[Path]:
     """base: greedy 10 of 20, at temperature 1 a quarter of the samples of 12; dft: 11 and 12."""
     return [
-        *write_both(tmp_path, "base", items(10), items(12, score=0.25)),
-        *write_both(tmp_path, "dft", items(11), items(12)),
+        *write_pair(tmp_path, "base", items(10), items(12, score=0.25)),
+        *write_pair(tmp_path, "dft", items(11), items(12)),
     ]
 
 
@@ -69,14 +64,14 @@ def test_folders_of_one_label_are_one_run(runs: list[Path], tmp_path: Path) -> N
 
 
 def test_one_evaluation_twice_or_another_model_is_refused(tmp_path: Path) -> None:
-    greedy, sampled = write_both(tmp_path, "dft", items(3), items(3))
+    greedy, sampled = write_pair(tmp_path, "dft", items(3), items(3))
     fields = {"sha": None, "decoding": SAMPLED}
-    again = write_run(tmp_path / "b", "dft", {"toy": items(4)}, **fields)
-    other = write_run(tmp_path / "c", "dft", {"toy": items(4)}, **fields, model="x")
+    same_decoding = write_run(tmp_path / "b", "dft", {"toy": items(4)}, **fields)
+    other_model = write_run(tmp_path / "c", "dft", {"toy": items(4)}, **fields, model="x")
     with pytest.raises(UsageError, match=r"labelled 'dft' and hold toy \(chat, temperature 1\): "):
-        read_variants([greedy, sampled, again])
+        read_variants([greedy, sampled, same_decoding])
     with pytest.raises(UsageError, match=r"are of different models, models/dft and x: give one"):
-        read_variants([greedy, other])
+        read_variants([greedy, other_model])
 
 
 def test_the_first_sample_of_an_item_is_shown(runs: list[Path], tmp_path: Path) -> None:
@@ -104,10 +99,8 @@ def test_what_greedy_decoding_leaves_of_a_difference(runs: list[Path], tmp_path:
 
 def test_a_difference_that_greedy_decoding_keeps(tmp_path: Path) -> None:
     """Both decodings give 10 of 20 points; a seed that only one of them has counts in neither."""
-    runs = [
-        *write_both(tmp_path, "sft", items(5), items(5)),
-        *write_both(tmp_path, "dft", items(15), items(15)),
-    ]
+    runs = write_pair(tmp_path, "sft", items(5), items(5))
+    runs += write_pair(tmp_path, "dft", items(15), items(15))
     (pair,) = compare_variants(variants := read_variants(runs))
     (gain,) = gains(pair, variants)
     assert gain.lost is not None
@@ -147,9 +140,9 @@ def test_pass_at_k_of_items_by_hand(tmp_path: Path) -> None:
     means = {point.k: point.mean for point in curve(pooled)}
     assert means == pytest.approx({1: 1 / 4, 2: 5 / 12, 4: 1 / 2})
     assert all(0 <= point.low < point.mean < point.high <= 1 for point in curve(pooled))
-    written = build_report([run], tmp_path / "out")
-    assert tmp_path / "out" / "pass_at_k.png" in written.pictures
-    text = written.markdown.read_text(encoding="utf-8")
+    report_files = build_report([run], tmp_path / "out")
+    assert tmp_path / "out" / "pass_at_k.png" in report_files.pictures
+    text = report_files.markdown.read_text(encoding="utf-8")
     assert "| benchmark | run | pass@1 | pass@4 | majority of samples |" in text
     assert "| maj@4 25.0 % |" in text
 
@@ -161,16 +154,16 @@ def test_partial_scores_have_no_pass_at_k(tmp_path: Path) -> None:
     assert curve(*variant.evaluations.values()) == ()
 
 
-@pytest.mark.parametrize(("other", "shown"), [(0.9, True), (0.55, False)])
-def test_harnesses_that_differ_are_shown(tmp_path: Path, other: float, shown: bool) -> None:
+@pytest.mark.parametrize(("score", "differs"), [(0.9, True), (0.55, False)])
+def test_harnesses_that_differ_are_shown(tmp_path: Path, score: float, differs: bool) -> None:
     """10 of 20 right: a standard error of sqrt(1/4 / 19) = 11.5 points."""
-    parts = {"accuracy of qwen": other, "truncated": 0.0}
+    parts = {"accuracy of qwen": score, "truncated": 0.0}
     fields = {"harness": "math-verify 0.9.0, last box", "breakdown": parts}
     run = write_run(tmp_path / "a", "dft", {"toy": items(10)}, **fields)
     text = report([run], tmp_path / "out")
     line = "| toy (chat) | dft | math-verify 50.0 ± 11.5 % | qwen 90.0 % | +40.0 |"
-    assert (line in text) == shown
-    assert ("Where harnesses differ" in text) == shown
+    assert (line in text) == differs
+    assert ("Where harnesses differ" in text) == differs
 
 
 @pytest.mark.parametrize(
@@ -190,7 +183,7 @@ def test_a_collapse_is_named(tmp_path: Path, answers: str | None, sign: str) -> 
     text = report([base, dft], tmp_path / "out")
     assert "dft has collapsed on toy: it scores 50.0 points below base; " in text
     assert sign in text
-    # Neither the same look without the loss is one, nor the loss without the look.
+    # Equal answers without a lower score are no collapse, nor a lower score without them.
     write_items(dft / "b0.items.jsonl", [ItemScore(id=f"q{n}", score=n < 12) for n in range(20)])
     assert collapses(read_variants([base, dft])) == ()
     worse = write_run(tmp_path / "c", "dft", {"toy": items(2)}, mean_tokens=40)
@@ -207,11 +200,11 @@ def test_a_note_on_several_benchmarks_is_one_footnote(tmp_path: Path) -> None:
 
 
 def test_reference_of_the_command_line(runs: list[Path], tmp_path: Path) -> None:
-    words = ["report", *map(str, runs), "--out", str(tmp_path / "out"), "--reference"]
-    assert CliRunner().invoke(app, [*words, "dft"]).exit_code == 0
+    args = ["report", *map(str, runs), "--out", str(tmp_path / "out"), "--reference"]
+    assert CliRunner().invoke(app, [*args, "dft"]).exit_code == 0
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "### base against dft" in text
     assert "### dft against base" not in text
-    unknown = CliRunner().invoke(app, [*words, "dtf"])
+    unknown = CliRunner().invoke(app, [*args, "dtf"])
     assert isinstance(unknown.exception, UsageError)
     assert "No run is labelled 'dtf'. The labels are: 'base', 'dft'." in str(unknown.exception)

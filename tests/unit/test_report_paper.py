@@ -1,4 +1,4 @@
-"""The report against the paper: its figures, differences by hand, what cannot be compared."""
+"""The report against the paper: its figures, differences derived by hand, missing comparisons."""
 
 from __future__ import annotations
 
@@ -54,10 +54,14 @@ def first_right(right: int, of: int, prefix: str = "HumanEval/") -> dict[str, fl
 
 
 def write_run(folder: Path, label: str, evaluations: Mapping[str, Scores], **fields: Any) -> Path:
-    """A run of code, greedy, unless ``fields`` say otherwise."""
-    own = {"metric": "pass@1", "prompt_style": "completion", "decoding": {"strategy": "greedy"}}
+    """By default a greedy run of code."""
+    defaults = {
+        "metric": "pass@1",
+        "prompt_style": "completion",
+        "decoding": {"strategy": "greedy"},
+    }
     header = {"sha": None, "base_model": CODER, "model": "models/mine"}
-    return reports.write_run(folder, label, evaluations, **{**header, **own, **fields})
+    return reports.write_run(folder, label, evaluations, **{**header, **defaults, **fields})
 
 
 def section(runs: list[Path], out: Path) -> str:
@@ -67,13 +71,13 @@ def section(runs: list[Path], out: Path) -> str:
 
 
 def lines(text: str, *starts: str) -> list[str]:
-    """The cells of the table lines that begin so, joined by ' | '."""
+    """The cells of the table lines with these first cells, joined by ' | '."""
     begin = "| " + " | ".join(starts) + " |"
     return [line.strip("| ") for line in text.splitlines() if line.startswith(begin)]
 
 
 def note(text: str, number: int) -> str:
-    """The text of a note of the section."""
+    """A note of the section."""
     return next(line for line in text.splitlines() if line.startswith(f"P{number}: "))
 
 
@@ -81,7 +85,7 @@ def note(text: str, number: int) -> str:
 
 
 def cells(measured: str) -> list[tuple[Any, Column, Decimal]]:
-    """(row, column, figure) of all tables measured so."""
+    """(row, column, figure) of all tables of one kind of measurement."""
     columns = PAPER.measured[measured].columns
     return [
         (row, column, value)
@@ -92,8 +96,8 @@ def cells(measured: str) -> list[tuple[Any, Column, Decimal]]:
     ]
 
 
-def test_every_model_of_a_table_has_its_three_rows() -> None:
-    """5 models of 6 figures, 3 of 11, 1 of 6, 1 of 6 and 2 of 6, thrice each."""
+def test_models_have_three_rows_and_equal_base_rows() -> None:
+    """5 models of 6 figures, 3 of 11, 1 of 6, 1 of 6 and 2 of 6, three rows each."""
     for table in PAPER.tables:
         labels = [(row.model, row.label) for row in table.rows]
         models = dict.fromkeys(row.model for row in table.rows)
@@ -101,35 +105,40 @@ def test_every_model_of_a_table_has_its_three_rows() -> None:
     counts = [sum(len(row.values) for row in table.rows) for table in PAPER.tables]
     assert counts == [90, 99, 18, 18, 36]
     assert [table.number for table in PAPER.tables] == [1, 3, 4, 8, 9]
+    figures: dict[tuple[str, str], set[Decimal]] = {}
+    for row, column, value in cells("mathematics"):
+        if row.label == "base":
+            figures.setdefault((row.model, column.title), set()).add(value)
+    assert all(len(values) == 1 for values in figures.values())
 
 
 @pytest.mark.parametrize(
     ("measured", "parts", "average"), [("mathematics", slice(0, 5), 5), ("code", slice(2, 10), 10)]
 )
 def test_averages_are_the_means_of_their_cells(measured: str, parts: slice, average: int) -> None:
-    """To the rounding of the print, but for three of LoRA that exceed it by 0.40, and say so."""
+    """Up to rounding, except three of LoRA that exceed the mean by 0.40, with a remark."""
     exceed = {}
     for table in PAPER.tables:
         if table.measured != measured:
             continue
         for row in table.rows:
-            own = row.values[parts]
-            excess = row.values[average] - sum(own) / len(own)
+            defaults = row.values[parts]
+            excess = row.values[average] - sum(defaults) / len(defaults)
             title = PAPER.measured[measured].columns[average].title
             if abs(excess) > Decimal("0.005"):
                 exceed[table.number, row.model, row.label] = round(excess, 2)
-                mean = round(sum(own) / len(own), 2)
+                mean = round(sum(defaults) / len(defaults), 2)
                 assert str(row.values[average]) in row.remarks[title]
                 assert str(mean) in row.remarks[title]
             else:
                 assert title not in row.remarks
-    known = [("LLaMA-3.2-3B", "sft"), ("Qwen2.5-Math-1.5B", "sft"), ("Qwen2.5-Math-1.5B", "dft")]
-    lora = {(9, model, label): Decimal("0.40") for model, label in known}
+    labels = [("LLaMA-3.2-3B", "sft"), ("Qwen2.5-Math-1.5B", "sft"), ("Qwen2.5-Math-1.5B", "dft")]
+    lora = {(9, model, label): Decimal("0.40") for model, label in labels}
     assert exceed == (lora if measured == "mathematics" else {})
 
 
-def test_single_answers_lie_on_the_grid_of_their_sets() -> None:
-    """A share of n items is k/n to the rounding of the print: any slip of a digit leaves it.
+def test_figures_are_multiples_of_one_item() -> None:
+    """Up to rounding a share of n items is k/n, so a wrong digit is detected.
 
     WeMath's strict score has half points over 525 problems.
     """
@@ -149,8 +158,8 @@ def test_single_answers_lie_on_the_grid_of_their_sets() -> None:
 
 
 def test_figures_agree_with_the_papers_prose() -> None:
-    """Its section on mathematics tells the gains on average, those on code and pictures single
-    ones: a second source for the tables."""
+    """A second source for the tables: average gains in the section on mathematics, single gains in
+    those on code and pictures."""
 
     def gain(number: int, model: str, title: str, first: str, second: str) -> str:
         (table,) = (table for table in PAPER.tables if table.number == number)
@@ -183,24 +192,16 @@ def test_figures_agree_with_the_papers_prose() -> None:
     assert gain(9, "LLaMA-3.2-3B", average, "base", "dft") == "3.44"
 
 
-def test_base_rows_are_the_same_in_every_table() -> None:
-    figures: dict[tuple[str, str], set[Decimal]] = {}
-    for row, column, value in cells("mathematics"):
-        if row.label == "base":
-            figures.setdefault((row.model, column.title), set()).add(value)
-    assert all(len(values) == 1 for values in figures.values())
-
-
-def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
-    """Columns, sizes and settings follow the benchmarks of this package, where it has them."""
+def test_the_papers_settings_are_those_of_our_benchmarks() -> None:
+    """Columns, sizes and settings, for the benchmarks of this package."""
     vision = PAPER.measured["multimodal"]
     assert vision.decoding["max_new_tokens"] == MAX_NEW_TOKENS
     assert vision.decoding["min_pixels"] == STOCK_PIXELS.min_pixels
     assert vision.decoding["max_pixels"] == STOCK_PIXELS.max_pixels
     columns = [column for how in PAPER.measured.values() for column in how.columns]
     for column in columns:
-        (*others, benchmark) = column.items
-        if not others and benchmark in BENCHMARKS and len(column.categories) != 1:
+        (*other_items, benchmark) = column.items
+        if not other_items and benchmark in BENCHMARKS and len(column.categories) != 1:
             assert column.items[benchmark] == BENCHMARKS[benchmark].published, column.title
     code = PAPER.measured["code"].columns
     single = {column.part: column for column in code if len(column.categories) == 1}
@@ -246,9 +247,7 @@ def test_what_the_paper_is_taken_for_is_what_our_adapters_do() -> None:
         ("", None),
     ],
 )
-def test_names_are_matched_tolerantly_but_never_to_another_checkpoint(
-    name: str, model: str | None
-) -> None:
+def test_names_never_match_another_checkpoint(name: str, model: str | None) -> None:
     row = PAPER.find(name)
     assert (row and row.name) == model
 
@@ -318,18 +317,18 @@ def test_a_score_and_a_change_by_hand(tmp_path: Path) -> None:
         assert cell in page
 
 
-def test_the_section_is_there_with_the_option_alone(tmp_path: Path) -> None:
+def test_the_section_needs_the_option(tmp_path: Path) -> None:
     run = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(90, 164)})
     for options in ([], ["--against-paper"]):
-        words = ["report", str(run), "--out", str(tmp_path / "out"), *options]
-        done = CliRunner().invoke(app, words)
+        args = ["report", str(run), "--out", str(tmp_path / "out"), *options]
+        done = CliRunner().invoke(app, args)
         assert done.exit_code == 0, done.output
         for name in ("report.md", "report.html"):
             text = (tmp_path / "out" / name).read_text(encoding="utf-8")
             assert ("Against the paper" in text) == bool(options)
 
 
-def test_scores_that_do_not_vary_have_wilsons_interval(tmp_path: Path) -> None:
+def test_constant_scores_have_wilsons_interval(tmp_path: Path) -> None:
     run = write_run(tmp_path / "dft", "dft", {"humaneval": first_right(164, 164)})
     (line,) = lines(section([run], tmp_path / "out"), "dft", "HumanEval (completion, greedy)")
     # 164 / (164 + z²) = 97.7 %.
@@ -413,12 +412,9 @@ def vision_run(folder: Path, label: str, scores: Mapping[str, float | None], **f
     """MathVerse; item n is of problem n // 5 and of version n % 5."""
     versions = ("vision_only", "vision_intensive", "vision_dominant", "text_dominant", "text_lite")
     categories = {name: versions[int(name) % 5] for name in scores}
+    items = [ItemScore(id=name, score=score) for name, score in scores.items()]
     parts = {
-        version: summarise(
-            ItemScore(id=name, score=score)
-            for name, score in scores.items()
-            if categories[name] == version
-        )["score"]
+        version: summarise(item for item in items if categories[item.id] == version)["score"]
         for version in versions[:3]
     }
     settings = {**VISION_FIELDS, "breakdown": parts, "categories": categories, **fields}
@@ -449,7 +445,7 @@ def test_parts_of_a_benchmark_have_their_own_items(tmp_path: Path) -> None:
     assert "The paper does not name the model that judged MathVerse, MathVision and WeMath." in text
 
 
-def test_a_score_that_is_not_the_mean_of_its_items_has_no_interval(tmp_path: Path) -> None:
+def test_other_scores_than_means_have_no_interval(tmp_path: Path) -> None:
     """WeMath's strict score without the file of its problems: 0.2 and 0.25."""
     scores = {"wemath": first_right(900, 1740, "")}
     fields = {**VISION_FIELDS, "metric": "strict", "base_model": "Qwen2.5-VL-3B", "stderr": 0.01}
@@ -478,10 +474,10 @@ def test_seeds_are_a_mean_with_the_spread_between_them(tmp_path: Path) -> None:
     assert "| 56.7 % | 54.9 ± 7.0 % | −1.8 ± 7.0 | 0.0 % to 100.0 % | yes |" in line
 
 
-def math_run(folder: Path, label: str, leave_out: str = "", more: int = 0, **fields: Any) -> Path:
+def math_run(folder: Path, label: str, leave_out: str = "", offset: int = 0, **fields: Any) -> Path:
     """Half of the items of each set right, and ``more``."""
     sizes = {name: size for name, size in MATH.items() if name != leave_out}
-    scores = {name: first_right(size // 2 + more, size, "") for name, size in sizes.items()}
+    scores = {name: first_right(size // 2 + offset, size, "") for name, size in sizes.items()}
     settings = {**MATH_FIELDS, **fields}
     return write_run(folder, label, scores, base_model="Qwen/Qwen2.5-Math-1.5B", **settings)
 
@@ -521,9 +517,7 @@ def test_the_average_of_mathematics_and_the_lora_table(tmp_path: Path) -> None:
         ({"method": "lora", "dataset": ["under_another_name"]}, "9 | 40.78 %"),
     ],
 )
-def test_method_and_data_of_the_training_choose_the_table(
-    tmp_path: Path, training: dict[str, Any] | None, table: str
-) -> None:
+def test_selection_of_tables(tmp_path: Path, training: dict[str, Any] | None, table: str) -> None:
     fields = {**MATH_FIELDS, "base_model": "Qwen/Qwen2.5-Math-1.5B", "training": training}
     run = write_run(tmp_path / "a", "dft", {"amc23": first_right(20, 40, "")}, **fields)
     (line,) = lines(section([run], tmp_path / "out"), "dft", "AMC23 (chat, temperature 1)")
@@ -539,7 +533,7 @@ def test_an_average_needs_all_its_benchmarks(tmp_path: Path) -> None:
 # What is not comparable
 
 
-def test_every_known_difference_takes_the_verdict_away(tmp_path: Path) -> None:
+def test_known_differences_remove_the_verdict(tmp_path: Path) -> None:
     """The same run with one thing changed each time; unchanged it is comparable."""
     whole = first_right(90, 164)
     unscored = {**whole, "HumanEval/3": None}
@@ -564,8 +558,8 @@ def test_every_known_difference_takes_the_verdict_away(tmp_path: Path) -> None:
         run = write_run(tmp_path / f"{number}", label, {"humaneval": scores}, **fields)
         text = section([run], tmp_path / "out")
         assert text.count("| not comparable: P1 |") == 1, reason
-        shown = MarkdownIt("commonmark").render(note(text, 1)).replace("&quot;", '"')
-        assert reason in shown, shown
+        rendered = MarkdownIt("commonmark").render(note(text, 1)).replace("&quot;", '"')
+        assert reason in rendered, rendered
         assert "none of them comparable: each note says why." in text
         # The figures stand side by side all the same.
         assert re.search(r"\| 5[26]\.[47] % \| [45][0-9]\.[0-9] ± ", text)
@@ -582,20 +576,15 @@ THINK = {**VISION_DECODING, "system_prompt": "Think."}
         ({"judge": None}, "no judge is recorded; the paper scores with VLMEvalKit, where a model"),
         ({"harness": "lmms-eval 0.3"}, "harness 'lmms-eval 0.3'; the paper scores with VLMEvalKit"),
         ({"decoding": SMALL_PIXELS}, "max_pixels 262144 where the paper's is taken for strategy"),
-        (
-            {"decoding": THINK},
-            "decoding with system_prompt 'Think.' where the paper's is taken for",
-        ),
+        ({"decoding": THINK}, "decoding with system_prompt 'Think.' where the paper's is taken"),
         ({"notes": ["MathVerse_MINI.tsv: 3940 rows, md5 0, not the published file"]}, "md5 0, not"),
         ({"n_total": 3941}, "3,941 items where the paper's set has 3,940"),
     ],
 )
-def test_pictures_that_are_not_comparable(
-    tmp_path: Path, fields: dict[str, Any], reason: str
-) -> None:
+def test_incomparable_pictures(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
     run = vision_run(tmp_path / "a", "dft", first_right(1182, 3940, ""), **fields)
     text = section([run], tmp_path / "out")
-    # The versions count their own items.
+    # Versions have their own number of items.
     assert text.count("| not comparable: P") == (1 if "n_total" in fields else 4)
     assert reason in MarkdownIt("commonmark").render(text)
 
@@ -608,16 +597,14 @@ def test_pictures_that_are_not_comparable(
         ({"harness": "toy 1.0"}, "harness 'toy 1.0'; the paper scores with the evaluation pipel"),
     ],
 )
-def test_mathematics_that_is_not_comparable(
-    tmp_path: Path, fields: dict[str, Any], reason: str
-) -> None:
+def test_incomparable_mathematics(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
     """The average inherits the reasons of its five parts."""
     text = section([math_run(tmp_path / "a", "dft", **fields)], tmp_path / "out")
     assert text.count("| not comparable: P") == 6
     assert reason in MarkdownIt("commonmark").render(text)
 
 
-def test_a_change_is_as_comparable_as_both_its_ends(tmp_path: Path) -> None:
+def test_a_change_needs_two_comparable_scores(tmp_path: Path) -> None:
     base = write_run(tmp_path / "a", "base", {"humaneval": first_right(70, 160)})
     sft = write_run(tmp_path / "b", "sft", {"humaneval": first_right(80, 164)})
     text = section([base, sft], tmp_path / "out")
@@ -626,8 +613,8 @@ def test_a_change_is_as_comparable_as_both_its_ends(tmp_path: Path) -> None:
     assert "| yes |" in lines(text, "sft", "HumanEval (completion, greedy)")[0]
 
 
-def test_prompt_styles_of_tuned_models_are_left_open(tmp_path: Path) -> None:
-    """Both styles are set against the one printed figure; only the base row is known."""
+def test_both_prompt_styles_of_tuned_models_are_compared(tmp_path: Path) -> None:
+    """With the one printed figure; the paper gives the style of base rows only."""
     run = write_run(tmp_path / "a", "sft", {"humaneval": first_right(80, 164)}, prompt_style="chat")
     text = section([run], tmp_path / "out")
     assert "| yes | P1, P2" in lines(text, "sft", "HumanEval (chat, greedy)")[0]
@@ -671,10 +658,10 @@ LORA_MODELS = "has it by LoRA for LLaMA-3.2-3B, Qwen2.5-Math-1.5B, not for Qwen2
         ("dft", "nq", {"metric": "exact_match"}, NO_PROTOCOL),
     ],
 )
-def test_what_has_no_counterpart_is_listed_with_its_reason(
+def test_missing_counterparts_are_listed_with_reasons(
     tmp_path: Path, label: str, benchmark: str, fields: dict[str, Any], reason: str
 ) -> None:
-    """And the report is written all the same, which says plainly that nothing was matched."""
+    """The report is still written and states that nothing was matched."""
     run = write_run(tmp_path / "run", label, {benchmark: first_right(90, 164)}, **fields)
     text = section([run], tmp_path / "out")
     assert f"**{NOTHING}**" in text
@@ -684,13 +671,10 @@ def test_what_has_no_counterpart_is_listed_with_its_reason(
     assert lines(text, label.replace("_", "\\_"))
 
 
-def test_a_run_without_evaluations_is_named(tmp_path: Path) -> None:
+def test_runs_without_counterparts_are_listed(tmp_path: Path) -> None:
     text = section([write_run(tmp_path / "a", "dft", {})], tmp_path / "out")
     (line,) = lines(text, "dft", "no evaluation")
     assert line.endswith("no counterpart | its results.json holds none.")
-
-
-def test_runs_that_share_names_and_reason_share_a_line(tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / label, label, {"python-basics": first_right(1, 2)})
         for label in ("base", "sft", "dft")
@@ -701,7 +685,7 @@ def test_runs_that_share_names_and_reason_share_a_line(tmp_path: Path) -> None:
 
 
 def hostile_runs(folder: Path) -> list[Path]:
-    """Labels and base models that are attacks, and a matched run in which all else is one."""
+    """Labels and base models that are attacks, and a matched run in which all else is an attack."""
     nine, ninety = ({"humaneval": first_right(right, 164)} for right in (9, 90))
     scores = {**ninety, "nq": {HOSTILE: 1.0}, f"x{HOSTILE}": {"a": 1.0}}
     notes = [f"partial: {HOSTILE}", f"data: not {HOSTILE}"]
@@ -716,14 +700,14 @@ def hostile_runs(folder: Path) -> list[Path]:
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     runs = hostile_runs(tmp_path)
-    written = build_report(runs, tmp_path / "out", against_paper=True)
-    page = Page(written.html.read_text(encoding="utf-8"))
+    report_files = build_report(runs, tmp_path / "out", against_paper=True)
+    page = Page(report_files.html.read_text(encoding="utf-8"))
     assert page.tags.count("script") == 2
     assert "img" not in page.tags
     assert not {name for name, _ in page.attributes if name.startswith("on")}
-    shown = " ".join(HOSTILE.split())
-    assert f"the base model {shown} names no row of the paper" in " ".join(page.text.split())
+    rendered = " ".join(HOSTILE.split())
+    assert f"the base model {rendered} names no row of the paper" in " ".join(page.text.split())
 
-    text = written.markdown.read_text(encoding="utf-8")
+    text = report_files.markdown.read_text(encoding="utf-8")
     _, _, kinds = parse_markdown(text)
     assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "code_inline", "image"}

@@ -51,14 +51,9 @@ def write_seeds(root: Path, right: Mapping[str, Mapping[int | None, range]]) -> 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
     """base: 4 right. sft: 8, 9, 10. dft: 12, 12 and, of seed 2, 15."""
-    return write_seeds(
-        tmp_path,
-        {
-            "base": {None: range(4)},
-            "sft": {0: range(8), 1: range(9), 2: range(10)},
-            "dft": {0: range(12), 1: range(12), 2: range(15)},
-        },
-    )
+    sft = {0: range(8), 1: range(9), 2: range(10)}
+    dft = {0: range(12), 1: range(12), 2: range(15)}
+    return write_seeds(tmp_path, {"base": {None: range(4)}, "sft": sft, "dft": dft})
 
 
 def test_runs_of_one_label_are_one_row(runs: list[Path], tmp_path: Path) -> None:
@@ -83,10 +78,10 @@ def test_runs_of_one_label_are_one_row(runs: list[Path], tmp_path: Path) -> None
     # q8: right in sft of seeds 1 and 2, in dft always.
     assert (row.result.effect.won, row.result.effect.lost) == (7, 0)
     page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
-    assert page.tags.count("s") == 3 + 3 + 3 * 3  # a stroke a seed of sft, dft and the three pairs
+    assert page.tags.count("s") == 3 + 3 + 3 * 3  # a mark per seed of sft, dft and the three pairs
 
 
-def test_base_stands_beside_every_seed(runs: list[Path], tmp_path: Path) -> None:
+def test_base_is_compared_with_each_seed(runs: list[Path], tmp_path: Path) -> None:
     pairs = {pair.title: pair for pair in compare_variants(read_variants(runs))}
     (row,) = pairs["dft against base"].comparisons
     assert row.result.effect is not None
@@ -96,27 +91,26 @@ def test_base_stands_beside_every_seed(runs: list[Path], tmp_path: Path) -> None
     assert pairs["dft against sft"].remarks == ()
 
 
-def test_seeds_that_one_variant_lacks_are_named(runs: list[Path], tmp_path: Path) -> None:
-    """Compared over the seeds that both have."""
+def test_missing_seeds_are_named(runs: list[Path], tmp_path: Path) -> None:
+    """The comparison is over the common seeds."""
     text = report([*runs[:2], *runs[3:]], tmp_path / "out")
     assert "sft: no results of seed 1." in text
     assert "base: no results" not in text
     assert "Seeds that both have: 0, 2 (sft has 0, 2; dft has 0, 1, 2)." in text
     assert "Over 2 seeds, dft and sft cannot be told apart on toy: +22.5 points" in text
 
-    lone = report([runs[1], *runs[4:]], tmp_path / "lone")
-    assert "sft: no results of seeds 1, 2." in lone
-    assert "**dft and sft cannot be told apart on toy: " in lone
-    assert "Seeds that both have: 0 (sft has 0; dft has 0, 1, 2)." in lone
+    text_of_one = report([runs[1], *runs[4:]], tmp_path / "lone")
+    assert "sft: no results of seeds 1, 2." in text_of_one
+    assert "**dft and sft cannot be told apart on toy: " in text_of_one
+    assert "Seeds that both have: 0 (sft has 0; dft has 0, 1, 2)." in text_of_one
 
-    apart = report([*runs[1:3], runs[6]], tmp_path / "apart")
-    assert "dft is one run, compared with each seed of sft" in apart
+    text_of_single_dft = report([*runs[1:3], runs[6]], tmp_path / "apart")
+    assert "dft is one run, compared with each seed of sft" in text_of_single_dft
 
 
 def test_variants_without_a_common_seed_are_not_compared(tmp_path: Path) -> None:
-    runs = write_seeds(
-        tmp_path, {"sft": {0: range(8), 1: range(9)}, "dft": {2: range(12), 3: range(12)}}
-    )
+    sft, dft = {0: range(8), 1: range(9)}, {2: range(12), 3: range(12)}
+    runs = write_seeds(tmp_path, {"sft": sft, "dft": dft})
     text = report(runs, tmp_path / "out")
     assert "Seeds that both have: none, so there is no comparison (sft has 0, 1; dft has" in text
     assert "**toy (chat)**: not compared" in text
@@ -125,7 +119,7 @@ def test_variants_without_a_common_seed_are_not_compared(tmp_path: Path) -> None
     assert paired_seeds({0: "a", 1: "b"}, {1: "c", 2: "d"}) == [("b", "c")]
 
 
-def test_single_runs_of_different_seeds_are_compared_and_that_is_said(tmp_path: Path) -> None:
+def test_single_runs_of_different_seeds_are_compared(tmp_path: Path) -> None:
     runs = write_seeds(tmp_path, {"sft": {0: range(8)}, "dft": {1: range(20)}})
     text = report(runs, tmp_path / "out")
     assert "dft scores 60.0 points above sft on toy (100.0 % against 40.0 %, " in text
@@ -133,7 +127,7 @@ def test_single_runs_of_different_seeds_are_compared_and_that_is_said(tmp_path: 
     assert "Scores by seed" not in text
 
 
-def test_a_folder_named_by_its_seed_is_enough(tmp_path: Path) -> None:
+def test_seeds_from_folder_names(tmp_path: Path) -> None:
     runs = [write_seed(tmp_path / f"seed{n}", "dft", None, range(9 + n)) for n in (3, 12)]
     (variant,) = read_variants(runs)
     assert variant.seeds == (3, 12)
@@ -142,16 +136,16 @@ def test_a_folder_named_by_its_seed_is_enough(tmp_path: Path) -> None:
     assert read_variants([*runs, runs[0] / "sampled"])[0].seeds == (3, 12)
 
 
-def test_a_benchmark_that_one_seed_lacks_is_named(runs: list[Path], tmp_path: Path) -> None:
+def test_a_missing_benchmark_of_one_seed_is_named(runs: list[Path], tmp_path: Path) -> None:
     path = runs[-1] / "results.json"
     document = json.loads(path.read_text())
-    other = {**document["results"][0], "benchmark": "other"}
-    path.write_text(json.dumps({**document, "results": [*document["results"], other]}))
+    second_result = {**document["results"][0], "benchmark": "other"}
+    path.write_text(json.dumps({**document, "results": [*document["results"], second_result]}))
     text = report(runs, tmp_path / "out")
     assert "other (chat), dft: not run with seeds 0, 1." in text
 
 
-def test_a_seed_without_scores_leaves_the_others_their_interval(tmp_path: Path) -> None:
+def test_an_unscored_seed_keeps_the_interval_of_the_others(tmp_path: Path) -> None:
     runs = write_seeds(tmp_path, {"dft": {0: range(8), 1: range(8)}})
     scores: dict[str, float | None] = {f"q{n}": None for n in range(N)}
     runs.append(write_run(tmp_path / "seed2", "dft", {"toy": scores}, sha=None))
@@ -162,19 +156,19 @@ def test_a_seed_without_scores_leaves_the_others_their_interval(tmp_path: Path) 
     assert "toy (chat), dft, seed 2: 20 of 20 items unscored." in page.text
 
 
-def test_what_is_no_seed_of_one_variant_is_refused(tmp_path: Path) -> None:
+def test_runs_that_are_not_seeds_of_one_variant_are_refused(tmp_path: Path) -> None:
     first = write_seed(tmp_path / "a", "dft", 0, range(9))
-    twice = write_seed(tmp_path / "b", "dft", 0, range(9))
-    none = write_seed(tmp_path / "c", "dft", None, range(9))
+    same_seed = write_seed(tmp_path / "b", "dft", 0, range(9))
+    without_seed = write_seed(tmp_path / "c", "dft", None, range(9))
     longer = write_seed(tmp_path / "d", "dft", 1, range(9), decoding={"max_new_tokens": 9})
-    own_seed = write_seed(tmp_path / "e", "dft", 2, range(9), seed=2)
+    other_evaluation_seed = write_seed(tmp_path / "e", "dft", 2, range(9), seed=2)
     with pytest.raises(UsageError, match=r"a and .*b are labelled 'dft', seed 0 and hold toy "):
-        read_variants([first, twice])
+        read_variants([first, same_seed])
     with pytest.raises(UsageError, match=r"a and .*c are labelled 'dft': give"):
-        read_variants([first, none])
+        read_variants([first, without_seed])
     with pytest.raises(UsageError, match=r"differ in more than .* toy: max_new_tokens None and 9"):
         read_variants([first, longer])
-    assert read_variants([first, own_seed])[0].seeds == (0, 2)
+    assert read_variants([first, other_evaluation_seed])[0].seeds == (0, 2)
 
 
 def test_missing_runs_come_before_the_scores(runs: list[Path], tmp_path: Path) -> None:
@@ -189,7 +183,7 @@ def test_missing_runs_come_before_the_scores(runs: list[Path], tmp_path: Path) -
     assert page.tags.count("script") == 2
 
 
-def test_a_report_of_nothing_but_missing_runs(tmp_path: Path) -> None:
+def test_a_report_of_missing_runs_only(tmp_path: Path) -> None:
     missing = [MissingRun("dft: training", "exit status 1")]
     pairs = [("dft", "sft")]
     text = report([], tmp_path / "out", missing=missing, pairs=pairs, against_paper=True)
@@ -197,8 +191,8 @@ def test_a_report_of_nothing_but_missing_runs(tmp_path: Path) -> None:
     assert "**dft: training**: exit status 1" in text
 
 
-def test_reference_and_pairs_say_what_is_compared(runs: list[Path], tmp_path: Path) -> None:
-    """Only these, DFT first, and Holm's correction is for their number."""
+def test_reference_and_pairs_select_comparisons(runs: list[Path], tmp_path: Path) -> None:
+    """Only these, DFT first; Holm's correction uses their number."""
     text = report(runs, tmp_path / "out", reference="sft")
     assert text.index("### dft against sft") < text.index("### base against sft")
     assert text.startswith("# Comparison of runs\n\n**Over 3 seeds, dft scores 20.0 points above")
@@ -209,8 +203,10 @@ def test_reference_and_pairs_say_what_is_compared(runs: list[Path], tmp_path: Pa
     text = report(runs, tmp_path / "out", pairs=[("dft", "base")])
     assert "### dft against base" in text
     assert "against sft" not in text
-    both = report(runs, tmp_path / "out", reference="sft", pairs=[("dft", "base")])
-    titles = [line for line in both.splitlines() if line.startswith("### ") and "against" in line]
+    text_of_both = report(runs, tmp_path / "out", reference="sft", pairs=[("dft", "base")])
+    titles = [
+        line for line in text_of_both.splitlines() if line.startswith("### ") and "against" in line
+    ]
     assert titles == ["### dft against base", "### dft against sft", "### base against sft"]
 
 
@@ -223,8 +219,8 @@ def test_an_unknown_label_needs_missing_runs(runs: list[Path], tmp_path: Path) -
     assert "### dft against sft" in text
 
 
-def test_seeds_may_have_items_of_their_own(tmp_path: Path) -> None:
-    """Items of the two seeds overlap in half; questions are paired within their seed."""
+def test_seeds_may_have_different_items(tmp_path: Path) -> None:
+    """The items of the two seeds overlap by half; they are paired within a seed."""
     folders = []
     for label, right in (("sft", 2), ("dft", 8)):
         for seed in (0, 1):
@@ -239,12 +235,12 @@ def test_seeds_may_have_items_of_their_own(tmp_path: Path) -> None:
 
 
 def test_curves_of_seeds_by_hand() -> None:
-    """Where both have logged: mean, lowest and highest; a seed that stopped early ends the band."""
+    """Mean, lowest and highest at common steps; the band ends with the shorter seed."""
     long, short = Points((1, 2, 3), (4.0, 2.0, 1.0)), Points((1, 2), (2.0, 1.0))
     assert _mean_and_band([long, short], smooth=False) == ([1, 2], [3.0, 1.5], [2.0, 1.0], [4, 2])
 
 
-def test_pictures_have_one_line_a_variant(runs: list[Path]) -> None:
+def test_pictures_have_one_line_per_variant(runs: list[Path]) -> None:
     for number, run in enumerate(runs[1:]):
         history = [{"step": n, "nll": 2.0 / n + number} for n in (1, 2, 3)]
         write_trainer_state(run / "trainer_state.json", [*history, {"step": 3, "eval_nll": 1.0}])
@@ -255,7 +251,7 @@ def test_pictures_have_one_line_a_variant(runs: list[Path]) -> None:
     assert learning_curves(variants) != learning_curves(read_variants(runs[:-1]))
 
 
-def test_completions_of_seeds_that_score_alike_are_kept_once(runs: list[Path]) -> None:
+def test_completions_of_equal_scores_are_kept_once(runs: list[Path]) -> None:
     for run in runs:
         write_completions(run / "toy.completions.jsonl", {f"q{n}": f"{run} q{n}" for n in range(N)})
     data = browser_data(read_variants(runs))

@@ -1,5 +1,4 @@
-"""Scores over steps: one line a training, and the best step without a look at the items it is
-scored on."""
+"""Scores over steps: one line per training; the best step is chosen on other items than scored."""
 
 from __future__ import annotations
 
@@ -35,27 +34,24 @@ def write_step(
     sha: str | None = None,
     **fields: Any,
 ) -> Path:
-    """A run with so many items right in the validation half, and so many in the other one."""
+    """A run with this many right items in the validation half and in the other half."""
     correct = {*CHOOSE[: right[0]], *REST[: right[1]]}
     scores = {name: float(name in correct) for name in ITEMS}
     training = {"step": step, "seed": seed}
     return write_run(folder, label, {"toy": scores}, sha=sha, training=training, **fields)
 
 
-def write_line(
-    root: Path, name: str, right: dict[int, tuple[int, int]], **fields: Any
-) -> list[Path]:
-    """The checkpoints of a training, and its final weights, those of the last of them."""
-    last = max(right)
-    folders = [
-        write_step(root / name / f"at{step}", f"{name} at step {step}", right[step], step=step,
-                   sha=f"{name}{step:064d}", **fields)
-        for step in right
-    ]  # fmt: skip
-    final = write_step(
-        root / name / "final", name, right[last], step=last, sha=f"{name}{last:064d}", **fields
-    )
-    return [*folders, final]
+Right = dict[int, tuple[int, int]]
+
+
+def write_line(root: Path, name: str, right: Right, **fields: Any) -> list[Path]:
+    """The checkpoints of a training and its final weights, which equal the last checkpoint."""
+    runs = [(f"at{step}", f"{name} at step {step}", step) for step in right]
+    runs.append(("final", name, max(right)))
+    return [
+        write_step(root / name / folder, label, right[n], step=n, sha=f"{name}{n:064d}", **fields)
+        for folder, label, n in runs
+    ]
 
 
 @pytest.fixture
@@ -78,12 +74,12 @@ def test_halves_are_fixed_and_hold_whole_problems() -> None:
     assert not any(in_validation(ItemScore(id=name, cluster="q1")) for name in ITEMS)
 
 
-def test_runs_of_one_training_are_one_line_and_one_row(lines: list[Path]) -> None:
+def test_checkpoints_of_a_training_are_one_line(lines: list[Path]) -> None:
     variants = read_variants(lines)
     series = find_series(variants)
     steps = {line.name: list(line.variants) for line in series}
     assert steps == {"sft": [10, 20, 30], "dft": [10, 20, 30]}
-    # At step 30 the final weights stand for their checkpoint.
+    # At step 30 the final weights replace their checkpoint.
     assert [line.row.label for line in series] == ["sft", "dft"]
     assert [row.label for row in rows_of(variants, series)] == ["base", "sft", "dft"]
     named = rows_of(variants, series, {"dft at step 10"})
@@ -108,7 +104,7 @@ def test_steps_of_old_results_are_those_of_their_labels(
 
 
 def test_final_weights_of_an_earlier_step_are_the_row(tmp_path: Path) -> None:
-    """As ``load_best_model_at_end`` leaves them."""
+    """As with ``load_best_model_at_end``."""
     folders = write_line(tmp_path, "dft", {10: (1, 1), 20: (2, 2)})[:-1]
     folders.append(write_step(tmp_path / "final", "dft", (1, 1), step=10))
     variants = read_variants(folders)
@@ -121,12 +117,12 @@ def test_without_final_weights_the_last_checkpoint_is_the_row(tmp_path: Path) ->
     variants = read_variants(write_line(tmp_path, "dft", {10: (1, 1), 20: (2, 2)})[:-1])
     rows = rows_of(variants, find_series(variants))
     assert [row.label for row in rows] == ["dft at step 20"]
-    alone = variants[:1]
-    assert find_series(alone) == ()
-    assert rows_of(alone, ()) == alone
+    single = variants[:1]
+    assert find_series(single) == ()
+    assert rows_of(single, ()) == single
 
 
-def test_the_best_step_is_chosen_on_one_half_and_scored_on_the_other(lines: list[Path]) -> None:
+def test_best_steps_are_chosen_and_scored_on_different_halves(lines: list[Path]) -> None:
     """By hand: dft 17/20 at step 10 against sft's 10/20 at step 20: 7 items won, none lost."""
     variants = read_variants(lines)
     series = find_series(variants)
@@ -136,10 +132,8 @@ def test_the_best_step_is_chosen_on_one_half_and_scored_on_the_other(lines: list
     assert sft[2:5] == ("3, 10 to 30", "20", "60.0 % (20 items)")  # 12/20
     assert dft[2:5] == ("3, 10 to 30", "10", "85.0 % (20 items)")
     assert sft[5].startswith("50.0 %, ")
-    assert dft[5].startswith("85.0 %, ")
-    assert dft[5].endswith("(20 items)")
-    assert dft[6].startswith("100.0 %, ")
-    assert dft[6].endswith("(step 30)")
+    for cell, start, end in ((dft[5], "85.0 %, ", "(20 items)"), (dft[6], "100.0 %", "(step 30)")):
+        assert (cell.startswith(start), cell.endswith(end)) == (True, True), cell
     (pair,) = selection.pairs
     (row,) = pair.comparisons
     assert pair.title == "dft at its best step against sft at its best step"
@@ -159,7 +153,7 @@ def test_the_earlier_of_equal_steps_is_chosen(tmp_path: Path) -> None:
     assert choice.step == 20
 
 
-def test_seeds_choose_together_and_a_step_without_all_of_them_is_left_out(tmp_path: Path) -> None:
+def test_seeds_choose_a_common_step(tmp_path: Path) -> None:
     """On the validation half step 10 has (4 + 8)/2 = 6 right, step 20 has (9 + 1)/2 = 5."""
     rows = [(10, 0, (4, 10)), (10, 1, (8, 12)), (20, 0, (9, 3)), (20, 1, (1, 3)), (30, 0, (20, 20))]
     folders = [
@@ -188,7 +182,7 @@ def test_a_half_without_a_score_chooses_nothing(tmp_path: Path) -> None:
     assert note == "toy (chat), dft: no best step, one half of its items has no score."
 
 
-def test_only_the_pairs_asked_for_are_compared(lines: list[Path]) -> None:
+def test_only_requested_pairs_are_compared(lines: list[Path]) -> None:
     variants = read_variants(lines)
     series = find_series(variants)
     assert select(series, variants, [("dft", "base")]).pairs == ()
@@ -196,17 +190,14 @@ def test_only_the_pairs_asked_for_are_compared(lines: list[Path]) -> None:
     assert pair.title == "sft at its best step against dft at its best step"
 
 
-def test_a_report_has_a_picture_and_no_row_a_checkpoint(lines: list[Path], tmp_path: Path) -> None:
-    sampled = [
-        write_step(
-            folder.with_name(f"{folder.name}-sampled"), label, right, step=step, seed=0,
-            sha=f"dft{step:064d}", decoding=SAMPLED,
-        )
-        for folder, label, right, step in (
-            (lines[5], "dft at step 10", (9, 9), 10),
-            (lines[8], "dft", (12, 12), 30),
-        )
-    ]  # fmt: skip
+def test_a_report_has_a_picture_and_no_row_per_checkpoint(
+    lines: list[Path], tmp_path: Path
+) -> None:
+    sampled = []
+    for i, label, n, step in ((5, "dft at step 10", 9, 10), (8, "dft", 12, 30)):
+        folder = lines[i].with_name(f"{lines[i].name}-sampled")
+        fields: dict[str, Any] = {"sha": f"dft{step:064d}", "decoding": SAMPLED}
+        sampled.append(write_step(folder, label, (n, n), step=step, seed=0, **fields))
     greedy = [write_greedy(folder) for folder in lines]
     paths = build_report([*greedy, *sampled], tmp_path / "out")
     text = paths.markdown.read_text(encoding="utf-8")

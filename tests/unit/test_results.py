@@ -36,9 +36,6 @@ def test_mean_and_standard_error_by_hand() -> None:
     assert error == pytest.approx(0.2886751346)
     assert mean_and_stderr([]) == (None, None)
     assert mean_and_stderr([1.0]) == (1.0, None)
-
-
-def test_an_unscored_item_is_neither_right_nor_wrong() -> None:
     items = [ItemScore(id=str(i), score=s) for i, s in enumerate([1.0, None, 0.0, 1.0])]
     summary = summarise(items)
     assert (summary["n_total"], summary["n_scored"]) == (4, 3)
@@ -46,9 +43,7 @@ def test_an_unscored_item_is_neither_right_nor_wrong() -> None:
 
 
 @given(st.lists(st.builds(ItemScore, id=st.text(), score=st.none(), reason=st.text()), max_size=5))
-def test_items_survive_any_text(
-    tmp_path_factory: pytest.TempPathFactory, items: list[ItemScore]
-) -> None:
+def test_items_keep_text(tmp_path_factory: pytest.TempPathFactory, items: list[ItemScore]) -> None:
     path = tmp_path_factory.mktemp("items") / "x.jsonl"
     write_items(path, items)
     assert read_items(path) == items

@@ -87,13 +87,10 @@ def test_programs_that_starve_beside_others_run_again_alone(one_core: None) -> N
     assert [result.verdict() for result in done] == [(1.0, "passed")] * 12
 
 
-def test_a_program_that_waits_is_unscored_with_its_reason() -> None:
+def test_wall_time_of_waiting_and_computing_programs() -> None:
     done = sandbox.check_program("import time\ntime.sleep(60)", "", limits=Limits(wall_seconds=1))
     assert (done.score, done.killed_for, done.starved) == (None, "wall time", True)
     assert "not judged: 1 s of wall time were up with 0." in done.reason
-
-
-def test_a_program_that_used_its_processor_time_is_wrong_by_the_wall_too() -> None:
     program = (
         "import os, time\nfor _ in range(3):\n    if not os.fork():\n        break\n"
         f"else:\n    time.sleep(60)\n{BURN.format(seconds=3)}"
@@ -149,7 +146,7 @@ def test_workers_by_quota_and_memory(
     assert judge_workers(root=machine(tmp_path, cgroup, files)) == workers
 
 
-def test_workers_by_affinity_by_free_memory_and_by_option(
+def test_workers_by_affinity_free_memory_and_option(
     one_core: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = machine(tmp_path / "free", "0::/\n", {})

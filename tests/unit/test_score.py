@@ -1,4 +1,4 @@
-"""``generate`` and ``score``: two steps that share nothing but a folder."""
+"""``generate`` and ``score``: two steps that share only a folder."""
 
 from __future__ import annotations
 
@@ -56,21 +56,18 @@ def answer(prompt: str) -> str:
     return "    return 1\n" if "def " in prompt else "Lee" if "wrote" in prompt else "It is 8"
 
 
-def asked(data: dict[str, Path], server: FakeServer, out: Path, name: str) -> Request:
-    return Request(
-        model="tiny",
-        out=out,
-        label="base",
-        data=data.get(name),
-        backend="openai",
-        base_url=server.url,
-        own_max_new_tokens=True,
-        judge=JudgeChoice("rules") if name == "mathvision" else None,
-        limit=2,
-    )
+def request_of(data: dict[str, Path], server: FakeServer, out: Path, name: str) -> Request:
+    judge = JudgeChoice("rules") if name == "mathvision" else None
+    options = {
+        "backend": "openai",
+        "base_url": server.url,
+        "own_max_new_tokens": True,
+        "judge": judge,
+    }
+    return Request("tiny", out, "base", data=data.get(name), limit=2, **options)
 
 
-def written(folder: Path) -> dict[str, str]:
+def result_files(folder: Path) -> dict[str, str]:
     files = [folder / "results.json", *folder.glob("*.items.jsonl")]
     return {path.name: path.read_text() for path in files}
 
@@ -78,23 +75,21 @@ def written(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     "name", ["nq", "multipl-e", "mathvision", "humaneval", "humaneval+", "python-basics"]
 )
-def test_what_was_generated_is_scored_without_model_server_and_data(
-    name: str, tmp_path: Path
-) -> None:
+def test_completions_are_scored_without_model_and_data(name: str, tmp_path: Path) -> None:
     """The same results.json and items as eval's; also in a folder that was moved."""
     data = write_data(tmp_path / "data")
     with serve(FakeServer(answer, talks=False)) as server:
-        evaluate([name], asked(data, server, tmp_path / "whole", name))
-        evaluate([name], asked(data, server, tmp_path / "made", name), scored=False)
-    assert not (tmp_path / "made/results.json").exists()
-    assert not list((tmp_path / "made").glob("*.items.jsonl"))
+        evaluate([name], request_of(data, server, tmp_path / "whole", name))
+        evaluate([name], request_of(data, server, tmp_path / "generated", name), scored=False)
+    assert not (tmp_path / "generated/results.json").exists()
+    assert not list((tmp_path / "generated").glob("*.items.jsonl"))
     shutil.rmtree(tmp_path / "data")
-    shutil.move(tmp_path / "made", tmp_path / "elsewhere")
+    shutil.move(tmp_path / "generated", tmp_path / "elsewhere")
     score(tmp_path / "elsewhere")
-    assert written(tmp_path / "elsewhere") == written(tmp_path / "whole")
-    before = written(tmp_path / "whole")
+    assert result_files(tmp_path / "elsewhere") == result_files(tmp_path / "whole")
+    before = result_files(tmp_path / "whole")
     score(tmp_path / "whole")
-    assert written(tmp_path / "whole") == before
+    assert result_files(tmp_path / "whole") == before
     (row,) = read_results(tmp_path / "whole").results
     assert row.score is not None
     assert row.score > 0 or name == "python-basics"
@@ -105,31 +100,21 @@ def test_a_model_that_is_gone(text_bench: Bench, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     model = shutil.copytree(text_bench.model, tmp_path / "model")
 
-    def request(out: str) -> Request:
-        return Request(
-            model=str(model),
-            out=tmp_path / out,
-            label="base",
-            decoding=Decoding(max_new_tokens=4),
-            limit=2,
-            dtype="float32",
-        )
-
+    options = {"decoding": Decoding(max_new_tokens=4), "limit": 2, "dtype": "float32"}
     for name in ("python-basics", "nq"):
-        for out, scored in (("whole", True), ("made", False)):
-            evaluate([name], replace(request(out), data=data.get(name)), scored=scored)
+        for out, scored in (("evaluated", True), ("generated", False)):
+            request = Request(str(model), tmp_path / out, "base", data=data.get(name), **options)
+            evaluate([name], request, scored=scored)
     shutil.rmtree(model)
-    score(tmp_path / "made")
-    assert written(tmp_path / "made") == written(tmp_path / "whole")
-    rows = read_results(tmp_path / "made").results
+    score(tmp_path / "generated")
+    assert result_files(tmp_path / "generated") == result_files(tmp_path / "evaluated")
+    rows = read_results(tmp_path / "generated").results
     assert [row.benchmark for row in rows] == ["python-basics", "nq"]
     assert rows[0].decoding["dtype"] == "float32"
 
 
-def test_generation_needs_no_sandbox_and_no_judge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``eval`` refuses before it asks the model anything."""
+def test_generate_without_sandbox_or_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``eval`` refuses before its first request."""
     data = write_data(tmp_path / "data")
 
     def broken() -> None:
@@ -138,7 +123,7 @@ def test_generation_needs_no_sandbox_and_no_judge(
     monkeypatch.setattr("dft_eval.sandbox.check", broken)
     with serve(FakeServer(answer, talks=False)) as server:
         for name, message in (("humaneval", "no sandbox"), ("mathvision", "--judge openai")):
-            request = replace(asked(data, server, tmp_path / name, name), judge=None)
+            request = replace(request_of(data, server, tmp_path / name, name), judge=None)
             with pytest.raises(EvaluationError, match=message):
                 evaluate([name], request)
             assert server.seen == []
@@ -153,14 +138,12 @@ def test_generation_needs_no_sandbox_and_no_judge(
 def test_a_failed_prompt_is_unscored_with_its_reason(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
 
-    class Refusing(FakeServer):
-        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-            if "wrote" in str(body["messages"]) and body["max_tokens"] > 1:
-                return 400, {"error": {"message": "too long for me"}}
-            return super().reply(path, body)
+    def refusal(body: dict[str, Any]) -> str:
+        refused = "wrote" in str(body["messages"]) and body["max_tokens"] > 1
+        return "too long for me" if refused else ""
 
-    with serve(Refusing(answer, talks=False)) as server:
-        evaluate(["nq"], asked(data, server, tmp_path / "out", "nq"), scored=False)
+    with serve(FakeServer(answer, talks=False, refusal=refusal)) as server:
+        evaluate(["nq"], request_of(data, server, tmp_path / "out", "nq"), scored=False)
     with pytest.raises(EvaluationError, match="nq: 1 of 2"):
         score(tmp_path / "out")
     (row,) = read_results(tmp_path / "out").results
@@ -172,43 +155,36 @@ def test_a_failed_prompt_is_unscored_with_its_reason(tmp_path: Path) -> None:
 def test_truncated_empty_and_length(tmp_path: Path) -> None:
     """nq allows 32 tokens: one answer of 40 words is cut, one is empty."""
     data = write_data(tmp_path / "data")
-    words = " ".join(["word"] * 40)
-    with serve(FakeServer(lambda text: words if "wrote" in text else "", talks=False)) as server:
-        (row,) = evaluate(["nq"], asked(data, server, tmp_path / "out", "nq")).results
+    long_answer = " ".join(["word"] * 40)
+    with serve(
+        FakeServer(lambda text: long_answer if "wrote" in text else "", talks=False)
+    ) as server:
+        (row,) = evaluate(["nq"], request_of(data, server, tmp_path / "out", "nq")).results
     assert (row.n_completions, row.n_truncated, row.n_empty) == (2, 1, 1)
     assert row.mean_tokens == (32 + 1) / 2  # this server counts an empty text as one token
     assert row.mean_entropy is None
 
 
-def test_results_of_another_model_behind_the_same_name_are_dropped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The other benchmark's former row is not this model's."""
+def test_results_of_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other benchmark's earlier row is of another model."""
     data = write_data(tmp_path / "data")
     out = tmp_path / "out"
     with serve(FakeServer(answer, talks=False)) as server:
-        evaluate(["nq"], asked(data, server, out, "nq"))
-        evaluate(["python-basics"], asked(data, server, out, "python-basics"))
+        evaluate(["nq"], request_of(data, server, out, "nq"))
+        evaluate(["python-basics"], request_of(data, server, out, "python-basics"))
         assert len(read_results(out).results) == 2
         server.weights = "second"
-        evaluate(["nq"], asked(data, server, out, "nq"))
+        evaluate(["nq"], request_of(data, server, out, "nq"))
     assert "results of another model are replaced" in capsys.readouterr().err
     assert [row.benchmark for row in read_results(out).results] == ["nq"]
 
 
-def test_a_retrained_model_is_refused_before_it_generates(
-    text_bench: Bench, tmp_path: Path
-) -> None:
-    """In the folder of the former one, unless --fresh replaces that."""
+def test_a_retrained_model_is_refused_early(text_bench: Bench, tmp_path: Path) -> None:
+    """In the folder of the earlier model, unless --fresh replaces it."""
     data = write_data(tmp_path / "data")
     model = shutil.copytree(text_bench.model, tmp_path / "model")
-    request = Request(
-        model=str(model),
-        out=tmp_path / "out",
-        label="x",
-        data=data["nq"],
-        decoding=Decoding(max_new_tokens=4),
-    )
+    options = {"data": data["nq"], "decoding": Decoding(max_new_tokens=4)}
+    request = Request(str(model), tmp_path / "out", "x", **options)
     evaluate(["nq"], request, scored=False)
     weights = model / "model.safetensors"
     content = bytearray(weights.read_bytes())

@@ -117,9 +117,7 @@ def test_a_failure_ends_neither_the_training_nor_later_scores(
     assert [len(line["items"]) for line in lines[3:]] == [2, 2]
 
 
-def test_at_evaluations_and_at_the_end_where_no_steps_are_set(
-    loaded: tuple[Any, Any], items: InMemory, tmp_path: Path
-) -> None:
+def test_default_scoring_times(loaded: tuple[Any, Any], items: InMemory, tmp_path: Path) -> None:
     model, tokenizer = loaded
     logs: list[dict[str, float]] = []
     callback = ScoreCallback("sums", items, None, tmp_path, logs.append, tokenizer)
@@ -136,9 +134,7 @@ def test_at_evaluations_and_at_the_end_where_no_steps_are_set(
     assert len(logs) == 3
 
 
-def test_a_tokenizer_without_a_chat_template_is_refused(
-    loaded: tuple[Any, Any], items: InMemory
-) -> None:
+def test_no_chat_template_is_refused(loaded: tuple[Any, Any], items: InMemory) -> None:
     tokenizer = loaded[1]
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:

@@ -33,13 +33,9 @@ def test_components_by_hand() -> None:
     assert estimate.seed_variance == pytest.approx(0)
     assert estimate.stderr == pytest.approx(1 / 4)
     assert estimate.spread == pytest.approx(math.sqrt(1 / 8))
-
-
-def test_seeds_with_items_of_their_own() -> None:
-    """Two seeds of two items, none in common: four draws of score ±1/2 about their seed's mean.
-
-    Each moves the mean by ±1/2 / 2 / 2 = 1/8: 4/3 · 4/64 = 1/12. The seeds' means are equal.
-    """
+    # Two seeds of two items, none in common: four draws of score ±1/2 about their seed's mean.
+    #
+    # Each moves the mean by ±1/2 / 2 / 2 = 1/8: 4/3 · 4/64 = 1/12. The seeds' means are equal.
     estimate = crossed([[[("a", 1.0), ("b", 0.0)]], [[("c", 1.0), ("d", 0.0)]]])
     assert estimate is not None
     assert estimate.item_variance == pytest.approx(1 / 12)

@@ -1,8 +1,7 @@
-"""Servers that an evaluation starts: a scripted one with faults, in processes of its own."""
+"""Servers that an evaluation starts: a scripted one with faults, in separate processes."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -21,6 +20,7 @@ from dft_eval.generation.run import Decoding
 from dft_eval.serving.engines import ServeOptions
 from dft_eval.serving.server import ServerEndedError
 from tests.conftest import Bench
+from tests.support import tasks
 from tests.support.cli import executable, start_until
 
 ROOT = Path(__file__).parents[2]
@@ -33,11 +33,8 @@ def _imports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_task(folder: Path, n: int = 6) -> str:
-    rows = "".join(f"{json.dumps({'q': f'number {i}', 'a': i})}\n" for i in range(n))
-    (folder / "rows.jsonl").write_text(rows)
-    path = folder / "task.yaml"
-    path.write_text("{data: rows.jsonl, prompt: '{q}', metric: numeric, answer: a}")
-    return str(path)
+    rows = [{"question": f"number {i}", "answer": i} for i in range(n)]
+    return str(tasks.write_task(folder, rows))
 
 
 def request_of(model: Path | str, folder: Path, faults: str = "", **serve: Any) -> Request:
@@ -54,7 +51,7 @@ def request_of(model: Path | str, folder: Path, faults: str = "", **serve: Any) 
 
 
 def alive(folder: Path) -> list[int]:
-    """Those of the server's processes that still run."""
+    """The server's processes that are still running."""
     pids = [int(word) for word in (folder / "pids").read_text().split()]
     assert len(pids) >= 2
     running = []
@@ -68,14 +65,12 @@ def alive(folder: Path) -> list[int]:
     return running
 
 
-def asked(out: Path) -> list[str]:
+def served_prompts(out: Path) -> list[str]:
     return re.findall(r"^asked (.*)$", (out / "server.log").read_text(), re.MULTILINE)
 
 
-def test_started_asked_and_stopped(
-    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Past a dead proxy, and without the user's keys; asked again, it is asked nothing."""
+def test_start_and_stop(text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the proxy and the user's keys; a second evaluation requests nothing."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     task, request = write_task(tmp_path), request_of(text_bench.model, tmp_path)
@@ -88,14 +83,14 @@ def test_started_asked_and_stopped(
     log = (request.out / "server.log").read_text()
     assert "keys: []" in log
     assert "sk-secret" not in log
-    assert sorted(asked(request.out)) == [f"number {i}" for i in range(6)]
+    assert sorted(served_prompts(request.out)) == [f"number {i}" for i in range(6)]
     assert evaluate([task], request).results == results.results
-    assert asked(request.out) == []
+    assert served_prompts(request.out) == []
     assert alive(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("faults", "serve", "says"),
+    ("faults", "serve", "message"),
     [
         ("--fails crash", {}, r"ended with exit status 1 before .*ValueError: this model cannot"),
         ("--fails memory", {}, r"ran out of memory: .*--tensor-parallel.*further up: torch\.Out"),
@@ -105,12 +100,12 @@ def test_started_asked_and_stopped(
     ],
 )
 def test_a_server_that_does_not_start(
-    faults: str, serve: dict[str, Any], says: str, text_bench: Bench, tmp_path: Path
+    faults: str, serve: dict[str, Any], message: str, text_bench: Bench, tmp_path: Path
 ) -> None:
-    """The message holds the reason, the command and the end of the log; nothing is left."""
+    """The message has the reason, the command and the end of the log; no process is left."""
     (tmp_path / "pids").write_text("4194303 4194304")
     request = request_of(text_bench.model, tmp_path, faults, **serve)
-    with pytest.raises(PrerequisiteError, match=f"(?s){says}") as error:
+    with pytest.raises(PrerequisiteError, match=f"(?s){message}") as error:
         evaluate([write_task(tmp_path)], request)
     assert f"The end of {request.out / 'server.log'}:\n" in str(error.value)
     assert "Command: " in str(error.value)
@@ -118,11 +113,8 @@ def test_a_server_that_does_not_start(
     assert not (request.out / "results.json").exists()
 
 
-def test_a_slow_start_is_waited_for(
-    text_bench: Bench,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_slow_start(
+    text_bench: Bench, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dft_eval.serving.server._NEWS_SECONDS", 1.0)
     request = request_of(text_bench.model, tmp_path, "--start-seconds 4")
@@ -139,30 +131,34 @@ def test_a_server_with_another_model(text_bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_server_that_ends_in_the_middle(text_bench: Bench, tmp_path: Path) -> None:
-    """Its log is in the message; what was completed is kept, and the rest made by the next call."""
+    """The message has its log; completions are kept, and the next call generates the rest."""
     task = write_task(tmp_path, 12)
     request = request_of(text_bench.model, tmp_path, "--ends-at 6")
     with pytest.raises(ServerEndedError, match=r"(?s)exit status 7 in the middle.*engine core die"):
         evaluate([task], request)
     assert alive(tmp_path) == []
-    kept = len((request.out / "completions.cache.jsonl").read_text().splitlines())
-    assert 0 < kept < 12
+    completed = len((request.out / "completions.cache.jsonl").read_text().splitlines())
+    assert 0 < completed < 12
     with pytest.raises(ServerEndedError):
         evaluate([task], request)
-    more = len((request.out / "completions.cache.jsonl").read_text().splitlines())
-    assert kept < more < 12
+    later = len((request.out / "completions.cache.jsonl").read_text().splitlines())
+    assert completed < later < 12
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_server_outlives_a_killed_evaluation(
-    number: signal.Signals, text_bench: Bench, tmp_path: Path
-) -> None:
-    """Also not its worker, which is deaf to SIGTERM and has a session of its own."""
+def test_no_server_is_left_over(number: signal.Signals, text_bench: Bench, tmp_path: Path) -> None:
+    """Nor its worker, which ignores SIGTERM and has its own session."""
     request = request_of(text_bench.model, tmp_path, "--answer-seconds 600")
-    words = [executable("dft-factory"), "generate", write_task(tmp_path), "--out", str(request.out)]
-    words += ["--model", request.model, "--backend", "openai"]
-    words += ["--serve-command", str(request.serve.command)]
-    process = start_until("ready after", words, PYTHONPATH=os.environ["PYTHONPATH"])
+    command = [
+        executable("dft-factory"),
+        "generate",
+        write_task(tmp_path),
+        "--out",
+        str(request.out),
+    ]
+    command += ["--model", request.model, "--backend", "openai"]
+    command += ["--serve-command", str(request.serve.command)]
+    process = start_until("ready after", command, PYTHONPATH=os.environ["PYTHONPATH"])
     assert len(alive(tmp_path)) == 2
     process.send_signal(number)
     process.wait(60)

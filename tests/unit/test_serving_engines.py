@@ -1,4 +1,4 @@
-"""The command lines of vLLM and SGLang, and what they serve together.
+"""The command lines of vLLM and SGLang, and the models that share a server.
 
 Neither engine runs here: ``tests/support/engine_python.py`` takes their options in their place.
 """
@@ -18,7 +18,7 @@ import pytest
 from dft_eval.benchmark import Request
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.run import Decoding
-from dft_eval.model_files import find_model
+from dft_eval.model_files import ModelFiles, find_model
 from dft_eval.serving.engines import ServeOptions, check_options, server_words
 from dft_eval.serving.gpus import Gpus, parallel_sizes, visible_gpus
 from dft_eval.serving.tokenizers import tokenizer_key
@@ -40,7 +40,7 @@ def engine_python(folder: Path) -> Path:
 
 
 def adapter(base: Path, folder: Path, rank: int = 8, template: str | None = None) -> Path:
-    """A LoRA adapter's folder as LLaMA-Factory leaves it; no engine here reads its weights."""
+    """A LoRA adapter's folder as LLaMA-Factory writes it; no engine here reads its weights."""
     folder.mkdir(parents=True)
     config = {"base_model_name_or_path": str(base), "r": rank, "rank_pattern": {"q_proj": rank + 4}}
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -53,40 +53,35 @@ def adapter(base: Path, folder: Path, rank: int = 8, template: str | None = None
     return folder
 
 
+def words_of(files: ModelFiles, *adapters: ModelFiles, dtype: str = "bfloat16") -> Any:
+    """vLLM's command line."""
+    options = {"files": files, "adapters": adapters, "dtype": dtype, "sizes": (1, 1), "port": 1}
+    return server_words("vllm", ServeOptions(Path("python")), **options)
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_a_base_and_its_adapters_share_a_server(
-    engine: Any,
-    text_bench: Bench,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    engine: Any, text_bench: Bench, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is asked by its own name: SGLang answers the bare name of an adapter with the base."""
+    """Each has its own name: SGLang answers the bare name of an adapter with the base."""
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'eval'}")
     base = text_bench.model
     sft, dft = adapter(base, tmp_path / "s,f=t"), adapter(base, tmp_path / "dft", rank=16)
-    request = Request(
-        model="",
-        out=tmp_path / "out",
-        label="model",
-        backend=engine,
-        serve=ServeOptions(engine_python(tmp_path), timeout=120.0, tensor_parallel=2),
-        decoding=Decoding(max_new_tokens=20),
-    )
+    serve = ServeOptions(engine_python(tmp_path), timeout=120.0, tensor_parallel=2)
+    settings = {"backend": engine, "serve": serve, "decoding": Decoding(max_new_tokens=20)}
+    request = Request("", tmp_path / "out", "model", **settings)
     requests = requests_of([f"base={base}", f"sft={sft}", f"dft={dft}"], request)
-    written = [results for _, results in evaluate_all([write_task(tmp_path, 2)], requests)]
+    results = [results for _, results in evaluate_all([write_task(tmp_path, 2)], requests)]
     assert capsys.readouterr().err.count(f"dft-factory: starting {engine}") == 1
-    says = {}
-    for each in requests:
-        lines = (each.out / "task.chat.completions.jsonl").read_text().splitlines()
-        says[each.label] = {json.loads(line)["completion"].split(" says ")[0] for line in lines}
-    names = ("base", "adapter-1", "adapter-2")
-    if engine == "sglang":
-        names = ("base", "base:adapter-1", "base:adapter-2")
-    assert list(says.values()) == [{name} for name in names]
-    assert len({each.model_sha256 for each in written}) == 3
-    decoding = written[1].results[0].decoding
+    names = []
+    for request_ in requests:
+        lines = (request_.out / "task.chat.completions.jsonl").read_text().splitlines()
+        names.append({json.loads(line)["completion"].split(" says ")[0] for line in lines})
+    prefix = "base:" if engine == "sglang" else ""
+    assert names == [{"base"}, {f"{prefix}adapter-1"}, {f"{prefix}adapter-2"}]
+    assert len({row.model_sha256 for row in results}) == 3
+    decoding = results[1].results[0].decoding
     assert (decoding["backend"], decoding["dtype"]) == (engine, "bfloat16")
     assert (decoding["tensor_parallel"], decoding["data_parallel"]) == (2, 1)
     served = re.search(r"^served: (.*)$", (requests[0].out / "server.log").read_text(), re.M)
@@ -101,46 +96,28 @@ def test_a_base_and_its_adapters_share_a_server(
         assert options["lora_paths"][1] == {"lora_name": "adapter-2", "lora_path": str(dft)}
 
 
-def test_a_checkpoint_without_a_tokenizer_is_served_with_that_of_its_run(
-    text_bench: Bench, tmp_path: Path
-) -> None:
+def test_a_checkpoint_is_served_with_its_runs_tokenizer(text_bench: Bench, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run" / "checkpoint-2"
     shutil.copytree(text_bench.model, checkpoint)
     for path in checkpoint.glob("*token*"):
         path.rename(checkpoint.parent / path.name)
-    words = server_words(
-        "vllm",
-        ServeOptions(Path("python")),
-        files=find_model(str(checkpoint)),
-        adapters=[],
-        dtype="float32",
-        sizes=(1, 1),
-        port=1,
-    )
-    assert words[words.index("--tokenizer") + 1] == str(checkpoint.parent)
+    command = words_of(find_model(str(checkpoint)), dtype="float32")
+    assert command[command.index("--tokenizer") + 1] == str(checkpoint.parent)
 
 
 def test_another_chat_template_takes_another_server(text_bench: Bench, tmp_path: Path) -> None:
-    """The trained models of a base without a template bring one: they share a server, it not."""
+    """Two models trained with the same template share a server; their base has another."""
     base = text_bench.model
     same = adapter(base, tmp_path / "same")
     sft, dft = (adapter(base, tmp_path / name, template="{{ 1 }}") for name in ("sft", "dft"))
     config = json.loads((same / "tokenizer_config.json").read_text())
     (same / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "left"}))
     files = {name: find_model(str(name)) for name in (base, same, sft, dft)}
-    keys = {name: tokenizer_key(each.tokenizer_folder()) for name, each in files.items()}
+    keys = {name: tokenizer_key(model.tokenizer_folder()) for name, model in files.items()}
     assert keys[base] == keys[same]
     assert keys[sft] == keys[dft] != keys[base]
-    words = server_words(
-        "vllm",
-        ServeOptions(Path("python")),
-        files=files[sft],
-        adapters=[files[sft], files[dft]],
-        dtype="bfloat16",
-        sizes=(1, 1),
-        port=1,
-    )
-    assert words[words.index("--tokenizer") + 1] == str(sft)
+    command = words_of(files[sft], files[sft], files[dft])
+    assert command[command.index("--tokenizer") + 1] == str(sft)
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     tokenizer["added_tokens"] = tokenizer["added_tokens"][:-1]
     (same / "tokenizer.json").write_text(json.dumps(tokenizer))
@@ -150,24 +127,13 @@ def test_another_chat_template_takes_another_server(text_bench: Bench, tmp_path:
 def test_an_adapter_of_a_rank_that_vllm_cannot_serve(text_bench: Bench, tmp_path: Path) -> None:
     files = find_model(str(adapter(text_bench.model, tmp_path / "x", rank=600)))
     with pytest.raises(UsageError, match=r"rank 604; vLLM serves up to 512"):
-        server_words(
-            "vllm",
-            ServeOptions(Path("python")),
-            files=files,
-            adapters=[files],
-            dtype="bfloat16",
-            sizes=(1, 1),
-            port=1,
-        )
+        words_of(files, files)
 
 
-def test_missing_uv_or_interpreter(
-    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_uv(text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(**serve: Any) -> None:
-        request = Request(
-            str(text_bench.model), tmp_path, "x", backend="vllm", serve=ServeOptions(**serve)
-        )
+        settings = {"backend": "vllm", "serve": ServeOptions(**serve)}
+        request = Request(str(text_bench.model), tmp_path, "x", **settings)
         list(evaluate_all([write_task(tmp_path)], [request]))
 
     with pytest.raises(PrerequisiteError, match=r"--serve-python /no/python: .*vllm==0\.33\.0"):
@@ -180,7 +146,7 @@ def test_missing_uv_or_interpreter(
 
 
 @pytest.mark.parametrize(
-    ("backend", "serve", "says"),
+    ("backend", "serve", "message"),
     [
         ("hf", {"python": Path("x")}, "--serve-python is for --backend vllm or sglang, not hf"),
         ("openai", {"tensor_parallel": 2}, "--tensor-parallel is for --backend vllm or sglang"),
@@ -194,8 +160,8 @@ def test_missing_uv_or_interpreter(
         ("sglang", {"args": "'"}, r"--serve-args \"'\": No closing quotation"),
     ],
 )
-def test_options_that_do_not_fit_together(backend: str, serve: dict[str, Any], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_incompatible_options(backend: str, serve: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         check_options(backend, ServeOptions(**serve), None, None)
 
 
@@ -213,7 +179,7 @@ GIB = 1 << 30
 
 
 @pytest.mark.parametrize(
-    ("weights", "dtype", "gpus", "given", "sizes"),
+    ("weights", "dtype", "gpus", "options", "sizes"),
     [
         (14 * GIB, "bfloat16", Gpus(8, 80 * GIB), (None, None), (1, 8)),
         (14 * GIB, "bfloat16", Gpus(8, 24 * GIB), (None, None), (2, 4)),
@@ -228,12 +194,12 @@ GIB = 1 << 30
     ],
 )
 def test_parallel_sizes(
-    weights: int, dtype: str, gpus: Gpus, given: Any, sizes: Any, tmp_path: Path
+    weights: int, dtype: str, gpus: Gpus, options: Any, sizes: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text('{"num_attention_heads": 28, "dtype": "bfloat16"}')
     with (tmp_path / "model.safetensors").open("wb") as stream:
-        stream.truncate(weights)  # takes no place on the disk
-    assert parallel_sizes(find_model(str(tmp_path)), dtype, gpus, *given) == sizes
+        stream.truncate(weights)  # a sparse file
+    assert parallel_sizes(find_model(str(tmp_path)), dtype, gpus, *options) == sizes
 
 
 def test_more_gpus_than_there_are(text_bench: Bench) -> None:
@@ -247,18 +213,18 @@ def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf '81559\\n81559\\n40960\\n'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     assert visible_gpus({}) == Gpus(3, 40960 << 20)
-    for named, count in (("0,2", 2), ("", 0), ("1,-1,2", 1), ("GPU-8932f937", 1)):
-        assert visible_gpus({"CUDA_VISIBLE_DEVICES": named}).count == count
+    for variable, count in (("0,2", 2), ("", 0), ("1,-1,2", 1), ("GPU-8932f937", 1)):
+        assert visible_gpus({"CUDA_VISIBLE_DEVICES": variable}).count == count
 
 
 @pytest.mark.parametrize(
-    ("models", "says"),
+    ("models", "message"),
     [
         (["a", "b"], "--model 'a': of several models each needs a label"),
         (["x/y=a", "z=b"], "A label names a folder"),
         (["x=a", "x=b"], "the label 'x' is there twice"),
     ],
 )
-def test_labels_of_several_models(models: list[str], says: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_labels_of_several_models(models: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
         requests_of(models, Request("", tmp_path, "model"))

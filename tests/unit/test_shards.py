@@ -1,8 +1,7 @@
-"""``generate --shard K/N`` and what ``score`` makes of the parts."""
+"""``generate --shard K/N`` and ``score`` of the shards."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from dft_eval.errors import UsageError
 from dft_eval.generation.run import Decoding, Prompt, samples_of
 from dft_eval.generation.shard import Shard, parse_shard
 from tests.conftest import Bench
+from tests.support import tasks
 from tests.support.cli import clean_environment, executable
 from tests.support.openai_server import FakeServer, serve
 from tests.support.vlm_tables import mathvision_row, write_table
@@ -29,12 +29,8 @@ SAMPLED = Decoding(max_new_tokens=6, batch_size=3, samples=2, temperature=1.0)
 
 
 def write_task(folder: Path, n: int = 10) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"q": f"{'count ' * (i % 4)}{i}", "a": i} for i in range(n)]
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    path = folder / "task.yaml"
-    path.write_text("{data: rows.jsonl, prompt: '{q}', metric: numeric, answer: a}")
-    return path
+    rows = [{"question": f"{'count ' * (i % 4)}{i}", "answer": i} for i in range(n)]
+    return tasks.write_task(folder, rows)
 
 
 def scored(folder: Path) -> dict[str, str]:
@@ -47,131 +43,110 @@ def scored(folder: Path) -> dict[str, str]:
     total=st.integers(1, 9),
     samples=st.integers(1, 3),
 )
-def test_every_prompt_is_in_one_shard_beside_its_other_samples(
-    ids: list[str], total: int, samples: int
-) -> None:
+def test_samples_of_a_prompt_are_in_one_shard(ids: list[str], total: int, samples: int) -> None:
     decoding = Decoding(samples=samples, temperature=1.0)
     prompts = samples_of([Prompt(id, "x") for id in ids], decoding)
     shards = [Shard(number, total).select(prompts, samples) for number in range(1, total + 1)]
-    assert sorted(each.id for own in shards for each in own) == sorted(each.id for each in prompts)
-    assert all(own == [each for each in prompts if each in own] for own in shards)
+    assert sorted(prompt.id for shard in shards for prompt in shard) == sorted(
+        prompt.id for prompt in prompts
+    )
+    assert all(shard == [prompt for prompt in prompts if prompt in shard] for shard in shards)
     assert max(map(len, shards)) - min(map(len, shards)) <= samples
     backwards = [Shard(k, total).select(prompts[::-1], samples) for k in range(1, total + 1)]
-    assert [own[::-1] for own in backwards] == shards
+    assert [shard[::-1] for shard in backwards] == shards
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5", ""])
-def test_what_is_no_shard(text: str) -> None:
+def test_invalid_shards(text: str) -> None:
     with pytest.raises(UsageError, match=r"give K/N with K from 1 to N, such as 1/4"):
         parse_shard(text)
     assert parse_shard("2/3") == Shard(2, 3)
 
 
 @pytest.mark.parametrize("decoding", [replace(SAMPLED, samples=1, temperature=0.0), SAMPLED])
-def test_shards_of_a_local_model_equal_one_process(
-    text_bench: Bench, tmp_path: Path, decoding: Decoding
-) -> None:
+def test_shards_equal_one_process(text_bench: Bench, tmp_path: Path, decoding: Decoding) -> None:
     task = str(write_task(tmp_path))
 
-    def request(out: str, shard: Shard | None = None) -> Request:
-        return Request(
-            model=str(text_bench.model),
-            out=tmp_path / out,
-            label="base",
-            decoding=decoding,
-            shard=shard,
-        )
-
-    evaluate([task], request("whole"))
+    request = Request(str(text_bench.model), tmp_path / "whole", "base", decoding=decoding)
+    evaluate([task], request)
     for number in (3, 1, 2):
-        evaluate([task], request("parts", Shard(number, 3)), scored=False)
-    score(tmp_path / "parts")
-    assert scored(tmp_path / "parts") == scored(tmp_path / "whole")
-    score(tmp_path / "parts")
-    assert scored(tmp_path / "parts") == scored(tmp_path / "whole")
+        part = replace(request, out=tmp_path / "parts", shard=Shard(number, 3))
+        evaluate([task], part, scored=False)
+    for _ in range(2):
+        score(tmp_path / "parts")
+        assert scored(tmp_path / "parts") == scored(tmp_path / "whole")
 
 
 def test_a_killed_shard_is_named_and_repeated(tmp_path: Path) -> None:
-    """By the real command; what the killed one completed is not asked again."""
-    task, seen = str(write_task(tmp_path)), list[str]()
+    """By the real command; the completions of the killed one are not requested again."""
+    task, requests = str(write_task(tmp_path)), list[str]()
     running: list[subprocess.Popen[str]] = []
 
     def answer(prompt: str) -> str:
-        if running and len(seen) == 3:  # the first is a trial of the server
+        if running and len(requests) == 3:  # the first checks the server
             os.kill(running.pop().pid, signal.SIGKILL)
             return ""
-        seen.append(prompt)
+        requests.append(prompt)
         return prompt.split()[-1]
 
     def generate(shard: str, out: str = "parts", command: str = "generate") -> tuple[int, str]:
-        words = [command, task, "--model", "tiny", "--backend", "openai", "--base-url", server.url]
-        words += ["--out", str(tmp_path / out), "--batch-size", "1", *shard.split()]
+        args = [command, task, "--model", "tiny", "--backend", "openai", "--base-url", server.url]
+        args += ["--out", str(tmp_path / out), "--batch-size", "1", *shard.split()]
         process = subprocess.Popen(
-            [executable("dft-factory"), *words],
+            [executable("dft-factory"), *args],
             env=clean_environment(),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
         )
-        if shard == "--shard 2/3" and not seen:
+        if shard == "--shard 2/3" and not requests:
             running.append(process)
         return process.wait(), process.communicate()[1]
 
     with serve(FakeServer(answer, talks=False)) as server:
         assert generate("--shard 2/3")[0] == -signal.SIGKILL
-        completed = seen[1:]
+        completed = requests[1:]
         assert generate("--shard 1/3")[0] == 0
-        with pytest.raises(
-            UsageError, match=r"not finished: shard 2/3, 3/3\. Run its .*--shard 2/3"
-        ):
+        with pytest.raises(UsageError, match=r"shard 2/3, 3/3\. Run its .*--shard 2/3"):
             score(tmp_path / "parts")
         assert generate("--shard 2/3")[0] == 0
         assert generate("--shard 3/3")[0] == 0
         bodies = [body for body in server.seen if body["max_tokens"] > 1]
         prompts = [body["messages"][-1]["content"] for body in bodies]
         assert len(set(prompts)) == 10
-        # The last may have been on its way to the disk.
+        # The last one may not have been written yet.
         assert prompts.count(completed[0]) == 1
         assert prompts.count(completed[1]) <= 2
         score(tmp_path / "parts")
         assert generate("", "whole", "eval")[0] == 0
         assert scored(tmp_path / "parts") == scored(tmp_path / "whole")
-        status, said = generate("--shard 1/3", "other", "eval")
-        assert (status, "--shard 1/3 is for dft-factory generate" in said) == (2, True)
-        status, said = generate("")
-        assert (status, "holds shards, which `dft-factory score" in said) == (2, True)
+        status, stderr = generate("--shard 1/3", "other", "eval")
+        assert (status, "--shard 1/3 is for dft-factory generate" in stderr) == (2, True)
+        status, stderr = generate("")
+        assert (status, "holds shards, which `dft-factory score" in stderr) == (2, True)
 
 
-def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
+def test_shards_of_different_settings_are_refused(tmp_path: Path) -> None:
     task = write_task(tmp_path / "task")
 
     def make(server: FakeServer, number: int, total: int = 2, **changes: Any) -> None:
-        request = Request(
-            model="tiny",
-            out=tmp_path / "out",
-            label="base",
-            backend="openai",
-            base_url=server.url,
-            shard=Shard(number, total),
-        )
-        evaluate([str(task)], replace(request, **changes), scored=False)
+        options = {"backend": "openai", "base_url": server.url, "shard": Shard(number, total)}
+        request = Request("tiny", tmp_path / "out", "base", **options, **changes)
+        evaluate([str(task)], request, scored=False)
 
     with serve(FakeServer(lambda prompt: prompt, talks=False)) as server:
         make(server, 1)
-        for changes, says in (
+        for changes, message in (
             ({"limit": 9}, r"limit of shard 2/2 is 9, of shard 1/2 None"),
-            (
-                {"decoding": Decoding(max_new_tokens=3)},
-                r"decoding\.max_new_tokens of shard 2/2 is 3",
-            ),
+            ({"decoding": Decoding(max_new_tokens=3)}, r"\.max_new_tokens of shard 2/2 is 3"),
             ({"prompt_style": "completion"}, r"not finished: shard 2/2 of task \(chat\)"),
         ):
             shutil.rmtree(tmp_path / "out/shards/2-of-2", ignore_errors=True)
             make(server, 2, **changes)
-            with pytest.raises(UsageError, match=says):
+            with pytest.raises(UsageError, match=message):
                 score(tmp_path / "out")
         shutil.rmtree(tmp_path / "out/shards/2-of-2")
-        task.with_name("rows.jsonl").write_text('{"q": "1", "a": 1}\n')
+        write_task(tmp_path / "task", 1)
         make(server, 2)
         with pytest.raises(UsageError, match="data of shard 2/2 is "):
             score(tmp_path / "out")
@@ -184,24 +159,20 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         score(tmp_path / "out")
 
 
-def test_pictures_lie_beside_the_parts(tmp_path: Path) -> None:
-    """Shards made in folders of other machines, put into one."""
+def test_pictures_of_shards_are_merged(tmp_path: Path) -> None:
+    """Shards from folders of several machines, copied into one."""
     write_table(tmp_path / "data/MathVision.tsv", [mathvision_row(i, "8") for i in range(4)])
     with serve(FakeServer(lambda _: "It is 8", talks=False)) as server:
-        whole = Request(
-            model="tiny",
-            out=tmp_path / "whole",
-            label="base",
-            data=tmp_path / "data",
-            limit=4,
-            backend="openai",
-            base_url=server.url,
-            judge=JudgeChoice("rules"),
+        options = {"backend": "openai", "base_url": server.url, "judge": JudgeChoice("rules")}
+        request = Request(
+            "tiny", tmp_path / "whole", "base", data=tmp_path / "data", limit=4, **options
         )
-        evaluate(["mathvision"], whole)
+        evaluate(["mathvision"], request)
         for number in (1, 2):
             out = tmp_path / f"machine{number}"
-            evaluate(["mathvision"], replace(whole, out=out, shard=Shard(number, 2)), scored=False)
+            evaluate(
+                ["mathvision"], replace(request, out=out, shard=Shard(number, 2)), scored=False
+            )
             shutil.copytree(out, tmp_path / "parts", dirs_exist_ok=True)
     score(tmp_path / "parts")
     whole_files, parts = scored(tmp_path / "whole"), scored(tmp_path / "parts")

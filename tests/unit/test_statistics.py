@@ -30,7 +30,7 @@ def paired(won: int, lost: int, n: int) -> tuple[float, tuple[float, float]]:
     return p, difference_interval(differences, np.ones(n), p)
 
 
-def test_versions_that_agree_count_once() -> None:
+def test_clusters_by_hand() -> None:
     """Five equal versions of each of 4 problems, 1 0 0 0: the standard error of the problems,
     sqrt(1/4 / 4) = 1/4, and not sqrt(20/19 · 3/16 / 20) = 0.099."""
     scores = [1.0] * 5 + [0.0] * 15
@@ -42,22 +42,20 @@ def test_versions_that_agree_count_once() -> None:
     interval = mean_interval(scores, clusters)
     assert interval is not None
     assert interval == pytest.approx(wilson(0.25, 0.25 * 0.75 / (1 / 16 * 19 / 20)))
-
-
-def test_clusters_of_unequal_size_by_hand() -> None:
-    """Scores 1, 1, 0 with clusters a, a, b: mean 2/3; sums of residuals 2/3 and -2/3; variance
-    2/1 · (4/9 + 4/9) / 9 = 16/81."""
+    # Scores 1, 1, 0 with clusters a, a, b: mean 2/3; sums of residuals 2/3 and -2/3; variance
+    # 2/1 · (4/9 + 4/9) / 9 = 16/81.
     assert mean_and_stderr([1.0, 1.0, 0.0], ["a", "a", "b"])[1] == pytest.approx(4 / 9)
-
-
-def test_twelve_of_twelve_has_a_width() -> None:
-    """Wilson at 1: n / (n + z²) = 12 / 15.84."""
-    assert mean_interval([1.0] * 12) == (pytest.approx(12 / (12 + 1.959964**2)), 1.0)
-    assert mean_interval([]) is None
+    # Sums of thirds, exact: 3 clusters won by 1/3, 2/3 and 1: p = 2/8.
+    sums, sizes = cluster_sums([1 / 3, 1 / 3, 1 / 3, 1.0], ["a", "b", "b", "c"])
+    assert list(sizes) == [1, 2, 1]
+    assert sign_flip_test(sums) == 0.25
 
 
 def test_wilson_is_that_of_scipy() -> None:
-    """And of a published example: 81 of 263, Newcombe (1998), method 3."""
+    """Wilson at 1: n / (n + z²) = 12 / 15.84."""
+    assert mean_interval([1.0] * 12) == (pytest.approx(12 / (12 + 1.959964**2)), 1.0)
+    assert mean_interval([]) is None
+    # And of a published example: 81 of 263, Newcombe (1998), method 3.
     assert wilson(81 / 263, 263) == (
         pytest.approx(0.2553, abs=5e-5),
         pytest.approx(0.3662, abs=5e-5),
@@ -82,10 +80,19 @@ def test_for_right_and_wrong_it_is_mcnemars_exact_test(won: int, lost: int) -> N
     assert paired(won, lost, 100)[0] == pytest.approx(oracle)
 
 
-def test_four_won_of_a_hundred_is_nothing_in_both() -> None:
+def test_the_interval_inverts_the_test() -> None:
     p, (low, high) = paired(4, 0, 100)
     assert p == 0.125
     assert low < 0 < high
+    # Just outside the interval the shifted differences are rejected, just inside they are not:
+    # (|T| - u)² against z² Σ D², by hand, for 30 won and 10 lost of 100, u = 1.
+    differences = np.array([1.0] * 30 + [-1.0] * 10 + [0.0] * 60)
+    low, high = paired(30, 10, 100)[1]
+    for end, inward in ((low, 1e-6), (high, -1e-6)):
+        for shift, rejected in ((end + inward, False), (end - inward, True)):
+            rest = differences - shift
+            z = (abs(rest.sum()) - 1) / math.sqrt((rest**2).sum())
+            assert (z > 1.959964) == rejected
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 400))
@@ -96,25 +103,6 @@ def test_interval_and_test_agree(won: int, lost: int, tied: int) -> None:
     p, (low, high) = paired(won, lost, n)
     assert -1 <= low <= (won - lost) / n <= high <= 1
     assert (low < 0 < high or (low == 0 or high == 0)) if p >= LEVEL else (low >= 0 or high <= 0)
-
-
-def test_the_interval_inverts_the_test() -> None:
-    """Just outside the interval the shifted differences are rejected, just inside they are not:
-    (|T| - u)² against z² Σ D², by hand, for 30 won and 10 lost of 100, u = 1."""
-    differences = np.array([1.0] * 30 + [-1.0] * 10 + [0.0] * 60)
-    low, high = paired(30, 10, 100)[1]
-    for end, inward in ((low, 1e-6), (high, -1e-6)):
-        for shift, rejected in ((end + inward, False), (end - inward, True)):
-            rest = differences - shift
-            z = (abs(rest.sum()) - 1) / math.sqrt((rest**2).sum())
-            assert (z > 1.959964) == rejected
-
-
-def test_clusters_of_many_graded_scores() -> None:
-    """Sums of thirds, exact: 3 clusters won by 1/3, 2/3 and 1: p = 2/8."""
-    sums, sizes = cluster_sums([1 / 3, 1 / 3, 1 / 3, 1.0], ["a", "b", "b", "c"])
-    assert list(sizes) == [1, 2, 1]
-    assert sign_flip_test(sums) == 0.25
 
 
 def test_holm_by_hand() -> None:

@@ -33,22 +33,17 @@ def generators(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list
         del sys.modules[name]
 
 
-def test_the_files_are_what_the_generators_write(
-    generators: list[ModuleType], tmp_path: Path
-) -> None:
+def test_files_and_prompts_of_the_generators(generators: list[ModuleType], tmp_path: Path) -> None:
     for module in generators:
         module.main()
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert written == {path.name: path.read_bytes() for path in STUDY.glob("*.jsonl")}
-
-
-def test_training_prompts_are_the_tasks_prompts(generators: list[ModuleType]) -> None:
     for module, name in zip(generators, ("arithmetic", "python"), strict=True):
         task = yaml.safe_load((STUDY / f"{name}.yaml").read_text())
         assert task["prompt"] == module.PROMPT
 
 
-def test_no_held_out_problem_is_trained_on() -> None:
+def test_held_out_problems_and_templates_are_not_trained_on() -> None:
     for style in STYLES:
         trained = {row["instruction"].partition("\n")[0] for row in rows(f"{style}.train.jsonl")}
         assert len(trained) == 1500
@@ -59,9 +54,6 @@ def test_no_held_out_problem_is_trained_on() -> None:
     held_out = [row["stub"].split("def ")[1] + "```" for row in rows("python.held_out.jsonl")]
     assert (len(set(functions)), len(set(held_out))) == (1500, 300)
     assert set(functions).isdisjoint(held_out)
-
-
-def test_unseen_problems_have_templates_of_their_own() -> None:
     for name in ("arithmetic", "python"):
         parts: dict[str, set[str]] = {"seen": set(), "unseen": set()}
         for row in rows(f"{name}.held_out.jsonl"):
@@ -88,15 +80,12 @@ def test_worked_answers_are_right(style: str) -> None:
     assert right == (1050 if style == "arithmetic_noisy" else 1500)
 
 
-def test_held_out_answers_are_those_of_the_question() -> None:
+def test_answers_and_functions_are_right() -> None:
     """Each answer is sum, difference or product of the question's two numbers."""
     for row in rows("arithmetic.held_out.jsonl"):
         a, b = map(int, re.findall(r"\d+", row["question"]))
         assert int(row["answer"]) in (a + b, a - b, a * b)
-
-
-def test_functions_do_what_their_words_say() -> None:
-    """Training functions compile; functions written by hand pass the held-out tests, no others."""
+    # Training functions compile; functions written by hand pass the held-out tests, no others.
     for row in rows("python.train.jsonl"):
         compile(row["output"].removeprefix("```python\n").removesuffix("```"), "f", "exec")
     by_hand: dict[str, Any] = {

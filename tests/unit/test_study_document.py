@@ -74,9 +74,7 @@ def section(text: str, title: str) -> str:
     return text.partition(f"### {title}")[2].partition("\n#")[0]
 
 
-def test_verdicts_follow_from_the_scores(
-    document: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verdicts(document: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "runs" / "demo"
     sampled = {"strategy": "sampling", "temperature": 1.0, "samples": 1}
     greedy = {"strategy": "greedy"}

@@ -1,4 +1,4 @@
-"""``--system-prompt``: from the option to what the model reads and what is recorded."""
+"""``--system-prompt``: from the option to the model's input and the results."""
 
 from __future__ import annotations
 
@@ -27,13 +27,10 @@ from tests.unit.test_evalplus import PROBLEM
 from tests.unit.test_multipl_e import PYTHON, write_data
 
 
-def test_wethinks_prompt_is_the_published_one() -> None:
+def test_names_and_texts() -> None:
     """The string of inference.py in github.com/yangjie-cv/WeThink."""
     digest = hashlib.sha256(WETHINK.encode()).hexdigest()
     assert digest == "32879f26141db8b6040d533178973ed5c7ef008175042372d08f80ba2b1931cb"
-
-
-def test_names_and_texts() -> None:
     assert parse_system_prompt(None) is None
     assert parse_system_prompt("none") == NONE
     assert parse_system_prompt("wethink") == WETHINK
@@ -54,7 +51,7 @@ LLAMA_3 = (
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
     "{%- endif %}"
 )
-"""Llama 3.1's way: a start token, and a system message of its own in any case."""
+"""As Llama 3.1's: a start token, and always a system message."""
 MISTRAL = (
     "{{- bos_token }}{%- for message in messages %}"
     "{%- if message['role'] == 'user' %}{{- '[INST] ' + message['content'] + ' [/INST]' }}"
@@ -63,7 +60,7 @@ MISTRAL = (
     "{%- endfor %}"
 )
 DROPS = re.sub("{{- raise_exception.*? }}", "", MISTRAL)
-"""Takes a system message and shows nothing of it."""
+"""Ignores a system message."""
 
 
 @pytest.fixture
@@ -77,15 +74,15 @@ def test_chatml(tokenizer: Any) -> None:
     """Qwen's template inserts a system message; ``none`` has none."""
     turn = "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n"
     system = "<|im_start|>system\n{}<|im_end|>\n"
-    own = system.format("You are a helpful assistant.")
-    assert render_chat(tokenizer, "How many?", None) == own + turn
+    default = system.format("You are a helpful assistant.")
+    assert render_chat(tokenizer, "How many?", None) == default + turn
     assert render_chat(tokenizer, "How many?", WETHINK) == system.format(WETHINK) + turn
     assert render_chat(tokenizer, "How many?", NONE) == turn
-    tokenizer.bos_token = "<|im_start|>"  # as SmolLM2 has it, whose template does not name it
+    tokenizer.bos_token = "<|im_start|>"  # as in SmolLM2, whose template does not use it
     assert render_chat(tokenizer, "How many?", NONE) == turn
 
 
-def test_a_start_token_stays_and_what_a_template_inserts_goes(tokenizer: Any) -> None:
+def test_none_keeps_the_start_token_and_removes_the_default(tokenizer: Any) -> None:
     tokenizer.bos_token, tokenizer.chat_template = "<|endoftext|>", LLAMA_3
     turn = (
         "<|start_header_id|>user<|end_header_id|>\n\nHow many?<|eot_id|>"
@@ -99,15 +96,15 @@ def test_a_start_token_stays_and_what_a_template_inserts_goes(tokenizer: Any) ->
         assert rendered == "<|endoftext|>[INST] How many? [/INST]"
 
 
-def test_a_template_that_takes_no_system_message_is_named(tokenizer: Any) -> None:
+def test_a_template_without_system_messages_is_named(tokenizer: Any) -> None:
     tokenizer.bos_token, tokenizer.chat_template = "<|endoftext|>", MISTRAL
     with pytest.raises(UsageError, match=r"refuses it \(Only user and assistant"):
         render_chat(tokenizer, "How many?", "Be brief.")
     tokenizer.chat_template = DROPS
     with pytest.raises(UsageError, match="drops the system message"):
         render_chat(tokenizer, "How many?", "Be brief.")
-    once = "{%- if messages|length > 1 %}{{- raise_exception('one turn') }}{%- endif %}x"
-    tokenizer.chat_template = once
+    one_turn = "{%- if messages|length > 1 %}{{- raise_exception('one turn') }}{%- endif %}x"
+    tokenizer.chat_template = one_turn
     with pytest.raises(UsageError, match=r"--system-prompt.*one turn"):
         render_chat(tokenizer, "How many?", NONE)
 
@@ -116,7 +113,7 @@ CASES = ("humaneval", "humaneval+", "multipl-e", "python-basics", "nq", "mathvis
 
 
 def data_of(benchmark: str, folder: Path) -> Path | None:
-    """One item, where the benchmark does not bring its own."""
+    """One item for benchmarks without built-in data."""
     if benchmark == "nq":
         path = folder / "nq.jsonl"
         path.write_text(json.dumps({"question": "who", "answer": ["me"]}) + "\n")
@@ -153,8 +150,8 @@ def test_a_server_gets_it_and_the_result_names_it(
     decoding = Decoding(max_new_tokens=8, system_prompt=system_prompt)
     with serve(FakeServer(lambda text: "A")) as server:
         backend = {"backend": "openai", "base_url": server.url}
-        asked = request(benchmark, tmp_path, **backend, decoding=decoding)
-        (row,) = evaluate([benchmark], asked).results
+        request_ = request(benchmark, tmp_path, **backend, decoding=decoding)
+        (row,) = evaluate([benchmark], request_).results
     assert server.seen
     for body in server.seen:
         texts = [m["content"] for m in body["messages"] if m["role"] == "system"]
@@ -168,10 +165,10 @@ def test_a_server_gets_it_and_the_result_names_it(
 
 @pytest.mark.parametrize("benchmark", ["python-basics", "mathvision"])
 @pytest.mark.parametrize("system_prompt", [None, NONE, WETHINK])
-def test_a_model_here_reads_it(
+def test_a_local_model_reads_it(
     benchmark: str, system_prompt: str | None, tmp_path: Path, text_bench: Bench, vl_bench: Bench
 ) -> None:
-    """Exactly these system messages, at the start of the text that was tokenized."""
+    """The tokenized text starts with exactly these system messages."""
     decoding = Decoding(max_new_tokens=4, system_prompt=system_prompt)
     changes: dict[str, Any] = {"model": str(text_bench.model), "decoding": decoding}
     if benchmark == "mathvision":
@@ -184,27 +181,27 @@ def test_a_model_here_reads_it(
     assert prompt.startswith(f"{system}<|im_start|>user\n")
     assert prompt.count("<|im_start|>system") == (text is not None)
     assert row.decoding.get("system_prompt") == system_prompt
-    own = any(note.startswith("system prompt: the chat template's own") for note in row.notes)
-    assert own == (benchmark == "mathvision" and system_prompt is None)
+    default = any(note.startswith("system prompt: the chat template's own") for note in row.notes)
+    assert default == (benchmark == "mathvision" and system_prompt is None)
 
 
 @pytest.mark.parametrize("where", [".", "checkpoint-2"])
-def test_a_model_is_asked_as_it_was_trained(where: str, tmp_path: Path, text_bench: Bench) -> None:
-    """Its folder says how; --system-prompt goes before that."""
+def test_models_are_prompted_as_in_training(where: str, tmp_path: Path, text_bench: Bench) -> None:
+    """By the file in its folder; --system-prompt overrides it."""
     model = tmp_path / "model" / where
     shutil.copytree(text_bench.model, model)
     (tmp_path / "model" / TRAINING_FILE).write_text(json.dumps({"system_prompt": WETHINK}))
     for option, prompt in ((None, WETHINK), (NONE, NONE)):
         decoding = Decoding(max_new_tokens=2, system_prompt=option)
         out = tmp_path / str(option)
-        asked = request("python-basics", out, model=str(model), decoding=decoding)
-        (row,) = evaluate(["python-basics"], asked).results
+        request_ = request("python-basics", out, model=str(model), decoding=decoding)
+        (row,) = evaluate(["python-basics"], request_).results
         assert row.decoding["system_prompt"] == prompt
         assert any(TRAINING_FILE in note for note in row.notes) == (option is None)
 
 
-def test_results_say_how_the_model_was_trained(tmp_path: Path, text_bench: Bench) -> None:
-    """As far as the training recorded it; base has no record."""
+def test_results_record_the_training(tmp_path: Path, text_bench: Bench) -> None:
+    """The training's record, if there is one."""
     record = {"finetuning_type": "dft_lora", "token_weight": "floor:0.1", "system_prompt": None}
     record = {**record, "dataset": ["facts"]}
     seeds = {"seeded": 7, "older": None, "base": None}
@@ -213,16 +210,16 @@ def test_results_say_how_the_model_was_trained(tmp_path: Path, text_bench: Bench
         model = tmp_path / name
         shutil.copytree(text_bench.model, model)
         if name != "base":
-            own = record if seed is None else {**record, "seed": seed}
-            (model / TRAINING_FILE).write_text(json.dumps(own))
+            default = record if seed is None else {**record, "seed": seed}
+            (model / TRAINING_FILE).write_text(json.dumps(default))
         changes: dict[str, Any] = {"model": str(model), "decoding": Decoding(max_new_tokens=2)}
-        asked = request("python-basics", tmp_path / "out" / name, **changes)
-        trained[name] = evaluate(["python-basics"], asked).training
-        outs[name] = asked.out
+        request_ = request("python-basics", tmp_path / "out" / name, **changes)
+        trained[name] = evaluate(["python-basics"], request_).training
+        outs[name] = request_.out
     assert trained["base"] is None
-    own: dict[str, Any] = {"objective": "dft", "method": "lora", "dataset": ("facts",)}
+    default: dict[str, Any] = {"objective": "dft", "method": "lora", "dataset": ("facts",)}
     for name in ("seeded", "older"):
-        assert trained[name] == Training(**own, weight="floor:0.1", seed=seeds[name])
+        assert trained[name] == Training(**default, weight="floor:0.1", seed=seeds[name])
         assert read_results(outs[name]).training == trained[name]
     (tmp_path / "seeded" / TRAINING_FILE).write_text(json.dumps({**record, "seed": "first"}))
     with pytest.raises(UsageError, match="malformed"):
@@ -237,22 +234,20 @@ def test_a_training_file_that_cannot_be_read_is_no_default(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("benchmark", ["humaneval", "multipl-e", "nq"])
 def test_raw_completion_has_no_system_message(benchmark: str, tmp_path: Path) -> None:
-    """Refused before the model is looked for."""
+    """Refused before the model is opened."""
     style = "completion" if benchmark == "nq" else None  # the default of the two others
     changes = {"prompt_style": style, "model": "/no/such/model"}
-    asked = request(benchmark, tmp_path, **changes, decoding=Decoding(system_prompt=NONE))
+    request_ = request(benchmark, tmp_path, **changes, decoding=Decoding(system_prompt=NONE))
     with pytest.raises(UsageError, match=f"--system-prompt: {benchmark}.*--prompt-style chat"):
-        evaluate([benchmark], asked)
+        evaluate([benchmark], request_)
 
 
-def test_the_command_line_takes_names(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text_bench: Bench
-) -> None:
+def test_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text_bench: Bench) -> None:
     from dft_factory.cli import main
 
-    words = ["eval", "python-basics", "--model", str(text_bench.model), "--out", str(tmp_path)]
-    words += ["--limit", "1", "--max-new-tokens", "2", "--system-prompt", "wethink"]
-    monkeypatch.setattr("sys.argv", ["dft-factory", *words])
+    args = ["eval", "python-basics", "--model", str(text_bench.model), "--out", str(tmp_path)]
+    args += ["--limit", "1", "--max-new-tokens", "2", "--system-prompt", "wethink"]
+    monkeypatch.setattr("sys.argv", ["dft-factory", *args])
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code

@@ -1,4 +1,4 @@
-"""The tiny checkpoints are what they claim to be."""
+"""The tiny checkpoints: tokenizers, models, reproducibility, ``--force``."""
 
 from __future__ import annotations
 
@@ -58,9 +58,8 @@ def test_vision(vl_bench: Bench) -> None:
     text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     logits = []
     for colour in ("red", "blue"):
-        inputs = processor(
-            text=[text], images=[Image.new("RGB", (84, 56), colour)], return_tensors="pt"
-        )
+        image = Image.new("RGB", (84, 56), colour)
+        inputs = processor(text=[text], images=[image], return_tensors="pt")
         assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 6
         logits.append(model(**inputs).logits[0, -1])
     assert not torch.allclose(*logits)
@@ -93,14 +92,14 @@ def test_refusals(tmp_path: Path) -> None:
 
 def test_force_replaces_our_checkpoints(tmp_path: Path) -> None:
     out = make_tiny(KINDS[0], tmp_path / "m", seed=1)
-    first = (out / "model.safetensors").read_bytes()
+    weights = (out / "model.safetensors").read_bytes()
     make_tiny(KINDS[0], out, seed=2, force=True)
-    assert (out / "model.safetensors").read_bytes() != first
+    assert (out / "model.safetensors").read_bytes() != weights
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_force_deletes_nothing_else(tmp_path: Path) -> None:
-    """Any other folder, file or link, and a checkpoint of ours with other files, survive."""
+    """Other folders, files and links are kept, also our checkpoints with other files."""
     folder, file, link = tmp_path / "thesis", tmp_path / "notes.txt", tmp_path / "link"
     (folder / "chapters").mkdir(parents=True)
     (folder / "chapters" / "1.tex").write_text("mine")

@@ -1,4 +1,4 @@
-"""Compilers and interpreters: used, or named with the command that installs them."""
+"""Compilers and interpreters: used, or reported with their install command."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_versions_of_installed_tools(code: str) -> None:
     ],
 )
 def test_the_trial_program_can_fail(code: str, right: str, wrong: str) -> None:
-    """Or it would not prove that the tools work."""
+    """So a passing one proves that the tools work."""
     need(code)
     language = LANGUAGES[code]
     assert right in language.trial
@@ -62,21 +62,16 @@ def test_the_trial_program_can_fail(code: str, right: str, wrong: str) -> None:
         ("js", "apt-get install nodejs"),
     ],
 )
-def test_a_missing_tool_is_named_with_the_command_that_installs_it(
-    code: str, fix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_tools_have_a_command(code: str, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchains, "find_command", lambda name: None)
     reason = unusable(LANGUAGES[code]) or ""
     assert reason.startswith(f"{LANGUAGES[code].title}: {LANGUAGES[code].commands[0]}")
     assert f"Install it: `{fix}" in reason
 
 
-def test_a_missing_file_is_a_missing_tool() -> None:
+def test_missing_files_and_broken_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     language = replace(LANGUAGES["sh"], files=("/nowhere/*.so",))
     assert "/nowhere/*.so not found" in (unusable(language) or "")
-
-
-def test_tools_that_do_not_work_are_not_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = sys.modules["dft_eval.languages.judge"]._trial
     trial.cache_clear()
     broken = replace(LANGUAGES["sh"], trial="exit 1")
@@ -88,15 +83,13 @@ def test_tools_that_do_not_work_are_not_counted_on(monkeypatch: pytest.MonkeyPat
     assert "apt-get install --reinstall bash bc" in reason
 
 
-def test_typescript_is_taken_from_the_path_and_from_closed_directories(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_typescript_in_closed_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("ts")
-    own = toolchains.typescript()
-    assert own is not None
+    installed = toolchains.typescript()
+    assert installed is not None
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    (closed / "typescript").symlink_to(own)
+    (closed / "typescript").symlink_to(installed)
     monkeypatch.setattr(toolchains, "_typescript_folders", lambda: [closed / "typescript"])
     folder = toolchains.typescript.__wrapped__()
     assert folder is not None
@@ -135,8 +128,8 @@ def test_the_script_does_nothing_if_all_is_installed() -> None:
     if not (root / ".toolchains").is_dir():
         pytest.skip(f"{NOT_RUN}no .toolchains in this checkout: bash scripts/toolchains.sh")
     command = ["bash", str(root / "scripts" / "toolchains.sh")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == "toolchains: all there.\n"
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr == "toolchains: all there.\n"
 
 
 def test_doctor_shows_languages_and_their_missing_tools() -> None:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.cli import clean_environment
+from tests.support.cli import clean_environment, run_command
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_kernels_under_the_interpreter() -> None:
     """The kernels against torch, and the loss head's own tests with the kernels inside."""
-    words = ("-q", "-p", "no:cacheprovider", "-k", "not allocated")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, "tests/interpreted", "tests/unit/test_linear.py"],
-        cwd=ROOT,
-        env=clean_environment(TRITON_INTERPRET="1"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    options = ("-q", "-p", "no:cacheprovider", "-k", "not allocated")
+    command = [sys.executable, "-m", "pytest", *options, "tests/interpreted"]
+    environment = clean_environment(TRITON_INTERPRET="1")
+    command.append("tests/unit/test_linear.py")
+    assert " passed" in run_command(command, cwd=ROOT, env=environment).stdout

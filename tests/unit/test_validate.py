@@ -24,13 +24,14 @@ from dft_factory.validate.run import CHECKED_AS, _job
 TASK = "{prompt: '{q}', metric: numeric, answer: a, data: rows.jsonl}"
 
 
-def test_findings_are_one_line_each_and_errors_alone_fail() -> None:
+def test_findings_are_one_line_and_only_errors_fail() -> None:
     warning = Finding(Path("a.yaml"), "warning", "bf16", "needs a GPU.")
     error = Finding(Path("b.yaml"), "error", "stage", "no.")
     assert render_text([warning, error]) == (
         "a.yaml: bf16: warning: needs a GPU.\nb.yaml: stage: no.\n"
     )
     assert (exit_status([]), exit_status([warning]), exit_status([warning, error])) == (0, 0, 2)
+    assert set(CHECKED_AS) == {*get_args(Kind), "task"}
 
 
 def test_files_without_an_error_say_as_what_they_were_checked(tmp_path: Path) -> None:
@@ -46,10 +47,6 @@ def test_files_without_an_error_say_as_what_they_were_checked(tmp_path: Path) ->
     assert recipe.startswith(f"{tmp_path}/recipe.yaml: no error, 1 warning. Checked as a recipe: ")
 
 
-def test_every_kind_of_file_has_a_text() -> None:
-    assert set(CHECKED_AS) == {*get_args(Kind), "task"}
-
-
 # Reading
 
 
@@ -61,7 +58,7 @@ def _read(tmp_path: Path, text: str, name: str = "x.yaml") -> tuple[Config | Non
     return config, [f"{finding.key}: {finding.message}" for finding in findings]
 
 
-def test_numbers_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
+def test_values_and_keys_are_read_as_by_llamafactory(tmp_path: Path) -> None:
     config, findings = _read(
         tmp_path, "do_train: true\nlearning_rate: 1e-5\nsave_strategy: no\nmax_steps: 010\n"
     )
@@ -70,6 +67,10 @@ def test_numbers_are_read_as_llamafactory_reads_them(tmp_path: Path) -> None:
     # Plain PyYAML reads '1e-5' as text; `no` is a boolean for both.
     assert config.values["learning_rate"] == 1e-5
     assert config.values["save_strategy"] is False
+    config, findings = _read(tmp_path, "do_train: true\n1: 2\n")
+    assert findings == ["1: this key is a int, not a name. Remove it."]
+    assert config is not None
+    assert config.values == {"do_train": True}
 
 
 def test_duplicates_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -118,13 +119,6 @@ def test_files_that_are_no_text_or_not_there(tmp_path: Path) -> None:
         (tmp_path, f"is a folder. Name its files, for example {tmp_path}/*.yaml."),
         (tmp_path / "b.yaml", "is not UTF-8 text: byte 3 is invalid start byte."),
     ]
-
-
-def test_a_key_that_is_no_name(tmp_path: Path) -> None:
-    config, findings = _read(tmp_path, "do_train: true\n1: 2\n")
-    assert findings == ["1: this key is a int, not a name. Remove it."]
-    assert config is not None
-    assert config.values == {"do_train": True}
 
 
 def test_task_files_are_checked_with_their_data(tmp_path: Path) -> None:
@@ -275,7 +269,7 @@ def _errors(
     return [(", ".join(keys), str(error)) for keys, error in parse_errors(parse, values, FIELDS)]
 
 
-def test_the_keys_that_a_message_names_are_removed() -> None:
+def test_keys_of_a_message_are_removed_or_set() -> None:
     both = (lambda v: "packing" in v and "seed" in v, "`seed` does not go with packing.")
     alone = (lambda v: "val_size" in v, "An integer val size, please.")
     assert _errors({"packing": 1, "seed": 2, "val_size": 3}, both, alone) == [
@@ -283,22 +277,13 @@ def test_the_keys_that_a_message_names_are_removed() -> None:
         ("val_size", alone[1]),
     ]
     assert _errors({"packing": 1}, both, alone) == []
-
-
-def test_a_key_is_named_by_a_whole_word() -> None:
     rule = (lambda v: "seed" in v, "data_seed and seeds are not it; --seed=2 is.")
     assert _errors({"seed": 2, "packing": 1}, rule) == [("seed", rule[1])]
-
-
-def test_identifying_keys_are_not_removed() -> None:
     stage = (lambda v: v.get("stage") == "dpo", "finetuning_type: 'dft' needs stage: sft.")
     both = lambda v: v.get("finetuning_type") == "dft" and v.get("packing")  # noqa: E731
     packing = (both, "finetuning_type: 'dft' refuses packing.")
     values = {"finetuning_type": "dft", "stage": "dpo", "packing": True}
     assert [key for key, _ in _errors(values, stage, packing)] == ["stage", "packing"]
-
-
-def test_a_missing_key_is_set_and_the_next_error_follows() -> None:
     steps = (
         lambda v: v.get("streaming") and not v.get("max_steps"),
         "Please specify `max_steps` in streaming mode.",
@@ -342,13 +327,10 @@ def _paths(project: Path, **values: Any) -> list[tuple[str, str, str]]:
     return [(finding.severity, finding.key, finding.message) for finding in check_paths(config)]
 
 
-def test_data_sets_are_located_from_the_project_of_the_recipe(project: Path) -> None:
+def test_data_sets_are_those_of_the_project(project: Path) -> None:
     assert _paths(project, dataset="here, hub", dataset_dir="data") == []
     assert _paths(project, dataset="here", eval_dataset="hub") == []  # data is the default
     assert _paths(project, dataset="a/b", dataset_dir="ONLINE") == []
-
-
-def test_llamafactory_reads_the_data_sets_of_the_project(project: Path) -> None:
     file = project / "configs" / "x.yaml"
     for values, folder in (
         ({}, str(project / "data")),
@@ -373,7 +355,7 @@ def test_data_sets_that_are_not_there(project: Path) -> None:
     assert finding == ("warning", "dataset_dir", f"{absent} Create it: {fix}")
 
 
-def test_local_models_are_checked(project: Path) -> None:
+def test_local_models_and_deepspeed_files_are_checked(project: Path) -> None:
     (project / "runs" / "base").mkdir(parents=True)
     for name in ("Qwen/Qwen2.5-Coder-3B", "gpt2", "runs/base"):
         assert _paths(project, model_name_or_path=name) == []
@@ -381,9 +363,6 @@ def test_local_models_are_checked(project: Path) -> None:
         (finding,) = _paths(project, model_name_or_path=name)
         message = f"{name!r} is not here yet. Train, download or create it first."
         assert finding == ("warning", "model_name_or_path", message)
-
-
-def test_a_deepspeed_file_must_be_there(project: Path) -> None:
     (project / "configs" / "z3.json").write_text("{}")
     assert _paths(project, deepspeed="configs/z3.json") == []
     assert _paths(project, deepspeed={"zero_optimization": {}}) == []
@@ -408,12 +387,9 @@ def _pairs(folder: Path, sft: dict[str, Any], dft: dict[str, Any]) -> list[Findi
     return findings
 
 
-def test_pairs_may_differ_in_the_objective_and_their_names(tmp_path: Path) -> None:
+def test_pairs_may_differ_only_in_objective_and_names(tmp_path: Path) -> None:
     dft = {"finetuning_type": "dft", "dft_weight": "token", "output_dir": "b", "run_name": "x"}
     assert _pairs(tmp_path, SFT, {**SFT, **dft}) == []
-
-
-def test_any_other_difference_is_warned_of(tmp_path: Path) -> None:
     dft = {**SFT, "finetuning_type": "dft", "output_dir": "b", "learning_rate": 2e-5, "seed": 1}
     tail = "in the paired m_sft_full.yaml: the comparison would measure that, too. Make them equal."
     assert [(x.severity, x.key, x.message) for x in _pairs(tmp_path, SFT, dft)] == [

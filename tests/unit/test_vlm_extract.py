@@ -69,7 +69,7 @@ def test_the_final_answer(text: str, answer: str) -> None:
     assert final_answer(text) == answer
 
 
-def test_what_is_not_stated_is_told_apart() -> None:
+def test_unstated_answers() -> None:
     assert stated_answer("It might be 12") is None
     assert stated_answer("<answer>12</answer>") == "12"
 

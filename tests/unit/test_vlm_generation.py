@@ -94,9 +94,7 @@ def text_of(processor: Any, tokens: list[int]) -> str:
     size=st.integers(1, 9),
     tokens=st.integers(1, 200),
 )
-def test_batches_are_bounded_in_rows_and_tokens(
-    lengths: Sequence[int], size: int, tokens: int
-) -> None:
+def test_batches_are_bounded(lengths: Sequence[int], size: int, tokens: int) -> None:
     planned = batches(lengths, size, tokens)
     flat = [i for batch in planned for i in batch]
     assert sorted(flat) == list(range(len(lengths)))
@@ -150,9 +148,7 @@ def test_rows_that_have_ended_leave_the_batch(
         assert row.finish_reason == ("length" if length == len(each) else "stop")
 
 
-def test_the_pixel_range_decides_what_the_model_sees(
-    loaded: tuple[Any, Any], prompts: list[Prompt]
-) -> None:
+def test_the_pixel_range_is_applied(loaded: tuple[Any, Any], prompts: list[Prompt]) -> None:
     _, processor = loaded
     for prompt in prompts[:4]:
         counts = []
@@ -229,9 +225,7 @@ def test_a_model_without_eyes_is_refused(text_bench: Bench, prompts: list[Prompt
         backend.batches(prompts, DECODING)
 
 
-def test_the_real_items_run_and_are_scored_by_both_judges(
-    vl_bench: Bench, test_data: Path, tmp_path: Path
-) -> None:
+def test_published_items_by_both_judges(vl_bench: Bench, test_data: Path, tmp_path: Path) -> None:
     """48 published MATH-Vision items: data, generation, both judges, resumption, an outage."""
     items = write_real_mathvision(test_data / "mathvision", tmp_path / "data")
 

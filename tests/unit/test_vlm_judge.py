@@ -1,4 +1,4 @@
-"""The judge model: a real server on loopback that is well, down, slow, full, or talks nonsense."""
+"""The judge model: a real server on loopback that is up, down, slow, busy, or replies nonsense."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,107 +20,98 @@ KEY = "sk-proj-THISmustNEVERbeSEEN-0123456789"
 
 
 def judge_at(url: str, folder: Path, reply_seconds: float = 30.0) -> OpenAIJudge:
-    return OpenAIJudge(
-        JudgeChoice("openai", "judge-model", url),
-        folder / "replies.jsonl",
-        attempts=4,
-        reply_seconds=reply_seconds,
-    )
+    choice, cache = JudgeChoice("openai", "judge-model", url), folder / "replies.jsonl"
+    return OpenAIJudge(choice, cache, attempts=4, reply_seconds=reply_seconds)
 
 
-def silent(done: int, total: int) -> None:
-    pass
+def ask(url: str, folder: Path, *prompts: str, accepts: Any = bool, **options: Any) -> list[Any]:
+    return judge_at(url, folder, **options).ask(prompts, accepts, lambda done, total: None)
 
 
 def echo(prompt: str, number: int) -> Answer:
     return Answer(f"re: {prompt}")
 
 
-def test_replies_come_in_order_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+def test_replies_come_in_order_and_are_cached(tmp_path: Path) -> None:
     prompts = [f"p{i % 20}" for i in range(50)]
     with judge_server(echo) as server:
-        first = judge_at(server.url, tmp_path).ask(prompts, bool, silent)
-        assert [reply.text for reply in first] == [f"re: {prompt}" for prompt in prompts]
-        assert sorted(server.asked) == sorted(set(prompts))
-        again = judge_at(server.url, tmp_path)
-        assert again.ask(prompts, bool, silent) == first
-        assert len(server.asked) == 20
-        again.ask(["new"], bool, silent)
-        assert server.asked[20:] == ["new"]
+        replies = ask(server.url, tmp_path, *prompts)
+        assert [reply.text for reply in replies] == [f"re: {prompt}" for prompt in prompts]
+        assert sorted(server.prompts) == sorted(set(prompts))
+        assert ask(server.url, tmp_path, *prompts) == replies
+        assert len(server.prompts) == 20
+        ask(server.url, tmp_path, "new")
+        assert server.prompts[20:] == ["new"]
     body = server.bodies[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("judge-model", 0.0, 128)
 
 
 def test_replies_of_another_model_or_server_are_not_used(tmp_path: Path) -> None:
     with judge_server(echo) as server, judge_server(lambda p, n: Answer("other")) as other:
-        judge_at(server.url, tmp_path).ask(["p"], bool, silent)
-        (reply,) = judge_at(other.url, tmp_path).ask(["p"], bool, silent)
+        ask(server.url, tmp_path, "p")
+        (reply,) = ask(other.url, tmp_path, "p")
     assert reply.text == "other"
 
 
-def test_the_half_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
+def test_a_partial_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
     with judge_server(echo) as server:
-        judge_at(server.url, tmp_path).ask(["a"], bool, silent)
+        ask(server.url, tmp_path, "a")
         cache = tmp_path / "replies.jsonl"
         cache.write_text(cache.read_text() + '{"asked": "123", "rep')
-        judge_at(server.url, tmp_path).ask(["a", "b"], bool, silent)
-        judge_at(server.url, tmp_path).ask(["a", "b"], bool, silent)
-        assert server.asked == ["a", "b"]
-    assert [set(json.loads(line)) for line in cache.read_text().splitlines()] == [
-        {"asked", "reply"}
-    ] * 2
+        ask(server.url, tmp_path, "a", "b")
+        ask(server.url, tmp_path, "a", "b")
+        assert server.prompts == ["a", "b"]
+    keys = [set(json.loads(line)) for line in cache.read_text().splitlines()]
+    assert keys == [{"asked", "reply"}] * 2
 
 
-def test_a_full_server_is_asked_again(tmp_path: Path) -> None:
+def test_a_busy_server_is_retried(tmp_path: Path) -> None:
     def busy(prompt: str, number: int) -> Answer:
         if number <= 2:
             return Answer(status=429, raw="{}", headers={"Retry-After": "0"})
         return Answer(status=503, raw="") if number == 3 else Answer("yes")
 
     with judge_server(busy) as server:
-        (reply,) = judge_at(server.url, tmp_path).ask(["p"], bool, silent)
+        (reply,) = ask(server.url, tmp_path, "p")
     assert reply.text == "yes"
-    assert len(server.asked) == 4
+    assert len(server.prompts) == 4
 
 
 @pytest.mark.parametrize(
-    ("behave", "named"),
+    ("behave", "message"),
     [
         (lambda p, n: Answer(status=500, raw="boom"), "500"),
         (lambda p, n: Answer(raw="<html>"), "no JSON object"),
         (lambda p, n: Answer("x", seconds=3.0), "Timeout"),
     ],
 )
-def test_a_reply_that_does_not_come_is_none_and_named(
-    tmp_path: Path, behave: Callable[[str, int], Answer], named: str
-) -> None:
+def test_failed_replies(tmp_path: Path, behave: Callable[[str, int], Answer], message: str) -> None:
     with judge_server(behave) as server:
-        judge = judge_at(server.url, tmp_path, reply_seconds=0.2)
-        (reply,) = judge.ask(["p"], bool, silent)
+        (reply,) = ask(server.url, tmp_path, "p", reply_seconds=0.2)
     assert reply.text is None
-    assert named in reply.reason
+    assert message in reply.reason
     assert not (tmp_path / "replies.jsonl").exists()
 
 
 @pytest.mark.parametrize("raw", [None, "{}", '{"choices": []}', '{"choices": [{"message": {}}]}'])
-def test_nonsense_is_asked_again_and_then_given_up(tmp_path: Path, raw: str | None) -> None:
-    """At rising temperature, so that a model may say something else; never kept."""
+def test_unusable_replies_are_retried_and_then_given_up(tmp_path: Path, raw: str | None) -> None:
+    """At rising temperature; unusable replies are not cached."""
     with judge_server(lambda p, n: Answer("maybe", raw=raw)) as server:
-        (reply,) = judge_at(server.url, tmp_path).ask(["p"], {"0", "1"}.__contains__, silent)
+        (reply,) = ask(server.url, tmp_path, "p", accepts={"0", "1"}.__contains__)
     assert reply.text is None
     assert "without sense" in reply.reason
     assert [body["temperature"] for body in server.bodies] == [0.5 * i for i in range(REPLY_TRIES)]
     assert not (tmp_path / "replies.jsonl").exists()
 
 
-def test_nonsense_once_is_overcome(tmp_path: Path) -> None:
+def test_one_unusable_reply_is_retried(tmp_path: Path) -> None:
     with judge_server(lambda p, n: Answer("maybe" if n < 3 else " 1\n")) as server:
-        (reply,) = judge_at(server.url, tmp_path).ask(["p"], {"0", "1"}.__contains__, silent)
+        (reply,) = ask(server.url, tmp_path, "p", accepts={"0", "1"}.__contains__)
     assert reply.text == "1"
 
 
-def test_a_judge_that_goes_down_is_not_asked_for_ever(tmp_path: Path) -> None:
-    """Ten answers, then none: what came stays, the rest is unscored, and a later run asks that."""
+def test_an_outage_ends_the_requests(tmp_path: Path) -> None:
+    """Ten replies, then none: the rest is unscored, and a later run requests only the rest."""
     prompts = [f"p{i}" for i in range(60)]
     limit = [10]
 
@@ -127,27 +119,25 @@ def test_a_judge_that_goes_down_is_not_asked_for_ever(tmp_path: Path) -> None:
         return echo(prompt, number) if number <= limit[0] else Answer(status=500, raw="{}")
 
     with judge_server(fails) as server:
-        replies = judge_at(server.url, tmp_path).ask(prompts, bool, silent)
-        answered = [reply for reply in replies if reply.text is not None]
-        assert len(answered) == 10
+        replies = ask(server.url, tmp_path, *prompts)
+        assert sum(reply.text is not None for reply in replies) == 10
         assert all(reply.reason for reply in replies if reply.text is None)
-        tries = 6
-        assert len(server.asked) <= 10 + tries * (OUTAGE_AFTER + 8)
-        before = len(server.asked)
+        assert len(server.prompts) <= 10 + 6 * (OUTAGE_AFTER + 8)  # six tries
+        before = len(server.prompts)
         limit[0] = 10**9
-        replies = judge_at(server.url, tmp_path).ask(prompts, bool, silent)
+        replies = ask(server.url, tmp_path, *prompts)
         assert [reply.text for reply in replies] == [f"re: {prompt}" for prompt in prompts]
-        assert len(server.asked) - before == 50
+        assert len(server.prompts) - before == 50
 
 
-def test_one_prompt_that_is_refused_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_refused_prompts_do_not_stop_the_others(tmp_path: Path) -> None:
     def refuses(prompt: str, number: int) -> Answer:
         long = prompt.startswith("long")
         return Answer(status=400, raw='{"error": "context"}') if long else echo(prompt, number)
 
     prompts = [*(f"long{i}" for i in range(2 * OUTAGE_AFTER)), "short"]
     with judge_server(refuses) as server:
-        replies = judge_at(server.url, tmp_path).ask(prompts, bool, silent)
+        replies = ask(server.url, tmp_path, *prompts)
     assert replies[-1].text == "re: short"
     assert "context" in replies[0].reason
 
@@ -161,21 +151,18 @@ def test_models_that_refuse_max_tokens(tmp_path: Path) -> None:
     with judge_server(reasons) as server:
         judge = judge_at(server.url, tmp_path)
         judge.check()
-        assert judge.ask(["p"], bool, silent)[0].text == "1"
+        assert ask(server.url, tmp_path, "p")[0].text == "1"
     assert "temperature" not in server.bodies[-1]
     assert "max_completion_tokens 2048" in judge.described
 
 
-def test_a_judge_that_is_down_is_found_before_the_run(tmp_path: Path) -> None:
+def test_an_unusable_judge_is_found_before_the_run(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     with pytest.raises(PrerequisiteError, match=r"--judge-base-url.*--judge rules") as error:
         judge_at(f"http://127.0.0.1:{port}/v1", tmp_path).check()
     assert str(port) in str(error.value)
-
-
-def test_a_judge_without_words_is_found_before_the_run(tmp_path: Path) -> None:
     with (
         judge_server(lambda p, n: Answer(raw='{"choices": []}')) as server,
         pytest.raises(PrerequisiteError, match="without a text"),
@@ -189,56 +176,53 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Also where the server repeats it, whole or in part, as OpenAI's own does."""
+    """Also where the server repeats all or part of it, as OpenAI's does."""
     monkeypatch.setenv("JUDGE_API_KEY", KEY)
     caplog.set_level(logging.DEBUG)
     errors = []
-    shown = f'{{"error": {{"message": "Incorrect API key provided: {KEY[:12]}***{KEY[-6:]}"}}}}'
-    for answer in (Answer(status=401, raw=shown), Answer(status=500, raw=f"failed for {KEY}")):
+    reply = f'{{"error": {{"message": "Incorrect API key provided: {KEY[:12]}***{KEY[-6:]}"}}}}'
+    for answer in (Answer(status=401, raw=reply), Answer(status=500, raw=f"failed for {KEY}")):
         with judge_server(lambda p, n, answer=answer: answer) as server:
             judge = judge_at(server.url, tmp_path)
             with pytest.raises(PrerequisiteError) as error:
                 judge.check()
             assert server.headers["Authorization"] == f"Bearer {KEY}"
-            errors += [str(error.value), *(r.reason for r in judge.ask(["p"], bool, silent))]
-            errors.append(judge.described)
+            errors += [str(error.value), judge.described]
+            errors += [reply.reason for reply in ask(server.url, tmp_path, "p")]
     with judge_server(echo) as server:
-        judge = judge_at(server.url, tmp_path)
-        judge.announce(["p"])
-        judge.ask(["p"], bool, silent)
-    said = capfd.readouterr()
+        judge_at(server.url, tmp_path).announce(["p"])
+        ask(server.url, tmp_path, "p")
     files = "".join(path.read_text() for path in tmp_path.iterdir())
-    everything = "\n".join([*errors, caplog.text, said.out, said.err, files])
+    everything = "\n".join([*errors, caplog.text, *capfd.readouterr(), files])
     assert "JUDGE_API_KEY" in errors[0]
     for part in (KEY, KEY[:12], KEY[-6:]):
         assert part not in everything
 
 
 @pytest.mark.parametrize(
-    ("choice", "named"),
+    ("choice", "message"),
     [
         (JudgeChoice("openai"), "--judge-model"),
         (JudgeChoice("openai", "m", "localhost:8000"), "--judge-base-url"),
         (JudgeChoice("openai", "m", "http://user:secret@host/v1"), "JUDGE_API_KEY"),
     ],
 )
-def test_wrong_choices_are_named(choice: JudgeChoice, named: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=named) as error:
+def test_invalid_options_are_named(choice: JudgeChoice, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message) as error:
         OpenAIJudge(choice, tmp_path / "replies.jsonl")
     assert "secret" not in str(error.value)
 
 
-def test_requests_and_tokens_are_said_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_requests_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with judge_server(echo) as server:
         judge = judge_at(server.url, tmp_path)
         judge.estimate(96, 2048, "mathvision")
         judge.announce(["x" * 400, "x" * 400, "y" * 800])
-        judge.ask(["y" * 800], bool, silent)
+        ask(server.url, tmp_path, "y" * 800)
+        judge = judge_at(server.url, tmp_path)
         judge.announce(["x" * 400, "y" * 800])
-    said = capsys.readouterr().err.splitlines()
-    assert "at most 96 requests, 254,208 tokens in" in said[0]  # 96 * (600 + 2048)
-    assert "2 requests to make, about 300 tokens in" in said[1]
-    assert "1 requests to make, about 100 tokens in" in said[2]
-    assert "1 answered already" in said[2]
+    lines = capsys.readouterr().err.splitlines()
+    assert "at most 96 requests, 254,208 tokens in" in lines[0]  # 96 * (600 + 2048)
+    assert "2 requests to make, about 300 tokens in" in lines[1]
+    assert "1 requests to make, about 100 tokens in" in lines[2]
+    assert "1 answered already" in lines[2]

@@ -1,4 +1,4 @@
-"""Hand-made answers to the three benchmarks, whose scores were worked out by hand: exact."""
+"""The three benchmarks on answers written by hand, with exact scores derived by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dft_eval.vlm.mathverse import MATHVERSE, options
 from dft_eval.vlm.mathvision import MATHVISION
 from dft_eval.vlm.tables import Row
 from dft_eval.vlm.wemath import WEMATH
-from tests.support.judge_server import Answer, JudgeServer, judge_server, read_well
+from tests.support.judge_server import Answer, JudgeServer, good_judge, judge_server
 from tests.support.vlm_tables import VERSIONS, mathverse_row, mathvision_row, wemath_problem
 from tests.support.written import run
 
@@ -55,7 +55,7 @@ MATHVISION_CASES: list[tuple[str, list[str], str, float]] = [
 
 
 def test_mathvision_by_rules(tmp_path: Path) -> None:
-    """11 of 17 right; rows 0, 2, ... are of one subject, the others of the other."""
+    """11 of 17 right; even rows are of one subject, odd rows of the other."""
     cases = enumerate(MATHVISION_CASES)
     rows = [mathvision_row(i, gold, options) for i, (gold, options, _, _) in cases]
     answers = [answer for *_, answer, _ in MATHVISION_CASES]
@@ -72,7 +72,7 @@ def test_mathvision_by_rules(tmp_path: Path) -> None:
 
 
 def mathverse_rows() -> list[dict[str, Any]]:
-    """Four problems in five versions: two with options, two free."""
+    """Four problems in five versions: two with options, two with free answers."""
     kinds = [("B", "A:40°\nB:60°\nC:120°"), ("A", "A:1\nB:2"), ("12",), ("5m",)]
     return [
         mathverse_row(5 * problem + i, version, *kind)
@@ -86,7 +86,7 @@ WRONG = ["\\boxed{A}", "Answer: B", "The area is 13", "<answer>6m</answer>"]
 
 
 def mathverse_answers() -> list[str]:
-    """Four right ones in the first version, then three, two, one, none."""
+    """Four right answers in the first version, then three, two, one, none."""
     return [(RIGHT if n < 4 - i else WRONG)[n] for n in range(4) for i in range(5)]
 
 
@@ -102,13 +102,12 @@ def test_mathverse_by_rules(tmp_path: Path) -> None:
     assert result.cluster == "problem_index"
     assert [item.cluster for item in items] == [str(n // 5) for n in range(20)]
     assert {item.category for item in items} == set(MATHVERSE_BREAKDOWN)
-    assert result.stderr == pytest.approx(
-        mean_and_stderr([item.score or 0.0 for item in items], [n // 5 for n in range(20)])[1]
-    )
+    by_problem = mean_and_stderr([item.score or 0.0 for item in items], [n // 5 for n in range(20)])
+    assert result.stderr == pytest.approx(by_problem[1])
     assert "partial: 20 of 3940" in result.notes
 
 
-def test_mathverse_takes_an_option_by_its_text(tmp_path: Path) -> None:
+def test_mathverse_accepts_an_option_by_its_text(tmp_path: Path) -> None:
     rows = mathverse_rows()[:2]
     result = run(MATHVERSE, tmp_path, rows, ["\\boxed{60^\\circ}", "120°"], judge=RULES)
     assert scores(tmp_path, result) == [1.0, 0.0]
@@ -116,7 +115,7 @@ def test_mathverse_takes_an_option_by_its_text(tmp_path: Path) -> None:
 
 RIGHT_WRONG = {"r": "<Thought process>: <<A, C>> <Answer>: <<B>>", "w": "A"}
 PATTERNS = ["rrr", "rwr", "wwr", "rrw", "wrw", "rrrr", "rwrr", "wwwr", "rrrw", "wwww"]
-"""Steps, then the whole, of ten problems."""
+"""Steps, then the full question, of ten problems."""
 
 
 def wemath_rows(patterns: Sequence[str]) -> list[dict[str, Any]]:
@@ -177,14 +176,14 @@ def test_wemath_leaves_out_problems_with_missing_rows(tmp_path: Path) -> None:
     assert "1 problems left out: rows missing or unscored" in result.notes
 
 
-def test_wemath_without_any_whole_that_was_solved(tmp_path: Path) -> None:
+def test_wemath_without_a_solved_problem(tmp_path: Path) -> None:
     """VLMEvalKit divides by zero."""
     result = run_wemath(tmp_path, ["rrw", "www"])
     assert result.score == 0.25
     assert result.breakdown["RM_strict"] is None
 
 
-def test_an_answer_that_did_not_come_is_unscored(tmp_path: Path) -> None:
+def test_a_missing_answer_is_unscored(tmp_path: Path) -> None:
     answers: list[str | None] = list(wemath_answers(["rrr", "rrr"]))
     answers[0] = None
     result = run(WEMATH, tmp_path, wemath_rows(["rrr", "rrr"]), answers)
@@ -193,59 +192,56 @@ def test_an_answer_that_did_not_come_is_unscored(tmp_path: Path) -> None:
     assert "1 problems left out: rows missing or unscored" in result.notes
 
 
-def at(server: JudgeServer) -> JudgeChoice:
+def judge_at(server: JudgeServer) -> JudgeChoice:
     return JudgeChoice("openai", "judge-model", server.url)
 
 
 def test_wemath_with_a_judge(tmp_path: Path) -> None:
-    """A plain letter is not asked about; a reply without an option leaves its item unscored."""
+    """A plain letter needs no judge; a reply without an option leaves its item unscored."""
     answers = ["It is sixty-five degrees.", "B", "Forty of them.", "", "No idea.", "A"]
 
     def behave(prompt: str, number: int) -> Answer:
-        return Answer("I cannot say") if "No idea." in prompt else read_well(prompt, number)
+        return Answer("I cannot say") if "No idea." in prompt else good_judge(prompt, number)
 
     with judge_server(behave) as server:
-        result = run(WEMATH, tmp_path, wemath_rows(["rrr", "rrr"]), answers, judge=at(server))
+        result = run(WEMATH, tmp_path, wemath_rows(["rrr", "rrr"]), answers, judge=judge_at(server))
     assert scores(tmp_path, result) == [1.0, 1.0, 0.0, 0.0, None, 0.0]
-    assert result.score == 0.5  # the first problem: both steps right, the whole wrong
+    assert result.score == 0.5  # the first problem: both steps right, the full question wrong
     assert result.judge is not None
     assert result.judge.startswith(f"openai: judge-model at {server.url}")
     assert len(set(server.judged)) == 3
 
 
-def test_mathverse_with_a_judge_that_goes_down_half_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is not judged is unscored; the next run asks only that; a third asks nothing."""
+def test_mathverse_with_a_judge_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items without a verdict are unscored; the next run judges only these, a third none."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     rows, answers = mathverse_rows(), [text or "nothing" for text in mathverse_answers()]
     answers[19] = ""
     failing = [True]
 
     def behave(prompt: str, number: int) -> Answer:
-        down = failing[0] and number > 12 and prompt != "hello"
-        if down:
+        if failing[0] and number > 12 and prompt != "hello":
             return Answer(status=500, raw="{}")
-        return read_well(prompt.replace("</answer>", ""), 0)
+        return good_judge(prompt.replace("</answer>", ""), 0)
 
     with judge_server(behave) as server:
-        first = run(MATHVERSE, tmp_path, rows, answers, judge=at(server))
-        assert first.n_total == 20
-        assert first.n_scored < 20
-        judged = scores(tmp_path, first)
+        first_run = run(MATHVERSE, tmp_path, rows, answers, judge=judge_at(server))
+        assert first_run.n_total == 20
+        assert first_run.n_scored < 20
+        judged = scores(tmp_path, first_run)
         assert judged[19] == 0.0  # the empty answer needs no judge
         failing[0] = False
-        asked = set(server.judged[:11])
-        before = len(server.asked)
-        second = run(MATHVERSE, tmp_path, rows, answers, judge=at(server))
-        assert second.n_scored == 20
-        assert not asked & set(server.asked[before + 1 :])
-        pairs = zip(judged, scores(tmp_path, second), strict=True)
+        judged_before = set(server.judged[:11])
+        before = len(server.prompts)
+        second_run = run(MATHVERSE, tmp_path, rows, answers, judge=judge_at(server))
+        assert second_run.n_scored == 20
+        assert not judged_before & set(server.prompts[before + 1 :])
+        pairs = zip(judged, scores(tmp_path, second_run), strict=True)
         assert all(later == earlier for earlier, later in pairs if earlier is not None)
-        before = len(server.asked)
-        assert run(MATHVERSE, tmp_path, rows, answers, judge=at(server)) == second
-        assert server.asked[before:] == ["hello"]
-    assert second.judge == (
+        before = len(server.prompts)
+        assert run(MATHVERSE, tmp_path, rows, answers, judge=judge_at(server)) == second_run
+        assert server.prompts[before:] == ["hello"]
+    assert second_run.judge == (
         f"openai: judge-model at {server.url} (temperature 0, max_tokens 128), "
         f"prompts of VLMEvalKit {importlib.metadata.version('ms-vlmeval')}"
     )
@@ -258,10 +254,8 @@ def test_no_judge_names_both_choices(benchmark: Benchmark, tmp_path: Path) -> No
         run(benchmark, tmp_path, rows, ["8"])
 
 
-def test_a_package_that_is_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only where it is needed: rules ask no judge."""
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where it is needed: rules use no judge."""
     monkeypatch.setattr("dft_eval.vlm.run.is_installed", lambda package: package != "ms-vlmeval")
     rows = [mathvision_row(0, "8")]
     assert run(MATHVISION, tmp_path, rows, ["8"], judge=RULES).score == 1.0
@@ -273,7 +267,7 @@ def test_a_package_that_is_missing_is_named(
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "message"),
     [
         ({"prompt_style": "completion"}, "chat"),
         ({"min_pixels": 500, "max_pixels": 400}, "--min-pixels 500 --max-pixels 400"),
@@ -281,8 +275,8 @@ def test_a_package_that_is_missing_is_named(
         ({"decoding": Decoding(temperature=0.5)}, "--temperature 0.5"),
     ],
 )
-def test_settings_that_do_not_fit(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=named):
+def test_invalid_settings(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
         run_wemath(tmp_path, ["rrr"], **changes)
 
 
@@ -291,7 +285,7 @@ def test_a_judge_that_is_down_stops_before_generation(tmp_path: Path) -> None:
         judge_server(lambda p, n: Answer(status=404, raw="{}")) as server,
         pytest.raises(PrerequisiteError, match="does not work"),
     ):
-        run(MATHVISION, tmp_path, [mathvision_row(0, "8")], ["8"], judge=at(server))
+        run(MATHVISION, tmp_path, [mathvision_row(0, "8")], ["8"], judge=judge_at(server))
     assert not list((tmp_path / "out").glob("*.completions.jsonl"))
 
 
@@ -305,8 +299,8 @@ def test_every_setting_is_recorded(tmp_path: Path) -> None:
     assert any(note.startswith("WeMath.tsv: 3 rows, md5 ") for note in result.notes)
 
 
-def test_the_choices_of_real_mathverse_questions_are_read(test_data: Path) -> None:
-    """All 60: every letter in turn, each with a text, the right one among them."""
+def test_choices_of_published_mathverse_questions(test_data: Path) -> None:
+    """All 60: consecutive letters, each with a text, the right answer among them."""
     file = test_data / "mathverse" / "testmini_text_only_sample.json"
     items = json.loads(file.read_text(encoding="utf-8"))
     for item in items:
@@ -318,13 +312,13 @@ def test_the_choices_of_real_mathverse_questions_are_read(test_data: Path) -> No
     assert len(items) == 60
 
 
-def test_choices_that_are_not_listed_are_known_by_their_letters() -> None:
+def test_unlisted_choices_have_only_letters() -> None:
     cells = {"question_type": "multi-choice", "answer": "E", "question_for_eval": "Which one?"}
     assert options(Row("1", cells, ())) == dict.fromkeys("ABCDE", "")
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "change", "named"),
+    ("benchmark", "change", "message"),
     [
         (WEMATH, {"key": "4steps_1"}, "none of 2steps_1"),
         (WEMATH, {"key": "2steps_3"}, "none of 2steps_1"),
@@ -340,8 +334,8 @@ def test_choices_that_are_not_listed_are_known_by_their_letters() -> None:
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_malformed_rows(
-    benchmark: Benchmark, change: dict[str, Any], named: str, tmp_path: Path
+def test_bad_rows(
+    benchmark: Benchmark, change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     """Before anything is generated."""
     rows = {
@@ -350,6 +344,6 @@ def test_malformed_rows(
         "mathverse": mathverse_rows()[:1],
     }[benchmark.name]
     rows[0].update(change)
-    with pytest.raises(UsageError, match=named):
+    with pytest.raises(UsageError, match=message):
         run(benchmark, tmp_path, rows, ["A"] * len(rows), judge=RULES)
     assert not list((tmp_path / "out").glob("*.completions.jsonl"))

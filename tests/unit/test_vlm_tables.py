@@ -111,14 +111,11 @@ def test_malformed_tables_are_named(tmp_path: Path, text: str, named: str) -> No
         )
 
 
-def test_a_folder_without_the_table(tmp_path: Path) -> None:
+def test_missing_tables_and_malformed_cells(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"MathVision\.tsv or MathVision_MINI\.tsv"):
         read_table(
             mathvision.TASK.tables, COLUMNS, data=tmp_path, limit=None, pictures=tmp_path / "p"
         )
-
-
-def test_cells_that_are_empty_or_no_list() -> None:
     row = Row("7", {"choices": "A, B"}, ())
     with pytest.raises(UsageError, match="row 7: column 'choices' is no list"):
         tables.literal_list(row, "choices")
@@ -141,9 +138,7 @@ def serving(folder: Path) -> Iterator[str]:
             server.shutdown()
 
 
-def test_a_table_is_fetched_once_and_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     public, cache = tmp_path / "public", tmp_path / "cache"
     path = write_table(public / "X.tsv", [mathvision_row(1, "8")])
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
@@ -159,9 +154,7 @@ def test_a_table_is_fetched_once_and_checked(
     assert [each.name for each in cache.iterdir()] == ["X.tsv"]
 
 
-def test_a_users_own_table_in_that_place_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_users_table_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """VLMEvalKit downloads over it."""
     public, cache = tmp_path / "public", tmp_path / "cache"
     path = write_table(public / "X.tsv", [mathvision_row(1, "8")])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from dft_eval.errors import UsageError
 from dft_eval.report import build_report
 from dft_eval.results import BenchmarkResult, read_items
 from tests.conftest import Bench
+from tests.support.cli import run_command
 from tests.support.vlm_tables import picture, write_table
 
 QUESTIONS = (
@@ -56,17 +56,14 @@ def teach(model_folder: Path, folder: Path, answer: str) -> Path:
     return folder
 
 
-def choice(index: int, answer: str, **more: Any) -> dict[str, Any]:
-    return {
-        "index": index,
-        "image": picture(index % 100, (56, 56)),
-        "question": QUESTIONS[index % 4],
-        "A": "one",
-        "B": "two",
-        "answer": answer,
-        "category": ("count", "color")[index % 2],
-        **more,
-    }
+def _question(index: int) -> dict[str, Any]:
+    image = picture(index % 100, (56, 56))
+    return {"index": index, "image": image, "question": QUESTIONS[index % 4]}
+
+
+def choice(index: int, answer: str, **fields: Any) -> dict[str, Any]:
+    options = {"A": "one", "B": "two", "answer": answer}
+    return {**_question(index), **options, "category": ("count", "color")[index % 2], **fields}
 
 
 @pytest.fixture(scope="module")
@@ -78,35 +75,24 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "MMMU_DEV_VAL.tsv",
         [choice(i, answers[i], split=splits[i], id=f"validation_{i}") for i in range(7)],
     )
-    # Two questions in two rotations each: always B is right in both of the first one alone.
+    # Two questions in two rotations each: B is right in both rotations of the first only.
     groups = [(0, "B"), (1, "B"), (1_000_000, "B"), (1_000_001, "A")]
     write_table(folder / "MMBench_DEV_EN.tsv", [choice(i, answer) for i, answer in groups])
-    ocr = [
-        {
-            "index": i,
-            "image": picture(i, (56, 56)),
-            "question": QUESTIONS[i % 4],
-            "answer": str([["b", "bb"], ["q"], ["zz", "b"], ["b"], ["word"]][i]),
-            "category": ("Regular Text Recognition", "Doc-oriented VQA")[i % 2],
-        }
-        for i in range(5)
-    ]
+    ocr: list[dict[str, Any]] = []
+    chart: list[dict[str, Any]] = []
+    for i, answers in enumerate((["b", "bb"], ["q"], ["zz", "b"], ["b"], ["word"])):
+        category = ("Regular Text Recognition", "Doc-oriented VQA")[i % 2]
+        ocr.append({**_question(i), "answer": str(answers), "category": category})
     write_table(folder / "OCRBench.tsv", ocr)
-    chart = [
-        {
-            "index": i,
-            "image": picture(i, (56, 56)),
-            "question": QUESTIONS[i % 4],
-            "answer": "['B']" if i != 1 else "['14']",
-            "split": ("test_human", "test_augmented")[i % 2],
-        }
-        for i in range(4)
-    ]
+    for i, answer in enumerate(("B", "14", "B", "B")):
+        row = {**_question(i), "answer": f"['{answer}']"}
+        chart.append({**row, "split": ("test_human", "test_augmented")[i % 2]})
     write_table(folder / "ChartQA_TEST.tsv", chart)
     write_table(folder / "MathVision.tsv", [choice(i, "B") for i in range(2)])
     return folder
 
 
+Results = Mapping[str, BenchmarkResult]
 NAMES = ["vlmeval:MMMU_DEV_VAL", "vlmeval:MMBench_DEV_EN", "vlmeval:OCRBench"]
 
 
@@ -131,7 +117,7 @@ def results(request_: Request) -> dict[str, BenchmarkResult]:
     return {row.benchmark: row for row in file.results}
 
 
-def _printed(out: Path, name: str, suffix: str) -> list[dict[str, str]]:
+def _harness_results(out: Path, name: str, suffix: str) -> list[dict[str, str]]:
     (path,) = out.glob(f"vlmeval-{name}.chat/records/model_{name}{suffix}")
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
@@ -141,13 +127,12 @@ def _ids(request_: Request, row: BenchmarkResult) -> dict[str, float | None]:
     return {item.id: item.score for item in read_items(request_.out / row.items)}
 
 
-def test_multiple_choice_has_the_printed_score_of_its_split(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
+def test_multiple_choice_has_the_score_of_its_split(request_: Request, results: Results) -> None:
     """Always B: right in 3 of the 5 of validation, in 1 of the 2 of dev."""
     row = results["vlmeval:MMMU_DEV_VAL"]
     printed = {
-        x["split"]: float(x["Overall"]) for x in _printed(request_.out, "MMMU_DEV_VAL", "_acc.csv")
+        x["split"]: float(x["Overall"])
+        for x in _harness_results(request_.out, "MMMU_DEV_VAL", "_acc.csv")
     }
     assert printed == {"dev": 0.5, "validation": 0.6}
     assert (row.metric, row.score, row.n_total, row.n_scored) == ("accuracy", 0.6, 5, 5)
@@ -160,9 +145,9 @@ def test_multiple_choice_has_the_printed_score_of_its_split(
     assert "split validation" in row.notes
 
 
-def test_rotations_are_one_item(request_: Request, results: Mapping[str, BenchmarkResult]) -> None:
+def test_rotations_are_one_item(request_: Request, results: Results) -> None:
     row = results["vlmeval:MMBench_DEV_EN"]
-    (printed,) = _printed(request_.out, "MMBench_DEV_EN", "_acc.csv")
+    (printed,) = _harness_results(request_.out, "MMBench_DEV_EN", "_acc.csv")
     assert row.score == float(printed["Overall"]) == 0.5
     assert _ids(request_, row) == {"0": 1.0, "1": 0.0}
     reasons = [item.reason for item in read_items(request_.out / row.items)]
@@ -170,9 +155,7 @@ def test_rotations_are_one_item(request_: Request, results: Mapping[str, Benchma
     assert "a question is right where it is in all rotations of its choices" in row.notes
 
 
-def test_ocrbench_has_a_verdict_of_each_item(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
+def test_ocrbench_has_a_verdict_of_each_item(request_: Request, results: Results) -> None:
     row = results["vlmeval:OCRBench"]
     (path,) = request_.out.glob("vlmeval-OCRBench.chat/records/model_OCRBench_score.json")
     assert json.loads(path.read_text())["Final Score"] == 3
@@ -182,11 +165,9 @@ def test_ocrbench_has_a_verdict_of_each_item(
     assert categories == {"Regular Text Recognition", "Doc-oriented VQA"}
 
 
-def test_free_answers_have_the_harness_own_rule(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
+def test_free_answers_and_scoring_again(request_: Request, results: Results) -> None:
     row = results["vlmeval:ChartQA_TEST"]
-    (printed,) = _printed(request_.out, "ChartQA_TEST", "_acc.csv")
+    (printed,) = _harness_results(request_.out, "ChartQA_TEST", "_acc.csv")
     assert (row.metric, row.score) == ("relaxed_accuracy", 2 / 3)
     assert float(printed["Overall"]) == pytest.approx(200 / 3)
     assert (row.n_total, "partial: 3 of 4" in row.notes) == (3, True)
@@ -195,26 +176,16 @@ def test_free_answers_have_the_harness_own_rule(
         "test_augmented": float(printed["test_augmented"]) / 100,
     }
     assert _ids(request_, row) == {"0": 1.0, "1": 0.0, "2": 1.0}
-
-
-def test_scoring_again_needs_the_folder_alone(
-    request_: Request, results: Mapping[str, BenchmarkResult]
-) -> None:
     assert {row.benchmark: row for row in score(request_.out).results} == results
 
 
 def test_two_models_are_compared_item_by_item(
-    request_: Request, results: Mapping[str, BenchmarkResult], vl_bench: Bench, tmp_path: Path
+    request_: Request, results: Results, vl_bench: Bench, tmp_path: Path
 ) -> None:
-    """Against the random weights, whose eight tokens may hold a letter that is right."""
-    base = replace(
-        request_,
-        model=str(vl_bench.model),
-        out=tmp_path / "base",
-        label="base",
-        decoding=replace(request_.decoding, max_new_tokens=8),
-        own_max_new_tokens=False,
-    )
+    """Against random weights, whose eight tokens may contain the right letter."""
+    decoding = replace(request_.decoding, max_new_tokens=8)
+    base = replace(request_, model=str(vl_bench.model), out=tmp_path / "base", label="base")
+    base = replace(base, decoding=decoding, own_max_new_tokens=False)
     (row,) = evaluate(["vlmeval:OCRBench"], base).results
     assert row.decoding["generate"]["max_new_tokens"] == 8
     ours, theirs = _ids(request_, results["vlmeval:OCRBench"]), _ids(base, row)
@@ -245,15 +216,15 @@ for name in sys.argv[1:]:
 """
 
 
-def test_what_the_process_refuses_before_it_loads_a_model() -> None:
+def test_refused_before_a_model_is_loaded() -> None:
     names = ["OCRBenc", "MMBench_DEV_EN", "POPE"]
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSALS, *names], capture_output=True, text=True, check=True
-    )
-    unknown, rotated, other = [line for line in done.stdout.splitlines() if "vlmeval:" in line]
+    output = run_command([sys.executable, "-c", REFUSALS, *names]).stdout
+    unknown, rotated, unsupported = [line for line in output.splitlines() if "vlmeval:" in line]
     assert unknown.startswith("vlmeval:OCRBenc is unknown to VLMEvalKit. Did you mean 'OCRBench'?")
     assert rotated.startswith("--limit: vlmeval:MMBench_DEV_EN asks each question in all rotations")
-    assert other.startswith("vlmeval:POPE: the scorer of VLMEvalKit's ImageYORNDataset is not run")
+    assert unsupported.startswith(
+        "vlmeval:POPE: the scorer of VLMEvalKit's ImageYORNDataset is not run"
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,12 +242,9 @@ def test_refused_before_the_harness_starts(changes: dict[str, Any], message: str
         benchmark.load(benchmark, request)
 
 
-def test_an_option_without_effect_is_refused() -> None:
+def test_useless_options_and_names_are_refused() -> None:
     request = Request("m", Path("out"), "sft", num_fewshot=3)
     with pytest.raises(UsageError, match="--num-fewshot has no effect on vlmeval:OCRBench"):
         check(["vlmeval:OCRBench"], request)
-
-
-def test_a_name_without_a_data_set_is_refused() -> None:
     with pytest.raises(UsageError, match="names no data set"):
         check(["vlmeval:"], Request("m", Path("out"), "sft"))

@@ -10,50 +10,44 @@ import pytest
 
 from dft_factory.watch import HOLDS, RULES, WARM_UP, WINDOW, Answers, Evaluation, Row, Watch
 
+STEADY = {"objective": 0.1, "nll": 1.0, "token_weight": 0.6, "end_of_turn": 0.9}
 Course = Callable[[float, random.Random], dict[str, float | None]]
 
 
 def course(course: Course, n: int = 100, seed: int = 0) -> list[tuple[int, str]]:
-    """(step, rule) of every warning of a run of ``n`` logs."""
+    """(step, rule) of each warning of a run of ``n`` logs."""
     watch, noise = Watch(), random.Random(seed)
-    found = []
+    warnings_ = []
     for step in range(1, n + 1):
-        done = step / n
-        row = Row(
-            step,
-            **{
-                "objective": 0.1,
-                "nll": 1.0,
-                "token_weight": 0.6,
-                "end_of_turn": 0.9,
-                **course(done, noise),
-            },  # type: ignore[arg-type]
-        )
-        found += [(step, warned.rule) for warned in watch.see(row, done)]
-    return found
+        share = step / n
+        row = Row(step, **{**STEADY, **course(share, noise)})  # type: ignore[arg-type]
+        warnings_ += [(step, warned.rule) for warned in watch.see(row, share)]
+    return warnings_
 
 
-def rules(found: list[tuple[int, str]]) -> list[str]:
-    return [rule for _, rule in found]
+def rules(warnings_: list[tuple[int, str]]) -> list[str]:
+    return [rule for _, rule in warnings_]
 
 
-def healthy(done: float, noise: random.Random) -> dict[str, float | None]:
-    """NLL falls, the end of the turn is learned after a warm-up; 20 % of noise on each."""
+def healthy(share: float, noise: random.Random) -> dict[str, float | None]:
+    """NLL falls, and the end of turn is learned after a warm-up; with 20 % noise."""
     return {
-        "objective": 0.2 * (1 - done / 2) * noise.uniform(0.8, 1.2),
-        "nll": 2.0 * (1 - done / 3) * noise.uniform(0.8, 1.2),
+        "objective": 0.2 * (1 - share / 2) * noise.uniform(0.8, 1.2),
+        "nll": 2.0 * (1 - share / 3) * noise.uniform(0.8, 1.2),
         "token_weight": 0.5,
-        "end_of_turn": min(1.0, max(0.0, 0.1 + 2 * (done - 0.1)) * noise.uniform(0.8, 1.2)),
+        "end_of_turn": min(1.0, max(0.0, 0.1 + 2 * (share - 0.1)) * noise.uniform(0.8, 1.2)),
     }
 
 
-def test_a_healthy_run_is_not_warned_of() -> None:
+def test_healthy_and_noisy_runs_have_no_warning() -> None:
     for seed in range(20):
         assert course(healthy, seed=seed) == []
+    # 12 runs of 500 logs each.
+    assert sum(bool(course(flat, n=500, seed=seed)) for seed in range(12)) == 0
 
 
-def flat(done: float, noise: random.Random) -> dict[str, float | None]:
-    """Nothing moves; only the batches differ, by 30 %, as with few examples a step."""
+def flat(share: float, noise: random.Random) -> dict[str, float | None]:
+    """Constant but for 30 % noise between batches, as with few examples per step."""
     return {
         "objective": noise.gauss(0.2, 0.06),
         "nll": noise.gauss(2.0, 0.6),
@@ -62,91 +56,69 @@ def flat(done: float, noise: random.Random) -> dict[str, float | None]:
     }
 
 
-def test_noise_alone_does_not_fire() -> None:
-    """12 runs of 500 logs each, every one of which is a chance to be wrong."""
-    assert sum(bool(course(flat, n=500, seed=seed)) for seed in range(12)) == 0
-
-
-def rising(done: float, noise: random.Random) -> dict[str, float | None]:
+def rising(share: float, noise: random.Random) -> dict[str, float | None]:
     return {
-        "objective": 0.2 * (1 - done / 2),
-        "nll": 1.0 + 0.5 * done + noise.uniform(-0.1, 0.1),
+        "objective": 0.2 * (1 - share / 2),
+        "nll": 1.0 + 0.5 * share + noise.uniform(-0.1, 0.1),
     }
 
 
 def test_nll_above_its_start_while_the_loss_falls_fires_once() -> None:
-    found = course(rising)
-    assert rules(found) == ["nll_rises"]
-    assert 2 * WINDOW <= found[0][0] < 80
-
-
-@pytest.mark.parametrize("objective", [0.2, 0.4])
-def test_nll_that_rises_with_the_loss_is_another_story(objective: float) -> None:
-    assert course(lambda d, n: {**rising(d, n), "objective": 0.2 + (objective - 0.2) * d}) == []
-
-
-def test_nll_rises_by_too_little() -> None:
-    """4 % with no noise at all: significant, and not worth a word."""
+    warnings_ = course(rising)
+    assert rules(warnings_) == ["nll_rises"]
+    assert 2 * WINDOW <= warnings_[0][0] < 80
+    # 4 % without noise is significant but too small.
     assert course(lambda d, n: {"objective": 0.2 - 0.1 * d, "nll": 1 + 0.04 * d}) == []
 
 
-def test_end_of_turn_that_stays_low_fires_after_the_warm_up() -> None:
-    found = course(lambda d, n: {"end_of_turn": 0.05 + n.uniform(-0.02, 0.02)})
-    assert rules(found) == ["end_of_turn"]
-    assert found[0][0] >= 100 * WARM_UP
+@pytest.mark.parametrize("objective", [0.2, 0.4])
+def test_nll_that_rises_with_the_loss_does_not_fire(objective: float) -> None:
+    assert course(lambda d, n: {**rising(d, n), "objective": 0.2 + (objective - 0.2) * d}) == []
 
 
-def test_end_of_turn_that_falls_fires_below_a_half_alone() -> None:
+def test_end_of_turn() -> None:
+    """Fires when it stays low after the warm-up or falls below a half."""
+    warnings_ = course(lambda d, n: {"end_of_turn": 0.05 + n.uniform(-0.02, 0.02)})
+    assert rules(warnings_) == ["end_of_turn"]
+    assert warnings_[0][0] >= 100 * WARM_UP
     assert rules(course(lambda d, n: {"end_of_turn": 0.4 - 0.3 * d})) == ["end_of_turn"]
     assert course(lambda d, n: {"end_of_turn": 0.95 - 0.3 * d}) == []
-
-
-def test_end_of_turn_that_is_learned_slowly_is_learned() -> None:
     assert course(lambda d, n: {"end_of_turn": 0.1 + 0.1 * d + n.uniform(-0.005, 0.005)}) == []
-
-
-def test_data_without_an_end_of_turn_token_says_nothing_of_it() -> None:
     assert course(lambda d, n: {"end_of_turn": None}) == []
 
 
 def test_weight_near_zero_fires_once_and_soon() -> None:
-    found = course(lambda d, n: {"token_weight": 0.002})
-    assert found == [(WINDOW + HOLDS - 1, "weight_near_zero")]
+    warnings_ = course(lambda d, n: {"token_weight": 0.002})
+    assert warnings_ == [(WINDOW + HOLDS - 1, "weight_near_zero")]
     assert course(lambda d, n: {"token_weight": 0.02}) == []
 
 
-def test_a_single_bad_batch_is_no_reason() -> None:
+def test_single_bad_batches_and_non_finite_rows_are_ignored() -> None:
     watch = Watch()
     for step in range(1, 100):
         bad = step % 20 == 19
         row = Row(step, 0.1, 9.0 if bad else 1.0, 0.0 if bad else 0.5, 0.9)
         assert watch.see(row, step / 100) == []
-
-
-def test_rows_that_are_not_finite_are_left_out() -> None:
     watch = Watch()
     for step in range(1, 40):
         row = Row(step, float("nan"), float("nan"), float("nan"), None)
         assert watch.see(row, 0.5) == []
+    assert Watch().see_evaluation(Evaluation(float("nan"), 0.7), 0.5) == []
 
 
 def messages() -> Iterator[str]:
-    for course_ in (
-        rising,
-        lambda d, n: {"end_of_turn": 0.05},
-        lambda d, n: {"token_weight": 0.002},
-    ):
+    low_end, low_weight = lambda d, n: {"end_of_turn": 0.05}, lambda d, n: {"token_weight": 0.002}
+    for course_ in (rising, low_end, low_weight):
         watch = Watch()
         for step in range(1, 101):
-            row = {"objective": 0.1, "nll": 1.0, "token_weight": 0.6, "end_of_turn": 0.9}
-            row.update(course_(step / 100, random.Random(step)))  # type: ignore[no-untyped-call]
+            row = {**STEADY, **course_(step / 100, random.Random(step))}
             yield from (w.message for w in watch.see(Row(step, **row), step / 100))
 
 
-def test_every_warning_is_one_line_that_says_what_to_do() -> None:
-    found = list(messages())
-    assert len(found) == len(RULES)
-    for message in found:
+def test_each_warning_is_one_line_with_a_fix() -> None:
+    warnings_ = list(messages())
+    assert len(warnings_) == len(RULES)
+    for message in warnings_:
         assert "\n" not in message
         assert "dft_weight: floor:0.1" in message
 
@@ -157,7 +129,7 @@ ANSWERS = Answers(n=8, length=26.0, repeated=0.0, reference_length=28.0, referen
 
 
 def evaluated(*evaluations: Evaluation) -> list[tuple[int, str]]:
-    """(evaluation, message) of every warning; the first evaluation is before the first step."""
+    """(evaluation, message) of each warning; the first evaluation is before the first step."""
     watch, last = Watch(), len(evaluations) - 1
     return [
         (index, warned.message)
@@ -166,8 +138,8 @@ def evaluated(*evaluations: Evaluation) -> list[tuple[int, str]]:
     ]
 
 
-def test_answers_that_shrink_are_said_once() -> None:
-    """`return n` where the references are functions, from the middle of the training on."""
+def test_shrinking_and_repeated_answers_warn_once() -> None:
+    """Answers of 4 tokens for references of 28, from the middle of the training on."""
     short = dataclasses.replace(ANSWERS, length=4.0)
     runs = [Evaluation(1.0, 0.7, answers) for answers in (ANSWERS, ANSWERS, short, short)]
     [(index, message)] = evaluated(*runs)
@@ -176,30 +148,20 @@ def test_answers_that_shrink_are_said_once() -> None:
     assert "learning_rate" in message
     assert "dft_weight: floor:0.1" in message
     assert "\n" not in message
-
-
-def test_answers_that_become_alike_are_said() -> None:
     alike = dataclasses.replace(ANSWERS, repeated=0.75)
     [(index, message)] = evaluated(Evaluation(1.0, 0.7, ANSWERS), Evaluation(1.0, 0.7, alike))
     assert index == 1
     assert "75% of its greedy answers to 8 held-out prompts equal another one" in message
 
 
-def test_short_and_like_answers_are_well_where_the_references_are() -> None:
-    """Yes or no, one token each."""
+def test_short_answers_before_the_warm_up_or_with_short_references() -> None:
+    """References of one token: yes or no."""
     yes = Answers(n=8, length=1.0, repeated=1.0, reference_length=1.0, reference_repeated=1.0)
     assert evaluated(*[Evaluation(1.0, 0.7, yes)] * 4) == []
-
-
-def test_a_base_model_that_answers_shortly_is_not_blamed_before_the_warm_up() -> None:
     short = dataclasses.replace(ANSWERS, length=4.0)
     watch = Watch()
     assert watch.see_evaluation(Evaluation(1.0, 0.7, short), WARM_UP / 2) == []
     assert watch.see_evaluation(Evaluation(1.0, 0.7, short), WARM_UP) != []
-
-
-def test_an_evaluation_that_is_not_finite_is_left_out() -> None:
-    assert Watch().see_evaluation(Evaluation(float("nan"), 0.7), 0.5) == []
 
 
 @pytest.mark.parametrize(
@@ -212,8 +174,6 @@ def test_an_evaluation_that_is_not_finite_is_left_out() -> None:
         ([(0.974, 0.739), (1.1, 0.6), (1.2, 0.5)], None),  # worse and not much surer
     ],
 )
-def test_half_the_entropy_without_a_gain_in_nll_is_collapse(
-    course: list[tuple[float, float]], warned: int | None
-) -> None:
-    found = evaluated(*[Evaluation(*numbers) for numbers in course])
-    assert [index for index, _ in found] == ([] if warned is None else [warned])
+def test_collapse(course: list[tuple[float, float]], warned: int | None) -> None:
+    warnings_ = evaluated(*[Evaluation(*numbers) for numbers in course])
+    assert [index for index, _ in warnings_] == ([] if warned is None else [warned])

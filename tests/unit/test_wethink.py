@@ -100,11 +100,11 @@ def test_markers_of_several_pictures() -> None:
         ("I count 1, 2, 3.", 3),
     ],
 )
-def test_every_layout_comes_to_one(reasoning: str, answer: object) -> None:
+def test_all_layouts_give_one(reasoning: str, answer: object) -> None:
     assert turns(refined_cot=reasoning, answer=answer)[1] == ONE_LAYOUT
 
 
-def test_the_answer_field_counts() -> None:
+def test_the_answer_field_is_used() -> None:
     changes = {"refined_cot": "<think>So B.</think><answer>C</answer>", "answer": "B"}
     assert turns(**changes)[1] == "<think> So B. </think>\n<answer> B </answer>"
     assert notes(**changes) == ("answer inside the reasoning differs, the answer field is used",)
@@ -164,9 +164,7 @@ pieces = st.lists(
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(pieces, pieces, pieces, st.integers(1, 3))
-def test_kept_records_can_be_trained_on(
-    problem: str, reasoning: str, answer: str, pictures: int
-) -> None:
+def test_records_are_trainable(problem: str, reasoning: str, answer: str, pictures: int) -> None:
     """One marker a picture, none elsewhere, each tag once and in order, no chat token."""
     paths = [f"{i}.png" for i in range(pictures)]
     changes = {"problem": problem, "refined_cot": reasoning, "answer": answer}

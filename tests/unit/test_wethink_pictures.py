@@ -1,4 +1,4 @@
-"""``data prepare wethink``: where pictures come from, which are refused, and what a kill costs."""
+"""``data prepare wethink``: sources of pictures, refused pictures, resumption after a kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 
 def picture(number: int, kind: str = "PNG", size: int = 40) -> bytes:
-    """A picture unlike every other number's."""
+    """Random pixels of a seed."""
     noise = random.Random(number).randbytes(size * size * 3)
     stream = io.BytesIO()
     Image.frombytes("RGB", (size, size), noise).save(stream, kind)
@@ -57,8 +57,8 @@ def write_pictures(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def run(source: Path, out: Path, **more: Any) -> PictureReport:
-    report = prepare("wethink", str(source), out, **more)
+def run(source: Path, out: Path, **options: Any) -> PictureReport:
+    report = prepare("wethink", str(source), out, **options)
     assert isinstance(report, PictureReport)
     total = report.kept + sum(report.dropped.values()) + report.unchecked
     assert (report.read, report.sampled) == (total, report.kept)
@@ -77,7 +77,7 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
-# ---------------------------------------------------------------- places
+# ---------------------------------------------------------------- sources of pictures
 
 
 FILES = {f"coco/{i}.png": picture(i) for i in range(4)}
@@ -96,7 +96,7 @@ def as_zip(folder: Path, top: str = "") -> Path:
 
 
 def as_parts(folder: Path) -> Path:
-    """As LLaVA-CoT-100k is published, cut in the middle of pictures and of the directory."""
+    """As LLaVA-CoT-100k is published: split within pictures and within the directory."""
     data = (as_zip(folder) / "image.zip").read_bytes()
     (folder / "image.zip").unlink()
     step = len(data) // 11 + 1
@@ -116,8 +116,7 @@ def tar_of(path: Path, mode: str, files: dict[str, bytes]) -> Path:
 
 
 def as_tar(folder: Path) -> Path:
-    folder.mkdir()
-    return tar_of(folder / "image.tar", "w", FILES)
+    return tar_of(folder, "w", FILES)
 
 
 def as_tar_gz(folder: Path) -> Path:
@@ -129,8 +128,8 @@ def as_tar_gz(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "write", [as_folder, as_zip, partial(as_zip, top="other/"), as_parts, as_tar, as_tar_gz]
 )
-def test_every_kind_of_place(write: Callable[[Path], Path], tmp_path: Path) -> None:
-    """The same four pictures in each form give the same bytes, and nothing else is left."""
+def test_every_kind_of_picture_source(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    """The same four pictures in each form give the same bytes; no other file is left."""
     records = [record(name, i) for i, name in enumerate(FILES)]
     source = write_records(tmp_path / "in", records)
     out = tmp_path / "out"
@@ -148,8 +147,8 @@ def test_every_kind_of_place(write: Callable[[Path], Path], tmp_path: Path) -> N
     assert {p.name for p in tmp_path.iterdir()} == {"in", "out", "pictures"}
 
 
-def test_beside_the_source_and_below_its_own_name(tmp_path: Path) -> None:
-    """Without --pictures the source's folder; a path may begin with the place's own name."""
+def test_default_folder_and_its_name_in_paths(tmp_path: Path) -> None:
+    """Without --pictures the source's folder; paths may begin with the folder's own name."""
     folder = tmp_path / "image"
     write_pictures(folder, FILES)
     source = write_records(folder, [record("coco/0.png"), record("image/coco/1.png")])
@@ -165,8 +164,8 @@ def test_equal_pictures_are_stored_once(tmp_path: Path) -> None:
     assert len({row["images"][0] for row in read(tmp_path / "out")}) == 1
 
 
-def test_suffix_is_the_true_format(tmp_path: Path) -> None:
-    """A JPEG called .png is common in collected sets."""
+def test_the_suffix_is_that_of_the_true_format(tmp_path: Path) -> None:
+    """JPEG files named .png are common in collected sets."""
     write_pictures(tmp_path / "in", {"a.png": picture(1, "JPEG"), "b": picture(2, "WEBP")})
     source = write_records(tmp_path / "in", [record("a.png"), record("b")])
     run(source, tmp_path / "out")
@@ -183,22 +182,19 @@ def test_suffix_is_the_true_format(tmp_path: Path) -> None:
         ("x.tar.gz", b"\x1f\x8bx", "cannot be unpacked"),
     ],
 )
-def test_unusable_place(name: str | None, content: bytes, message: str, tmp_path: Path) -> None:
+def test_unusable_sources(name: str | None, content: bytes, message: str, tmp_path: Path) -> None:
     source = write_records(tmp_path / "in", [record("a.png")])
-    place = tmp_path / (name or "nothing")
+    path = tmp_path / (name or "nothing")
     if name is not None:
-        place.write_bytes(content)
+        path.write_bytes(content)
     with pytest.raises(ConfigError, match=f"--pictures: .*{message}"):
-        run(source, tmp_path / "out", pictures=place)
+        run(source, tmp_path / "out", pictures=path)
     assert {p.name for p in tmp_path.iterdir()} == {"in"} | ({name} if name else set())
 
 
-def test_hub_id_needs_a_place(tmp_path: Path) -> None:
+def test_hub_ids_need_pictures_and_other_sets_refuse_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"comes without pictures.*LLaVA-CoT-100k.*--pictures"):
         prepare("wethink", "org/name", tmp_path / "out")
-
-
-def test_sets_without_pictures_refuse_a_place(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{}\n")
     with pytest.raises(ConfigError, match="'ultrafeedback' has no pictures"):
         prepare("ultrafeedback", str(tmp_path / "x.jsonl"), tmp_path / "o", pictures=tmp_path)
@@ -208,7 +204,7 @@ def test_sets_without_pictures_refuse_a_place(tmp_path: Path) -> None:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few hundred bytes whose header promises so many pixels."""
+    """A PNG of a few hundred bytes whose header declares this size."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         body = name + data
@@ -219,8 +215,8 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows)
 
 
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+def flipped(data: bytes, path: int) -> bytes:
+    return data[:path] + bytes([data[path] ^ 0xFF]) + data[path + 1 :]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +242,7 @@ def test_decode(data: bytes, verdict: str) -> None:
 
 
 def test_hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each bad picture is counted under its reason; the good one beside it is kept."""
+    """Each bad picture is counted under its reason; the good one is kept."""
     files = {"good.png": picture(0), "cut.png": picture(1)[:-2000], "text.jpg": b"no picture"}
     folder = write_pictures(tmp_path / "in", {**files, "bomb.png": bomb(60_000, 60_000)})
     with (folder / "large.png").open("wb") as file:
@@ -289,8 +285,8 @@ def test_hostile_zip(tmp_path: Path) -> None:
         archive.writestr("a/broken.png", picture(2))
         archive.writestr("a/liar.png", picture(3) + b"\0" * 100_000)
     data = bytearray((tmp_path / "p.zip").read_bytes())
-    place = data.index(picture(2)[100:120])  # noise: stored as it is
-    data[place] ^= 0xFF
+    path = data.index(picture(2)[100:120])  # noise: stored as it is
+    data[path] ^= 0xFF
     directory = data.rindex(b"a/liar.png") - 46
     data[directory + 24 : directory + 28] = struct.pack("<I", 50)  # its size, declared
     (tmp_path / "p.zip").write_bytes(data)
@@ -309,7 +305,7 @@ def test_hostile_zip(tmp_path: Path) -> None:
 
 
 def test_hostile_tar(tmp_path: Path) -> None:
-    """Nothing is written outside of the work folder, links are not followed."""
+    """Nothing is written outside the work folder, and links are not followed."""
     with tarfile.open(tmp_path / "p.tar.gz", "w:gz") as archive:
 
         def add(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, to: str = "") -> None:
@@ -343,21 +339,22 @@ def test_nothing_kept_names_the_searched_folder(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
-def test_notes_and_unknown_fields_are_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_fields_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pictures(tmp_path / "in", {"a.png": picture(0)})
     source = write_records(tmp_path / "in", [{**record("a.png"), "id": 1}, record("./a.png")])
     report = run(source, tmp_path / "out")
-    one = {"picture path normalised": 1, "unknown field 'id'": 1}
-    assert report.notes == {"<image> marker added": 2, **one}
+    assert report.notes == {
+        "<image> marker added": 2,
+        "picture path normalised": 1,
+        "unknown field 'id'": 1,
+    }
     assert "unknown field 'id' in 1 records" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- limit, resuming
 
 
-def many(folder: Path, count: int, size: int = 40) -> Path:
+def mixed_records(folder: Path, count: int, size: int = 40) -> Path:
     """Records 0, 5, 10, ... have no picture, 1, 6, 11, ... a broken one."""
     for i in range(count):
         data = picture(i, "JPEG" if i % 2 else "PNG", size)
@@ -367,8 +364,8 @@ def many(folder: Path, count: int, size: int = 40) -> Path:
 
 
 def test_limit(tmp_path: Path) -> None:
-    """A seeded shuffle, of which the first with sound pictures are taken; no other is stored."""
-    source = many(tmp_path / "in", 50)
+    """The first records of a seeded shuffle with sound pictures; no other picture is stored."""
+    source = mixed_records(tmp_path / "in", 50)
     order = list(range(50))
     random.Random(3).shuffle(order)
     expected = [f"<image>Q{i}" for i in order if i % 5 > 1]
@@ -385,7 +382,7 @@ def test_limit(tmp_path: Path) -> None:
 
 
 def test_overwriting_and_other_settings(tmp_path: Path) -> None:
-    source = many(tmp_path / "in", 10)
+    source = mixed_records(tmp_path / "in", 10)
     out = tmp_path / "out"
     run(source, out)
     before = tree(out)
@@ -398,20 +395,18 @@ def test_overwriting_and_other_settings(tmp_path: Path) -> None:
     assert tree(out) == before
 
 
-def test_stored_pictures_are_not_checked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped after 20 records; the second run looks at what was refused or not committed."""
+def test_stored_pictures_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stop at 20 records the second run looks only for refused or uncommitted ones."""
     monkeypatch.setattr(pictures, "COMMIT_EVERY", 1)
     monkeypatch.setattr(pictures, "AHEAD", 2)
-    source = many(tmp_path / "in", 50)
-    run(source, tmp_path / "undisturbed")
-    looked: list[str] = []
+    source = mixed_records(tmp_path / "in", 50)
+    run(source, tmp_path / "uninterrupted")
+    lookups: list[str] = []
     find = picture_places.Folder.find
 
     def spy(self: picture_places.Folder, path: str) -> Any:
-        looked.append(path)
-        if len(looked) == 20:
+        lookups.append(path)
+        if len(lookups) == 20:
             raise KeyboardInterrupt
         return find(self, path)
 
@@ -419,20 +414,20 @@ def test_stored_pictures_are_not_checked_again(
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    first, looked[:] = set(looked), ["begun again"] * 20
+    first, lookups[:] = set(lookups), ["resumed"] * 20
     run(source, tmp_path / "out")
-    again = first & set(looked)
-    sound = {path for path in again if int(path.removesuffix(".img")) % 5 > 1}
+    repeated = first & set(lookups)
+    sound = {path for path in repeated if int(path.removesuffix(".img")) % 5 > 1}
     assert len(sound) <= 4, sound
-    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
-    assert {p.name for p in tmp_path.iterdir()} == {"in", "out", "undisturbed"}
+    assert tree(tmp_path / "out") == tree(tmp_path / "uninterrupted")
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "out", "uninterrupted"}
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """SIGKILL at ten moments over a run's length, then once to the end: the same tree."""
-    source = many(tmp_path / "in", 240, size=120)
+    """SIGKILL at ten moments over a run's length, then a full run: the same tree."""
+    source = mixed_records(tmp_path / "in", 240, size=120)
     files = {p.name: p.read_bytes() for p in sorted((tmp_path / "in").glob("*.img"))}
-    place = tar_of(tmp_path / "p.tar.gz", "w:gz", files)
+    path = tar_of(tmp_path / "p.tar.gz", "w:gz", files)
     code = (
         "import sys; from pathlib import Path; from dft_factory.data.prepare import prepare\n"
         "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
@@ -440,20 +435,20 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     )
 
     def start(out: Path) -> subprocess.Popen[str]:
-        words = [sys.executable, "-c", code, str(source), str(out), str(place)]
+        command = [sys.executable, "-c", code, str(source), str(out), str(path)]
         process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
         assert process.stdin is not None
-        process.stdout.readline()  # imports are done: what follows is the work
+        process.stdout.readline()  # the imports are done
         process.stdin.write("\n")
         process.stdin.flush()
         return process
 
     began = time.monotonic()
-    assert start(tmp_path / "undisturbed").wait() == 0
+    assert start(tmp_path / "uninterrupted").wait() == 0
     length = time.monotonic() - began
     killed = 0
     for part in range(10):
@@ -466,15 +461,15 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
             killed += 1
     assert killed >= 1
     assert start(tmp_path / "out").wait() == 0
-    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
-    assert {p.name for p in tmp_path.iterdir()} == {"in", "out", "undisturbed", "p.tar.gz"}
+    assert tree(tmp_path / "out") == tree(tmp_path / "uninterrupted")
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "out", "uninterrupted", "p.tar.gz"}
 
 
 def test_two_at_once(tmp_path: Path) -> None:
-    """The second process is told, and the first one's work is left alone."""
+    """The second process gets an error and leaves the first one's work alone."""
     import fcntl
 
-    source = many(tmp_path / "in", 10)
+    source = mixed_records(tmp_path / "in", 10)
     work = tmp_path / ".out.work"
     work.mkdir()
     handle = os.open(work, os.O_RDONLY)
@@ -488,12 +483,10 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert not work.exists()
 
 
-def test_other_settings_discard_the_work_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A work folder of another seed is not gone on with."""
-    source = many(tmp_path / "in", 30)
-    run(source, tmp_path / "undisturbed", limit=5, seed=2)
+def test_settings_and_the_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A work folder of another seed is discarded."""
+    source = mixed_records(tmp_path / "in", 30)
+    run(source, tmp_path / "uninterrupted", limit=5, seed=2)
 
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
@@ -503,4 +496,4 @@ def test_other_settings_discard_the_work_folder(
         with pytest.raises(KeyboardInterrupt):
             run(source, tmp_path / "out", limit=9, seed=1)
     run(source, tmp_path / "out", limit=5, seed=2)
-    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+    assert tree(tmp_path / "out") == tree(tmp_path / "uninterrupted")

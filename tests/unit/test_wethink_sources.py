@@ -28,9 +28,7 @@ def read(path: Path) -> list[object]:
 
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.lists(values, max_size=5), st.sampled_from([None, 1]), st.integers(1, 9))
-def test_same_as_json_loads(
-    tmp_path: Path, records: list[object], indent: int | None, chunk: int
-) -> None:
+def test_json_loads(tmp_path: Path, records: list[object], indent: int | None, chunk: int) -> None:
     """Cut anywhere: inside of numbers, escapes and characters of several bytes."""
     path = tmp_path / "x.json"
     path.write_text(json.dumps(records, indent=indent, ensure_ascii=False), encoding="utf-8")
