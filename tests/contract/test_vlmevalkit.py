@@ -23,9 +23,9 @@ from dft_eval.statistics import mean_and_stderr
 from dft_eval.vlm import judge_prompts, mathverse, mathvision, openai_scoring, wemath
 from dft_eval.vlm.equality import Equality
 from dft_eval.vlm.judge import OpenAIJudge
-from dft_eval.vlm.openai_scoring import Asking
+from dft_eval.vlm.openai_scoring import Scoring
 from dft_eval.vlm.options import infer_option
-from dft_eval.vlm.run import Scoring, Task
+from dft_eval.vlm.run import Task
 from dft_eval.vlm.tables import Row, read_table
 from tests.support.judge_server import judge_server
 from tests.support.stock_vlmevalkit import run_stock
@@ -224,14 +224,14 @@ def test_the_model_is_asked_what_vlmevalkit_asks(
 def scoring(tmp_path: Path) -> Iterator[Scoring]:
     with judge_server() as server, Equality() as equality:
         judge = OpenAIJudge(JudgeChoice("openai", "test-judge", server.url), tmp_path / "replies")
-        yield Scoring("test", equality, Asking(judge, "test"))
+        yield Scoring("test", equality, judge)
 
 
 def test_mathvision_is_scored_as_vlmevalkit_does(
     stock: Stock, tmp_path: Path, scoring: Scoring
 ) -> None:
     rows = rows_of(mathvision.TASK, stock, tmp_path)
-    items = mathvision.score(rows, completions(MATHVISION_ANSWERS), scoring)
+    items = mathvision.TASK.score(rows, completions(MATHVISION_ANSWERS), scoring)
     theirs = {row["Subject"]: row["acc"] / 100 for row in stock.results["score MathVision"]}
     mean, _ = mean_and_stderr([item.score for item in items if item.score is not None])
     assert mean == pytest.approx(theirs.pop("Overall"))
@@ -245,7 +245,7 @@ def test_mathverse_is_scored_as_vlmevalkit_does(
     stock: Stock, tmp_path: Path, scoring: Scoring
 ) -> None:
     rows = rows_of(mathverse.TASK, stock, tmp_path)
-    items = mathverse.score(rows, completions(MATHVERSE_ANSWERS), scoring)
+    items = mathverse.TASK.score(rows, completions(MATHVERSE_ANSWERS), scoring)
     theirs = {row["split"]: row["Overall"] / 100 for row in stock.results["score MathVerse_MINI"]}
     ours = mathvision.mean_by([row.text("problem_version") for row in rows], items)
     assert ours == pytest.approx(theirs)
@@ -259,8 +259,8 @@ def test_wemath_is_scored_as_vlmevalkit_does(
     """All 24 patterns; VLMEvalKit divides by 525, so its counts are what is compared."""
     rows = rows_of(wemath.TASK, stock, tmp_path)
     answers = WEMATH_IN_WORDS if judged else WEMATH_ANSWERS
-    items = wemath.score(
-        rows, completions(answers), scoring if judged else replace(scoring, asking=None)
+    items = wemath.TASK.score(
+        rows, completions(answers), scoring if judged else replace(scoring, judge=None)
     )
     problems, incomplete = wemath.problems(rows, items)
     assert (len(problems), incomplete) == (24, 0)
@@ -282,10 +282,9 @@ def test_wemath_is_scored_as_vlmevalkit_does(
 
 
 def test_nothing_is_asked_where_an_answer_is_empty(scoring: Scoring) -> None:
-    assert scoring.asking is not None
     empty = Completion(id="1", prompt="", completion=" \n", finish_reason="stop", n_tokens=0)
     graded = [openai_scoring.Graded(empty, "A", LETTERS, "?")]
-    (item,) = openai_scoring.mathvision(graded, scoring.asking, scoring.equality)
-    (other,) = openai_scoring.mathverse(graded, scoring.asking)
+    (item,) = openai_scoring.mathvision(graded, scoring)
+    (other,) = openai_scoring.mathverse(graded, scoring)
     assert (item.score, other.score) == (0.0, 0.0)
     assert item.reason == "empty answer"

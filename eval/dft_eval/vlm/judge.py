@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dft_eval.benchmark import JudgeChoice
+from dft_eval.benchmark import JudgeChoice, Request
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.openai_http import (
     ATTEMPTS,
@@ -221,6 +221,25 @@ class OpenAIJudge:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             with self._cache.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"asked": digest, "reply": text}) + "\n")
+
+
+def open_judge(choice: JudgeChoice, request: Request, requests: int, name: str) -> OpenAIJudge:
+    """The judge model, checked, with its replies in ``request.out``.
+
+    Args:
+        requests: that it may need at most, said on stderr.
+        name: of the benchmark.
+
+    Raises:
+        UsageError, PrerequisiteError: as :class:`OpenAIJudge` and its ``check``.
+    """
+    replies = request.out / "judge.replies.jsonl"
+    if request.fresh:
+        replies.unlink(missing_ok=True)
+    judge = OpenAIJudge(choice, replies)
+    judge.check()
+    judge.estimate(requests, request.decoding.max_new_tokens, name)
+    return judge
 
 
 def _read_cache(path: Path) -> dict[str, str]:
