@@ -345,8 +345,8 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], lis
     )
     requests = requests_of_run(run, request, every) if run else requests_of(models, request)
     if track:
-        for each in requests:
-            tracking_runs(each.model)  # refused before anything is generated
+        for one in requests:
+            tracking_runs(one.model)  # refused before anything is generated
     return names, requests
 
 

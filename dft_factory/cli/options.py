@@ -74,5 +74,5 @@ def words_of(context: typer.Context, command: str, without: Sequence[str]) -> li
         elif value is True:
             words.append(parameter.opts[0])
         else:
-            words += [f"{parameter.opts[0]}={each}" for each in values]
+            words += [f"{parameter.opts[0]}={text}" for text in values]
     return words

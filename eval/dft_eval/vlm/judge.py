@@ -109,7 +109,7 @@ class OpenAIJudge:
         try:
             problem = "" if self._request("hello", 0.0) else "it answers 'hello' without a text."
         except RequestFailedError as error:
-            problem = _said(error)
+            problem = _failure_text(error)
         if problem:
             raise PrerequisiteError(
                 f"The judge {self.model!r} at {self.base_url} does not work: {problem} Look at "
@@ -171,7 +171,7 @@ class OpenAIJudge:
                 text = self._request(prompt, 0.5 * attempt).strip()
             except RequestFailedError as error:
                 self._count_failure(error)
-                return Reply(None, f"judge: {_said(error)}")
+                return Reply(None, f"judge: {_failure_text(error)}")
             with self._lock:
                 self._failed_in_a_row = 0
             if accept(text):
@@ -185,7 +185,7 @@ class OpenAIJudge:
         with self._lock:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= OUTAGE_AFTER:
-                self._outage = _said(error)
+                self._outage = _failure_text(error)
 
     def _request(self, prompt: str, temperature: float) -> str:
         """The content of one chat completion; empty where the server's answer holds none."""
@@ -255,7 +255,7 @@ def _read_cache(path: Path) -> dict[str, str]:
     return known
 
 
-def _said(error: RequestFailedError) -> str:
+def _failure_text(error: RequestFailedError) -> str:
     """What failed. Servers may repeat a part of the key where they refuse it: that is left out."""
     if error.status in (401, 403):
         return f"status {error.status}: it does not accept the key in {KEY_VARIABLE}."
