@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dft_eval.languages import HARNESSES, LANGUAGES, Harness, judge, unusable
 from dft_eval.languages.programs import Problem, from_completion
 from dft_eval.multipl_e.data import read_folder
-from dft_eval.sandbox import judge_workers
+from dft_eval.sandbox import judge_each
 
 COMPLETIONS = {"empty": "", "syntax error": "\n    )]} this is no program ((("}
 
@@ -30,8 +29,7 @@ def run(problems: list[Problem], text: str, harness: Harness) -> tuple[list[str]
         return problem.id, *judge(problem.language, program, harness)
 
     began = time.perf_counter()
-    with ThreadPoolExecutor(judge_workers()) as pool:
-        rows = list(pool.map(verdict, problems))
+    rows = judge_each(verdict, problems, None)
     seconds = time.perf_counter() - began
     return [f"{id}: score {score}: {reason}" for id, score, reason in rows if score != 0.0], seconds
 

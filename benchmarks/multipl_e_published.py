@@ -14,13 +14,12 @@ import argparse
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dft_eval.languages import HARNESSES, LANGUAGES, Harness, judge, unusable
 from dft_eval.languages.programs import Problem, from_completion
 from dft_eval.multipl_e.data import read_folder
-from dft_eval.sandbox import judge_workers
+from dft_eval.sandbox import judge_each
 
 Verdict = tuple[float | None, str]
 
@@ -41,8 +40,7 @@ def rescore(problems: dict[str, Problem], texts: dict[str, str], harness: Harnes
         problem = problems[name]
         return judge(problem.language, from_completion(problem, texts[name], harness), harness)
 
-    with ThreadPoolExecutor(judge_workers()) as pool:
-        return list(pool.map(verdict, texts))
+    return judge_each(verdict, list(texts), None)
 
 
 def main() -> int:

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dft_factory.errors import UpstreamContractError
+from dft_factory import startup
+from dft_factory.errors import ConfigError, UpstreamContractError
 
 MARK = "dft-factory answer: "
 _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "FORCE_TORCHRUN")
@@ -46,6 +47,7 @@ def ask(
         timeout: in seconds.
 
     Raises:
+        ConfigError: that of ``module``.
         UpstreamContractError: there is no answer.
         subprocess.TimeoutExpired: it takes longer than ``timeout``.
     """
@@ -62,7 +64,10 @@ def ask(
     )
     for line in process.stdout.splitlines():
         if line.startswith(MARK):
-            return json.loads(line.removeprefix(MARK))
+            answer = json.loads(line.removeprefix(MARK))
+            if "refused" in answer:
+                raise ConfigError(answer["refused"])
+            return answer["result"]
     stderr = process.stderr.strip().splitlines()
     raise UpstreamContractError(
         f"{failure} (exit status {process.returncode}: {stderr[-1] if stderr else 'no message'}). "
@@ -70,11 +75,16 @@ def ask(
     )
 
 
-def serve(answer: Callable[[Any], Any]) -> None:
-    """Answer the job on stdin, and end the process."""
+def serve(compute: Callable[[Any], Any]) -> None:
+    """Answer the job on stdin with what ``compute`` returns, and end the process."""
     job = json.load(sys.stdin)
+    startup.install()  # whether or not activation is switched off in this shell
     # Libraries print to stdout too, so they get stderr instead.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stdout:
         os.dup2(2, 1)
-        stdout.write(f"{MARK}{json.dumps(answer(job))}\n")
+        try:
+            answer = {"result": compute(job)}
+        except ConfigError as error:
+            answer = {"refused": str(error)}
+        stdout.write(f"{MARK}{json.dumps(answer)}\n")
     os._exit(0)  # skips the threads and atexit hooks of the libraries

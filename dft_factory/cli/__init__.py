@@ -4,13 +4,4 @@
 from dft_factory.cli import checks, data, estimate, evaluate, experiments, recipes, score
 from dft_factory.cli.app import main
 
-__all__ = [
-    "checks",
-    "data",
-    "estimate",
-    "evaluate",
-    "experiments",
-    "main",
-    "recipes",
-    "score",
-]
+__all__ = ["checks", "data", "estimate", "evaluate", "experiments", "main", "recipes", "score"]

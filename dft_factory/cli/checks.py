@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -42,11 +42,11 @@ def probe_command(
     config: Annotated[Path, typer.Argument(help="Training YAML whose data is measured.")],
     out: Annotated[Path, typer.Option(help="Folder for probe.json, .md, .html and .png.")],
     overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="As after `llamafactory-cli train CONFIG`."),
     ] = None,
     model: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="PATH or LABEL=PATH; may be repeated (default: the YAML's model)."),
     ] = None,
     limit: Annotated[int, typer.Option(help="Examples, sampled.")] = 128,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -20,24 +20,24 @@ def data_prepare(
     ],
     source: Annotated[str, typer.Option(help="Local file or folder, or a hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the data set and report.json.")],
-    limit: Annotated[Optional[int], typer.Option(help="Sample N of the kept records.")] = None,  # noqa: UP045
+    limit: Annotated[int | None, typer.Option(help="Sample N of the kept records.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     pictures: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder of pictures or archives, or one (default: beside the source)."),
     ] = None,
     exclude: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="For nq: a file whose questions must not come in, such as NQ-open's dev set."
         ),
     ] = None,
     sample: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(metavar="first|random", help="Which N records --limit keeps (random)."),
     ] = None,
     decontaminate: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             help="For mathematics: a file of evaluation problems that must not come in. Repeatable."
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,23 +14,21 @@ from dft_factory.cli.app import app
 def estimate_command(
     config: Annotated[Path, typer.Argument(help="Training YAML.")],
     overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="As after `llamafactory-cli train CONFIG`."),
     ] = None,
     gpus: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="GPUs (default: the number in a recipe's header, or 1)."),
+        int | None, typer.Option(help="GPUs (default: the number in a recipe's header, or 1).")
     ] = None,
     accelerate: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="As in `accelerate launch --config_file FILE` (FSDP2)."),
+        Path | None, typer.Option(help="As in `accelerate launch --config_file FILE` (FSDP2).")
     ] = None,
     pictures: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Pictures an example (default: 1 where the model takes pictures)."),
     ] = None,
     tokens_per_second: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(help="Rate of all GPUs together: adds the hours of the whole training."),
     ] = None,
     measure: Annotated[

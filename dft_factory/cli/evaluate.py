@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ def eval_command(
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.json and the items files.")],
     model: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             metavar="MODEL",
             help="Hub id, model folder, LoRA adapter folder, or a server's model. Several: "
@@ -47,7 +47,7 @@ def eval_command(
         ),
     ] = None,
     checkpoints: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             metavar="RUN_DIR",
             help="Instead of --model: a training's output_dir. Each checkpoint goes into "
@@ -55,15 +55,14 @@ def eval_command(
         ),
     ] = None,
     every: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             help="With --checkpoints: those whose step is a multiple of N, and the last one."
         ),
     ] = None,
     label: Annotated[str, typer.Option(help="base, sft, dft, ...")] = "model",
     base_model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The row of the paper that this model belongs to."),
+        str | None, typer.Option(help="The row of the paper that this model belongs to.")
     ] = None,
     backend: Annotated[
         str,
@@ -74,15 +73,15 @@ def eval_command(
         ),
     ] = "hf",
     serve_python: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="For vllm, sglang: Python of an environment with it (default: uv's)."),
     ] = None,
     serve_args: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="For vllm, sglang: more options of theirs, '--max-model-len 4096'."),
     ] = None,
     serve_command: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="For openai: start any other server, '... {model} --port {port}', and stop it."
         ),
@@ -91,25 +90,25 @@ def eval_command(
         float, typer.Option(help="Seconds until a started server has to answer.")
     ] = 1800.0,
     tensor_parallel: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="For vllm, sglang: GPUs a model (default: what its weights need)."),
     ] = None,
     data_parallel: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="For vllm, sglang: replicas (default: what the visible GPUs allow)."),
     ] = None,
     base_url: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="OpenAI-compatible server, http://host:port/v1; key: OPENAI_API_KEY."),
     ] = None,
     prompt_style: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="completion or chat (default: completion for humaneval* and multipl-e, else chat)."
         ),
     ] = None,
     system_prompt: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="TEXT|none|wethink",
             help="System message of chats: a text, none, or WeThink's (default: the chat "
@@ -117,18 +116,18 @@ def eval_command(
         ),
     ] = None,
     limit: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Only the first N items (multipl-e: a language); says 'partial'."),
+        int | None,
+        typer.Option(help="Score only the first N items (N per language for multipl-e)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of sampling; recorded with the result.")] = 0,
     data: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             help="The published file (multipl-e, pictures: folder; default: its usual place)."
         ),
     ] = None,
     max_new_tokens: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Tokens a completion may have (default: the benchmark's own)."),
     ] = None,
     batch_size: Annotated[
@@ -142,14 +141,13 @@ def eval_command(
         ),
     ] = 1,
     temperature: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="0, the default, is greedy decoding."),
+        float | None, typer.Option(help="0, the default, is greedy decoding.")
     ] = None,
     match_entropy: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(
             help="Folder of results, may be repeated: choose the temperature at which the mean "
-            "token entropy is theirs.",
+            "token entropy is theirs."
         ),
     ] = None,
     top_p: Annotated[float, typer.Option(help="With a temperature: nucleus sampling.")] = 1.0,
@@ -161,50 +159,47 @@ def eval_command(
         float, typer.Option(help="1 is none; the model's generation_config is not used.")
     ] = 1.0,
     dtype: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="float32, bfloat16 or float16, whatever the weights' dtype (default: float32; "
             "vllm, sglang: bfloat16)."
         ),
     ] = None,
     judge: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="For mathverse and mathvision: openai (a server) or rules (math-verify); openai "
             "for own tasks with metric judge."
         ),
     ] = None,
     judge_model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="With --judge openai: the server's model."),
+        str | None, typer.Option(help="With --judge openai: the server's model.")
     ] = None,
     judge_base_url: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="With --judge openai: the server (default: OpenAI's); key: JUDGE_API_KEY."
         ),
     ] = None,
     min_pixels: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Least pixels of a picture (default: VLMEvalKit's)."),
+        int | None, typer.Option(help="Least pixels of a picture (default: VLMEvalKit's).")
     ] = None,
     max_pixels: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Most pixels of a picture (default: VLMEvalKit's)."),
+        int | None, typer.Option(help="Most pixels of a picture (default: VLMEvalKit's).")
     ] = None,
     harness: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="multipl-e: whose recipes, official (default) or qwen. Mathematics: whose rules "
             "of equality, math-verify (default) or qwen; the other's score is in the breakdown."
         ),
     ] = None,
     num_fewshot: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="lm-eval:TASK: examples before each question (default: the task's)."),
     ] = None,
     shard: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="K/N",
             help="For generate: the K-th of N parts, on any machine, into one --out; score puts "
@@ -212,7 +207,7 @@ def eval_command(
         ),
     ] = None,
     gpus: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="N|auto",
             help="With --backend hf: a process on each of N GPUs of this machine (auto: of all), "
@@ -220,7 +215,7 @@ def eval_command(
         ),
     ] = None,
     device_map: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="auto|balanced|balanced_low_0|sequential",
             help="With --backend hf: spread the model over the visible GPUs, as accelerate does "
@@ -350,8 +345,8 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], lis
     )
     requests = requests_of_run(run, request, every) if run else requests_of(models, request)
     if track:
-        for each in requests:
-            tracking_runs(each.model)  # refused before anything is generated
+        for one in requests:
+            tracking_runs(one.model)  # refused before anything is generated
     return names, requests
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from dft_factory.cli.app import app
 
 experiments_app = typer.Typer(
-    help="The shipped experiments: the demo, the studies, the paper's tables.",
-    no_args_is_help=True,
+    help="The shipped experiments: the demo, the studies, the paper's tables.", no_args_is_help=True
 )
 app.add_typer(experiments_app, name="experiments")
 
@@ -33,7 +32,7 @@ def run_command(
         ),
     ] = "local",
     overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
+        list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
@@ -41,7 +40,7 @@ def run_command(
         ),
     ] = None,
     profile: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Snakemake profile: resources, partition, account of your cluster."),
     ] = None,
 ) -> None:
@@ -86,8 +85,7 @@ def show_command(
 def copy_command(
     name: Annotated[str, typer.Argument(help="As `dft-factory experiments list` shows it.")],
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="File to write (default: NAME.yaml here)."),
+        Path | None, typer.Option(help="File to write (default: NAME.yaml here).")
     ] = None,
 ) -> None:
     """Copy an experiment's file, to change it; its recipes are still found by their names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -27,11 +27,10 @@ SandboxOption = Annotated[
     ),
 ]
 Track = Annotated[
-    bool,
-    typer.Option("--track", help="Log the scores to the run that the training reported to."),
+    bool, typer.Option("--track", help="Log the scores to the run that the training reported to.")
 ]
 JudgeWorkers = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(help="Programs run at once, at most (default: what CPUs and memory allow)."),
 ]
 
@@ -75,5 +74,5 @@ def words_of(context: typer.Context, command: str, without: Sequence[str]) -> li
         elif value is True:
             words.append(parameter.opts[0])
         else:
-            words += [f"{parameter.opts[0]}={each}" for each in values]
+            words += [f"{parameter.opts[0]}={text}" for text in values]
     return words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -25,11 +25,10 @@ def score_command(
         list[Path], typer.Argument(help="The --out of dft-factory generate, one or more.")
     ],
     judge: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="openai or rules (default: the one named to generate)."),
+        str | None, typer.Option(help="openai or rules (default: the one named to generate).")
     ] = None,
-    judge_model: Annotated[Optional[str], typer.Option(help="As in eval.")] = None,  # noqa: UP045
-    judge_base_url: Annotated[Optional[str], typer.Option(help="As in eval.")] = None,  # noqa: UP045
+    judge_model: Annotated[str | None, typer.Option(help="As in eval.")] = None,
+    judge_base_url: Annotated[str | None, typer.Option(help="As in eval.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask the judge again.")] = False,
     sandbox: SandboxOption = "auto",
     judge_workers: JudgeWorkers = None,
@@ -66,8 +65,7 @@ def score_command(
 def card_command(
     model: Annotated[Path, typer.Argument(help="Folder of the weights, or of a LoRA adapter.")],
     results: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Argument(help="Folders with this model's results.json."),
+        list[Path] | None, typer.Argument(help="Folders with this model's results.json.")
     ] = None,
 ) -> None:
     """Write or update README.md beside the weights: training, scores, Hub metadata."""

@@ -165,7 +165,7 @@ def per_gpu(layout: Layout, model: Model, working: Mapping[str, int]) -> dict[st
     et al. 2020, section 3) and the buffers of DeepSpeed 0.18.4; torch's ``fully_shard``.
     """
     n, width, trained = layout.gpus, model.width, model.trained
-    every = model.frozen + trained
+    n_parameters = model.frozen + trained
     shard = -(-trained // n)
     parts = {kind: working.get(kind, 0) for kind in (ACTIVATIONS, LOGITS, PICTURES)}
     if layout.kind == "fsdp2":
@@ -174,16 +174,16 @@ def per_gpu(layout: Layout, model: Model, working: Mapping[str, int]) -> dict[st
         parts[GRADIENTS] = FP32 * shard
         parts[OPTIMIZER] = 2 * FP32 * shard
         # The root's parameters and two layers, this one and the next, with their gradients.
-        parts[BUFFERS] = 2 * width * min(every, model.root + 2 * model.layer)
+        parts[BUFFERS] = 2 * width * min(n_parameters, model.root + 2 * model.layer)
         return parts
     bucket = model.hidden**2 if layout.bucket is None else layout.bucket
     bucket = min(bucket, trained)
-    parts[WEIGHTS] = width * (every if layout.stage < 3 else -(-every // n))
+    parts[WEIGHTS] = width * (n_parameters if layout.stage < 3 else -(-n_parameters // n))
     parts[GRADIENTS] = width * (trained if layout.stage < 2 else shard)
     parts[OPTIMIZER] = 3 * FP32 * shard  # the fp32 copy and two moments
     parts[BUFFERS] = 2 * width * bucket
     if layout.stage == 3:
-        parts[BUFFERS] += width * min(every, layout.live)
+        parts[BUFFERS] += width * min(n_parameters, layout.live)
     if WEIGHTS in layout.offload:
         parts[WEIGHTS] = 0
     step = 0

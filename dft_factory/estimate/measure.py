@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dft_factory.errors import ConfigError
 from dft_factory.worker_process import serve
 
 STEPS = 3
@@ -79,15 +78,5 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
-    from dft_factory import startup
-
-    startup.install()
-    try:
-        return {"result": measure(job["values"])}
-    except ConfigError as error:
-        return {"refused": str(error)}
-
-
 if __name__ == "__main__":
-    serve(_answer)
+    serve(lambda job: measure(job["values"]))

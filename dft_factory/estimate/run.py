@@ -256,7 +256,7 @@ def _duration_lines(duration: Duration, total: int) -> list[str]:
 
 def _run_worker(module: str, job: dict[str, Any]) -> dict[str, Any]:
     """Run a module beside this one, which imports LLaMA-Factory; only ``measure`` sees a GPU."""
-    answer = ask(
+    result: dict[str, Any] = ask(
         f"dft_factory.estimate.{module}",
         job,
         single_process() | {"CUDA_VISIBLE_DEVICES": first_gpu() if module == "measure" else ""},
@@ -264,7 +264,4 @@ def _run_worker(module: str, job: dict[str, Any]) -> dict[str, Any]:
         fix="Run `dft-factory validate` on the YAML. If it has no error, this model does something "
         "that a simulation cannot follow.",
     )
-    if "refused" in answer:
-        raise ConfigError(answer["refused"])
-    result: dict[str, Any] = answer["result"]
     return result

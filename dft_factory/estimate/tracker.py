@@ -26,7 +26,7 @@ KindOf = Callable[[Tensor], str]
 
 def storages(tensors: Iterable[Any]) -> list[torch.UntypedStorage]:
     """Storages of the tensors among ``tensors``."""
-    return [each.untyped_storage() for each in tensors if isinstance(each, Tensor)]
+    return [tensor.untyped_storage() for tensor in tensors if isinstance(tensor, Tensor)]
 
 
 class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -54,7 +54,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if any(isinstance(each, FakeTensor) for each in tensors):
+        if any(isinstance(tensor, FakeTensor) for tensor in tensors):
             if func in _COMPARISONS:
                 return True
             if func is torch.ops.aten._local_scalar_dense.default:
@@ -73,9 +73,9 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for x in tree_leaves(out)
             ):
                 out = func(*args, **kwargs)
-        for each in tree_leaves(out):
-            if isinstance(each, Tensor):
-                self._add(each)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._add(leaf)
         return out
 
     def _numbered(self, indices: Iterable[Tensor | None]) -> list[Tensor | None]:

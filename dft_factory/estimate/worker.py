@@ -190,15 +190,5 @@ def estimate(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
-    from dft_factory import startup
-
-    startup.install()
-    try:
-        return {"result": estimate(job)}
-    except ConfigError as error:
-        return {"refused": str(error)}
-
-
 if __name__ == "__main__":
-    serve(_answer)
+    serve(estimate)

@@ -90,7 +90,7 @@ class _Planner(Jobs):
                     )
                 )
         probes = self._probes(runs) if self.experiment.probe else []
-        names = dict.fromkeys(each.name for each in self.experiment.evaluate)
+        names = dict.fromkeys(evaluation.name for evaluation in self.experiment.evaluate)
         scored = {
             (run, name): self._evaluate(run, name, base_model) for name in names for run in runs
         }
@@ -122,7 +122,7 @@ class _Planner(Jobs):
             words = ["python", "-m", "dft_factory.probe", config]
             words += ["--limit", str(self.experiment.probe)]
             words += ["--model", f"{run.label}={run.model}:{self.path(run.folder)}"]
-            before = tuple(dict.fromkeys(each for each in (first.after, run.after) if each))
+            before = tuple(dict.fromkeys(job for job in (first.after, run.after) if job))
             output = f"{self.path(run.folder)}/token_probabilities.json"
             job = Job("probe", run.folder, before, (tuple(words),), (output,))
             names.append(self.add(job, words))
@@ -138,8 +138,8 @@ class _Planner(Jobs):
     ) -> dict[str, str]:
         """Folders and jobs of the base at the entropy of variants, at each point of the grid."""
         jobs = {}
-        named = [each for each in self.experiment.evaluate if each.name == name]
-        for variant in dict.fromkeys(each.match_entropy for each in named if each.match_entropy):
+        named = [evaluation for evaluation in self.experiment.evaluate if evaluation.name == name]
+        for variant in filter(None, dict.fromkeys(entry.match_entropy for entry in named)):
             for axes in grid(self.experiment.train):
                 label = label_of(variant, axes)
                 models = [run for run in runs if run.label == label]
@@ -163,9 +163,11 @@ class _Planner(Jobs):
         before = [run.after] if run.after else []
         before += match.after if match else ()
         commands = []
-        for each in self.experiment.evaluate:
-            if each.name == name and (match is None or each.match_entropy == match.variant):
-                words, more = self._generate_words(each, match)
+        for evaluation in self.experiment.evaluate:
+            if evaluation.name == name and (
+                match is None or evaluation.match_entropy == match.variant
+            ):
+                words, more = self._generate_words(evaluation, match)
                 tail = ["--model", run.model, "--label", run.label, "--out", out]
                 tail += ["--base-model", base_model] if base_model else []
                 commands.append(("dft-factory", "generate", *words, *tail))
@@ -204,12 +206,12 @@ class _Planner(Jobs):
         return catalog.resolve(name, self.here) if is_task_path(name) else name
 
     def _generate_words(
-        self, each: Evaluation, match: _Match | None
+        self, evaluation: Evaluation, match: _Match | None
     ) -> tuple[list[str], list[str]]:
-        words, after = [self._benchmark(name) for name in each.benchmarks], []
+        words, after = [self._benchmark(name) for name in evaluation.benchmarks], []
         for folder in match.folders if match else ():
             words += ["--match-entropy", folder]
-        for option, value in each.options.items():
+        for option, value in evaluation.options.items():
             if match and option == "temperature":
                 continue
             text, more = self.fill(str(value))

@@ -53,10 +53,10 @@ def fingerprint(path: Path) -> str | None:
     """
     if path.is_dir():
         rows = [
-            (each.name, stat.st_size, stat.st_mtime_ns)
-            for each in sorted(path.iterdir())
-            if each.is_file()
-            for stat in [each.stat()]
+            (file.name, stat.st_size, stat.st_mtime_ns)
+            for file in sorted(path.iterdir())
+            if file.is_file()
+            for stat in [file.stat()]
         ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     if not path.is_file():

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dft_eval.errors import EvaluationError
-from dft_eval.processes import die_with_parent
+from dft_eval.processes import die_with_parent, is_alive
 from dft_eval.progress import tail
 from dft_eval.results import atomic_write
 from dft_factory.experiments.plan import Job, Plan, read_plan
@@ -141,19 +141,10 @@ def _call(words: Sequence[str], log: int, environment: Mapping[str, str], lock: 
 
 def _watch(owner: int, stop: Callable[[], None]) -> None:
     """Stop the command when the process ``owner`` is gone."""
-    while _is_alive(owner):
+    while is_alive(owner):
         time.sleep(0.5)
     stop()
     os._exit(1)
-
-
-def _is_alive(process: int) -> bool:
-    """Whether it runs; a process that ended and that nobody waited for does not."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 @contextlib.contextmanager
@@ -177,15 +168,15 @@ def hold_gpus(ids: Sequence[str], count: int) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         held: list[str] = []
         while len(held) < count:
-            for each in ids:
-                stream = (folder / each).open("w")
+            for id in ids:
+                stream = (folder / id).open("w")
                 try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     stream.close()
                     continue
                 stack.enter_context(stream)
-                held.append(each)
+                held.append(id)
                 if len(held) == count:
                     break
             else:
@@ -203,7 +194,9 @@ def compare(plan: Plan, name: str, missing: Sequence[MissingRun] = ()) -> Path:
     from dft_eval.report import build_report
 
     comparison = plan.reports[name]
-    folders = [Path(each) for each in comparison.jobs if (Path(each) / "results.json").is_file()]
+    folders = [
+        Path(folder) for folder in comparison.jobs if (Path(folder) / "results.json").is_file()
+    ]
     return build_report(
         folders,
         Path(comparison.out),

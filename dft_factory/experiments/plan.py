@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from dft_factory.experiments.schema import Resources, Stage
 
@@ -131,22 +133,11 @@ class Plan:
         """Write ``plan.json`` into the experiment's folder; gives its path."""
         from dft_eval.results import atomic_write
 
-        payload = asdict(replace(self, resources={}))
-        payload["resources"] = {stage: each.model_dump() for stage, each in self.resources.items()}
         path = Path(self.root) / PLAN_NAME
-        atomic_write(path, json.dumps(payload, indent=1) + "\n")
+        atomic_write(path, f"{TypeAdapter(Plan).dump_json(self, indent=1).decode()}\n")
         return path
 
 
 def read_plan(path: Path) -> Plan:
     """What :meth:`Plan.write` wrote."""
-    row = json.loads(path.read_text(encoding="utf-8"))
-    row["jobs"] = {
-        name: Job(**{**each, **{key: tuple(each[key]) for key in ("after", "makes", "outdated")}})
-        for name, each in row["jobs"].items()
-    }
-    for each in row["reports"].values():
-        each["pairs"] = tuple(map(tuple, each["pairs"]))
-    row["reports"] = {name: Comparison(**each) for name, each in row["reports"].items()}
-    row["resources"] = {stage: Resources(**each) for stage, each in row["resources"].items()}
-    return Plan(**row)
+    return TypeAdapter(Plan).validate_json(path.read_bytes())

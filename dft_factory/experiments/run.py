@@ -67,7 +67,7 @@ def run(loaded: Loaded, options: Options) -> list[Path]:
         if options.executor == LOCAL and plan.pending():
             check_requirements(plan)
         execute(plan, options, lock)
-    return [Path(each.out) / "report.html" for each in plan.reports.values()]
+    return [Path(comparison.out) / "report.html" for comparison in plan.reports.values()]
 
 
 def execute(plan: Plan, options: Options, lock: int) -> None:
@@ -137,7 +137,7 @@ def check(loaded: Loaded, plan: Plan) -> None:
     for file, text in plan.recipes.items():
         atomic_write(Path(file), text)
     findings += validate_files([Path(file) for file in plan.recipes])
-    errors = [str(each) for each in findings if each.severity == "error"]
+    errors = [str(finding) for finding in findings if finding.severity == "error"]
     if errors:
         raise ConfigError("\n".join(errors))
 
@@ -246,7 +246,7 @@ def _missing(plan: Plan, runs: Mapping[str, str]) -> list[MissingRun]:
         if (root / job.stamp).is_file():
             continue
         while before := [
-            each for each in job.after if not (root / plan.jobs[each].stamp).is_file()
+            name for name in job.after if not (root / plan.jobs[name].stamp).is_file()
         ]:
             job = plan.jobs[before[0]]
         run = Path(folder).relative_to(root).as_posix()

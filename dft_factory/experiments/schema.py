@@ -164,6 +164,11 @@ class Evaluation(BaseModel):
         """Those of ``dft-factory eval``; the values are checked by its own parser."""
         return dict(self.model_extra or {})
 
+    @property
+    def where(self) -> str:
+        """It in an error message."""
+        return "without a name" if self.name is None else f"named {self.name!r}"
+
 
 class Report(Part):
     """What the report compares.
@@ -235,42 +240,41 @@ class Experiment(Part):
         if self.model is not None and self.models:
             raise ValueError("give 'model' (one) or 'models' (several by name), not both")
         models = list(self.models.values()) or [self.model or ModelSpec()]
-        if self.train.recipe is None and any(each.recipe is None for each in models):
+        if self.train.recipe is None and any(model.recipe is None for model in models):
             raise ValueError("train: give 'recipe', or each of the models its own")
         reference = self.report.reference
         if reference is not None and reference not in (*self.train.variants, "base"):
             choices = ", ".join(("base", *self.train.variants))
             raise ValueError(f"report.reference {reference!r}: choose from: {choices}")
         seen: set[tuple[str | None, str]] = set()
-        for each in self.evaluate:
-            self._check_match(each)
-            for benchmark in each.benchmarks:
-                if (each.name, benchmark) in seen:
-                    where = "without a name" if each.name is None else f"named {each.name!r}"
+        for evaluation in self.evaluate:
+            self._check_match(evaluation)
+            for benchmark in evaluation.benchmarks:
+                if (evaluation.name, benchmark) in seen:
                     raise ValueError(
-                        f"evaluate: {benchmark} is there twice {where}: name one of them"
+                        f"evaluate: {benchmark} is there twice {evaluation.where}: name one of them"
                     )
-                seen.add((each.name, benchmark))
-            if each.shards != self.shards(each.name):
-                where = "without a name" if each.name is None else f"named {each.name!r}"
+                seen.add((evaluation.name, benchmark))
+            shards = self.shards(evaluation.name)
+            if evaluation.shards != shards:
                 raise ValueError(
-                    f"evaluate: shards {self.shards(each.name)} and {each.shards} {where}: such "
+                    f"evaluate: shards {shards} and {evaluation.shards} {evaluation.where}: such "
                     "evaluations are generated together. Give one number, or name one of them"
                 )
         return self
 
     def shards(self, name: str | None) -> int:
         """Number of jobs that generate for the evaluations of this name."""
-        return next(each.shards for each in self.evaluate if each.name == name)
+        return next(evaluation.shards for evaluation in self.evaluate if evaluation.name == name)
 
-    def _check_match(self, each: Evaluation) -> None:
-        variant = each.match_entropy
+    def _check_match(self, evaluation: Evaluation) -> None:
+        variant = evaluation.match_entropy
         if variant is None:
             return
         if variant not in self.train.variants:
             choices = ", ".join(self.train.variants)
             raise ValueError(f"evaluate.match_entropy {variant!r}: choose from: {choices}")
-        if not each.options.get("temperature"):
+        if not evaluation.options.get("temperature"):
             raise ValueError(f"evaluate.match_entropy {variant!r}: give a temperature above 0")
         if not self.base:
             raise ValueError(

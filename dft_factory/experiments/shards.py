@@ -18,14 +18,14 @@ def divide(whole: Job, score: Job, out: str, root: str, total: int) -> list[Job]
     marks = (whole.stamp, whole.lock, score.stamp, score.lock)
     jobs = []
     for shard in (Shard(number, total) for number in range(1, total + 1)):
-        made = str(shard.folder(Path(out)) / "generation.json")
+        generation = str(shard.folder(Path(out)) / "generation.json")
         jobs.append(
             replace(
                 whole,
                 what=f"{whole.what}/{FOLDER}/{shard.number}-of-{total}",
                 commands=tuple((*words, "--shard", str(shard)) for words in whole.commands),
-                makes=(made,),
-                outdated=(made, *whole.outdated, *(f"{root}/{mark}" for mark in marks)),
+                makes=(generation,),
+                outdated=(generation, *whole.outdated, *(f"{root}/{mark}" for mark in marks)),
             )
         )
     return jobs

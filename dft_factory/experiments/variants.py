@@ -67,8 +67,8 @@ def pairs(experiment: Experiment) -> tuple[tuple[str, str], ...]:
         for name in names
         if name != reference
     ]
-    matched = dict.fromkeys(each.match_entropy for each in experiment.evaluate)
-    labels = [label_of(each, axes) for each in matched if each for axes in grid(train)]
+    matched = dict.fromkeys(evaluation.match_entropy for evaluation in experiment.evaluate)
+    labels = [label_of(variant, axes) for variant in matched if variant for axes in grid(train)]
     return (*against_reference, *((label, matched_label(label)) for label in labels))
 
 

@@ -51,7 +51,9 @@ def widen_finetuning_arguments(base: type) -> type:
             self.dft_weight = selection.weight.spec if selection.objective.weighted else None
         base.__post_init__(self)  # type: ignore[attr-defined]
 
-    summaries = "; ".join(f"{each.name}: {each.summary}" for each in OBJECTIVES.values())
+    summaries = "; ".join(
+        f"{objective.name}: {objective.summary}" for objective in OBJECTIVES.values()
+    )
     return make_dataclass(
         base.__name__,
         [
@@ -84,13 +86,13 @@ def widen_finetuning_arguments(base: type) -> type:
             ),
         ],
         bases=(base,),
-        namespace={
-            "__post_init__": post_init,
-            "__module__": base.__module__,
-            "__qualname__": base.__qualname__,
-            "__doc__": base.__doc__,
-        },
+        namespace={"__post_init__": post_init, **_naming(base)},
     )
+
+
+def _naming(base: type) -> dict[str, Any]:
+    """Attributes by which a replacement has the name and the text of ``base``."""
+    return {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
 
 
 def refuse_objectives(base: type) -> type:
@@ -106,16 +108,7 @@ def refuse_objectives(base: type) -> type:
             )
         original(self)
 
-    return type(
-        base.__name__,
-        (base,),
-        {
-            "__post_init__": post_init,
-            "__module__": base.__module__,
-            "__qualname__": base.__qualname__,
-            "__doc__": base.__doc__,
-        },
-    )
+    return type(base.__name__, (base,), {"__post_init__": post_init, **_naming(base)})
 
 
 def _track_nll(
@@ -232,11 +225,7 @@ def weight_trainer(base: type) -> type:
     """CustomSeq2SeqTrainer with the token-weighted loss where an objective of ours is asked for."""
     from dft_factory.patch.trainer import LlamaFactoryTrainerMixin
 
-    return type(
-        base.__name__,
-        (LlamaFactoryTrainerMixin, base),
-        {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__},
-    )
+    return type(base.__name__, (LlamaFactoryTrainerMixin, base), _naming(base))
 
 
 def name_objective_in_card(original: Callable[..., Any]) -> Callable[..., Any]:

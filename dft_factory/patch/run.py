@@ -139,12 +139,12 @@ class RunMixin(_Base):  # type: ignore[misc]
             return None, []
         ends = self._end_of_turn.tolist()
         try:
-            answers = greedy(self.model, [each.prompt for each in self._held_out], ends)
+            answers = greedy(self.model, [example.prompt for example in self._held_out], ends)
         except Exception as error:  # for example out of memory: a diagnosis must not end a training
             logger.warning("dft-factory: no further answers to held-out prompts: %s", error)
             self._held_out = []
             return None, []
-        references = [without_end(each.reference, ends) for each in self._held_out]
+        references = [without_end(example.reference, ends) for example in self._held_out]
         texts = [self.processing_class.decode(ids) for ids in answers]
         return summarise(answers, references), texts
 

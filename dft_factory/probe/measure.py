@@ -95,7 +95,7 @@ def measure(
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _settings_errors() -> Iterator[None]:
     """Errors of LLaMA-Factory and transformers about settings, as ours."""
     try:
         yield
@@ -125,16 +125,16 @@ def _measure(
     from llamafactory.model import load_model, load_tokenizer
 
     shown = name or str(settings["model_name_or_path"])
-    with _explained():
+    with _settings_errors():
         model_args, data_args, training_args, finetuning_args, _ = get_train_args(settings)
-        with _present(shown):
+        with _loading_errors(shown):
             module = load_tokenizer(model_args)
         tokenizer = module["tokenizer"]
         template = get_template(tokenizer, data_args)
         dataset, n_examples = sample_dataset(
             template, model_args, data_args, training_args, module, limit, seed
         )
-        with _present(shown):
+        with _loading_errors(shown):
             model = load_model(tokenizer, model_args, finetuning_args, False).eval()
     for part in (model.config, getattr(model.config, "text_config", None)):
         if part is not None and hasattr(part, "use_cache"):
@@ -211,7 +211,7 @@ def _plan(args: Any, n_examples: int, *, full: bool) -> Plan:
 
 
 @contextlib.contextmanager
-def _present(model: str) -> Iterator[None]:
+def _loading_errors(model: str) -> Iterator[None]:
     """What transformers says of a model that it cannot load, as ours."""
     try:
         yield

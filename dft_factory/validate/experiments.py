@@ -50,9 +50,11 @@ def check_requirements(plan: Plan) -> None:
     lines: dict[str, None] = {}
     for words in _evaluations(plan):
         for benchmark in check_evaluation(words):
-            for each in benchmark.missing():
-                if each.blocks:
-                    lines[f"{benchmark.name} needs {each.name}. Fix: {each.fix}"] = None
+            for requirement in benchmark.missing():
+                if requirement.blocks:
+                    lines[f"{benchmark.name} needs {requirement.name}. Fix: {requirement.fix}"] = (
+                        None
+                    )
     if lines:
         raise PrerequisiteError("\n".join(lines))
 

@@ -31,9 +31,6 @@ class RecipeChecks:
     """LLaMA-Factory's own tables and parsers, imported once."""
 
     def __init__(self) -> None:
-        from dft_factory import startup
-
-        startup.install()  # whether or not activation is switched off in this shell
         import torch
         import transformers.training_args
         from llamafactory.data.template import TEMPLATES

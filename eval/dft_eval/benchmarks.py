@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 
 from dft_eval import flow, python_programs, sandbox
 from dft_eval.benchmark import PROMPT_STYLES, Benchmark, JudgeChoice, Request, Rows
-from dft_eval.errors import UnscoredError, UsageError
+from dft_eval.errors import UnscoredError, UsageError, did_you_mean
 from dft_eval.generation.resume import CompletionCache
 from dft_eval.generation.shard import FOLDER as SHARDS
 from dft_eval.humaneval_plus.adapter import HUMANEVAL_PLUS
@@ -74,11 +73,9 @@ def get_benchmark(name: str) -> Benchmark:
         return vlmevalkit.declare(name)
     if is_task_path(name):
         return own_benchmark(read_task(Path(name)))
-    near = difflib.get_close_matches(name, BENCHMARKS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(
         f"Benchmark {name!r} is unknown. Choose from: {', '.join(BENCHMARKS)}, lm-eval:TASK, "
-        f"vlmeval:DATASET, or give the path of a task file (.yaml).{hint}"
+        f"vlmeval:DATASET, or give the path of a task file (.yaml).{did_you_mean(name, BENCHMARKS)}"
     )
 
 
@@ -157,11 +154,15 @@ def load(
     """
     held_by = _select_sandbox(chosen, request) if scored else None
     asked = [flow.as_trained(benchmark, request)[0] for benchmark in chosen]
-    data = [each.load(each, own) for each, own in zip(chosen, asked, strict=True)]
+    data = [benchmark.load(benchmark, own) for benchmark, own in zip(chosen, asked, strict=True)]
     if not scored:
         return held_by, data, []
     rows = zip(chosen, asked, data, strict=True)
-    return held_by, data, [each.scorer(each, own, own_data) for each, own, own_data in rows]
+    return (
+        held_by,
+        data,
+        [benchmark.scorer(benchmark, own, own_data) for benchmark, own, own_data in rows],
+    )
 
 
 def score(

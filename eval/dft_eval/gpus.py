@@ -18,9 +18,24 @@ def named_ids(environment: Mapping[str, str] = os.environ) -> list[str] | None:
     text = environment.get(VARIABLE)
     if text is None:
         return None
-    ids = [each.strip() for each in text.split(",")]
-    count = next((i for i, each in enumerate(ids) if each in ("", "-1")), len(ids))
+    ids = [id.strip() for id in text.split(",")]
+    count = next((i for i, id in enumerate(ids) if id in ("", "-1")), len(ids))
     return ids[:count]
+
+
+def nvidia_smi(*options: str) -> str:
+    """What it prints; nothing where it is not there or fails."""
+    try:
+        return subprocess.run(
+            ["nvidia-smi", *options],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def visible_ids(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -31,20 +46,9 @@ def visible_ids(environment: Mapping[str, str] = os.environ) -> list[str]:
     named = named_ids(environment)
     if named is not None:
         return named
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
     ids: list[list[str]] = []
     parts: list[list[str]] = []
-    for line in done.stdout.splitlines():
+    for line in nvidia_smi("-L").splitlines():
         if gpu := re.match(r"GPU (\d+):", line):
             ids.append([gpu[1]])
             parts.append([])

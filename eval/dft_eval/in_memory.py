@@ -5,7 +5,6 @@ Prompts, decoding and rules are those of ``dft-factory eval``. No results folder
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from dft_eval import sandbox
 from dft_eval.benchmark import Benchmark, Part, Request
 from dft_eval.benchmarks import BENCHMARKS, own_benchmark
-from dft_eval.errors import UsageError
+from dft_eval.errors import UsageError, did_you_mean
 from dft_eval.flow import as_trained
 from dft_eval.generation.hf_text import HfTextBackend, complete_batch
 from dft_eval.generation.run import Completion, Decoding
@@ -40,7 +39,7 @@ def text_benchmark(name: str) -> Benchmark:
     Raises:
         UsageError: any other name, or a malformed task file.
     """
-    able = [each for each, benchmark in BENCHMARKS.items() if not benchmark.options]
+    able = [row.name for row in BENCHMARKS.values() if not row.options]
     if is_task_path(name):
         benchmark = own_benchmark(read_task(Path(name)))
         if not benchmark.options:
@@ -48,11 +47,9 @@ def text_benchmark(name: str) -> Benchmark:
         raise UsageError(f"{name}: metric judge asks another model. Choose another metric.")
     if name in able:
         return BENCHMARKS[name]
-    near = difflib.get_close_matches(name, able, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(
         f"{name!r} is no benchmark of text alone. Choose from: {', '.join(able)}, or give the path "
-        f"of a task file (.yaml).{hint}"
+        f"of a task file (.yaml).{did_you_mean(name, able)}"
     )
 
 

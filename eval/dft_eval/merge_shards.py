@@ -110,10 +110,10 @@ def _merge_run(folder: Path, benchmark: Benchmark, runs: Mapping[Shard, Run]) ->
     for shard, values in settings.items():
         for name, value in values.items():
             if value != settings[first_shard][name]:
-                shown, other = (repr(each)[:80] for each in (value, settings[first_shard][name]))
+                other = settings[first_shard][name]
                 raise UsageError(
-                    f"{folder}: {first.benchmark}: {name} of shard {shard} is {shown}, of shard "
-                    f"{first_shard} {other}. Generate one of them again."
+                    f"{folder}: {first.benchmark}: {name} of shard {shard} is {repr(value)[:80]}, "
+                    f"of shard {first_shard} {repr(other)[:80]}. Generate one of them again."
                 )
     failures = {id: reason for run in runs.values() for id, reason in run.failures.items()}
     data = flow.read_data(benchmark, first_shard.folder(folder), first)

@@ -142,13 +142,16 @@ def end(process: subprocess.Popen[bytes], *, first_pid: int | None) -> None:
 def end_descendants(pid: int) -> None:
     """Kill all descendants of ``pid`` until no new one appears (at most 10 s)."""
     deadline = time.monotonic() + _END_SECONDS
-    while (alive := [p for p in descendants(pid) if _birth(p) is not None]) and (
-        time.monotonic() < deadline
-    ):
+    while (alive := [p for p in descendants(pid) if is_alive(p)]) and (time.monotonic() < deadline):
         for child in alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(child, signal.SIGKILL)
         time.sleep(0.001)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs; a process that ended and that nobody waited for does not."""
+    return _birth(pid) is not None
 
 
 def _birth(pid: int) -> str | None:

@@ -22,9 +22,9 @@ from dft_eval.statistics import mean_and_stderr
 from dft_eval.vlm import judge_prompts, mathverse, mathvision, openai_scoring, wemath
 from dft_eval.vlm.equality import Equality
 from dft_eval.vlm.judge import OpenAIJudge
-from dft_eval.vlm.openai_scoring import Asking
+from dft_eval.vlm.openai_scoring import Scoring
 from dft_eval.vlm.options import infer_option
-from dft_eval.vlm.run import Scoring, Task
+from dft_eval.vlm.run import Task
 from dft_eval.vlm.tables import Row, read_table
 from tests.support.cli import run_command
 from tests.support.judge_server import judge_server
@@ -213,12 +213,12 @@ def test_prompts_equal_vlmevalkits(stock: Stock, tmp_path: Path, task: Task, nam
 def scoring(tmp_path: Path) -> Iterator[Scoring]:
     with judge_server() as server, Equality() as equality:
         judge = OpenAIJudge(JudgeChoice("openai", "test-judge", server.url), tmp_path / "replies")
-        yield Scoring("test", equality, Asking(judge, "test"))
+        yield Scoring("test", equality, judge)
 
 
 def test_mathvision_equals_vlmevalkit(stock: Stock, tmp_path: Path, scoring: Scoring) -> None:
     rows = rows_of(mathvision.TASK, stock, tmp_path)
-    items = mathvision.score(rows, completions(MATHVISION_ANSWERS), scoring)
+    items = mathvision.TASK.score(rows, completions(MATHVISION_ANSWERS), scoring)
     theirs = {row["Subject"]: row["acc"] / 100 for row in stock.results["score MathVision"]}
     mean, _ = mean_and_stderr([item.score for item in items if item.score is not None])
     assert mean == pytest.approx(theirs.pop("Overall"))
@@ -230,7 +230,7 @@ def test_mathvision_equals_vlmevalkit(stock: Stock, tmp_path: Path, scoring: Sco
 
 def test_mathverse_equals_vlmevalkit(stock: Stock, tmp_path: Path, scoring: Scoring) -> None:
     rows = rows_of(mathverse.TASK, stock, tmp_path)
-    items = mathverse.score(rows, completions(MATHVERSE_ANSWERS), scoring)
+    items = mathverse.TASK.score(rows, completions(MATHVERSE_ANSWERS), scoring)
     theirs = {row["split"]: row["Overall"] / 100 for row in stock.results["score MathVerse_MINI"]}
     ours = mathvision.mean_by([row.text("problem_version") for row in rows], items)
     assert ours == pytest.approx(theirs)
@@ -244,8 +244,9 @@ def test_wemath_scores_equal_vlmevalkits(
     """All 24 patterns, by VLMEvalKit's counts, since it divides by 525."""
     rows = rows_of(wemath.TASK, stock, tmp_path)
     answers = WEMATH_IN_WORDS if judged else WEMATH_ANSWERS
-    rules = scoring if judged else replace(scoring, asking=None)
-    items = wemath.score(rows, completions(answers), rules)
+    items = wemath.TASK.score(
+        rows, completions(answers), scoring if judged else replace(scoring, judge=None)
+    )
     problems, incomplete = wemath.problems(rows, items)
     assert (len(problems), incomplete) == (24, 0)
     (theirs,) = stock.results["judged WeMath" if judged else "score WeMath"]
@@ -270,10 +271,9 @@ def test_wemath_scores_equal_vlmevalkits(
 
 
 def test_empty_answers_need_no_judge(scoring: Scoring) -> None:
-    assert scoring.asking is not None
     empty = Completion(id="1", prompt="", completion=" \n", finish_reason="stop", n_tokens=0)
     graded = [openai_scoring.Graded(empty, "A", LETTERS, "?")]
-    (item,) = openai_scoring.mathvision(graded, scoring.asking, scoring.equality)
-    (verse_item,) = openai_scoring.mathverse(graded, scoring.asking)
-    assert (item.score, verse_item.score) == (0.0, 0.0)
+    (item,) = openai_scoring.mathvision(graded, scoring)
+    (other,) = openai_scoring.mathverse(graded, scoring)
+    assert (item.score, other.score) == (0.0, 0.0)
     assert item.reason == "empty answer"

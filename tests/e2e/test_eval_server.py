@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.kill_and_resume import kill_and_resume
 from dft_eval.humaneval_plus.data import read_data
 from dft_eval.python_programs import human_eval, python_basics
 from tests.e2e.test_eval_command import dft_factory
 from tests.support.cli import clean_environment, executable
+from tests.support.kill_and_resume import kill_and_resume
 from tests.support.openai_server import FakeServer, serve
 from tests.unit.test_evalplus import WRONG_UNDER_PLUS
 
@@ -156,7 +156,6 @@ def test_a_resumed_run_repeats_no_request(tmp_path: Path) -> None:
             ],
             tmp_path,
             kills=4,
-            seed=1,
             environment=clean_environment(),
             is_time=kill_now,
             after_kill=after_kill,

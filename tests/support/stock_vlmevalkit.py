@@ -6,7 +6,6 @@ import takes seconds. A job that raises gives ``{"error": "<type>: <message>"}``
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -125,45 +124,7 @@ def evaluate(job: dict[str, Any]) -> Any:
     return json.loads(result.to_json(orient="records"))
 
 
-def generate(job: dict[str, Any]) -> Any:
-    """Two models, one after the other in one work directory; the first is killed after some items.
-
-    Each answers its own letter to everything. Returns the second one's predictions.
-    """
-    from vlmeval.inference import infer_data_job
-    from vlmeval.smp import load
-    from vlmeval.vlm.base import BaseModel
-
-    class Letter(BaseModel):
-        def __init__(self, letter: str, dies_after: int | None) -> None:
-            super().__init__()
-            self.letter, self.left = letter, dies_after
-
-        def generate_inner(self, message: Any, dataset: Any = None) -> str:
-            if self.left is not None:
-                self.left -= 1
-                if self.left < 0:
-                    raise KeyboardInterrupt
-            return self.letter
-
-    os.environ["PRED_FORMAT"] = "tsv"
-    folder = Path(job["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        infer_data_job(
-            Letter("A", job["dies_after"]),
-            str(folder),
-            "checkpoint-100",
-            _dataset(job["dataset"], job["table"]),
-        )
-    data = _dataset(job["dataset"], job["table"])
-    infer_data_job(Letter("B", None), str(folder), "checkpoint-200", data)
-    (file,) = folder.glob("checkpoint-200*.tsv")
-    return [str(each) for each in load(str(file))["prediction"]]
-
-
 JOBS = {
-    "generate": generate,
     "prompts": prompts,
     "judge_prompts": judge_prompts,
     "equal": equal,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from dft_eval.generation.run import Completion
 from dft_eval.humaneval_plus import adapter
 from dft_eval.humaneval_plus.data import EvalPlusProblem
 from dft_eval.multipl_e import benchmark as multipl_e
-from dft_eval.sandbox import Limits
+from dft_eval.sandbox import Limits, cpus
 from dft_eval.sandbox.cpus import judge_workers
 
 GIB = 1024**3
@@ -53,15 +52,15 @@ def test_correct_programs_pass_on_one_core(one_core: None, monkeypatch: pytest.M
     assert [base.score for base, _ in rows] == [1.0] * 24, rows
 
 
-POOLS: list[tuple[ModuleType, Callable[..., object]]] = [
-    (adapter, partial(adapter.score, [], [], "completion", samples=1, plus=True)),
-    (multipl_e, partial(multipl_e.judge, [], [], "completion", "official")),
+POOLS: list[Callable[..., object]] = [
+    partial(adapter.score, [], [], "completion", samples=1, plus=True),
+    partial(multipl_e.judge, [], [], "completion", "official"),
 ]
 
 
-@pytest.mark.parametrize(("module", "judge_all"), POOLS)
+@pytest.mark.parametrize("judge_all", POOLS)
 def test_pools_have_the_size_of_the_usable_cores(
-    module: ModuleType, judge_all: Any, one_core: None, monkeypatch: pytest.MonkeyPatch
+    judge_all: Any, one_core: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
 
@@ -71,7 +70,7 @@ def test_pools_have_the_size_of_the_usable_cores(
             super().__init__(max_workers)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 24)
-    monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(cpus, "ThreadPoolExecutor", Pool)
     judge_all(sandboxed=True, progress=lambda *_: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     judge_all(sandboxed=True, workers=1, progress=lambda *_: None)

@@ -13,8 +13,9 @@ import pytest
 from dft_eval.generation.run import Completion
 from dft_eval.vlm import mathverse, mathvision, wemath
 from dft_eval.vlm.equality import Equality
+from dft_eval.vlm.openai_scoring import Scoring
 from dft_eval.vlm.rules import by_rules
-from dft_eval.vlm.run import Scoring, Task
+from dft_eval.vlm.run import Task
 from dft_eval.vlm.tables import Row
 
 LAYOUTS = (

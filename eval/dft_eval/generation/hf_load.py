@@ -108,12 +108,12 @@ def attention(files: ModelFiles, dtype: str) -> str:
         for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
         if kind in mapping
     ]
-    flash = any(getattr(each, "_supports_flash_attn", False) for each in classes)
+    flash = any(getattr(cls, "_supports_flash_attn", False) for cls in classes)
     if flash and flash_runs(
         dtype, gpu=torch.cuda.is_available(), installed=is_flash_attn_2_available()
     ):
         return FLASH
-    return "sdpa" if any(getattr(each, "_supports_sdpa", False) for each in classes) else "eager"
+    return "sdpa" if any(getattr(cls, "_supports_sdpa", False) for cls in classes) else "eager"
 
 
 def flash_runs(dtype: str, *, gpu: bool, installed: bool) -> bool:

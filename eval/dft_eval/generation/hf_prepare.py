@@ -53,7 +53,7 @@ def prepare(model: Any) -> None:
         model.set_attn_implementation(GROUPED)
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return
-    layers: list[Any] = [each for each in model.modules() if type(each) is torch.nn.Linear]
+    layers: list[Any] = [module for module in model.modules() if type(module) is torch.nn.Linear]
     for layer in layers:
         if hasattr(layer, "_hf_hook"):  # accelerate's forward, which brings weights and inputs
             continue

@@ -330,8 +330,8 @@ class OpenAIServer:
         opened = {key: value for key, value in body.items() if key not in CONTINUE}
         try:
             counts = [
-                int(self._connection.post(path, each)["usage"]["prompt_tokens"])
-                for each in (body, opened)
+                int(self._connection.post(path, request)["usage"]["prompt_tokens"])
+                for request in (body, opened)
             ]
         except RequestFailedError as error:
             if error.status is None or error.status in (401, 403):

@@ -179,5 +179,5 @@ class Backend(Protocol):
 
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     """``text`` before the first stop text, and whether there was one."""
-    places = [place for place in (text.find(each) for each in stop) if place >= 0]
+    places = [place for place in (text.find(end) for end in stop) if place >= 0]
     return (text[: min(places)], True) if places else (text, False)

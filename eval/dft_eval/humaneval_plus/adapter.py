@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 
@@ -129,12 +128,9 @@ def score(
         sandbox.check()
     score_one = partial(score_problem, style=style, plus=plus, sandboxed=sandboxed)
     groups = [rows[i * samples : (i + 1) * samples] for i in range(len(problems))]
-    verdicts: list[tuple[ItemScore, ItemScore]] = []
-    with ThreadPoolExecutor(sandbox.judge_workers(workers)) as pool:
-        for number, pairs in enumerate(pool.map(score_one, problems, groups), start=1):
-            verdicts += pairs
-            progress(number, len(problems))
-    return verdicts
+    jobs = list(zip(problems, groups, strict=True))
+    scored = sandbox.judge_each(lambda job: score_one(*job), jobs, workers, progress)
+    return [pair for pairs in scored for pair in pairs]
 
 
 def load(benchmark: Benchmark, request: Request) -> EvalPlusData:

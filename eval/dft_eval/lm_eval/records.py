@@ -97,8 +97,8 @@ def _leaves(results: Mapping[str, Any], task: str) -> Iterator[str]:
     below = results["group_subtasks"].get(task)
     if not below:
         yield task
-    for each in below or ():
-        yield from _leaves(results, each)
+    for member in below or ():
+        yield from _leaves(results, member)
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -73,12 +72,8 @@ def judge(
             reason += " (completion cut at max_new_tokens)"
         return ItemScore(id=problem.id, score=score, reason=reason)
 
-    rows: list[ItemScore] = []
-    with ThreadPoolExecutor(sandbox.judge_workers(workers)) as pool:
-        for row in pool.map(verdict, zip(problems, completions, strict=True)):
-            rows.append(row)
-            progress(len(rows), len(problems))
-    return rows
+    pairs = list(zip(problems, completions, strict=True))
+    return sandbox.judge_each(verdict, pairs, workers, progress)
 
 
 def _missing() -> list[MissingRequirement]:

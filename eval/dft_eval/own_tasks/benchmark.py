@@ -33,7 +33,7 @@ from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
 from dft_eval.statistics import mean_and_stderr
 from dft_eval.system_prompts import parse_system_prompt
-from dft_eval.vlm.judge import OpenAIJudge
+from dft_eval.vlm.judge import OpenAIJudge, open_judge
 
 INSTALL = "uv pip install 'dft-factory[eval]'"
 OUTSIDE = "outputs compared outside the sandbox"
@@ -128,13 +128,7 @@ def _open_judge(task_file: TaskFile, request: Request, n_items: int) -> OpenAIJu
             f"{task.name} is graded by a model: give --judge openai --judge-model NAME (and "
             f"--judge-base-url), or 'judge: {{model: NAME, base_url: URL}}' in {task_file.file}."
         )
-    replies = request.out / "judge.replies.jsonl"
-    if request.fresh:
-        replies.unlink(missing_ok=True)
-    judge = OpenAIJudge(choice, replies)
-    judge.check()
-    judge.estimate(n_items, request.decoding.max_new_tokens, task.name)
-    return judge
+    return open_judge(choice, request, n_items, task.name)
 
 
 def _score(

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from dft_eval import sandbox
 from dft_eval.benchmark import Request
 from dft_eval.code_problems import CodeProblem
 from dft_eval.generation.run import Completion
 from dft_eval.humaneval_plus.data import EvalPlusProblem, from_human_eval
-from dft_eval.humaneval_plus.judge import judge, make_tests
+from dft_eval.humaneval_plus.judge import Tests, judge, make_tests
 from dft_eval.own_tasks.grading import Answers, Grade, Grading
 from dft_eval.own_tasks.items import Item
 
@@ -47,32 +46,27 @@ def problems_of(items: Sequence[Item], source: str, request: Request) -> dict[st
 
 def grade_programs(answers: Answers, grading: Grading) -> list[Grade]:
     """A grade of every program."""
-    sandboxed, grades = grading.request.sandboxed, list[Grade]()
-    workers = sandbox.judge_workers(grading.request.judge_workers)
-    with ThreadPoolExecutor(workers) as pool, grading.progress("programs run") as bar:
+    sandboxed, workers = grading.request.sandboxed, grading.request.judge_workers
+    ids = list(dict.fromkeys(item.id for item, _ in answers)) if grading.problems else []
+
+    def tests_of(id: str) -> Tests:
+        return make_tests(grading.problems[id], "base", sandboxed=sandboxed)
+
+    def run(answer: tuple[Item, Completion]) -> Grade:
+        item, row = answer
+        program = program_of(item, row, grading)
         if grading.problems:
-            problems = [
-                grading.problems[id] for id in dict.fromkeys(item.id for item, _ in answers)
-            ]
-            runs = pool.map(lambda row: make_tests(row, "base", sandboxed=sandboxed), problems)
-            tests = dict(zip((row.task_id for row in problems), runs, strict=True))
+            problem = grading.problems[item.id]
+            score, reason = judge(program, problem, tests[item.id], sandboxed=sandboxed)
+        else:
+            protections = sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX
+            done = sandbox.check_program(program, item.tests, protections=protections)
+            score, reason = done.score, done.reason
+        return Grade(None if score is None else score == 1.0, reason)
 
-        def run(answer: tuple[Item, Completion]) -> Grade:
-            item, row = answer
-            program = program_of(item, row, grading)
-            if grading.problems:
-                problem = grading.problems[item.id]
-                score, reason = judge(program, problem, tests[item.id], sandboxed=sandboxed)
-            else:
-                protections = sandbox.ALL_PROTECTIONS if sandboxed else sandbox.NO_SANDBOX
-                done = sandbox.check_program(program, item.tests, protections=protections)
-                score, reason = done.score, done.reason
-            return Grade(None if score is None else score == 1.0, reason)
-
-        for grade in pool.map(run, answers):
-            grades.append(grade)
-            bar(len(grades), len(answers))
-    return grades
+    with grading.progress("programs run") as bar:
+        tests = dict(zip(ids, sandbox.judge_each(tests_of, ids, workers), strict=True))
+        return sandbox.judge_each(run, answers, workers, bar)
 
 
 def program_of(item: Item, row: Completion, grading: Grading) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import string
 from collections.abc import Mapping
 from typing import Any
+
+from dft_eval.errors import did_you_mean
 
 
 def template_fields(template: str) -> list[str]:
@@ -62,9 +63,9 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
         return row[name]
     if name in row:
         raise ValueError(f"the field {name!r} is null")
-    near = difflib.get_close_matches(name, row, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"there is no field {name!r}. Choose from: {', '.join(row)}.{hint}")
+    raise ValueError(
+        f"there is no field {name!r}. Choose from: {', '.join(row)}.{did_you_mean(name, row)}"
+    )
 
 
 def text_of(value: Any, name: str) -> str:

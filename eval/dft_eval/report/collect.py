@@ -208,13 +208,9 @@ def _unlike(first: Run, second: Run) -> str:
     if bases[0] != bases[1]:
         unlike.append(f"base model {bases[0]} and {bases[1]}")
     for key in first.evaluations.keys() & second.evaluations.keys():
-        a, b = first.evaluations[key].settings, second.evaluations[key].settings
-        unlike += [
-            f"{key.benchmark}: {name} {a.get(name)!r} and {b.get(name)!r}"
-            for name in {**a, **b}
-            # Each training may be sampled with its own seed.
-            if name != "seed" and a.get(name) != b.get(name)
-        ]
+        settings = first.evaluations[key].unlike(second.evaluations[key])
+        settings.pop("seed", None)  # each training may be sampled with its own
+        unlike += [f"{key.benchmark}: {text}" for text in settings.values()]
     return "; ".join(unlike)
 
 

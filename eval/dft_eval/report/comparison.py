@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dft_eval.report.formats import p_value, plural, points
+from dft_eval.report.formats import p_value, plural, points, points_between, size
 from dft_eval.seed_statistics import Crossed, Scored, paired_difference
 from dft_eval.statistics import LEVEL, mean_and_stderr
 
@@ -156,13 +156,12 @@ def verdict(result: PairedComparison, first: str, second: str, adjusted: float) 
             f"correction for the number of comparisons ({p}, {items})"
         )
     if kind == "open":
-        low, high = effect.interval
         return (
             f"no difference can be told apart from chance ({p}, {items}); differences from "
-            f"{points(low)} to {points(high)} points are compatible with the data"
+            f"{points_between(effect.interval)} points are compatible with the data"
         )
     better, worse = (second, first) if kind == "higher" else (first, second)
-    by = points(abs(effect.difference)).removeprefix("+")
+    by = size(effect.difference)
     return f"{better} scores higher than {worse}, by {by} points ({p}, {items})"
 
 
@@ -170,7 +169,7 @@ def seeds_or_items(estimate: Crossed) -> str:
     """Which of seeds and items makes the interval wide, in a sentence; empty for one seed."""
     if estimate.spread is None or estimate.item_variance is None:
         return ""
-    spread, items = (points(error).removeprefix("+") for error in (estimate.spread, estimate.items))
+    spread, items = map(size, (estimate.spread, estimate.items))
     n = plural(estimate.seeds, "seed")
     if estimate.seeds_dominate:
         return (

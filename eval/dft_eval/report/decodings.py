@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dft_eval.report.comparison import Effect, outcome
-from dft_eval.report.formats import percent, points
+from dft_eval.report.formats import percent, points, points_between, size
 from dft_eval.report.lengths import look
 from dft_eval.report.pairs import Comparison, Pair, compare_pooled
 from dft_eval.report.runs import (
@@ -70,11 +70,7 @@ def change_text(effect: Effect | None) -> str:
     """A paired difference with its interval, in points."""
     if effect is None:
         return "no item in both"
-    return f"{points(effect.difference)} ({_span(effect.interval)})"
-
-
-def _span(interval: tuple[float, float]) -> str:
-    return " to ".join(map(points, interval))
+    return f"{points(effect.difference)} ({points_between(effect.interval)})"
 
 
 @dataclass(frozen=True)
@@ -155,12 +151,12 @@ def sentence(gain: Gain) -> str:
     if kind in ("open", "same"):
         apart = f"cannot be told apart at {decoding}: {_numbers(sampled)}"
         return f"{on} {second} and {first} {apart}; {under}."
-    size = points(abs(sampled.difference)).removeprefix("+")
+    by = size(sampled.difference)
     side = "above" if sampled.difference > 0 else "below"
     scores = f"{percent(sampled.mean_second)} against {percent(sampled.mean_first)}"
     return (
-        f"{on} {second} scores {size} points {side} {first} at {decoding} ({scores}, 95 % interval "
-        f"of the difference {_span(sampled.interval)}){_SUFFIX[kind]}; {under}. "
+        f"{on} {second} scores {by} points {side} {first} at {decoding} ({scores}, 95 % interval "
+        f"of the difference {points_between(sampled.interval)}){_SUFFIX[kind]}; {under}. "
         f"{_reading(gain, sampled)}"
     ).rstrip()
 
@@ -179,7 +175,7 @@ def _kind(comparison: Comparison) -> str:
 
 
 def _numbers(effect: Effect) -> str:
-    return f"{points(effect.difference)} points (95 % interval {_span(effect.interval)})"
+    return f"{points(effect.difference)} points (95 % interval {points_between(effect.interval)})"
 
 
 def _reading(gain: Gain, sampled: Effect) -> str:
@@ -188,7 +184,7 @@ def _reading(gain: Gain, sampled: Effect) -> str:
         return ""
     low, high = (2 * end for end in gain.lost.interval)
     mean = 2 * gain.lost.estimate.mean
-    span = f"{points(mean)} points (95 % interval {_span((low, high))})"
+    span = f"{points(mean)} points (95 % interval {points_between((low, high))})"
     if low <= 0 <= high:
         return f"How much sampling alone accounts for cannot be told: {span}."
     if mean * sampled.difference < 0:

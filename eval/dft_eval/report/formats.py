@@ -78,6 +78,22 @@ def points(difference: float, stderr: float | None = None) -> str:
     return f"{sign}{number}{spread}".replace("-", "−")
 
 
+def points_between(interval: tuple[float, float]) -> str:
+    """An interval of differences: ``−1.0 to +2.5``."""
+    return " to ".join(map(points, interval))
+
+
+def size(difference: float) -> str:
+    """The size of a difference of fractions in percentage points: ``25.0``."""
+    return points(abs(difference)).removeprefix("+")
+
+
+def percent_between(interval: tuple[float, float]) -> str:
+    """An interval of scores: ``38.1 to 46.0 %``."""
+    low, high = map(percent, interval)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
 def signed(change: Decimal) -> str:
     """A difference of printed figures, with their digits: ``+4.30``, ``−0.6``, ``0.00``."""
     return f"{change:+}".replace("-", "−") if change else str(abs(change))

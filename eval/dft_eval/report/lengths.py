@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from dft_eval.report.formats import percent, points
+from dft_eval.report.formats import percent, size
 from dft_eval.report.pairs import compare_pooled
 from dft_eval.report.runs import Evaluation, Key, Pooled, Variant, benchmarks, key_name, short_names
 from dft_eval.report.scores import Table
@@ -156,7 +156,7 @@ def _collapse(base: Variant, tuned: Variant, key: Key, name: str) -> str:
         )
     if not signs:
         return ""
-    lost = points(-effect.difference).removeprefix("+")
+    lost = size(effect.difference)
     return (
         f"{tuned.label} has collapsed on {name}: it scores {lost} points below {base.label}; "
         f"{'; '.join(signs)}."

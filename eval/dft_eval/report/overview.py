@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dft_eval.report.comparison import outcome, seeds_or_items
 from dft_eval.report.decodings import entropies, gains, sentence
-from dft_eval.report.formats import percent, plural, points
+from dft_eval.report.formats import percent, plural, points, points_between, size
 from dft_eval.report.lengths import collapses
 from dft_eval.report.pairs import Comparison, Pair
 from dft_eval.report.runs import Variant, benchmarks, key_name, short_names
@@ -93,18 +93,18 @@ def _in_full(row: Comparison, name: str) -> tuple[str, ...]:
         return (f"{row.second} against {row.first}: no item of {name} is scored in both.",)
     if kind == "same":
         return (f"{over}{row.second} and {row.first} score the same on every item of {name}.",)
-    interval = " to ".join(map(points, effect.interval))
+    interval = points_between(effect.interval)
     if kind == "open":
         text = (
             f"{over}{row.second} and {row.first} cannot be told apart on {name}: "
             f"{points(effect.difference)} points (95 % interval {interval})."
         )
         return text, seeds_or_items(effect.estimate)
-    size = points(abs(effect.difference)).removeprefix("+")
+    by = size(effect.difference)
     side = "above" if effect.difference > 0 else "below"
     scores = f"{percent(effect.mean_second)} against {percent(effect.mean_first)}"
     text = (
-        f"{over}{row.second} scores {size} points {side} {row.first} on {name} "
+        f"{over}{row.second} scores {by} points {side} {row.first} on {name} "
         f"({scores}, 95 % interval of the difference {interval})"
     )
     weak = ", which does not hold after the correction for all comparisons here"
@@ -148,7 +148,7 @@ def _difference(row: Comparison, scale: float) -> Bar:
     seeds = effect.estimate.by_seed
     return Bar(
         row.name,
-        f"{points(effect.difference)} ({' to '.join(map(points, effect.interval))})",
+        f"{points(effect.difference)} ({points_between(effect.interval)})",
         kind=kind,
         left=left,
         width=right - left,

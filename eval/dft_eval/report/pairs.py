@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dft_eval.report.comparison import PairedComparison, Scores, compare, seeds_or_items, verdict
-from dft_eval.report.formats import p_value, percent, plural, points
-from dft_eval.report.runs import (
-    Evaluation,
-    Key,
-    Pooled,
-    Variant,
-    benchmarks,
-    key_name,
-    paired_seeds,
-)
+from dft_eval.report.formats import p_value, percent, plural, points, points_between, size
+from dft_eval.report.runs import Key, Pooled, Variant, benchmarks, key_name, paired_seeds
 from dft_eval.report.scores import Table, score_text
 from dft_eval.results import ItemScore
 from dft_eval.statistics import holm
@@ -81,17 +73,6 @@ def _ordered(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
     return [pairs[index] for index in order]
 
 
-def _unlike(pairs: Sequence[tuple[Evaluation, Evaluation]]) -> tuple[str, ...]:
-    """Settings other than the model in which two evaluations differ."""
-    differences: dict[str, None] = {}
-    for first, second in pairs:
-        a, b = first.settings, second.settings
-        for field in {**a, **b}:
-            if a.get(field) != b.get(field):
-                differences[f"{field} {a.get(field)!r} and {b.get(field)!r}"] = None
-    return tuple(differences)
-
-
 def _compare(
     pairs: Sequence[tuple[Mapping[str, ItemScore], Mapping[str, ItemScore]]],
 ) -> PairedComparison:
@@ -120,13 +101,14 @@ def _comparisons(first: Variant, second: Variant, keys: Sequence[Key]) -> list[C
             continue
         one, other = first.evaluations[key], second.evaluations[key]
         pairs = paired_seeds(one.by_seed, other.by_seed)
+        unlike = tuple(dict.fromkeys(text for a, b in pairs for text in a.unlike(b).values()))
         results = {key_name(key): compare_pooled(one, other)}
         if pairs and all(a.problems and b.problems for a, b in pairs):
             # The score is that of whole problems; their single questions come second.
             name = f"{key_name(key)}, single questions"
             results[name] = _compare([(a.items, b.items) for a, b in pairs])
         rows += [
-            Comparison(first.label, second.label, key, name, result, 1.0, _unlike(pairs))
+            Comparison(first.label, second.label, key, name, result, 1.0, unlike)
             for name, result in results.items()
         ]
     return rows
@@ -229,7 +211,7 @@ def _table(rows: Sequence[Comparison]) -> Table | None:
                 percent(effect.mean_first),
                 percent(effect.mean_second),
                 points(effect.difference, effect.estimate.stderr),
-                " to ".join(map(points, effect.interval)),
+                points_between(effect.interval),
                 f"{effect.won} / {effect.lost} / {effect.tied}",
                 _bare_p(effect.p),
                 _bare_p(row.adjusted),
@@ -285,10 +267,10 @@ def _seed_cells(pooled: Pooled) -> tuple[str, str, str, str]:
     estimate = pooled.estimate
     if estimate is None:
         return listed, "undefined", "undefined", "undefined"
-    items = points(estimate.items).removeprefix("+")
+    items = size(estimate.items)
     if estimate.spread is None:
         return listed, "", items, "items"
-    spread = points(estimate.spread).removeprefix("+")
+    spread = size(estimate.spread)
     return listed, spread, items, "seeds" if estimate.seeds_dominate else "items"
 
 
@@ -296,6 +278,6 @@ def _against(row: Comparison | None) -> tuple[str, str, str]:
     if row is None or row.result.effect is None:
         return "", "", ""
     effect = row.result.effect
-    interval = " to ".join(map(points, effect.interval))
+    interval = points_between(effect.interval)
     difference = f"{points(effect.difference)} ({interval})"
     return difference, _bare_p(effect.p), _bare_p(row.adjusted)

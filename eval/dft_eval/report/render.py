@@ -22,7 +22,7 @@ from dft_eval.report.pairs import objective
 from dft_eval.report.runs import Variant
 from dft_eval.report.step_figure import scores_over_steps
 from dft_eval.report.steps import Series, find_series, rows_of
-from dft_eval.report.view import MissingRun, View, build_view
+from dft_eval.report.view import MissingRun, View
 from dft_eval.results import atomic_write
 
 MARKDOWN_NAME = "report.md"
@@ -183,7 +183,7 @@ def build_report(
     variants = rows_of(everything, lines, named)
     labels = {variant.label for variant in variants}
     chosen = _chosen(variants, reference, pairs, incomplete=bool(missing))
-    view = build_view(
+    view = View(
         variants,
         title,
         paper=against_paper,

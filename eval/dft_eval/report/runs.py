@@ -81,6 +81,15 @@ class Evaluation:
         decoding = self.row.decoding.items()
         return fields | {name: value for name, value in decoding if name not in MODELS_OWN}
 
+    def unlike(self, other: Evaluation) -> dict[str, str]:
+        """Settings in which the two differ, with both values: ``'qwen' and 'official'``."""
+        a, b = self.settings, other.settings
+        return {
+            name: f"{name} {a.get(name)!r} and {b.get(name)!r}"
+            for name in {**a, **b}
+            if a.get(name) != b.get(name)
+        }
+
 
 @dataclass(frozen=True)
 class Pooled:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dft_eval.generation.samples import pass_at_k
-from dft_eval.report.formats import breakdown, percent
+from dft_eval.report.formats import breakdown, percent, percent_between
 from dft_eval.report.runs import Evaluation, Key, Pooled, Variant, benchmarks, key_name
 from dft_eval.report.scores import Table
 from dft_eval.seed_statistics import Scored, crossed, score_interval
@@ -95,8 +95,7 @@ def pass_table(variants: Sequence[Variant]) -> Table | None:
 
 
 def _text(point: PassAtK) -> str:
-    low = percent(point.low).removesuffix(" %")
-    return f"{percent(point.mean)}, {low} to {percent(point.high)}"
+    return f"{percent(point.mean)}, {percent_between((point.low, point.high))}"
 
 
 def _majority(pooled: Pooled) -> str:

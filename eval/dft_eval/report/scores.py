@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dft_eval.report.formats import breakdown, percent, points
+from dft_eval.report.formats import breakdown, percent, percent_between, points
 from dft_eval.report.runs import Evaluation, Key, Pooled, Seed, Variant, benchmarks, key_name
 from dft_eval.statistics import mean_and_stderr
 
@@ -82,11 +82,7 @@ def score_text(pooled: Pooled) -> str:
     if pooled.interval is None:
         stderr = pooled.row.stderr if len(pooled.rows) == 1 else None
         return f"{percent(pooled.score, stderr)}{counts}"
-    return f"{percent(pooled.score)}, {_span(pooled.interval)}{counts}"
-
-
-def _span(interval: tuple[float, float]) -> str:
-    return f"{percent(interval[0]).removesuffix(' %')} to {percent(interval[1])}"
+    return f"{percent(pooled.score)}, {percent_between(pooled.interval)}{counts}"
 
 
 def score_charts(variants: Sequence[Variant]) -> tuple[Chart, ...]:

@@ -18,13 +18,12 @@ from dft_eval.report import (
     steps,
     training,
 )
-from dft_eval.report.examples import Example, examples
-from dft_eval.report.pairs import Pair, compare_variants, seed_table
-from dft_eval.report.paper.section import AgainstPaper, against_paper
+from dft_eval.report.examples import examples
+from dft_eval.report.pairs import compare_variants, seed_table
+from dft_eval.report.paper.section import against_paper
 from dft_eval.report.provenance import SHORT_SHA
 from dft_eval.report.runs import Variant
-from dft_eval.report.scores import Chart, Summary, Table
-from dft_eval.report.selection import Selection, select
+from dft_eval.report.selection import select
 from dft_eval.report.steps import Series, series_name, step_of
 
 
@@ -41,47 +40,6 @@ class MissingRun:
     what: str
     why: str
     log: str = ""
-
-
-@dataclass(frozen=True)
-class View:
-    """The whole report except its pictures; ``paper`` is None unless requested."""
-
-    title: str
-    labels: tuple[str, ...]
-    headline: tuple[str, ...]
-    missing: tuple[MissingRun, ...]
-    cautions: tuple[str, ...]
-    charts: tuple[Chart, ...]
-    forest: tuple[Chart, ...]
-    seed_notes: tuple[str, ...]
-    doubts: tuple[str, ...]
-    failures: tuple[tuple[str, Table], ...]
-    lengths: Table | None
-    length_warnings: tuple[str, ...]
-    settings: Table | None
-    summary: Summary
-    by_seed: Table | None
-    decodings: Table | None
-    left_under_greedy: tuple[str, ...]
-    pass_at_k: Table | None
-    forgetting: Table | None
-    steps: tuple[tuple[str, Table], ...]
-    selection: Selection | None
-    harnesses: Table | None
-    models: Table
-    methods: Table
-    breakdowns: tuple[tuple[str, Table], ...]
-    breakdown_notes: tuple[str, ...]
-    pairs: tuple[Pair, ...]
-    pair_indices: str
-    paper: AgainstPaper | None
-    curves: Table | None
-    curve_notes: tuple[str, ...]
-    probabilities: Table | None
-    probability_notes: tuple[str, ...]
-    examples: tuple[Example, ...]
-    example_notes: tuple[str, ...]
 
 
 def _cautions(variants: Sequence[Variant]) -> tuple[str, ...]:
@@ -106,75 +64,67 @@ def _cautions(variants: Sequence[Variant]) -> tuple[str, ...]:
     return tuple(cautions)
 
 
-def build_view(
-    variants: Sequence[Variant],
-    title: str,
-    *,
-    paper: bool = False,
-    missing: Sequence[MissingRun] = (),
-    chosen: Sequence[tuple[str, str]] | None = None,
-    reference: str | None = None,
-    lines: Sequence[Series] = (),
-    checkpoints: Sequence[Variant] = (),
-) -> View:
-    """Everything that the report says, with ``paper`` also against the paper's figures.
+class View:
+    """The whole report except its pictures."""
 
-    Args:
-        variants: the rows of the report.
-        lines: trainings with scores at several steps.
-        checkpoints: variants of ``lines`` that are no rows.
-        missing: what an experiment could not give.
-        chosen: pairs to compare, as :func:`pairs.compare_variants` takes them.
-        reference: label of which the table of seeds shows the differences.
-    """
-    curves, curve_notes = training.curves(variants)
-    probabilities, probability_notes = training.probabilities(variants)
-    shown, example_notes = examples(variants)
-    pairs = compare_variants(variants, chosen)
-    look, length_warnings = lengths.lengths(variants)
-    labels = [variant.label for variant in variants]
-    indices = [[labels.index(pair.first), labels.index(pair.second)] for pair in pairs]
-    parts = scores.breakdowns(variants)
-    everything = (*variants, *checkpoints)
-    selection = select(lines, everything, chosen) if lines else None
-    best = selection.sentences[:1] if selection else ()
-    return View(
-        title=title,
-        labels=tuple(labels),
-        headline=(
-            *overview.headline(pairs, variants),
+    def __init__(
+        self,
+        variants: Sequence[Variant],
+        title: str,
+        *,
+        paper: bool = False,
+        missing: Sequence[MissingRun] = (),
+        chosen: Sequence[tuple[str, str]] | None = None,
+        reference: str | None = None,
+        lines: Sequence[Series] = (),
+        checkpoints: Sequence[Variant] = (),
+    ) -> None:
+        """Everything that the report says, with ``paper`` also against the paper's figures.
+
+        Args:
+            variants: the rows of the report.
+            lines: trainings with scores at several steps.
+            checkpoints: variants of ``lines`` that are no rows.
+            missing: what an experiment could not give.
+            chosen: pairs to compare, as :func:`pairs.compare_variants` takes them.
+            reference: label of which the table of seeds shows the differences.
+        """
+        everything = (*variants, *checkpoints)
+        self.title = title
+        self.labels = [variant.label for variant in variants]
+        self.missing = missing
+        self.cautions = _cautions(everything)
+        self.charts = scores.score_charts(variants)
+        self.seed_notes = scores.missing_seeds(everything)
+        self.doubts = scores.doubts(variants)
+        self.failures = overview.failures(variants)
+        self.lengths, self.length_warnings = lengths.lengths(variants)
+        self.settings = provenance.settings(variants)
+        self.summary = scores.summary(variants)
+        self.decodings = decodings.decoding_table(variants)
+        self.pass_at_k = samples.pass_table(variants)
+        self.forgetting = forgetting.forgetting_table(variants)
+        self.steps = steps.step_tables(lines, everything)
+        self.selection = select(lines, everything, chosen) if lines else None
+        self.harnesses = scores.harness_table(variants)
+        self.models = provenance.models(everything)
+        self.methods = provenance.methods(everything)
+        self.breakdowns = scores.breakdowns(variants)
+        self.breakdown_notes = scores.breakdown_notes(self.breakdowns)
+        self.paper = against_paper(variants) if paper else None
+        self.curves, self.curve_notes = training.curves(variants)
+        self.probabilities, self.probability_notes = training.probabilities(variants)
+        self.examples, self.example_notes = examples(variants)
+        self.pairs = compare_variants(variants, chosen)
+        self.forest = overview.forest(self.pairs)
+        self.by_seed = seed_table(variants, self.pairs, reference)
+        self.left_under_greedy = decodings.sentences(self.pairs, variants)
+        places = [
+            [self.labels.index(label) for label in (pair.first, pair.second)] for pair in self.pairs
+        ]
+        self.pair_indices = json.dumps(places or [[0, 0]])
+        best = self.selection.sentences[:1] if self.selection else ()
+        self.headline = (
+            *overview.headline(self.pairs, variants),
             *(f"Best steps, chosen on half of the items. On the rest: {text}" for text in best),
-        ),
-        missing=tuple(missing),
-        cautions=_cautions(everything),
-        charts=scores.score_charts(variants),
-        forest=overview.forest(pairs),
-        seed_notes=scores.missing_seeds(everything),
-        doubts=scores.doubts(variants),
-        failures=overview.failures(variants),
-        lengths=look,
-        length_warnings=length_warnings,
-        settings=provenance.settings(variants),
-        summary=scores.summary(variants),
-        by_seed=seed_table(variants, pairs, reference),
-        decodings=decodings.decoding_table(variants),
-        left_under_greedy=decodings.sentences(pairs, variants),
-        pass_at_k=samples.pass_table(variants),
-        forgetting=forgetting.forgetting_table(variants),
-        steps=steps.step_tables(lines, everything),
-        selection=selection,
-        harnesses=scores.harness_table(variants),
-        models=provenance.models(everything),
-        methods=provenance.methods(everything),
-        breakdowns=parts,
-        breakdown_notes=scores.breakdown_notes(parts),
-        pairs=pairs,
-        pair_indices=json.dumps(indices or [[0, 0]]),
-        paper=against_paper(variants) if paper else None,
-        curves=curves,
-        curve_notes=curve_notes,
-        probabilities=probabilities,
-        probability_notes=probability_notes,
-        examples=shown,
-        example_notes=example_notes,
-    )
+        )

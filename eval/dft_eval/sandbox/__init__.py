@@ -65,7 +65,7 @@ The interpreter has no site-packages: a program that imports numpy fails.
 """
 
 from dft_eval.sandbox.backends import BACKENDS, SANDBOXES, UNCONFINED
-from dft_eval.sandbox.cpus import judge_workers
+from dft_eval.sandbox.cpus import judge_each, judge_workers
 from dft_eval.sandbox.interface import Sandbox
 from dft_eval.sandbox.limits import (
     ALL_PROTECTIONS,
@@ -93,6 +93,7 @@ __all__ = [
     "check",
     "check_commands",
     "check_program",
+    "judge_each",
     "judge_workers",
     "prove",
     "run",

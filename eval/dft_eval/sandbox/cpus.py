@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from dft_eval.sandbox.limits import Limits
 
+Item = TypeVar("Item")
+Verdict = TypeVar("Verdict")
 _MEMORY_BYTES = Limits().memory_bytes
 
 
@@ -22,6 +26,25 @@ def judge_workers(at_most: int | None = None, *, root: Path = Path("/")) -> int:
     bounds += [free / _MEMORY_BYTES for free in _free_memory(root)]
     bounds += [] if at_most is None else [float(at_most)]
     return max(1, int(min(bounds)))
+
+
+def judge_each(
+    judge: Callable[[Item], Verdict],
+    items: Sequence[Item],
+    workers: int | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Verdict]:
+    """``judge`` of every item, in order; at most ``workers`` of them at once.
+
+    Args:
+        progress: called with (done, all).
+    """
+    verdicts: list[Verdict] = []
+    with ThreadPoolExecutor(judge_workers(workers)) as pool:
+        for verdict in pool.map(judge, items):
+            verdicts.append(verdict)
+            progress(len(verdicts), len(items))
+    return verdicts
 
 
 def _read(path: Path) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dft_eval.errors import UsageError
-from dft_eval.gpus import named_ids
+from dft_eval.gpus import named_ids, nvidia_smi
 from dft_eval.model_files import ModelFiles, weights_bytes
 
 _WEIGHTS_SHARE = 0.5
@@ -26,14 +25,8 @@ class Gpus:
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> Gpus:
     """By ``nvidia-smi``, as ``CUDA_VISIBLE_DEVICES`` limits them; none where there is neither."""
-    words = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return Gpus(0, 0)
-    mebibytes = [int(line) for line in done.stdout.split("\n") if line.strip().isdigit()]
+    printed = nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    mebibytes = [int(line) for line in printed.split("\n") if line.strip().isdigit()]
     if not mebibytes:
         return Gpus(0, 0)
     named = named_ids(environment)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dft_eval.benchmark import JudgeChoice
+from dft_eval.benchmark import JudgeChoice, Request
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.openai_http import (
     ATTEMPTS,
@@ -109,7 +109,7 @@ class OpenAIJudge:
         try:
             problem = "" if self._request("hello", 0.0) else "it answers 'hello' without a text."
         except RequestFailedError as error:
-            problem = _said(error)
+            problem = _failure_text(error)
         if problem:
             raise PrerequisiteError(
                 f"The judge {self.model!r} at {self.base_url} does not work: {problem} Look at "
@@ -171,7 +171,7 @@ class OpenAIJudge:
                 text = self._request(prompt, 0.5 * attempt).strip()
             except RequestFailedError as error:
                 self._count_failure(error)
-                return Reply(None, f"judge: {_said(error)}")
+                return Reply(None, f"judge: {_failure_text(error)}")
             with self._lock:
                 self._failed_in_a_row = 0
             if accept(text):
@@ -185,7 +185,7 @@ class OpenAIJudge:
         with self._lock:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= OUTAGE_AFTER:
-                self._outage = _said(error)
+                self._outage = _failure_text(error)
 
     def _request(self, prompt: str, temperature: float) -> str:
         """The content of one chat completion; empty where the server's answer holds none."""
@@ -223,6 +223,25 @@ class OpenAIJudge:
                 stream.write(json.dumps({"asked": digest, "reply": text}) + "\n")
 
 
+def open_judge(choice: JudgeChoice, request: Request, requests: int, name: str) -> OpenAIJudge:
+    """The judge model, checked, with its replies in ``request.out``.
+
+    Args:
+        requests: that it may need at most, said on stderr.
+        name: of the benchmark.
+
+    Raises:
+        UsageError, PrerequisiteError: as :class:`OpenAIJudge` and its ``check``.
+    """
+    replies = request.out / "judge.replies.jsonl"
+    if request.fresh:
+        replies.unlink(missing_ok=True)
+    judge = OpenAIJudge(choice, replies)
+    judge.check()
+    judge.estimate(requests, request.decoding.max_new_tokens, name)
+    return judge
+
+
 def _read_cache(path: Path) -> dict[str, str]:
     """Replies by what was asked; the half line of a killed run is dropped."""
     known: dict[str, str] = {}
@@ -236,7 +255,7 @@ def _read_cache(path: Path) -> dict[str, str]:
     return known
 
 
-def _said(error: RequestFailedError) -> str:
+def _failure_text(error: RequestFailedError) -> str:
     """What failed. Servers may repeat a part of the key where they refuse it: that is left out."""
     if error.status in (401, 403):
         return f"status {error.status}: it does not accept the key in {KEY_VARIABLE}."

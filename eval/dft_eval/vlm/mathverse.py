@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
-from dft_eval.benchmark import Benchmark, Request, finish
+from dft_eval.benchmark import Request
 from dft_eval.errors import UsageError
-from dft_eval.generation.run import Completion
-from dft_eval.progress import Progress
-from dft_eval.results import BenchmarkResult, ItemScore
+from dft_eval.results import ItemScore
 from dft_eval.vlm import openai_scoring, prompts, tables
 from dft_eval.vlm.mathvision import mean_by
-from dft_eval.vlm.rules import by_rules
-from dft_eval.vlm.run import Scoring, Task, declare
+from dft_eval.vlm.run import Summary, Task, declare
 from dft_eval.vlm.tables import Row
 
 VERSIONS = {
@@ -82,46 +78,12 @@ def check(rows: Sequence[Row]) -> None:
         row.text("question_for_eval")
 
 
-def score(
-    rows: Sequence[Row], completions: Sequence[Completion], scoring: Scoring
-) -> list[ItemScore]:
-    """Item scores by the judge, or by rules."""
-    pairs = list(zip(rows, completions, strict=True))
-    if scoring.asking is not None:
-        graded = [
-            openai_scoring.Graded(completion, row.text("answer"), {}, row.text("question_for_eval"))
-            for row, completion in pairs
-        ]
-        return openai_scoring.mathverse(graded, scoring.asking)
-    items = []
-    with Progress(f"{scoring.title}: answers compared") as progress:
-        for row, completion in pairs:
-            items.append(by_rules(completion, row.text("answer"), options(row), scoring.equality))
-            progress(len(items), len(pairs))
-    return items
-
-
-def _result(
-    benchmark: Benchmark,
-    request: Request,
-    rows: Sequence[Row],
-    items: Sequence[ItemScore],
-    notes: Sequence[str],
-    **settings: Any,
-) -> BenchmarkResult:
-    if any("problem_index" not in row.cells for row in rows):
-        notes = [*notes, "rows without problem_index: each counts as a problem of its own"]
+def _summary(request: Request, rows: Sequence[Row], items: Sequence[ItemScore]) -> Summary:
     means = mean_by([version(row) for row in rows], items)
-    return finish(
-        benchmark,
-        request,
-        items,
-        metric="accuracy",
-        style="chat",
-        breakdown={key: means.get(key) for key in VERSIONS.values()},
-        notes=notes,
-        **settings,
-    )
+    notes = []
+    if any("problem_index" not in row.cells for row in rows):
+        notes = ["rows without problem_index: each counts as a problem of its own"]
+    return Summary({key: means.get(key) for key in VERSIONS.values()}, notes)
 
 
 TASK = Task(
@@ -135,11 +97,13 @@ TASK = Task(
     ),
     check=check,
     prompt=prompts.question,
+    options=options,
+    question="question_for_eval",
+    judged=openai_scoring.mathverse,
     needs_judge=True,
     requests_an_item=2,
     category=version,
-    score=score,
-    result=_result,
+    summarise=_summary,
     cluster=lambda row: str(row.cells.get("problem_index", row.id)),
     cluster_name="problem_index",
 )

@@ -40,15 +40,16 @@ class Graded:
 
 
 @dataclass(frozen=True)
-class Asking:
-    """A judge and the title of the progress."""
+class Scoring:
+    """What scores items; ``judge`` is None for rules, ``title`` is that of the progress."""
 
-    judge: OpenAIJudge
     title: str
+    equality: Equality
+    judge: OpenAIJudge | None = None
 
 
 def _ask(
-    asking: Asking,
+    scoring: Scoring,
     prompt: Callable[[Mapping[str, Any]], str],
     lines: Mapping[str, dict[str, Any]],
     accept: Callable[[str], bool],
@@ -57,17 +58,18 @@ def _ask(
     """Replies by item."""
     if not lines:
         return {}
+    assert scoring.judge is not None
     prompts = [prompt(line) for line in lines.values()]
-    asking.judge.announce(prompts)
-    with Progress(f"{asking.title}: {doing}") as progress:
-        return dict(zip(lines, asking.judge.ask(prompts, accept, progress), strict=True))
+    scoring.judge.announce(prompts)
+    with Progress(f"{scoring.title}: {doing}") as progress:
+        return dict(zip(lines, scoring.judge.ask(prompts, accept, progress), strict=True))
 
 
 def _empty(item: Graded) -> bool:
     return not item.completion.completion.strip()
 
 
-def mathvision(items: Sequence[Graded], asking: Asking, equality: Equality) -> list[ItemScore]:
+def mathvision(items: Sequence[Graded], scoring: Scoring) -> list[ItemScore]:
     """``utils/mathv.py``: an option or a value that stands there plainly needs no judge; else the
     judge extracts it, and the same rules compare."""
     scores: dict[str, ItemScore] = {}
@@ -82,12 +84,12 @@ def mathvision(items: Sequence[Graded], asking: Asking, equality: Equality) -> l
                 left.append(item)
             else:
                 scores[item.id] = _option(item, letter, "plain")
-        elif (verdict := equality.vlmevalkit(text, item.gold)).equal:
+        elif (verdict := scoring.equality.vlmevalkit(text, item.gold)).equal:
             scores[item.id] = ItemScore(id=item.id, score=1.0, reason=f"plain: {verdict.reason}")
         else:
             left.append(item)
     lines = {item.id: {"question": item.question, "prediction": item.shown} for item in left}
-    replies = _ask(asking, judge_prompts.mathvision, lines, bool, "judge extracts")
+    replies = _ask(scoring, judge_prompts.mathvision, lines, bool, "judge extracts")
     for item in left:
         reply = replies[item.id]
         if reply.text is None:
@@ -96,7 +98,7 @@ def mathvision(items: Sequence[Graded], asking: Asking, equality: Equality) -> l
             letter = infer_option(reply.text, item.options)
             scores[item.id] = _option(item, letter, f"judge said {reply.text[:60]!r}")
         else:
-            verdict = equality.vlmevalkit(reply.text, item.gold)
+            verdict = scoring.equality.vlmevalkit(reply.text, item.gold)
             scores[item.id] = ItemScore(
                 id=item.id,
                 score=float(verdict.equal),
@@ -105,7 +107,7 @@ def mathvision(items: Sequence[Graded], asking: Asking, equality: Equality) -> l
     return [scores[item.id] for item in items]
 
 
-def wemath(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
+def wemath(items: Sequence[Graded], scoring: Scoring) -> list[ItemScore]:
     """``dataset/utils/multiple_choice.py``: an option that stands there plainly needs no judge;
     else the judge matches one. A reply that names none is unscored; VLMEvalKit draws one."""
     scores: dict[str, ItemScore] = {}
@@ -122,7 +124,7 @@ def wemath(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
                 "options": item.options,
                 "prediction": item.shown,
             }
-    replies = _ask(asking, judge_prompts.wemath, lines, _has_letter, "judge matches")
+    replies = _ask(scoring, judge_prompts.wemath, lines, _has_letter, "judge matches")
     for item in items:
         if item.id not in lines:
             continue
@@ -147,7 +149,7 @@ def _option(item: Graded, letter: str | None, how: str) -> ItemScore:
     return ItemScore(id=item.id, score=float(right), reason=f"{how}: {named}, right is {item.gold}")
 
 
-def mathverse(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
+def mathverse(items: Sequence[Graded], scoring: Scoring) -> list[ItemScore]:
     """``utils/mathverse.py``: the judge extracts every answer, and compares each that is not the
     right one word for word."""
     scores = {
@@ -157,7 +159,7 @@ def mathverse(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
     }
     asked = [item for item in items if item.id not in scores]
     lines = {item.id: {"prediction": item.shown} for item in asked}
-    extracted = _ask(asking, judge_prompts.mathverse_extract, lines, bool, "judge extracts")
+    extracted = _ask(scoring, judge_prompts.mathverse_extract, lines, bool, "judge extracts")
     lines = {}
     for item in asked:
         text = extracted[item.id].text
@@ -172,7 +174,7 @@ def mathverse(items: Sequence[Graded], asking: Asking) -> list[ItemScore]:
                 "answer": item.gold,
             }
     verdicts = _ask(
-        asking, judge_prompts.mathverse_score, lines, {"0", "1"}.__contains__, "judge compares"
+        scoring, judge_prompts.mathverse_score, lines, {"0", "1"}.__contains__, "judge compares"
     )
     for id, line in lines.items():
         reply = verdicts[id]

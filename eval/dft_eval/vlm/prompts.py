@@ -25,4 +25,6 @@ def multiple_choice(row: Row) -> Prompt:
 
 def option_texts(row: Row) -> dict[str, str]:
     """The options of a WeMath row: letter to text."""
-    return {each: str(row.cells[each]) for each in string.ascii_uppercase if each in row.cells}
+    return {
+        letter: str(row.cells[letter]) for letter in string.ascii_uppercase if letter in row.cells
+    }

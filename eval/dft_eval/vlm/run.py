@@ -15,17 +15,19 @@ from dft_eval.benchmark import (
     PixelRange,
     Request,
     Rows,
+    finish,
     is_installed,
     size_notes,
 )
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation.run import Completion, Failure, Prompt
+from dft_eval.progress import Progress
 from dft_eval.requirements import MissingRequirement
 from dft_eval.results import BenchmarkResult, ItemScore
-from dft_eval.vlm import rules
 from dft_eval.vlm.equality import Equality
-from dft_eval.vlm.judge import OpenAIJudge
-from dft_eval.vlm.openai_scoring import Asking
+from dft_eval.vlm.judge import OpenAIJudge, open_judge
+from dft_eval.vlm.openai_scoring import Graded, Scoring
+from dft_eval.vlm.rules import by_rules, described
 from dft_eval.vlm.tables import Published, Row, Table, read_table
 
 STOCK_PIXELS = PixelRange(1280 * 28 * 28, 16384 * 28 * 28)
@@ -42,12 +44,17 @@ PACKAGES = {
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """What an adapter scores with; ``asking`` is None for rules."""
+class Summary:
+    """What a benchmark makes of its items.
 
-    title: str
-    equality: Equality
-    asking: Asking | None = None
+    Attributes:
+        score: with its standard error; None for the mean of the items.
+    """
+
+    breakdown: dict[str, float | None]
+    notes: Sequence[str] = ()
+    metric: str = "accuracy"
+    score: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,13 @@ class Task:
         columns: of the table that are read.
         check: raises UsageError for rows that could not be scored, before anything is generated.
         prompt: of one row.
+        options: letter to text; empty for a free answer.
+        question: column of the question as the judge sees it.
+        judged: item scores by ``--judge openai``, in order.
         needs_judge: whether ``--judge`` must be named; ``rules`` otherwise.
         requests_an_item: that the judge is asked at most.
         category: of one row, as in the breakdown.
-        score: item scores, in the rows' order.
-        result: from item scores and notes.
+        summarise: the items of these rows; may write into ``request.out``.
         cluster: what rows of one problem share; None where every row is its own.
         cluster_name: what that is.
     """
@@ -72,13 +81,32 @@ class Task:
     columns: tuple[str, ...]
     check: Callable[[Sequence[Row]], object]
     prompt: Callable[[Row], Prompt]
+    options: Callable[[Row], dict[str, str]]
+    question: str
+    judged: Callable[[Sequence[Graded], Scoring], list[ItemScore]]
     needs_judge: bool
     requests_an_item: int
     category: Callable[[Row], str]
-    score: Callable[[Sequence[Row], Sequence[Completion], Scoring], list[ItemScore]]
-    result: Callable[..., BenchmarkResult]
+    summarise: Callable[[Request, Sequence[Row], Sequence[ItemScore]], Summary]
     cluster: Callable[[Row], str] | None = None
     cluster_name: str | None = None
+
+    def score(
+        self, rows: Sequence[Row], completions: Sequence[Completion], scoring: Scoring
+    ) -> list[ItemScore]:
+        """Item scores by the judge, or by rules, in order."""
+        graded = [
+            Graded(completion, row.text("answer"), self.options(row), row.text(self.question))
+            for row, completion in zip(rows, completions, strict=True)
+        ]
+        if scoring.judge is not None:
+            return self.judged(graded, scoring)
+        items = []
+        with Progress(f"{scoring.title}: answers compared") as progress:
+            for item in graded:
+                items.append(by_rules(item.completion, item.gold, item.options, scoring.equality))
+                progress(len(items), len(graded))
+        return items
 
 
 def missing() -> list[MissingRequirement]:
@@ -172,7 +200,10 @@ def _scorer(
     task: Task, benchmark: Benchmark, request: Request, table: Table
 ) -> Callable[[Rows], BenchmarkResult]:
     _check_scoring(task, benchmark, request)
-    judge = _judge(task, benchmark, request, len(table.rows))
+    judge = None
+    if request.judge is not None and request.judge.name == "openai":
+        requests = len(table.rows) * task.requests_an_item
+        judge = open_judge(request.judge, request, requests, benchmark.name)
     return partial(_result, task, benchmark, request, table, judge)
 
 
@@ -191,7 +222,7 @@ def _result(
             update={
                 "cluster": task.cluster(row) if task.cluster else None,
                 "category": task.category(row),
-                "pictures": tuple(f"pictures/{Path(each).name}" for each in row.pictures),
+                "pictures": tuple(f"pictures/{Path(picture).name}" for picture in row.pictures),
             }
         )
         for row, item in zip(table.rows, graded, strict=True)
@@ -202,20 +233,26 @@ def _result(
         *_pixel_notes(pixels),
         *_system_prompt_notes(request),
     ]
-    judged = rules.described()
+    judged = described()
     if judge is not None:
         judged = f"{judge.described}, prompts of VLMEvalKit {version('ms-vlmeval')}"
-    return task.result(
+    summary = task.summarise(request, table.rows, items)
+    result = finish(
         benchmark,
         request,
-        table.rows,
         items,
+        metric=summary.metric,
+        style="chat",
         harness=f"VLMEvalKit {HARNESS_VERSION} (data, prompts, rules)",
         decoding=_record(request, pixels),
-        notes=notes,
+        notes=[*notes, *summary.notes],
+        breakdown=summary.breakdown,
         judge=judged,
         cluster=task.cluster_name,
     )
+    if summary.score is None:
+        return result
+    return result.model_copy(update=dict(zip(("score", "stderr"), summary.score, strict=True)))
 
 
 def declare(name: str, summary: str, task: Task) -> Benchmark:
@@ -236,37 +273,22 @@ def declare(name: str, summary: str, task: Task) -> Benchmark:
     )
 
 
-def _judge(task: Task, benchmark: Benchmark, request: Request, n_items: int) -> OpenAIJudge | None:
-    """The judge model, checked; None where there is none to ask."""
-    if request.judge is None or request.judge.name != "openai":
-        return None
-    replies = request.out / "judge.replies.jsonl"
-    if request.fresh:
-        replies.unlink(missing_ok=True)
-    judge = OpenAIJudge(request.judge, replies)
-    judge.check()
-    judge.estimate(n_items * task.requests_an_item, request.decoding.max_new_tokens, benchmark.name)
-    return judge
-
-
 def _score(
     task: Task,
     rows: Sequence[Row],
-    made: Sequence[Completion | Failure],
+    completions: Sequence[Completion | Failure],
     judge: OpenAIJudge | None,
     title: str,
 ) -> list[ItemScore]:
     """Item scores in the rows' order; None where there is no completion."""
-    pairs = [(row, each) for row, each in zip(rows, made, strict=True)]
-    answered = [(row, each) for row, each in pairs if isinstance(each, Completion)]
+    answers = [row for row in completions if isinstance(row, Completion)]
+    failures = [row for row in completions if isinstance(row, Failure)]
+    failed = {row.id for row in failures}
+    answered = [row for row in rows if row.id not in failed]
     with Equality() as equality:
-        asking = None if judge is None else Asking(judge, title)
-        scoring = Scoring(title, equality, asking)
-        scored = task.score([row for row, _ in answered], [each for _, each in answered], scoring)
+        scored = task.score(answered, answers, Scoring(title, equality, judge))
     items = {item.id: item for item in scored}
-    for each in made:
-        if isinstance(each, Failure):
-            items[each.id] = ItemScore(id=each.id, score=None, reason=each.reason)
+    items |= {row.id: ItemScore(id=row.id, score=None, reason=row.reason) for row in failures}
     return [items[row.id] for row in rows]
 
 

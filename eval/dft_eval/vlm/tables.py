@@ -13,6 +13,7 @@ import base64
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 import urllib.request
 from collections.abc import Sequence
@@ -122,10 +123,8 @@ def read_table(
         raise UsageError(f"{path} lacks the columns {', '.join(missing)}.")
     if frame.empty:
         raise UsageError(f"{path} holds no row.")
-    ids = [str(each) for each in frame["index"]]
-    twice = (
-        sorted({each for each in ids if ids.count(each) > 1}) if len(set(ids)) < len(ids) else []
-    )
+    ids = [str(id) for id in frame["index"]]
+    twice = sorted({id for id in ids if ids.count(id) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
         raise UsageError(f"{path}: index {', '.join(twice[:5])} stands there more than once.")
     encoded = dict(zip(ids, frame["image"], strict=True))
@@ -166,19 +165,16 @@ def fetch(published: Published) -> Path:
     fix = f"Download it and give its folder: --data FOLDER (with {published.name}.tsv)."
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{published.name}.")
-        try:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            fresh = Path(scratch) / target.name
             with (
-                os.fdopen(handle, "wb") as stream,
                 urllib.request.urlopen(published.url, timeout=60) as response,
+                fresh.open("wb") as stream,
             ):
-                while chunk := response.read(1 << 20):
-                    stream.write(chunk)
-            if _md5(Path(temporary)) != published.md5:
+                shutil.copyfileobj(response, stream)
+            if _md5(fresh) != published.md5:
                 raise PrerequisiteError(f"{published.url} is not the published file. {fix}")
-            os.replace(temporary, target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+            os.replace(fresh, target)
     except OSError as error:
         raise PrerequisiteError(f"{published.url} could not be had: {error}. {fix}") from error
     return target
@@ -238,4 +234,4 @@ def literal_list(row: Row, column: str) -> list[str]:
         value = None
     if not isinstance(value, list):
         raise UsageError(f"row {row.id}: column {column!r} is no list: {text[:80]!r}.")
-    return [str(each) for each in value]
+    return [str(part) for part in value]

@@ -17,16 +17,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dft_eval.benchmark import Benchmark, Request, finish
+from dft_eval.benchmark import Request
 from dft_eval.errors import UsageError
-from dft_eval.generation.run import Completion
-from dft_eval.results import BenchmarkResult, ItemScore, write_items
+from dft_eval.results import ItemScore, write_items
 from dft_eval.statistics import mean_and_stderr
 from dft_eval.vlm import openai_scoring, prompts, tables
-from dft_eval.vlm.rules import by_rules
-from dft_eval.vlm.run import Scoring, Task, declare
+from dft_eval.vlm.run import Summary, Task, declare
 from dft_eval.vlm.tables import Row
 
 PUBLISHED_PROBLEMS = 525
@@ -52,24 +49,6 @@ class Problem:
             return "IG" if all(self.steps) else "IK"
         mastered = all(self.steps) if strict else any(self.steps)
         return "CM" if mastered else "RM"
-
-
-def score(
-    rows: Sequence[Row], completions: Sequence[Completion], scoring: Scoring
-) -> list[ItemScore]:
-    """Item scores by the judge, or by rules."""
-    if scoring.asking is not None:
-        graded = [
-            openai_scoring.Graded(
-                completion, row.text("answer"), prompts.option_texts(row), row.text("question")
-            )
-            for row, completion in zip(rows, completions, strict=True)
-        ]
-        return openai_scoring.wemath(graded, scoring.asking)
-    return [
-        by_rules(completion, row.text("answer"), prompts.option_texts(row), scoring.equality)
-        for row, completion in zip(rows, completions, strict=True)
-    ]
 
 
 def problem_id(id: str, key: str) -> str:
@@ -124,20 +103,20 @@ def check(rows: Sequence[Row]) -> None:
             )
 
 
-def dimensions(found: Sequence[Problem]) -> dict[str, float | None]:
+def dimensions(whole: Sequence[Problem]) -> dict[str, float | None]:
     """The breakdown: loose score, and the four dimensions strict and loose.
 
     IK, IG and CM over all problems; RM over those whose whole was solved with mastery or by rote,
     None where there is none.
     """
     breakdown: dict[str, float | None] = {
-        "loose": mean_and_stderr([POINTS[each.kind(strict=False)] for each in found])[0]
+        "loose": mean_and_stderr([POINTS[problem.kind(strict=False)] for problem in whole])[0]
     }
     for strict in (True, False):
-        counts = Counter(each.kind(strict=strict) for each in found)
+        counts = Counter(problem.kind(strict=strict) for problem in whole)
         name = "strict" if strict else "loose"
         for kind in ("IK", "IG", "CM"):
-            breakdown[f"{kind}_{name}"] = _share(counts[kind], len(found))
+            breakdown[f"{kind}_{name}"] = _share(counts[kind], len(whole))
         breakdown[f"RM_{name}"] = _share(counts["RM"], counts["CM"] + counts["RM"])
     return breakdown
 
@@ -159,42 +138,30 @@ def _share(part: int, of: int) -> float | None:
     return part / of if of else None
 
 
-def _result(
-    benchmark: Benchmark,
-    request: Request,
-    rows: Sequence[Row],
-    items: Sequence[ItemScore],
-    notes: Sequence[str],
-    **settings: Any,
-) -> BenchmarkResult:
-    found, incomplete = problems(rows, items)
+def _summary(request: Request, rows: Sequence[Row], items: Sequence[ItemScore]) -> Summary:
+    """The strict score over problems, which are written beside the items."""
+    whole, incomplete = problems(rows, items)
     by_problem = [
         ItemScore(
-            id=each.id,
-            score=POINTS[each.kind(strict=True)],
-            reason=f"{each.kind(strict=True)} strict, {each.kind(strict=False)} loose",
+            id=problem.id,
+            score=POINTS[problem.kind(strict=True)],
+            reason=f"{problem.kind(strict=True)} strict, {problem.kind(strict=False)} loose",
         )
-        for each in found
+        for problem in whole
     ]
-    file = request.out / f"{benchmark.name}.chat.problems.jsonl"
+    file = request.out / "wemath.chat.problems.jsonl"
     write_items(file, by_problem)
-    strict, stderr = mean_and_stderr([each.score or 0.0 for each in by_problem])
-    said = [f"score over {len(found)} problems ({file.name}), not the mean of the items"]
+    notes = [f"score over {len(whole)} problems ({file.name}), not the mean of the items"]
     if incomplete:
-        said.append(f"{incomplete} problems left out: rows missing or unscored")
-    if len(found) != PUBLISHED_PROBLEMS:
-        said.append(f"problems: {len(found)} of {PUBLISHED_PROBLEMS}")
-    result = finish(
-        benchmark,
-        request,
-        items,
+        notes.append(f"{incomplete} problems left out: rows missing or unscored")
+    if len(whole) != PUBLISHED_PROBLEMS:
+        notes.append(f"problems: {len(whole)} of {PUBLISHED_PROBLEMS}")
+    return Summary(
+        breakdown={**dimensions(whole), **steps_accuracy(rows, items)},
+        notes=notes,
         metric="strict",
-        style="chat",
-        breakdown={**dimensions(found), **steps_accuracy(rows, items)},
-        notes=[*notes, *said],
-        **settings,
+        score=mean_and_stderr([problem.score or 0.0 for problem in by_problem]),
     )
-    return result.model_copy(update={"score": strict, "stderr": stderr})
 
 
 TASK = Task(
@@ -202,11 +169,13 @@ TASK = Task(
     columns=("ID", "key", "question", "answer", "A", "B"),
     check=check,
     prompt=prompts.multiple_choice,
+    options=prompts.option_texts,
+    question="question",
+    judged=openai_scoring.wemath,
     needs_judge=False,
     requests_an_item=1,
     category=lambda row: row.text("key"),
-    score=score,
-    result=_result,
+    summarise=_summary,
     cluster=lambda row: problem_id(row.text("ID"), row.text("key")),
     cluster_name="problem",
 )

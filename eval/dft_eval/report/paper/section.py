@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dft_eval.report.formats import percent, plural, points, signed
+from dft_eval.report.formats import percent, plural, points, points_between, signed
 from dft_eval.report.paper.match import Match, Unmatched, match
 from dft_eval.report.paper.tables import load_paper
 from dft_eval.report.runs import Variant, paired_seeds
@@ -121,7 +121,7 @@ def _change_row(base: Match, tuned: Match, notes: dict[str, int]) -> tuple[str, 
         signed(printed),
         points(ours, estimate.stderr if estimate else None),
         points(ours - float(printed) / 100),
-        " to ".join(map(points, within)) if within else "undefined",
+        points_between(within) if within else "undefined",
         _verdict(float(printed) / 100, within, _marks(notes, (*base.differs, *tuned.differs))),
         _marks(notes, (*base.open, *tuned.open)) or "nothing noted",
     )
