@@ -205,6 +205,16 @@ RUBRIC = {"metric": "judge", "judge_prompt": "{rubric} {completion}"}
             "'E'. Give a letter of AB, the text of a choice",
         ),
         ({"answer": 2, "c": ["p", "q"]}, CHOICE, "the field 'answer' is 2. Give a letter of AB"),
+        (
+            {"answer": 2, "c": [2, 4, 6]},
+            CHOICE,
+            "2, the place of one choice and the text of another. Give the letter",
+        ),
+        (
+            {"answer": "A", "c": ["B", "A"]},
+            CHOICE,
+            "'A', the letter of one choice and the text of another. Give the place from 0",
+        ),
         ({"answer": "A", "c": ["p"]}, CHOICE, "the field 'c' is no list of 2 to 26 texts"),
         (
             {"answer": "A", "c": ["p", "p"]},
