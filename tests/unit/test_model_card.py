@@ -141,7 +141,7 @@ def test_a_partial_score_is_named_so_on_the_hub_too(model: Path, tmp_path: Path)
 def test_a_score_that_is_no_mean_of_items_has_no_interval_of_them(
     model: Path, tmp_path: Path
 ) -> None:
-    """WeMath counts whole problems; a group of lm-eval may average its tasks without their sizes."""
+    """WeMath counts whole problems; a group of lm-eval may average tasks without their sizes."""
     results = score(model, tmp_path / "results", 4)
     rewrite(results, score=0.9)
     assert "| 90.0 % |  | 10 |" in write_model_card(model, [results]).read_text()
