@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,28 @@ BEGIN, END = "<!-- dft-factory: begin -->", "<!-- dft-factory: end -->"
 
 
 def interval_of(folder: Path, row: BenchmarkResult) -> tuple[float, float] | None:
-    """95 % interval of a score from its items; None if nothing is scored."""
-    items = [item for item in read_items(folder / row.items) if item.score is not None]
+    """95 % interval of a score from what it is the mean of; None where it is no such mean.
+
+    That are whole problems where there is a file of them (WeMath), else the items.
+    """
+    problems = folder / f"{row.items.removesuffix('.items.jsonl')}.problems.jsonl"
+    path = problems if problems.is_file() else folder / row.items
+    items = [item for item in read_items(path) if item.score is not None]
     scores = [item.score or 0.0 for item in items]
+    if not scores or row.score is None:
+        return None
+    if not math.isclose(math.fsum(scores) / len(scores), row.score, abs_tol=1e-6):
+        return None
     return mean_interval(scores, [item.cluster or item.id for item in items])
+
+
+def _partial(row: BenchmarkResult) -> str:
+    """What a score leaves out of the benchmark: ``20 of 1319``; empty if nothing."""
+    notes = [note for note in row.notes if note.startswith("partial: ")]
+    left_out = [note.removeprefix("partial: ") for note in notes]
+    if row.n_scored < row.n_total:
+        left_out.append(f"{row.n_scored} of {row.n_total} scored")
+    return ", ".join(left_out)
 
 
 def _base_model(folder: Path, record: dict[str, Any], results: Sequence[ResultFile]) -> str | None:
@@ -64,7 +83,8 @@ def _section(
         score = "unscored" if row.score is None else f"{100 * row.score:.1f} %"
         interval = interval_of(folder, row)
         bounds = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else ""
-        items = str(row.n_total) if row.n_scored == row.n_total else f"{row.n_scored}/{row.n_total}"
+        partial = _partial(row)
+        items = f"{row.n_total} (partial: {partial})" if partial else str(row.n_total)
         lines.append(
             f"| {row.benchmark} | {row.metric} | {score} | {bounds} | {items} | {row.harness} | "
             f"{row.prompt_style} | {row.decoding_name} | {row.seed} |"
@@ -84,6 +104,7 @@ def _model_index(rows: Sequence[tuple[Path, BenchmarkResult]]) -> list[Any]:
                 "prompt_style": row.prompt_style,
                 "decoding": row.decoding_name,
                 "seed": row.seed,
+                **({"partial": partial} if (partial := _partial(row)) else {}),
             },
             metric_type=row.metric,
             metric_name=f"{row.metric} ({row.harness})",
@@ -104,9 +125,10 @@ def write_model_card(model_folder: Path, results: Sequence[Path]) -> Path:
         results: ``results.json`` of this model, or their folders.
 
     Raises:
-        ConfigError: no folder, or results of another model.
+        ConfigError: no folder, results of another model, or a card that cannot be read.
         UsageError: results or the training record cannot be read.
     """
+    import yaml
     from huggingface_hub import ModelCard, ModelCardData
 
     if not model_folder.is_dir():
@@ -122,7 +144,14 @@ def write_model_card(model_folder: Path, results: Sequence[Path]) -> Path:
     base_model = _base_model(model_folder, record, files)
     path = model_folder / "README.md"
     if path.is_file():
-        card = ModelCard.load(path, ignore_metadata_errors=True)
+        try:
+            card = ModelCard.load(path, ignore_metadata_errors=True)
+        except (ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"{path} cannot be read: {reason}. Correct the YAML between its first two lines of "
+                "---, or move the file away."
+            ) from error
     else:
         data = ModelCardData(library_name="transformers", pipeline_tag="text-generation")
         card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {model_folder.resolve().name}\n")

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from dft_factory.errors import ConfigError
-from dft_factory.losses.token import count_labelled, token_weighted_nll
+from dft_factory.losses.token import divisor, token_weighted_nll
 from dft_factory.losses.weights import TokenWeight, parse_weight
 from dft_factory.objectives import OBJECTIVES, select
 from dft_factory.trainer_base import TokenWeightedTrainerMixin
@@ -28,15 +28,14 @@ def dft_loss_func(weight: str | TokenWeight = "token") -> Callable[..., Tensor]:
     Raises:
         ConfigError: unknown weight.
     """
-    token_weight = parse_weight(weight) if isinstance(weight, str) else weight
+    token_weight = parse_weight(weight)
 
     def loss_func(
         outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         loss = token_weighted_nll(outputs["logits"], labels, token_weight)
-        if num_items_in_batch is None:
-            num_items_in_batch = count_labelled(labels).clamp(min=1)
-        return loss.total / num_items_in_batch
+        count = len(loss.targets) if num_items_in_batch is None else num_items_in_batch
+        return loss.total / divisor(count, len(loss.targets)).to(loss.total.device)
 
     return loss_func
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -37,6 +38,18 @@ def options(
     """Options of the program itself."""
 
 
+_FOLDER = "A file stands where a folder is needed, or a folder where a file is: use another path."
+_RIGHTS = "Use a folder that this user may write to, or change its permissions."
+_SPACE = "Free some, or use another folder. The same command then goes on where it can."
+_FILE_ERRORS = {
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), _FOLDER),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE),
+    errno.ENAMETOOLONG: "Use a shorter name.",
+}
+"""Failures of files that are the user's to fix; others keep their traceback."""
+
+
 def main() -> None:
     """Entry point: a user's mistake is one message and an exit status, never a traceback."""
     from dft_eval.errors import EvaluationError
@@ -51,6 +64,12 @@ def main() -> None:
         sys.stderr.write(f"dft-factory: {error}\n")
         statuses = ((ConfigError, 2), (MissingDependencyError, 3))
         sys.exit(next((status for kind, status in statuses if isinstance(error, kind)), 1))
+    except OSError as error:
+        if error.errno not in _FILE_ERRORS:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"dft-factory: {where}{error.strerror}. {_FILE_ERRORS[error.errno]}\n")
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("dft_factory", "dft_eval"):
             raise

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from dft_factory.losses.linear import CHUNK_TOKENS, linear_token_weighted_nll
-from dft_factory.losses.token import IGNORE_INDEX, TokenLoss, shift_labels, token_rows
+from dft_factory.losses.token import (
+    IGNORE_INDEX,
+    TokenLoss,
+    check_targets,
+    count_labelled,
+    divisor,
+    shift_labels,
+    token_rows,
+)
 from dft_factory.losses.transform import IDENTITY, LogitTransform
 from dft_factory.losses.weights import TokenWeight, parse_weight
 
@@ -31,6 +39,7 @@ def chunked_token_loss(
     shifted = shift_labels(labels, ignore_index).to(hidden.device).flatten()
     positions = shifted.ne(ignore_index).nonzero().squeeze(-1)
     targets, sequence = shifted[positions], positions // labels.shape[1]
+    check_targets(targets, lm_head_weight.shape[0], ignore_index)
     with torch.autocast(hidden.device.type, enabled=False):
         loss = linear_token_weighted_nll(
             hidden.flatten(0, 1),
@@ -77,7 +86,7 @@ def chunked_dft_loss(
         weight: a ``dft_weight`` value (``token``, ``sequence``, ``floor:0.1``, ...) or a
             :class:`~dft_factory.losses.weights.TokenWeight`; ``UNIT_WEIGHT`` is plain NLL.
         num_items_in_batch: N, the labelled tokens of the whole accumulated batch; default: those of
-            ``labels``, at least 1.
+            ``labels``.
         transform: scale and softcap of the logits (Gemma, Cohere, Granite).
         chunk: rows of logits in memory at once.
 
@@ -85,7 +94,7 @@ def chunked_dft_loss(
         A scalar in nats, at least fp32; a differentiable zero where no token is labelled.
 
     Raises:
-        ConfigError: unknown weight.
+        ConfigError: unknown weight, a label that is no token, an N that is not positive.
         ValueError: shapes that do not fit.
     """
     if hidden.dim() != 3 or hidden.shape[:2] != labels.shape:
@@ -98,14 +107,19 @@ def chunked_dft_loss(
             f"lm_head_weight {tuple(lm_head_weight.shape)} does not fit hidden "
             f"{tuple(hidden.shape)}: expected (V, H) and (B, T, H)."
         )
-    if num_items_in_batch is None:
-        num_items_in_batch = shift_labels(labels, ignore_index).ne(ignore_index).sum().clamp(min=1)
-    count = torch.as_tensor(num_items_in_batch, device=hidden.device)
+    if bias is not None and bias.shape != lm_head_weight.shape[:1]:
+        raise ValueError(
+            f"bias {tuple(bias.shape)} does not fit lm_head_weight {tuple(lm_head_weight.shape)}: "
+            "expected (V,) and (V, H)."
+        )
+    labelled = count_labelled(labels, ignore_index)
+    count = divisor(labelled if num_items_in_batch is None else num_items_in_batch, labelled)
+    count = count.to(hidden.device)
     loss = chunked_token_loss(
         hidden,
         lm_head_weight,
         labels,
-        parse_weight(weight) if isinstance(weight, str) else weight,
+        parse_weight(weight),
         bias=bias,
         transform=transform,
         ignore_index=ignore_index,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dft_factory.errors import UpstreamContractError
+from dft_factory.errors import ConfigError, UpstreamContractError
 from dft_factory.losses.softmax import softmax_rows_
 from dft_factory.losses.transform import IDENTITY
 from dft_factory.losses.weights import TokenWeight
@@ -62,6 +62,50 @@ def count_labelled(labels: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
     return labels[..., 1:].ne(ignore_index).sum()
 
 
+def check_targets(targets: Tensor, vocabulary: int, ignore_index: int = IGNORE_INDEX) -> None:
+    """Refuse labels that are no tokens, for which the kernels would read another row's logits.
+
+    Args:
+        targets: (n,), no ignored ones.
+
+    Raises:
+        ConfigError: a label below 0, or not below ``vocabulary``.
+    """
+    outside = targets[(targets < 0) | (targets >= vocabulary)]
+    if len(outside):
+        raise ConfigError(
+            f"labels: {outside[0].item()} is no token of the model, whose logits have {vocabulary} "
+            f"(0 to {vocabulary - 1}). Label what is not trained on with {ignore_index}; enlarge "
+            "the model's vocabulary if the tokenizer has more tokens (resize_token_embeddings)."
+        )
+
+
+def divisor(num_items_in_batch: int | float | Tensor, n_labelled: int | Tensor) -> Tensor:
+    """N of the loss as a scalar tensor; 1 for a whole batch without a label, whose loss is 0.
+
+    Args:
+        n_labelled: labelled tokens of this micro-batch.
+
+    Raises:
+        ConfigError: no positive number although tokens are labelled, or not one number.
+    """
+    count = torch.as_tensor(num_items_in_batch)
+    if count.numel() != 1:
+        raise ConfigError(
+            f"num_items_in_batch has shape {tuple(count.shape)}: expected one number, the labelled "
+            "tokens of the whole accumulated batch."
+        )
+    count = count.reshape(())
+    if not count > 0:
+        if count != 0 or n_labelled:
+            raise ConfigError(
+                f"num_items_in_batch: {count.item()} is no number of labelled tokens, of which "
+                f"this micro-batch has {int(n_labelled)}. Give that of the whole accumulated batch."
+            )
+        return torch.ones_like(count)
+    return count
+
+
 def per_token_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of each target, at least in fp32 whatever the logits' dtype.
 
@@ -109,6 +153,7 @@ def token_weighted_nll(
 
     Raises:
         UpstreamContractError: logits and labels differ in (B, T).
+        ConfigError: a label that is no token.
     """
     if logits.dim() != 3 or logits.shape[:2] != labels.shape:
         raise UpstreamContractError(
@@ -119,6 +164,7 @@ def token_weighted_nll(
     labelled = targets.ne(ignore_index)
     sequence = labelled.nonzero(as_tuple=True)[0]
     targets = targets[labelled]
+    check_targets(targets, logits.shape[-1], ignore_index)
     labelled_logits = logits[labelled]
     logps = per_token_logps(labelled_logits, targets)
     # Tile by tile: as a tensor operation it would need another copy of the logits.

@@ -3,6 +3,9 @@
 The first reads a row once and returns its normaliser, its entropy and its target's log-probability
 (online softmax, Milakov and Gimelshein, arXiv 1805.02867). The second overwrites the row with its
 gradient. Between them torch computes the weights from the log-probabilities.
+
+Bounds are set with ``tl.where``: a GPU's ``tl.minimum`` and ``tl.maximum`` return the other operand
+for a NaN, which would report a loss of 0 for a model that has diverged.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ def _forward_kernel(
         new_max = tl.maximum(row_max, tl.max(z, 0))
         rise = tl.where(exp_sum > 0, row_max - new_max, 0.0)
         # The lower bound stands for -inf, whose product with exp(-inf) would be NaN.
-        z = tl.maximum(z - new_max, -1e4)
+        z -= new_max
+        z = tl.where(z < -1e4, -1e4, z)
         exp_z = tl.exp(z)
         exp_z_sum = (exp_z_sum + exp_sum * rise) * tl.exp(rise) + tl.sum(exp_z * z, 0)
         exp_sum = exp_sum * tl.exp(rise) + tl.sum(exp_z, 0)
@@ -63,8 +67,9 @@ def _forward_kernel(
     target_logit = _transformed(tl.load(base + target), scale, softcap, HAS_SOFTCAP)
     # In this order: row_max + log(exp_sum) would round log(exp_sum) away beside a large maximum.
     logp = (target_logit - row_max) - tl.log(exp_sum)
-    tl.store(logps + row, tl.minimum(logp, 0.0))
-    tl.store(entropies + row, tl.maximum(tl.log(exp_sum) - exp_z_sum / exp_sum, 0.0))
+    entropy = tl.log(exp_sum) - exp_z_sum / exp_sum
+    tl.store(logps + row, tl.where(logp > 0.0, 0.0, logp))
+    tl.store(entropies + row, tl.where(entropy < 0.0, 0.0, entropy))
     tl.store(normalisers + 2 * row, row_max)
     tl.store(normalisers + 2 * row + 1, exp_sum)
 

@@ -124,11 +124,13 @@ def weight_choices() -> list[str]:
 
 
 def parse_weight(spec: object) -> TokenWeight:
-    """The token weight of a ``dft_weight`` value.
+    """The token weight of a ``dft_weight`` value; a :class:`TokenWeight` is returned as it is.
 
     Raises:
         ConfigError: unknown value; names the choices and the nearest match.
     """
+    if isinstance(spec, TokenWeight):
+        return spec
     choices = ", ".join(weight_choices())
     if not isinstance(spec, str):
         raise ConfigError(

@@ -23,7 +23,7 @@ from dft_eval.multipl_e.benchmark import MULTIPL_E
 from dft_eval.natural_questions.benchmark import NATURAL_QUESTIONS
 from dft_eval.own_tasks.benchmark import declare
 from dft_eval.own_tasks.task import TaskFile, is_task_path, read_task
-from dft_eval.results import BenchmarkResult, ResultFile, merge_results
+from dft_eval.results import BenchmarkResult, ResultFile, merge_results, only_writer
 from dft_eval.sandbox.backends import SandboxName
 from dft_eval.serving.engines import check_options
 from dft_eval.serving.pool import Servers
@@ -113,20 +113,28 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         if servers is None:
             servers = stack.enter_context(Servers([request]))
-        return _evaluate(check(names, request), request, scored, servers)
+        chosen = check(names, request)
+        held_by, data, scorers = load(chosen, request, scored=scored)
+        if request.shard is not None:
+            request = replace(request, out=request.shard.folder(request.out))
+        elif (request.out / SHARDS).is_dir():
+            raise UsageError(
+                f"{request.out} holds shards, which `dft-factory score {request.out}` puts "
+                "together. Use another --out, or give --shard K/N."
+            )
+        stack.enter_context(only_writer(request.out))
+        return _evaluate(chosen, request, servers, held_by, data, scorers)
 
 
 def _evaluate(
-    chosen: Sequence[Benchmark], request: Request, scored: bool, servers: Servers
+    chosen: Sequence[Benchmark],
+    request: Request,
+    servers: Servers,
+    held_by: sandbox.Sandbox | None,
+    data: Sequence[Any],
+    scorers: list[Callable[[Rows], BenchmarkResult]],
 ) -> ResultFile:
-    held_by, data, scorers = load(chosen, request, scored=scored)
-    if request.shard is not None:
-        request = replace(request, out=request.shard.folder(request.out))
-    elif (request.out / SHARDS).is_dir():
-        raise UsageError(
-            f"{request.out} holds shards, which `dft-factory score {request.out}` puts together. "
-            "Use another --out, or give --shard K/N."
-        )
+    """``scorers`` is empty to generate alone."""
     subject = open_subject(request, servers)
     generation = flow.begin(request, subject)
     cache = CompletionCache(request.out, fresh=request.fresh)
@@ -134,7 +142,7 @@ def _evaluate(
     results: list[BenchmarkResult] = []
     for i, benchmark in enumerate(chosen):
         run = flow.generate(benchmark, request, subject, data[i], generation, cache)
-        if scored:
+        if scorers:
             if request.match_entropy:  # the temperature is known only now
                 scorers[i] = benchmark.scorer(benchmark, run.request, data[i])
             result = flow.score(benchmark, run.request, run, data[i], scorers[i])
@@ -192,16 +200,17 @@ def score(
     here.update(judge_workers=judge_workers, fresh=fresh)
     held_by = None
     jobs = []
-    for benchmark, run in zip(chosen, generation.runs, strict=True):
-        request = replace(run.request, **here)
-        if run is generation.runs[0]:
-            held_by = _select_sandbox(chosen, request)
-        if judge is not None and "judge" in benchmark.options:
-            request = replace(request, judge=judge)
-        data = flow.read_data(benchmark, folder, run)
-        jobs.append((benchmark, request, run, data, benchmark.scorer(benchmark, request, data)))
-    results = [_with_sandbox(job[0], flow.score(*job), held_by) for job in jobs]
-    written = merge_results(folder, generation.header(), results)
+    with only_writer(folder):
+        for benchmark, run in zip(chosen, generation.runs, strict=True):
+            request = replace(run.request, **here)
+            if run is generation.runs[0]:
+                held_by = _select_sandbox(chosen, request)
+            if judge is not None and "judge" in benchmark.options:
+                request = replace(request, judge=judge)
+            data = flow.read_data(benchmark, folder, run)
+            jobs.append((benchmark, request, run, data, benchmark.scorer(benchmark, request, data)))
+        results = [_with_sandbox(job[0], flow.score(*job), held_by) for job in jobs]
+        written = merge_results(folder, generation.header(), results)
     _refuse_unscored(results)
     return written
 

@@ -31,6 +31,7 @@ from dft_eval.results import (
     Training,
     atomic_write,
     read_results,
+    read_utf8,
 )
 from dft_eval.statistics import mean_and_stderr
 from dft_eval.system_prompts import NONE, trained_with
@@ -94,7 +95,7 @@ def read_generation(folder: Path) -> Generation:
             f"`dft-factory generate BENCHMARK... --model M --out {folder}` first."
         )
     try:
-        return Generation.model_validate_json(path.read_text(encoding="utf-8"))
+        return Generation.model_validate_json(read_utf8(path))
     except ValidationError as error:
         raise UsageError(f"{path} is malformed: {error}") from error
 
@@ -250,8 +251,14 @@ def _warn_of_replaced(former: Sequence[Run], request: Request) -> None:
 
 def read_data(benchmark: Benchmark, folder: Path, run: Run) -> Any:
     """The data that :func:`generate` asked from."""
-    text = data_path(folder, run).read_text(encoding="utf-8")
-    return TypeAdapter(benchmark.data).validate_python(json.loads(text))
+    path = data_path(folder, run)
+    try:
+        return TypeAdapter(benchmark.data).validate_python(json.loads(read_utf8(path)))
+    except (OSError, ValueError) as error:  # also pydantic's and json's
+        raise UsageError(
+            f"{path} cannot be read: {error}. Run `dft-factory generate {run.benchmark} ... --out "
+            f"{folder}` again: what it completed is kept."
+        ) from error
 
 
 def data_path(folder: Path, run: Run) -> Path:
@@ -293,7 +300,7 @@ def _read_rows(
 ) -> list[Completion | Failure]:
     try:
         # Not splitlines(): JSON may hold U+2028 and its like unescaped.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_utf8(path).split("\n")
         rows = [Completion.model_validate_json(line) for line in lines if line]
     except (OSError, ValidationError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error

@@ -7,10 +7,12 @@ which is never the same as wrong.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,16 +165,43 @@ def atomic_write(path: Path, text: str) -> None:
         raise
 
 
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds ``folder`` for this command: of two, each would drop what the other generated.
+
+    Raises:
+        UsageError: another command holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"{folder}: another dft-factory command is writing into this folder. Wait for it, "
+                "or use another --out."
+            ) from error
+        yield
+
+
 def write_items(path: Path, items: Iterable[ItemScore]) -> None:
     """Write the items file of one benchmark."""
     atomic_write(path, "".join(item.model_dump_json() + "\n" for item in items))
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file; :class:`UsageError` where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def read_items(path: Path) -> list[ItemScore]:
     """Read an items file; :class:`UsageError` names the line that is malformed."""
     rows: list[ItemScore] = []
     # Not splitlines(): JSON leaves U+2028 and its like inside a string unescaped.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line:
             continue
         try:
@@ -188,7 +217,7 @@ def read_results(path: Path) -> ResultFile:
     if not file.is_file():
         raise UsageError(f"No results at {file}: run `dft-factory eval ... --out {file.parent}`.")
     try:
-        return ResultFile.model_validate_json(file.read_text(encoding="utf-8"))
+        return ResultFile.model_validate_json(read_utf8(file))
     except ValidationError as error:
         raise UsageError(f"{file} does not follow the result schema: {error}") from error
 

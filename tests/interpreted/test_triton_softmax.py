@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -105,3 +106,21 @@ def test_extreme_and_masked_logits(interpreted: Any) -> None:
     _, entropies = softmax_rows_(logits, torch.tensor([0, 0]), IDENTITY, None)
     expected = torch.distributions.Categorical(probs=logits.double().softmax(-1)).entropy()
     torch.testing.assert_close(entropies.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_nan_stays_nan(interpreted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's min and max drop a NaN, as here; numpy's, which the interpreter takes, keep it."""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    for name, operation in (("create_minnumf", np.fmin), ("create_maxnumf", np.fmax)):
+
+        def like_a_gpu(self: Any, lhs: Any, rhs: Any, operation: Any = operation) -> Any:
+            return self.binary_op(lhs, rhs, operation)
+
+        monkeypatch.setattr(InterpreterBuilder, name, like_a_gpu)
+    logits = torch.randn(4, 150, generator=torch.Generator().manual_seed(0))
+    logits[0] = torch.nan  # hidden states that are NaN
+    logits[1, 80] = torch.nan
+    logits[2, 80] = torch.inf
+    logps, entropies = softmax_rows_(logits, torch.tensor([0, 1, 2, 3]), IDENTITY, None)
+    assert logps.isnan().tolist() == entropies.isnan().tolist() == [True, True, True, False]

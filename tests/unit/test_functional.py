@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dft_factory.errors import ConfigError
-from dft_factory.losses import UNIT_WEIGHT, chunked_dft_loss
+from dft_factory.losses import UNIT_WEIGHT, chunked_dft_loss, token_weighted_nll
+from dft_factory.trainer import dft_loss_func
 
 
 def leaves() -> tuple[Tensor, Tensor, Tensor]:
@@ -81,3 +82,46 @@ def test_bad_input() -> None:
         chunked_dft_loss(hidden, head.t(), labels)
     with pytest.raises(ConfigError, match="Choose from: token"):
         chunked_dft_loss(hidden, head, labels, "tokens")
+    with pytest.raises(ConfigError, match="Choose from: token"):
+        chunked_dft_loss(hidden, head, labels, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"bias \(1,\) does not fit lm_head_weight \(11, 5\)"):
+        chunked_dft_loss(hidden, head, labels, bias=torch.zeros(1))
+
+
+@pytest.mark.parametrize("label", [11, -1])
+def test_labels_that_are_no_tokens_are_refused(label: int) -> None:
+    """The GPU kernels would take the logit of another row."""
+    hidden, head, labels = leaves()
+    labels[1, 5] = label
+    message = rf"labels: {label} is no token of the model, whose logits have 11 \(0 to 10\)"
+    with pytest.raises(ConfigError, match=message):
+        chunked_dft_loss(hidden, head, labels)
+    with pytest.raises(ConfigError, match=message):
+        token_weighted_nll(hidden @ head.t(), labels, UNIT_WEIGHT)
+
+
+@pytest.mark.parametrize("count", [0, -3, float("nan"), torch.tensor(0), torch.tensor([4, 4])])
+def test_counts_that_no_batch_has_are_refused(count: float | Tensor) -> None:
+    """A negative count would train away from the labels, 0 would make the weights NaN."""
+    hidden, head, labels = leaves()
+    with pytest.raises(ConfigError, match="num_items_in_batch"):
+        chunked_dft_loss(hidden, head, labels, num_items_in_batch=count)
+    with pytest.raises(ConfigError, match="num_items_in_batch"):
+        dft_loss_func()({"logits": hidden @ head.t()}, labels, count)
+
+
+def test_a_whole_batch_without_labels_trains_nothing() -> None:
+    """transformers then counts 0 items; 0 / 0 would make the weights NaN."""
+    hidden, head, labels = leaves()
+    nothing = torch.full_like(labels, -100)
+    for loss in (
+        chunked_dft_loss(hidden, head, nothing, num_items_in_batch=torch.tensor(0)),
+        dft_loss_func()({"logits": hidden @ head.t()}, nothing, torch.tensor(0)),
+    ):
+        assert loss.item() == 0
+        assert all(not g.any() for g in torch.autograd.grad(loss, (hidden, head)))
+
+
+def test_a_count_of_one_element_gives_a_scalar() -> None:
+    hidden, head, labels = leaves()
+    assert chunked_dft_loss(hidden, head, labels, num_items_in_batch=torch.tensor([8])).shape == ()

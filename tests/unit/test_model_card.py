@@ -114,3 +114,41 @@ def test_a_model_without_scores_has_a_card(model: Path) -> None:
     assert card.data.eval_results is None
     assert "## Training" in card.text
     assert "## Scores" not in card.text
+
+
+def rewrite(folder: Path, **fields: object) -> None:
+    path = folder / "results.json"
+    content = json.loads(path.read_text())
+    content["results"][0].update(fields)
+    path.write_text(json.dumps(content))
+
+
+def test_a_partial_score_is_named_so_on_the_hub_too(model: Path, tmp_path: Path) -> None:
+    results = score(model, tmp_path / "results", 4)
+    rewrite(results, notes=["partial: 10 of 164"], n_total=12)
+    card = ModelCard.load(write_model_card(model, [results]))
+    assert "| 12 (partial: 10 of 164, 10 of 12 scored) |" in card.text
+    (entry,) = card.data.eval_results
+    assert entry.dataset_args["partial"] == "10 of 164, 10 of 12 scored"
+
+
+def test_a_score_that_is_no_mean_of_items_has_no_interval_of_them(
+    model: Path, tmp_path: Path
+) -> None:
+    """WeMath counts whole problems; a group of lm-eval may average tasks without their sizes."""
+    results = score(model, tmp_path / "results", 4)
+    rewrite(results, score=0.9)
+    assert "| 90.0 % |  | 10 |" in write_model_card(model, [results]).read_text()
+    problems = [ItemScore(id=str(i), score=float(i < 9)) for i in range(10)]
+    (items,) = results.glob("*.items.jsonl")
+    write_items(items.with_name(items.name.replace(".items.", ".problems.")), problems)
+    # Wilson's of 9 of 10.
+    assert "| 90.0 % | 59.6 to 98.2 | 10 |" in write_model_card(model, [results]).read_text()
+
+
+@pytest.mark.parametrize("content", [b"---\nlicense: [mit\n---\n# Mine\n", b"\xff\xfe"])
+def test_a_card_that_cannot_be_read_is_kept(model: Path, content: bytes) -> None:
+    (model / "README.md").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"README\.md cannot be read: "):
+        write_model_card(model, [])
+    assert (model / "README.md").read_bytes() == content

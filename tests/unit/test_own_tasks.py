@@ -177,6 +177,16 @@ RUBRIC = {"metric": "judge", "judge_prompt": "{rubric} {completion}"}
         ({"answer": 1}, {"cluster": "group"}, "no field 'group'"),
         ({"answer": "E", "c": ["p", "q"]}, CHOICE, "'E'. Give a letter of AB, the text of a"),
         ({"answer": 2, "c": ["p", "q"]}, CHOICE, "the field 'answer' is 2. Give a letter of AB"),
+        (
+            {"answer": 2, "c": [2, 4, 6]},
+            CHOICE,
+            "2, the place of one choice and the text of another. Give the letter",
+        ),
+        (
+            {"answer": "A", "c": ["B", "A"]},
+            CHOICE,
+            "'A', the letter of one choice and the text of another. Give the place from 0",
+        ),
         ({"answer": "A", "c": ["p"]}, CHOICE, "the field 'c' is no list of 2 to 26 texts"),
         ({"answer": "A", "c": ["p", "p"]}, CHOICE, "the field 'c' holds an empty text, or one"),
         ({"t": "assert f("}, CODE, "was never closed"),

@@ -303,6 +303,17 @@ def test_different_settings_and_equal_weights_are_named(tmp_path: Path) -> None:
     assert unlike in text.replace("\\_", "_")
 
 
+def test_items_of_another_file_are_named(tmp_path: Path) -> None:
+    """HumanEval/0 of one file is not that of another, and has the same id."""
+    runs = [
+        write_run(tmp_path / label, label, {"toy": {"x": 1}}, notes=[f"data: a, md5 {digit * 32}"])
+        for label, digit in (("base", "a"), ("sft", "a"), ("dft", "b"))
+    ]
+    text = report(runs, tmp_path / "out")
+    differ = f"toy (chat): not like for like, data 'md5 {'a' * 32}' and 'md5 {'b' * 32}'."
+    assert text.count(differ) == 2  # dft against each of the others
+
+
 @pytest.fixture
 def hostile(tmp_path: Path) -> list[Path]:
     """Two runs in which each string from outside is an attack."""

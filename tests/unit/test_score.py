@@ -95,6 +95,42 @@ def test_completions_are_scored_without_model_and_data(name: str, tmp_path: Path
     assert row.score > 0 or name == "python-basics"
 
 
+def test_two_commands_in_one_folder(tmp_path: Path) -> None:
+    """The first would drop what the second generated: it wrote generation.json from what it read
+    at its start."""
+    data, out = write_data(tmp_path / "data"), tmp_path / "out"
+    refused: list[str] = []
+
+    def answer_beside_another(prompt: str) -> str:
+        if "wrote" in prompt:
+            try:
+                evaluate(["humaneval"], asked(data, server, out, "humaneval"))
+            except UsageError as error:
+                refused.append(str(error))
+        return answer(prompt)
+
+    with serve(FakeServer(answer_beside_another, talks=False)) as server:
+        evaluate(["nq"], asked(data, server, out, "nq"))
+        evaluate(["humaneval"], asked(data, server, out, "humaneval"))
+    assert refused
+    assert f"{out}: another dft-factory command is writing into this folder" in refused[0]
+    score(out)
+    assert [row.benchmark for row in read_results(out).results] == ["nq", "humaneval"]
+
+
+@pytest.mark.parametrize(
+    "name", ["generation.json", "nq.chat.data.json", "nq.chat.completions.jsonl", "results.json"]
+)
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{"])
+def test_files_that_are_damaged(name: str, content: bytes, tmp_path: Path) -> None:
+    data, out = write_data(tmp_path / "data"), tmp_path / "out"
+    with serve(FakeServer(answer, talks=False)) as server:
+        evaluate(["nq"], asked(data, server, out, "nq"))
+    (out / name).write_bytes(content)
+    with pytest.raises(UsageError, match=name):
+        score(out)
+
+
 def test_a_model_that_is_gone(text_bench: Bench, tmp_path: Path) -> None:
     """Two benchmarks of a model on this machine; the order of the results is kept."""
     data = write_data(tmp_path / "data")

@@ -191,13 +191,20 @@ def _answers(task: Task, row: Mapping[str, Any], choices: tuple[str, ...]) -> tu
 def _letter(field: str, value: Any, choices: tuple[str, ...]) -> str:
     """The right letter: named by letter, by text, or by place from 0 (a number)."""
     letters = LETTERS[: len(choices)]
+    text = "" if isinstance(value, bool) else str(value).strip()
+    named = {letters[choices.index(text)]} if text in choices else set()
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(choices):
-        return letters[value]
-    if isinstance(value, str):
-        if value.strip() in choices:
-            return letters[choices.index(value.strip())]
-        if len(value.strip()) == 1 and value.strip() in letters:
-            return value.strip()
+        named.add(letters[value])
+    if isinstance(value, str) and len(text) == 1 and text in letters:
+        named.add(text)
+    if len(named) > 1:
+        kind = "letter" if isinstance(value, str) else "place"
+        raise ValueError(
+            f"the field {field!r} is {value!r}, the {kind} of one choice and the text of another. "
+            f"Give the {'place from 0 as a number' if kind == 'letter' else 'letter'}"
+        )
+    if named:
+        return named.pop()
     raise ValueError(
         f"the field {field!r} is {value!r}. Give a letter of {letters}, the text of a choice, or "
         "its place from 0 as a number"

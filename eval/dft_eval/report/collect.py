@@ -49,10 +49,7 @@ def _read_items(folder: Path, row: BenchmarkResult) -> dict[str, ItemScore]:
             f"No {path}, which {folder / 'results.json'} names as the items of {row.benchmark}: "
             f"run `dft-factory eval {row.benchmark} ... --out {folder}` again."
         )
-    try:
-        return _by_id(read_items(path), path)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error}") from error
+    return _by_id(read_items(path), path)
 
 
 def _completions_path(folder: Path, row: BenchmarkResult, rows: Sequence[BenchmarkResult]) -> Path:

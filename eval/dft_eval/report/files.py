@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dft_eval.errors import UsageError
-from dft_eval.results import ResultFile
+from dft_eval.results import ResultFile, read_utf8
 from dft_eval.training_file import TRAINER_STATE
 
 TOKEN_PROBABILITIES = "token_probabilities.json"
@@ -107,13 +107,6 @@ class LearningCurves:
     evaluation: Mapping[str, Points]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error}") from error
-
-
 def _parse(model: type[Model], text: str, where: str) -> Model:
     try:
         return model.model_validate_json(text)
@@ -127,7 +120,7 @@ def read_completions(path: Path) -> dict[str, Completion] | None:
         return None
     by_id: dict[str, Completion] = {}
     # Not splitlines(): JSON may hold U+2028 and its like unescaped.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         row = _parse(Completion, line, f"{path}, line {number}")
@@ -171,7 +164,7 @@ def read_curves(folder: Path, model: str) -> LearningCurves | None:
     path = _trainer_state(folder, model)
     if path is None:
         return None
-    history = _parse(_TrainerState, _text(path), str(path)).log_history
+    history = _parse(_TrainerState, read_utf8(path), str(path)).log_history
     train = {name: _points(history, name, path) for name in CURVES}
     evaluation = {name: _points(history, f"eval_{name}", path) for name in CURVES}
     return LearningCurves(
@@ -185,7 +178,7 @@ def read_probabilities(folder: Path, results: ResultFile) -> TokenProbabilities 
     """Token probabilities of the model of a run folder; None if there are none."""
     path = folder / TOKEN_PROBABILITIES
     if path.is_file():
-        return _parse(TokenProbabilities, _text(path), str(path))
+        return _parse(TokenProbabilities, read_utf8(path), str(path))
     if not (folder / PROBE).is_file():
         return None
     probe = read_probe(folder)
@@ -195,4 +188,4 @@ def read_probabilities(folder: Path, results: ResultFile) -> TokenProbabilities 
 def read_probe(folder: Path) -> Probe:
     """The ``probe.json`` of a folder."""
     path = folder / PROBE
-    return _parse(Probe, _text(path), str(path))
+    return _parse(Probe, read_utf8(path), str(path))

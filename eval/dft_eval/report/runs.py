@@ -22,6 +22,10 @@ MODELS_OWN = ("server_fingerprint",)
 """Entries of ``decoding`` that identify the model, not the way of decoding."""
 
 
+_DATA_HASH = re.compile(r"\b(?:sha256|md5) [0-9a-f]{32,64}\b")
+"""How the notes of a result name the file that its items come from."""
+
+
 class Key(NamedTuple):
     """Benchmark, prompt style and decoding. Scores with different keys are never compared.
 
@@ -79,6 +83,10 @@ class Evaluation:
         """Everything that a score depends on except the model."""
         fields = self.row.model_dump(include={"metric", "harness", "judge", "seed"})
         decoding = self.row.decoding.items()
+        # Items of another file may have the same ids.
+        hashes = [match[0] for note in self.row.notes if (match := _DATA_HASH.search(note))]
+        if hashes:
+            fields["data"] = ", ".join(hashes)
         return fields | {name: value for name, value in decoding if name not in MODELS_OWN}
 
     def unlike(self, other: Evaluation) -> dict[str, str]:
