@@ -17,6 +17,7 @@ from dft_eval.report import (
     scores,
     steps,
     training,
+    training_scores,
 )
 from dft_eval.report.examples import Example, examples
 from dft_eval.report.pairs import Pair, compare_variants, seed_table
@@ -78,6 +79,7 @@ class View:
     paper: AgainstPaper | None
     curves: Table | None
     curve_notes: tuple[str, ...]
+    training_scores: training_scores.TrainingScoresView
     probabilities: Table | None
     probability_notes: tuple[str, ...]
     examples: tuple[Example, ...]
@@ -161,7 +163,7 @@ def build_view(
         left_under_greedy=decodings.sentences(pairs, variants),
         pass_at_k=samples.pass_table(variants),
         forgetting=forgetting.forgetting_table(variants),
-        steps=steps.step_tables(lines, everything),
+        steps=steps.step_tables(lines, steps.step_titles(lines, everything)),
         selection=selection,
         harnesses=scores.harness_table(variants),
         models=provenance.models(everything),
@@ -173,6 +175,7 @@ def build_view(
         paper=against_paper(variants) if paper else None,
         curves=curves,
         curve_notes=curve_notes,
+        training_scores=training_scores.training_scores(variants),
         probabilities=probabilities,
         probability_notes=probability_notes,
         examples=shown,
