@@ -86,7 +86,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_runs(tmp_path: Path
 @pytest.mark.parametrize(
     ("folder", "every", "message"),
     [
-        ("none", None, "there is no such folder"),
+        ("none", None, "there is no such folder. Give a training's output_dir"),
         ("run/checkpoint-2", None, r"It is a checkpoint itself: give .*run\."),
         ("run", 0, "--every 0: give a number"),
     ],
@@ -104,7 +104,7 @@ def test_a_wrong_folder_or_number_is_named(
     [
         ((), "Give either --model or --checkpoints."),
         (("--model", "m", "--checkpoints", "run"), "not both 'm' and 'run'"),
-        (("--model", "m", "--every", "2"), "--every 2 is for --checkpoints"),
+        (("--model", "m", "--every", "2"), "--every 2 is for --checkpoints RUN_DIR. Leave it out"),
         (
             ("--checkpoints", "run", "--backend", "openai"),
             "--checkpoints run needs --backend hf: a server has one model",
