@@ -117,7 +117,10 @@ def eval_command(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(help="Score only the first N items (N per language for multipl-e)."),
+        typer.Option(
+            help="Score only the first N items (N per language for multipl-e). The result is "
+            "marked partial."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of sampling; recorded with the result.")] = 0,
     data: Annotated[
@@ -280,7 +283,7 @@ def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], lis
     if run is not None and values["backend"] != "hf":
         raise UsageError(f"--checkpoints {run} needs --backend hf: a server has one model.")
     if every is not None and run is None:
-        raise UsageError(f"--every {every} is for --checkpoints.")
+        raise UsageError(f"--every {every} is for --checkpoints RUN_DIR. Leave it out.")
     for name in ("out", "data"):  # click's own values are texts
         values[name] = None if values[name] is None else Path(values[name])
     unsafe, track = values.pop("unsafe_no_sandbox"), values.pop("track")

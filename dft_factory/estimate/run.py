@@ -98,10 +98,13 @@ def estimate(
     """
     for option, number, least in (("--gpus", gpus, 1), ("--pictures", pictures, 0)):
         if number is not None and number < least:
-            raise ConfigError(f"{option} {number}: at least {least}.")
-    if tokens_per_second is not None and (measure or not tokens_per_second > 0):
+            raise ConfigError(f"{option} {number}: give a number of {least} or more.")
+    if tokens_per_second is not None and not tokens_per_second > 0:
+        raise ConfigError(f"--tokens-per-second {tokens_per_second:g}: give a rate above 0.")
+    if tokens_per_second is not None and measure:
         raise ConfigError(
-            f"--tokens-per-second {tokens_per_second:g}: a rate above 0, without --measure."
+            f"--tokens-per-second {tokens_per_second:g} and --measure both give the rate. Leave "
+            "one of them out."
         )
     values = read_config(config_path, overrides)
     if not values.get("model_name_or_path"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,25 @@ PLACEHOLDERS = ("out", "here", "seed")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Name = Annotated[str, Field(pattern=_NAME)]
 """Names become folder names."""
+_FILE = re.compile(r".*\.(csv|html|js|jsonl?|lock|log|md|png|ya?ml)")
+_NUMBERED = re.compile(r"(checkpoint-.*|seed[-_]?\d+)")
+_TAKEN_MODELS = frozenset({"data", "jobs", "make"})
+_TAKEN_VARIANTS = frozenset({*_TAKEN_MODELS, "base-at-entropy", "base-data"})
+_TAKEN_EVALUATIONS = frozenset({*_TAKEN_VARIANTS, "base", "model", "shards"})
+"""Folders that an experiment or an evaluation makes itself where the named one would lie."""
+
+
+def _refuse_taken(what: str, name: str, taken: Collection[str]) -> None:
+    """Refuse a name whose folder would be one of another purpose.
+
+    Raises:
+        ValueError: naming all names that are taken.
+    """
+    if name in taken or _FILE.fullmatch(name) or _NUMBERED.fullmatch(name):
+        raise ValueError(
+            f"{what} {name!r}: an experiment keeps other things under this name. Choose one that "
+            f"is not {', '.join(sorted(taken))}, a seed, a checkpoint or a file name"
+        )
 
 
 class Part(BaseModel):
@@ -129,6 +148,8 @@ class Training(Part):
             raise ValueError("variants: give at least one, for example [sft, dft]")
         if "base" in self.variants:
             raise ValueError("variants: 'base' names the model before training")
+        for name in self.variants:
+            _refuse_taken("variants:", name, _TAKEN_VARIANTS)
         repeatable: dict[str, list[Any]] = {**self.grid}
         repeatable |= {"seeds": self.seeds, "checkpoints": self.checkpoints}
         for key, values in repeatable.items():
@@ -239,6 +260,13 @@ class Experiment(Part):
                 raise ValueError(f"make.{name}: write $out where the command's folder goes")
         if self.model is not None and self.models:
             raise ValueError("give 'model' (one) or 'models' (several by name), not both")
+        for name in self.models:
+            _refuse_taken("models:", name, _TAKEN_MODELS)
+        for each in self.evaluate:
+            if each.name is not None:
+                # The report of a named evaluation lies beside the variants.
+                taken = {*_TAKEN_EVALUATIONS, *self.train.variants}
+                _refuse_taken("evaluate: name", each.name, taken)
         models = list(self.models.values()) or [self.model or ModelSpec()]
         if self.train.recipe is None and any(model.recipe is None for model in models):
             raise ValueError("train: give 'recipe', or each of the models its own")

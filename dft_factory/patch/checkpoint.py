@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from dft_eval.model_files import ADAPTER_CONFIG
 from dft_factory.errors import ConfigError, DftFactoryError, UpstreamContractError
 
 STATE = "trainer_state.json"
@@ -124,11 +125,15 @@ def choose_checkpoint(training: Any) -> None:
         training.overwrite_output_dir = True  # else LLaMA-Factory takes the newest folder
 
 
-def check_output_dir(output_dir: str) -> None:
+def check_output_dir(output_dir: str, *, adapter: bool) -> None:
     """Fail before the data is read, not at the first save.
 
+    Args:
+        adapter: the training leaves an adapter, not whole weights.
+
     Raises:
-        ConfigError: ``output_dir`` cannot be made or written to.
+        ConfigError: ``output_dir`` cannot be made or written to, or whole weights would lie beside
+            an adapter, which transformers and ``dft-factory eval`` would load instead of them.
     """
     place = Path(output_dir).absolute()
     while not place.exists():
@@ -138,6 +143,12 @@ def check_output_dir(output_dir: str) -> None:
         raise ConfigError(
             f"output_dir: {output_dir!r}: {place} {reason}. Choose a folder that this user can "
             "write to."
+        )
+    if not adapter and (Path(output_dir) / ADAPTER_CONFIG).is_file():
+        raise ConfigError(
+            f"output_dir: {output_dir!r} holds the adapter of an earlier run "
+            "(adapter_config.json), which would be loaded from there instead of the weights of "
+            "this training. Choose another output_dir, or remove what the earlier run left."
         )
 
 

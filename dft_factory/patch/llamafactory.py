@@ -179,7 +179,7 @@ def check_training_arguments(original: Callable[..., Any]) -> Callable[..., Any]
             _track_nll(selection, written, data, training, finetuning)
             apply.explain_unreadable_records(", ".join(data.dataset or ()))
             if training.do_train:
-                check_output_dir(training.output_dir)
+                check_output_dir(training.output_dir, adapter=selection.method in ("lora", "oft"))
                 choose_checkpoint(training)
             refuse_empty_stream(data, training)
         return parsed
@@ -235,6 +235,7 @@ def name_objective_in_card(original: Callable[..., Any]) -> Callable[..., Any]:
     def create(trainer: Any, *args: Any) -> None:
         if hasattr(trainer, "note_dataset"):
             trainer.note_dataset(args[1].dataset)  # model, data, training, fine-tuning arguments
+            trainer.remove_card_of_an_adapter()
         original(trainer, *args)
         # What goes to the hub was named before its upload, by trainer.create_model_card.
         if hasattr(trainer, "name_objective_in_model_card") and not trainer.args.push_to_hub:

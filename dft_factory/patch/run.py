@@ -182,6 +182,19 @@ class RunMixin(_Base):  # type: ignore[misc]
         with self._writing():
             path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
+    def remove_card_of_an_adapter(self) -> None:
+        """Remove a card that an earlier LoRA run left: of whole weights it is another model's.
+
+        transformers (4.57 to 5.8) would have the model complete it, and fail after the training:
+        "object has no attribute 'create_or_update_model_card'".
+        """
+        path = Path(self.args.output_dir) / "README.md"
+        if self._selection is None or not self.is_world_process_zero() or not path.is_file():
+            return
+        is_adapter = hasattr(self.model, "peft_config")
+        if not is_adapter and ModelCard.load(path).data.get("library_name") == "peft":
+            path.unlink()
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
         self.name_objective_in_model_card()

@@ -264,7 +264,10 @@ def _line(scored: Scored) -> dict[str, Any]:
         **{name: result[name] for name in (*names, "harness", "prompt_style", "decoding", "notes")},
         "n_truncated": sum(row.finish_reason == "length" for row in scored.completions),
         "items": [
-            {**item.model_dump(include={"id", "score", "reason"}), "completion": texts.get(item.id)}
+            {
+                **item.model_dump(include={"id", "score", "reason", "cluster"}),
+                "completion": texts.get(item.id),
+            }
             for item in scored.items
         ],
     }

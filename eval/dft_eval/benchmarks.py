@@ -295,6 +295,8 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
     _refuse_same_names(chosen)
     if request.limit is not None and request.limit < 1:
         raise UsageError(f"--limit {request.limit}: give a number of 1 or more.")
+    if request.num_fewshot is not None and request.num_fewshot < 0:
+        raise UsageError(f"--num-fewshot {request.num_fewshot}: give a number of 0 or more.")
     if request.judge_workers is not None and request.judge_workers < 1:
         raise UsageError(f"--judge-workers {request.judge_workers}: give a number of 1 or more.")
     check_options(request.backend, request.serve, request.base_url, request.dtype)
@@ -303,16 +305,19 @@ def check(names: Sequence[str], request: Request) -> list[Benchmark]:
         raise UsageError("--data names one benchmark's file: evaluate one benchmark at a time.")
     for option in ("judge", "min_pixels", "max_pixels", "num_fewshot"):
         without = [benchmark.name for benchmark in chosen if option not in benchmark.options]
-        if getattr(request, option) is not None and without:
+        value = getattr(request, option)
+        if value is not None and without:
+            value = value.name if isinstance(value, JudgeChoice) else value
             able = [name for name, benchmark in BENCHMARKS.items() if option in benchmark.options]
             able = able or [f"{lm_eval.PREFIX}TASK"]
             raise UsageError(
-                f"--{option.replace('_', '-')} has no effect on {', '.join(without)}. Leave it "
-                f"out, or evaluate {', '.join(able)} by themselves."
+                f"--{option.replace('_', '-')} {value} has no effect on {', '.join(without)}. "
+                f"Leave it out, or evaluate {', '.join(able)} by themselves."
             )
     for name in ("match_entropy", "shard", "device_map"):
-        if getattr(request, name):
-            refuse_for_harnesses(chosen, f"--{name.replace('_', '-')}")
+        if value := getattr(request, name):
+            text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            refuse_for_harnesses(chosen, f"--{name.replace('_', '-')} {text}")
     single = [benchmark.name for benchmark in chosen if not benchmark.samples]
     if request.decoding.samples > 1 and single:
         able = [name for name, benchmark in BENCHMARKS.items() if benchmark.samples]

@@ -47,7 +47,9 @@ def find_checkpoints(run: Path, every: int | None = None) -> list[Checkpoint]:
     if every is not None and every < 1:
         raise UsageError(f"--every {every}: give a number of steps, 1 or more.")
     if not run.is_dir():
-        raise UsageError(f"--checkpoints {run}: there is no such folder.")
+        raise UsageError(
+            f"--checkpoints {run}: there is no such folder. Give a training's output_dir."
+        )
     paths = [path for path in run.iterdir() if path.is_dir() and is_checkpoint(path)]
     by_step = {int(path.name.rpartition("-")[2]): path for path in paths}
     if not by_step:

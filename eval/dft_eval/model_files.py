@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,20 +146,47 @@ def find_model(name: str, *, single_file: bool = False) -> ModelFiles:
 def model_sha256(files: ModelFiles) -> str:
     """SHA-256 over the sorted weight files (names and bytes) of the adapter and its base.
 
+    Files that this process or its parent (:func:`hashes_for_children`) has read are read again only
+    if they have changed: minutes for a large model.
+
     Raises:
         UsageError: a folder without a weight file.
     """
-    digest = hashlib.sha256()
+    paths = []
     for folder in files.folders:
         weights = weight_files(folder)
         if not weights:
             raise UsageError(f"--model {files.name!r}: no weight file in {folder}.")
-        for path in weights:
+        paths += weights
+    state = _state(paths)
+    if state not in _hashes:
+        _hashes.update(json.loads(os.environ.get(_HASHES_VARIABLE, "{}")))
+    if state not in _hashes:
+        digest = hashlib.sha256()
+        for path in paths:
             digest.update(path.name.encode() + b"\0")
             with path.open("rb") as stream:
                 while chunk := stream.read(1 << 22):
                     digest.update(chunk)
-    return digest.hexdigest()
+        _hashes[state] = digest.hexdigest()
+    return _hashes[state]
+
+
+_hashes: dict[str, str] = {}
+"""By :func:`_state`."""
+_HASHES_VARIABLE = "DFT_FACTORY_MODEL_HASHES"
+
+
+def _state(paths: Sequence[Path]) -> str:
+    """What changes with the files: their places, sizes and times of change."""
+    stats = [(path.resolve(), path.stat()) for path in paths]
+    rows = [[str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def hashes_for_children() -> dict[str, str]:
+    """Environment in which a process on this machine knows the hashes that this one knows."""
+    return {_HASHES_VARIABLE: json.dumps(_hashes)}
 
 
 def settings_sha256(files: ModelFiles) -> str:

@@ -24,7 +24,7 @@ from dft_eval.errors import EvaluationError, UnscoredError, UsageError
 from dft_eval.generation.shard import FOLDER, Shard
 from dft_eval.gpus import VARIABLE, visible_ids
 from dft_eval.merge_shards import merge_shards, present_shards
-from dft_eval.model_files import find_model
+from dft_eval.model_files import find_model, hashes_for_children, model_sha256
 from dft_eval.processes import die_with_parent
 from dft_eval.progress import SECONDS_BETWEEN_LINES, tail
 from dft_eval.results import RESULTS_NAME, ResultFile
@@ -111,16 +111,19 @@ def evaluate_per_gpu(
         UnscoredError: some items could not be scored; when all models are done.
     """
     ids = select_gpus(gpus)
+    models = []
     for request in requests:
         chosen = check(names, request)
-        refuse_for_harnesses(chosen, "--gpus")
-        find_model(request.model)  # downloaded once, not by each process
+        refuse_for_harnesses(chosen, f"--gpus {gpus or AUTO}")
+        models.append(find_model(request.model))  # downloaded once, not by each process
         load(chosen, request, scored=scored)
         _check_folder(request.out, len(ids))
     for request in requests:
         if request.fresh:  # what is there may be another model's, and is made of the shards again
             for name in (flow.GENERATION_NAME, RESULTS_NAME):
                 (request.out / name).unlink(missing_ok=True)
+    for model in models:
+        model_sha256(model)  # read once, not by each process
     generate_on(ids, command, out)
     unscored = []
     for request in requests:
@@ -228,7 +231,7 @@ def _start(gpu: str, shard: Shard, command: Sequence[str], out: Path) -> _Child:
     stated = os.environ.get(_THREADS, "")
     threads = int(stated) if stated.isdecimal() else len(os.sched_getaffinity(0))
     share = str(max(1, threads // shard.total))
-    environment = {**os.environ, VARIABLE: gpu, _THREADS: share}
+    environment = {**os.environ, **hashes_for_children(), VARIABLE: gpu, _THREADS: share}
     words = [*command, "--shard", str(shard)]
     with log.open("wb") as stream:
         stream.write(f"$ {VARIABLE}={gpu} {shlex.join(words)}\n".encode())

@@ -11,6 +11,7 @@ from dft_eval.benchmark import Request
 from dft_eval.benchmarks import check, evaluate
 from dft_eval.checkpoints import reuse_completions
 from dft_eval.errors import UnscoredError, UsageError
+from dft_eval.generation.shard import FOLDER
 from dft_eval.model_files import find_model
 from dft_eval.results import ResultFile
 from dft_eval.serving.pool import Servers
@@ -35,6 +36,10 @@ def requests_of(models: Sequence[str], request: Request) -> list[Request]:
             raise UsageError(
                 f"--model {model!r}: of several models each needs a label: --model base=PATH "
                 "--model dft=PATH. A label names a folder in --out."
+            )
+        if label == FOLDER:
+            raise UsageError(
+                f"--model {model!r}: {FOLDER} is the folder of --shard. Choose another."
             )
         if labels.count(label) > 1:
             raise UsageError(f"--model: the label {label!r} is there twice.")

@@ -87,7 +87,7 @@ def test_incomplete_checkpoints_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "every", "message"),
     [
-        ("none", None, "there is no such folder"),
+        ("none", None, "there is no such folder. Give a training's output_dir"),
         ("run/checkpoint-2", None, r"It is a checkpoint itself: give .*run\."),
         ("run", 0, "--every 0: give a number"),
     ],
@@ -105,8 +105,11 @@ def test_a_wrong_folder_or_number_is_named(
     [
         ((), "Give either --model or --checkpoints."),
         (("--model", "m", "--checkpoints", "run"), "not both 'm' and 'run'"),
-        (("--model", "m", "--every", "2"), "--every 2 is for --checkpoints"),
-        (("--checkpoints", "run", "--backend", "openai"), "needs --backend hf: a server has one"),
+        (("--model", "m", "--every", "2"), "--every 2 is for --checkpoints RUN_DIR. Leave it out"),
+        (
+            ("--checkpoints", "run", "--backend", "openai"),
+            "--checkpoints run needs --backend hf: a server has one model",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["eval", "generate"])

@@ -35,8 +35,7 @@ RECIPE = ("recipes", "copy", "mathematics/qwen2_5_math_7b_dft", "--out")
 
 
 def refusal(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    done = run_command(command, status=1)
     assert done.stderr.startswith("dft-factory: ")
     assert done.stderr.count("\n") == 1, done.stderr  # no traceback
     return done.stderr

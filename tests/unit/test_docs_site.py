@@ -47,6 +47,22 @@ def test_the_navigation_leads_to_every_page_and_to_nothing_else() -> None:
     assert sorted(nav) == sorted(pages | set(docs_site.PAGES))
 
 
+def test_every_command_is_in_the_table_of_commands_and_every_option_in_the_reference() -> None:
+    """Recipes' fields are explained in the page on training."""
+    table = (DOCS / "recipes.md").read_text("utf-8")
+    reference = docs_site.cli_reference()
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        assert f"`dft-factory {name}" in table
+        options = [option for each in command.params for option in each.opts if option[:2] == "--"]
+        assert [option for option in options if f"`{option}" not in reference] == []
+    for benchmark in ("lm-eval:TASK", "vlmeval:DATASET"):
+        assert benchmark in table
+        assert benchmark in reference
+    fields = (DOCS / "training.md").read_text("utf-8")
+    assert all(name in fields for name in ("score_task:", "score_steps:", "score_limit:"))
+
+
 def test_generated_pages_have_their_content() -> None:
     recipes = docs_site.shipped_recipes()
     for name in catalog.recipe_names():

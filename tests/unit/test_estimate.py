@@ -184,9 +184,14 @@ def test_uncovered_layouts(values: dict[str, Any], accelerate: str | None, messa
     [
         ({"model_name_or_path": None}, {}, "model_name_or_path"),
         ({"use_cpu": True}, {"gpus": 2}, "--gpus 2"),
-        ({}, {"gpus": 0}, "--gpus 0"),
-        ({}, {"pictures": -1}, "--pictures -1"),
-        ({}, {"tokens_per_second": 0.0}, "--tokens-per-second 0"),
+        ({}, {"gpus": 0}, "--gpus 0: give a number of 1 or more"),
+        ({}, {"pictures": -1}, "--pictures -1: give a number of 0 or more"),
+        ({}, {"tokens_per_second": 0.0}, "--tokens-per-second 0: give a rate above 0"),
+        (
+            {},
+            {"tokens_per_second": 5.0, "measure": True},
+            "--tokens-per-second 5 and --measure both give the rate. Leave one of",
+        ),
         ({}, {"measure": True, "gpus": 2}, "--tokens-per-second X"),
         ({"deepspeed": {"zero_optimization": {"stage": 2}}}, {"gpus": 2}, "bf16: true"),
     ],

@@ -470,6 +470,43 @@ def test_a_benchmark_that_cannot_run_is_refused_early(monkeypatch: pytest.Monkey
 SHARDED = ("evaluate.0.shards=3", "train.seeds=[0]")
 
 
+NUMBERED = ["seed0", "seed-1", "checkpoint-20", "checkpoint-best"]
+FILES = ["plan.json", "train.yaml", "report.html", "results.json", "x.lock", "report.md"]
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        (
+            "evaluate.1.name",
+            ["shards", "model", "base", "sft", "dft", "data", "jobs", "make", "base-data"],
+        ),
+        ("train.variants", ["data", "jobs", "make", "base-data", "base-at-entropy"]),
+        ("models", ["data", "jobs", "make"]),
+    ],
+)
+def test_a_name_whose_folder_is_another_one_is_refused(key: str, names: list[str]) -> None:
+    """By what the names would share: shards removes an unnamed evaluation's folder of that name,
+    model is the trained model, ``sft`` the run beside which the report would lie."""
+    text = f"{TEN_LINES}  - {{name: x, benchmarks: [nq]}}\n".replace("model:", "#", 1)
+    for name in [*names, *NUMBERED, *FILES]:
+        value = {"evaluate.1.name": name, "train.variants": f"{{{name}: {{objective: sft}}}}"}
+        override = f"{key}={value.get(key, f'{{{name}: Qwen/Qwen2.5-Coder-3B}}')}"
+        with pytest.raises(ConfigError) as refusal:
+            plan_of(text, override)
+        assert f" {name!r}: an experiment keeps other things under this name" in str(refusal.value)
+        assert "Choose one that is not " in str(refusal.value)
+
+
+def test_names_that_collide_with_nothing_stay(tmp_path: Path) -> None:
+    """Each folder of a job is the job's own."""
+    text = f"{TEN_LINES}  - {{name: t0.7, benchmarks: [nq], shards: 2}}\n"
+    override = "train.variants={dft-floor_0.1: {objective: dft}, shards: {}, model: {}, probe: {}}"
+    plan = plan_of(text, override, "train.seeds=[]")
+    made = [path for job in plan.jobs.values() for path in job.makes]
+    assert len(set(made)) == len(made)
+
+
 def test_shards_are_jobs_that_the_score_waits_for() -> None:
     unsharded, plan = plan_of(TEN_LINES, "train.seeds=[0]"), plan_of(TEN_LINES, *SHARDED)
     names = [f"generate dft/seed0/shards/{number}-of-3" for number in (1, 2, 3)]

@@ -197,7 +197,13 @@ def test_metrics_outside_0_to_1(request_: Request, results: Results, tmp_path: P
     ("args", "message"),
     [
         (["lm-eval:"], "names no task"),
-        (["nq", "--num-fewshot", "2"], "no effect on nq.*lm-eval:TASK"),
+        (["nq", "--num-fewshot", "2"], "--num-fewshot 2 has no effect on nq.*lm-eval:TASK"),
+        (["lm-eval:x", "--num-fewshot", "-1"], "--num-fewshot -1: give a number of 0 or more"),
+        (["lm-eval:x", "--device-map", "auto"], "--device-map auto: lm-eval:x asks the model"),
+        (
+            ["lm-eval:x", "--device-map", "all"],
+            "--device-map 'all' is unknown. Choose from: auto, ",
+        ),
     ],
 )
 def test_checked_before_anything_runs(args: list[str], message: str) -> None:
@@ -210,8 +216,11 @@ def test_checked_before_anything_runs(args: list[str], message: str) -> None:
     [
         ({"backend": "openai"}, "--backend hf"),
         ({"own_max_new_tokens": False}, "--max-new-tokens: lm-eval:words is decoded as its task"),
-        ({"match_entropy": (Path("dft"),)}, "--match-entropy: lm-eval:words asks the model itself"),
-        ({"shard": Shard(1, 2)}, "--shard: lm-eval:words asks the model itself"),
+        (
+            {"match_entropy": (Path("dft"),)},
+            "--match-entropy dft: lm-eval:words asks the model itself",
+        ),
+        ({"shard": Shard(1, 2)}, "--shard 1/2: lm-eval:words asks the model itself"),
     ],
 )
 def test_unsupported_options(

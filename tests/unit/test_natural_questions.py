@@ -294,7 +294,7 @@ def test_long_answers_are_shortened_in_the_reason() -> None:
         ({"decoding": Decoding(temperature=0.7)}, "--temperature 0.7: nq takes the one greedy"),
         ({"decoding": Decoding(temperature=0.7, samples=3)}, "--samples 3: nq: scored on one"),
         ({"harness": "official"}, "nq knows its own alone"),
-        ({"min_pixels": 5}, "--min-pixels has no effect on nq"),
+        ({"min_pixels": 5}, "--min-pixels 5 has no effect on nq"),
     ],
 )
 def test_useless_options_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -417,7 +417,7 @@ def test_a_judge_needs_a_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--judge openai --judge-model NAME .* in task\.yaml"):
         run(path, str)
     request = Request(model="m", out=tmp_path, label="b", judge=JudgeChoice("rules"))
-    with pytest.raises(UsageError, match="--judge has no effect on task"):
+    with pytest.raises(UsageError, match="--judge openai has no effect on task"):
         check([str(write_task(tmp_path, ROWS))], request)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 from dft_eval.errors import UsageError
 from dft_eval.gpus import visible_ids
+from dft_eval.model_files import find_model, hashes_for_children, model_sha256
 from dft_eval.per_gpu import check_gpus, select_gpus
 from tests.conftest import Bench
 from tests.support.cli import clean_environment, executable, obey_ctrl_c
@@ -158,6 +162,30 @@ def test_same_as_one_process(text_bench: Bench, tmp_path: Path, decoding: tuple[
     assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_a_model_that_the_parent_has_hashed_is_not_read_again(tmp_path: Path) -> None:
+    """Other bytes under the same size and time, which only reading would tell apart."""
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"first")
+    expected = hashlib.sha256(b"model.safetensors\0first").hexdigest()
+    assert model_sha256(find_model(str(tmp_path))) == expected
+    time_ns = weights.stat().st_mtime_ns
+
+    def in_child(content: bytes, mtime_ns: int, **environment: str) -> str:
+        weights.write_bytes(content)
+        os.utime(weights, ns=(mtime_ns, mtime_ns))
+        code = "import sys; from dft_eval.model_files import find_model, model_sha256 as sha256; "
+        words = [sys.executable, "-c", f"{code}print(sha256(find_model(sys.argv[1])))", tmp_path]
+        env = clean_environment(**environment)
+        return subprocess.run(words, env=env, capture_output=True, text=True).stdout.strip()
+
+    known = hashes_for_children()
+    assert in_child(b"other", time_ns, **known) == expected
+    other = hashlib.sha256(b"model.safetensors\0other").hexdigest()
+    assert in_child(b"other", time_ns) == other
+    assert in_child(b"other", time_ns + 1, **known) == other
+
+
 def test_a_failed_process_is_named_and_can_resume(text_bench: Bench, tmp_path: Path) -> None:
     """Two models; the process of the second GPU is killed when it has completed something."""
     words = ["generate", str(write_task(tmp_path, 16)), "--max-new-tokens", "32"]
@@ -168,6 +196,9 @@ def test_a_failed_process_is_named_and_can_resume(text_bench: Bench, tmp_path: P
     first, second = pids(process, 2)
     assert [variables(pid)["CUDA_VISIBLE_DEVICES"] for pid in (first, second)] == ["4", "5"]
     assert [variables(pid)["OMP_NUM_THREADS"] for pid in (first, second)] == ["2", "2"]
+    sha256 = model_sha256(find_model(str(text_bench.model)))
+    for pid in (first, second):
+        assert list(json.loads(variables(pid)["DFT_FACTORY_MODEL_HASHES"]).values()) == [sha256]
     cache = tmp_path / "parts/a/shards/2-of-2/completions.cache.jsonl"
     wait_until(cache.exists, "a completion")
     os.kill(second, signal.SIGKILL)

@@ -621,7 +621,7 @@ def test_refusals_name_the_files(tmp_path: Path) -> None:
 
     for name in ("x", "y"):
         write_trainer_state(third / name / "trainer_state.json", [])
-    with pytest.raises(UsageError, match=r"2 trainer states.*x/trainer.*y/trainer"):
+    with pytest.raises(UsageError, match=r"2 files trainer_state.json.*x/trainer.*y/trainer"):
         build_report([third], out)
 
     write_items(first / "b0.items.jsonl", [ItemScore(id="x", score=1)] * 2)

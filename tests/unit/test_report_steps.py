@@ -10,11 +10,13 @@ import pytest
 
 from dft_eval.report import build_report
 from dft_eval.report.collect import read_variants
+from dft_eval.report.figures import side_by_side
 from dft_eval.report.runs import benchmarks
 from dft_eval.report.selection import choose, in_validation, select
 from dft_eval.report.steps import find_series, rows_of, series_name, step_of
 from dft_eval.results import ItemScore
-from tests.support.reports import Page, report, write_run
+from tests.support.figures import bars, lines_of, panels_of
+from tests.support.reports import Page, report, write_run, write_trainer_state
 
 ITEMS = [f"q{n}" for n in range(40)]
 CHOOSE = [name for name in ITEMS if in_validation(ItemScore(id=name))]
@@ -218,6 +220,48 @@ def test_a_report_has_a_picture_and_no_row_per_checkpoint(
     assert "### dft against dft at step 10" in named
     assert "Scores over steps" not in report([greedy[0], greedy[4]], tmp_path / "out")
     assert not (tmp_path / "out/scores_over_steps.png").exists()
+
+
+def test_bars_of_equal_steps_stand_side_by_side(
+    lines: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each bar at its marker; further from the other line's than both are wide, and than no step
+    from its own."""
+    (panel,) = panels_of(lambda: build_report(lines, tmp_path / "out"), monkeypatch)
+    sft, dft = ([*map(float, line.get_xdata())] for line in lines_of(panel))
+    assert sorted(place for place, _, _ in bars(panel)) == sorted([*sft, *dft])
+    to_points = panel.transData.transform
+    for left, right, step in zip(sft, dft, (10, 20, 30), strict=True):
+        assert left < step < right
+        assert right - left < 2.5  # the steps are 10 apart
+        pixels = to_points((right, 0))[0] - to_points((left, 0))[0]
+        assert pixels * 72 / panel.figure.dpi > 2 * 1.4
+
+
+def test_bars_stay_nearer_to_their_step_than_to_the_next() -> None:
+    """Four lines of 51 steps 2 apart: 0.5 · 2 / 4 from line to line, less than 1.2 % of 100."""
+    steps = range(0, 101, 2)
+    assert side_by_side([steps] * 4) == pytest.approx([-0.375, -0.125, 0.125, 0.375])
+    assert side_by_side([[0, 500, 999, 1000], [0, 500, 1000]]) == pytest.approx([-6, 6])
+    assert side_by_side([steps]) == [0.0]
+    assert side_by_side([[0], [0]]) == pytest.approx([-0.05, 0.05])
+
+
+def test_bars_of_evaluations_in_the_learning_curves_stand_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two variants of two seeds, evaluated at the same steps."""
+    folders = []
+    for label in ("sft", "dft"):
+        for seed in (0, 1):
+            folder = write_step(tmp_path / f"{label}{seed}", label, (1, 1), step=20, seed=seed)
+            history = [{"step": n, "eval_nll": 2.0 + seed} for n in (10, 20)]
+            write_trainer_state(folder / "trainer_state.json", history)
+            folders.append(folder)
+    panel = panels_of(lambda: build_report(folders, tmp_path / "out"), monkeypatch)[0]
+    places = [place for place, _, _ in bars(panel)]
+    assert len(set(places)) == 4
+    assert sorted(round(place, -1) for place in places) == [10, 10, 20, 20]
 
 
 def write_greedy(folder: Path) -> Path:

@@ -104,14 +104,14 @@ def test_two_commands_in_one_folder(tmp_path: Path) -> None:
     def answer_beside_another(prompt: str) -> str:
         if "wrote" in prompt:
             try:
-                evaluate(["humaneval"], asked(data, server, out, "humaneval"))
+                evaluate(["humaneval"], request_of(data, server, out, "humaneval"))
             except UsageError as error:
                 refused.append(str(error))
         return answer(prompt)
 
     with serve(FakeServer(answer_beside_another, talks=False)) as server:
-        evaluate(["nq"], asked(data, server, out, "nq"))
-        evaluate(["humaneval"], asked(data, server, out, "humaneval"))
+        evaluate(["nq"], request_of(data, server, out, "nq"))
+        evaluate(["humaneval"], request_of(data, server, out, "humaneval"))
     assert refused
     assert f"{out}: another dft-factory command is writing into this folder" in refused[0]
     score(out)
@@ -125,7 +125,7 @@ def test_two_commands_in_one_folder(tmp_path: Path) -> None:
 def test_files_that_are_damaged(name: str, content: bytes, tmp_path: Path) -> None:
     data, out = write_data(tmp_path / "data"), tmp_path / "out"
     with serve(FakeServer(answer, talks=False)) as server:
-        evaluate(["nq"], asked(data, server, out, "nq"))
+        evaluate(["nq"], request_of(data, server, out, "nq"))
     (out / name).write_bytes(content)
     with pytest.raises(UsageError, match=name):
         score(out)

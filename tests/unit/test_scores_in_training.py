@@ -131,6 +131,8 @@ def test_default_scoring_times(loaded: tuple[Any, Any], items: InMemory, tmp_pat
             callback.on_evaluate(args, state, control, model=model)
     lines = [json.loads(line) for line in (tmp_path / FILE_NAME).read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 3, 5]
+    # The report's intervals rest on the cluster.
+    assert set(lines[0]["items"][0]) == {"id", "score", "reason", "cluster", "completion"}
     assert len(logs) == 3
 
 

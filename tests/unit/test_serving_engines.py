@@ -223,6 +223,7 @@ def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["a", "b"], "--model 'a': of several models each needs a label"),
         (["x/y=a", "z=b"], "A label names a folder"),
         (["x=a", "x=b"], "the label 'x' is there twice"),
+        (["x=a", "shards=b"], "shards is the folder of --shard"),
     ],
 )
 def test_labels_of_several_models(models: list[str], message: str, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """Read run folders. Everything is checked here, so that the rest of the report works on good data.
 
 A run folder holds ``results.json`` and the item files that it names. Optional are
-``<benchmark>.completions.jsonl``; ``trainer_state.json`` in the folder, one immediate sub folder,
-the model's folder or the one above it; ``token_probabilities.json`` or ``probe.json``. Run folders
-of one label, seed and model, such as one greedy and one sampled, are one run; runs of one label
-that differ in the training seed are one variant.
+``<benchmark>.completions.jsonl``; ``trainer_state.json`` and ``scores.jsonl`` in the folder, one
+immediate sub folder, the model's folder or the one above it; ``token_probabilities.json`` or
+``probe.json``. Run folders of one label, seed and model, such as one greedy and one sampled, are
+one run; runs of one label that differ in the training seed are one variant.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dft_eval.report.files import (
     read_curves,
     read_probabilities,
     read_probe,
+    read_training_scores,
 )
 from dft_eval.report.formats import one_line
 from dft_eval.report.runs import Evaluation, Key, Run, Variant, key_name
@@ -112,6 +113,7 @@ def read_run(folder: Path) -> Run:
         results=results,
         evaluations=evaluations,
         curves=read_curves(folder, results.model),
+        training_scores=read_training_scores(folder, results.model),
         probabilities=read_probabilities(folder, results),
     )
 
@@ -167,6 +169,7 @@ def _joined(first: Run, second: Run) -> Run:
             first,
             evaluations={**first.evaluations, **second.evaluations},
             curves=first.curves or second.curves,
+            training_scores=first.training_scores or second.training_scores,
             probabilities=first.probabilities or second.probabilities,
         )
     seed = "" if first.seed is None else f", seed {first.seed}"

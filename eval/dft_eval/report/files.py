@@ -1,8 +1,9 @@
-"""Optional files of a run folder: completions, learning curves, token probabilities."""
+"""Optional files of a run folder: completions, learning curves, scores, token probabilities."""
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dft_eval.errors import UsageError
-from dft_eval.results import ResultFile, read_utf8
-from dft_eval.training_file import TRAINER_STATE
+from dft_eval.results import BenchmarkResult, ItemScore, ResultFile, read_utf8
+from dft_eval.training_file import TRAINER_STATE, is_checkpoint
 
 TOKEN_PROBABILITIES = "token_probabilities.json"
 PROBE = "probe.json"
+TRAINING_SCORES = "scores.jsonl"
 CURVES = ("nll", "mean_token_prob")
 """Logged quantities to plot: nats per labelled token, and a probability."""
 
@@ -107,6 +109,35 @@ class LearningCurves:
     evaluation: Mapping[str, Points]
 
 
+class _Item(ItemScore):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _ScoredStep(BaseModel):
+    """A line of ``scores.jsonl``; of a scoring that failed it has only ``step`` and ``problem``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    step: int = Field(ge=0)
+    score: float | None = None
+    problem: str | None = None
+    items: tuple[_Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingScores:
+    """What a training scored of itself (``score_task``), by step.
+
+    Attributes:
+        results: each score with its items by id.
+        problems: why a step has no score.
+    """
+
+    path: Path
+    results: Mapping[int, tuple[BenchmarkResult, Mapping[str, ItemScore]]]
+    problems: Mapping[int, str]
+
+
 def _parse(model: type[Model], text: str, where: str) -> Model:
     try:
         return model.model_validate_json(text)
@@ -144,24 +175,24 @@ def _points(history: Sequence[Mapping[str, Any]], name: str, path: Path) -> Poin
     return Points(tuple(steps), tuple(values)) if steps else None
 
 
-def _trainer_state(folder: Path, model: str) -> Path | None:
-    """Trainer state in the run folder or a sub folder, else in the model's folder or its parent."""
+def _of_training(name: str, folder: Path, model: str) -> Path | None:
+    """A file in the run folder or a sub folder, else in the model's folder or its parent."""
     # The run folder itself may be called checkpoint-*; the checkpoints within it do not count.
     places = [path for path in folder.iterdir() if not path.name.startswith("checkpoint-")]
-    paths = [path / TRAINER_STATE for path in (folder, *sorted(places))]
+    paths = [path / name for path in (folder, *sorted(places))]
     paths = [path for path in paths if path.is_file()]
     if len(paths) > 1:
         names = ", ".join(str(path) for path in paths)
-        raise UsageError(f"{folder} holds {len(paths)} trainer states, keep one: {names}")
+        raise UsageError(f"{folder} holds {len(paths)} files {name}, keep one: {names}")
     for place in (Path(model), folder / model):
         if place.is_dir():
-            paths += [parent / TRAINER_STATE for parent in (place, place.resolve().parent)]
+            paths += [parent / name for parent in (place, place.resolve().parent)]
     return next((path for path in paths if path.is_file()), None)
 
 
 def read_curves(folder: Path, model: str) -> LearningCurves | None:
     """Learning curves of the model of a run folder; None if there is no trainer state."""
-    path = _trainer_state(folder, model)
+    path = _of_training(TRAINER_STATE, folder, model)
     if path is None:
         return None
     history = _parse(_TrainerState, read_utf8(path), str(path)).log_history
@@ -172,6 +203,39 @@ def read_curves(folder: Path, model: str) -> LearningCurves | None:
         train={name: points for name, points in train.items() if points},
         evaluation={name: points for name, points in evaluation.items() if points},
     )
+
+
+def read_training_scores(folder: Path, model: str) -> TrainingScores | None:
+    """Scores during the training of a run folder's model, of a checkpoint those until its step.
+
+    None if there is no such file. A last line without an end was cut short by a kill, and does not
+    count.
+
+    Raises:
+        UsageError: a line is malformed.
+    """
+    path = _of_training(TRAINING_SCORES, folder, model)
+    if path is None:
+        return None
+    place = Path(model)
+    last = int(place.name.rpartition("-")[2]) if is_checkpoint(place) else None
+    results: dict[int, tuple[BenchmarkResult, Mapping[str, ItemScore]]] = {}
+    problems: dict[int, str] = {}
+    for number, text in enumerate(read_utf8(path).split("\n")[:-1], start=1):
+        where = f"{path}, line {number}"
+        line = _parse(_ScoredStep, text, where)
+        if last is not None and line.step > last:
+            continue
+        if line.score is None:
+            problems[line.step] = line.problem or "no reason recorded"
+            continue
+        fields = {key: value for key, value in json.loads(text).items() if key in _OF_RESULT}
+        result = _parse(BenchmarkResult, json.dumps({**fields, "items": path.name}), where)
+        results[line.step] = result, {item.id: item for item in line.items}
+    return TrainingScores(path, results, problems)
+
+
+_OF_RESULT = BenchmarkResult.model_fields.keys() - {"items", "notes"}
 
 
 def read_probabilities(folder: Path, results: ResultFile) -> TokenProbabilities | None:

@@ -21,7 +21,7 @@ from dft_eval.report.formats import markdown_fence, markdown_inline, visible
 from dft_eval.report.pairs import objective
 from dft_eval.report.runs import Variant
 from dft_eval.report.step_figure import scores_over_steps
-from dft_eval.report.steps import Series, find_series, rows_of
+from dft_eval.report.steps import Series, find_series, rows_of, step_titles
 from dft_eval.report.view import MissingRun, View
 from dft_eval.results import atomic_write
 
@@ -31,8 +31,9 @@ SIGNS = {"higher": "▲ ", "lower": "▼ ", "open": "≈ ", "weak": "~ ", "same"
 CURVES_PNG = "learning_curves.png"
 PASS_PNG = "pass_at_k.png"
 STEPS_PNG = "scores_over_steps.png"
+TRAINING_PNG = "scores_in_training.png"
 PROBABILITIES_PNG = "token_probabilities.png"
-PICTURES = (CURVES_PNG, PASS_PNG, STEPS_PNG, PROBABILITIES_PNG)
+PICTURES = (CURVES_PNG, PASS_PNG, STEPS_PNG, TRAINING_PNG, PROBABILITIES_PNG)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,13 @@ def _pictures(
     if view.pass_at_k is not None:
         pictures[PASS_PNG] = figures.pass_at_k(variants, dark=dark)
     if view.steps:
-        pictures[STEPS_PNG] = scores_over_steps(lines, variants, dark=dark)
+        points = [variant for line in lines for variant in line.variants.values()]
+        titles = step_titles(lines, points)
+        pictures[STEPS_PNG] = scores_over_steps(lines, variants, titles, dark=dark)
+    if (scores := view.training_scores).lines:
+        pictures[TRAINING_PNG] = scores_over_steps(
+            scores.lines, variants, scores.titles, with_base=False, dark=dark
+        )
     if view.probabilities is not None:
         pictures[PROBABILITIES_PNG] = figures.token_probabilities(variants, dark=dark)
     return pictures

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from dft_eval.report.files import Completion, LearningCurves, TokenProbabilities
+from dft_eval.report.files import (
+    Completion,
+    LearningCurves,
+    TokenProbabilities,
+    TrainingScores,
+)
 from dft_eval.results import BenchmarkResult, ItemScore, ResultFile
 from dft_eval.seed_statistics import Crossed, Scored, crossed, score_interval
 
@@ -171,6 +176,7 @@ class Run:
     results: ResultFile
     evaluations: Mapping[Key, Evaluation]
     curves: LearningCurves | None
+    training_scores: TrainingScores | None
     probabilities: TokenProbabilities | None
 
     @property

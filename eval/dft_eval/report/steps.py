@@ -14,20 +14,16 @@ _AT_STEP = re.compile(r"(.+) at step (\d+)")
 
 @dataclass(frozen=True)
 class Series:
-    """Variants of one training by step, at least two, in the order of the steps.
+    """Variants of one training by step, in the order of the steps.
 
     Attributes:
         name: their label without `` at step N``.
+        row: the variant that stands for this training: final weights, else last checkpoint.
     """
 
     name: str
     variants: Mapping[int, Variant]
-
-    @property
-    def row(self) -> Variant:
-        """The variant that stands for this training: final weights, else last checkpoint."""
-        final = [variant for variant in self.variants.values() if variant.label == self.name]
-        return final[0] if final else self.variants[max(self.variants)]
+    row: Variant
 
     def scored(self, key: Key) -> dict[int, Pooled]:
         """Scores by step, for steps at which the benchmark was run and scored."""
@@ -64,10 +60,15 @@ def find_series(variants: Sequence[Variant]) -> tuple[Series, ...]:
             if former is None or former.label != name:
                 by_name[name][step] = variant
     return tuple(
-        Series(name, dict(sorted(points.items())))
+        Series(name, dict(sorted(points.items())), _row(name, points))
         for name, points in by_name.items()
         if len(points) > 1
     )
+
+
+def _row(name: str, points: Mapping[int, Variant]) -> Variant:
+    final = [variant for variant in points.values() if variant.label == name]
+    return final[0] if final else points[max(points)]
 
 
 def rows_of(
@@ -88,17 +89,22 @@ def rows_of(
     )
 
 
+def step_titles(lines: Sequence[Series], variants: Sequence[Variant]) -> dict[Key, str]:
+    """The names of the :func:`line_keys`."""
+    return {key: key_name(key) for key in line_keys(lines, variants)}
+
+
 def line_keys(lines: Sequence[Series], variants: Sequence[Variant]) -> list[Key]:
     """The benchmarks that at least one line has at two or more steps."""
     return [key for key in benchmarks(variants) if any(len(line.scored(key)) > 1 for line in lines)]
 
 
 def step_tables(
-    lines: Sequence[Series], variants: Sequence[Variant]
+    lines: Sequence[Series], titles: Mapping[Key, str]
 ) -> tuple[tuple[str, Table], ...]:
-    """The score of each line at each step, by the benchmark's name."""
+    """The score of each line at each step, by the title of the benchmark."""
     tables = []
-    for key in line_keys(lines, variants):
+    for key, title in titles.items():
         columns = {line.name: line.scored(key) for line in lines}
         columns = {name: column for name, column in columns.items() if column}
         steps = sorted({step for column in columns.values() for step in column})
@@ -112,5 +118,5 @@ def step_tables(
             )
             for step in steps
         ]
-        tables.append((key_name(key), Table(("step", *columns), tuple(rows))))
+        tables.append((title, Table(("step", *columns), tuple(rows))))
     return tuple(tables)

@@ -17,6 +17,7 @@ from dft_eval.report import (
     scores,
     steps,
     training,
+    training_scores,
 )
 from dft_eval.report.examples import examples
 from dft_eval.report.pairs import compare_variants, seed_table
@@ -104,7 +105,7 @@ class View:
         self.decodings = decodings.decoding_table(variants)
         self.pass_at_k = samples.pass_table(variants)
         self.forgetting = forgetting.forgetting_table(variants)
-        self.steps = steps.step_tables(lines, everything)
+        self.steps = steps.step_tables(lines, steps.step_titles(lines, everything))
         self.selection = select(lines, everything, chosen) if lines else None
         self.harnesses = scores.harness_table(variants)
         self.models = provenance.models(everything)
@@ -113,6 +114,7 @@ class View:
         self.breakdown_notes = scores.breakdown_notes(self.breakdowns)
         self.paper = against_paper(variants) if paper else None
         self.curves, self.curve_notes = training.curves(variants)
+        self.training_scores = training_scores.training_scores(variants)
         self.probabilities, self.probability_notes = training.probabilities(variants)
         self.examples, self.example_notes = examples(variants)
         self.pairs = compare_variants(variants, chosen)

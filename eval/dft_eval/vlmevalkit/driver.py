@@ -5,7 +5,8 @@ A process of its own: ``import vlmeval`` replaces the TLS context by an unverifi
 ``refused`` where the data set cannot be run.
 
 ``Qwen2VLChat`` runs as it is but for what ties it to one GPU with flash attention: model and
-processor are loaded here, with the dtype asked for and an adapter on its base.
+processor are loaded as the other benchmarks' are, which a completion may depend on where two tokens
+are equally likely.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from dft_eval.errors import UsageError
+from dft_eval.generation import hf_load
 from dft_eval.model_files import find_model
-from dft_eval.vlm.hf_vision import load_processor
+from dft_eval.vlm import hf_vision
 from dft_eval.vlmevalkit.files import REFUSED, RUN, SCORES, WORK
 
 NAME = "model"
@@ -85,31 +87,21 @@ def is_circular(name: str) -> bool:
 
 def open_chat(settings: dict[str, Any]) -> Any:
     """``Qwen2VLChat`` on the model, with the settings of the harness's own table of models."""
-    import torch
     import transformers
     import vlmeval.vlm.qwen2_vl.model as stock
     from transformers.feature_extraction_utils import BatchFeature
     from vlmeval.config import supported_VLM
 
-    files = find_model(settings["model"])
-    processor = load_processor(files)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(
-        files.base or files.folder, dtype=getattr(torch, settings["dtype"])
-    )
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    model_type = model.config.model_type
-    if files.base is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, files.folder)
+    files, dtype = find_model(settings["model"]), settings["dtype"]
+    model, processor = hf_vision.load(files, dtype, hf_load.needed_device_map(files, dtype))
     stock.get_gpu_memory = lambda: [1]
     for name in ("Qwen2_5_VLForConditionalGeneration", "Qwen2VLForConditionalGeneration"):
         getattr(transformers, name).from_pretrained = lambda *_, **__: model
     for name in ("AutoProcessor", "Qwen2VLProcessor"):
         getattr(transformers, name).from_pretrained = lambda *_, **__: processor
     move = BatchFeature.to
-    BatchFeature.to = lambda self, *_, **__: move(self, model.device)
-    options = dict(supported_VLM[MODELS[model_type]].keywords)
+    BatchFeature.to = lambda self, *_, **__: move(self, hf_load.first_device(model))
+    options = dict(supported_VLM[MODELS[model.config.model_type]].keywords)
     options |= {"model_path": str(files.base or files.folder), **settings["options"]}
     return stock.Qwen2VLChat(**options)
 
