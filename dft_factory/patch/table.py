@@ -130,9 +130,10 @@ PATCHES: tuple[Patch, ...] = (
         module="llamafactory.train.trainer_utils",
         attribute="create_modelcard_and_push",
         factory=f"{_FACTORIES}:name_objective_in_card",
-        change="With our objectives only: the model card names objective and weight.",
-        reason="It says full or lora, which is not what was trained. Goes when LLaMA-Factory lets "
-        "a plugin add tags.",
+        change="With our objectives only: the model card names objective and weight; that of an "
+        "earlier adapter is removed before whole weights get theirs.",
+        reason="It says full or lora, which is not what was trained, and transformers fails on the "
+        "adapter's. Goes when LLaMA-Factory lets a plugin add tags.",
         test="tests/contract/test_run_summary.py",
     ),
 )
