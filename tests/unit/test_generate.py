@@ -438,8 +438,8 @@ def test_tokens_that_sampling_leaves_out(loaded: tuple[Any, Any], options: dict[
 
 def test_programs_are_decoded_as_the_model_wrote_them() -> None:
     """Llama 3's tokenizers delete spaces before punctuation unless told not to: the canonical
-    solutions of HumanEval must survive, in text and behind pictures. Of the 13 that would change
-    4 would fail their tests (`benchmarks/decoding_spaces.py`); one is judged here."""
+    solutions of HumanEval must survive, in text and behind pictures. One that would fail its tests
+    is judged here."""
     from dft_eval.humaneval_plus.data import from_human_eval
     from dft_eval.humaneval_plus.judge import judge, make_tests
     from dft_eval.python_programs import human_eval
