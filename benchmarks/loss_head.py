@@ -29,6 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dft_factory.estimate.measure import resident
+
 VOCABULARY = 151_936
 IGNORE_INDEX = -100
 TRL = "TRL chunked, loss_type dft"
@@ -175,13 +177,6 @@ METHODS: dict[str, Callable[[], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
 }
 
 
-def _resident() -> dict[str, int]:
-    """VmRSS and VmHWM of this process in bytes."""
-    with open("/proc/self/status", encoding="ascii") as stream:
-        rows = dict(line.split(":", 1) for line in stream if line.startswith("Vm"))
-    return {name: int(rows[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
-
-
 def run_point(point: dict[str, Any]) -> dict[str, Any]:
     """One method at one size, in this process."""
     torch.set_num_threads(point["threads"])
@@ -209,9 +204,9 @@ def run_point(point: dict[str, Any]) -> dict[str, Any]:
     else:
         with open("/proc/self/clear_refs", "w", encoding="ascii") as stream:
             stream.write("5")  # forget the high-water mark
-        before = _resident()["VmRSS"]
+        before = resident("VmRSS")
         seconds = [step()]
-        peak = _resident()["VmHWM"] - before
+        peak = resident("VmHWM") - before
     seconds += [step() for _ in range(point["repeats"])]
     return {**point, "seconds": statistics.median(seconds[1:] or seconds), "bytes": peak}
 
@@ -261,7 +256,12 @@ def main() -> None:
                         "device": device,
                         "dtype": args.dtype,
                     }
-                    done, why = _in_own_process(point, args.trl)
+                    # For this point alone: LLaMA-Factory refuses so new a TRL.
+                    paths = [args.trl] if args.trl and method == TRL else []
+                    paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+                    done, why = in_own_process(
+                        __file__, point, {"PYTHONPATH": os.pathsep.join(paths)}
+                    )
                     if done is None:
                         print(f"{method:28}failed: {why}")
                     else:
@@ -280,14 +280,13 @@ def main() -> None:
                 sys.stdout.flush()
 
 
-def _in_own_process(point: dict[str, Any], trl: str | None) -> tuple[dict[str, Any] | None, str]:
-    """What :func:`run_point` gives, or None and why it failed."""
-    # For this point alone: LLaMA-Factory refuses so new a TRL.
-    paths = [trl] if trl and point["method"] == TRL else []
-    paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+def in_own_process(
+    file: str, point: dict[str, Any], environment: dict[str, str]
+) -> tuple[dict[str, Any] | None, str]:
+    """What ``run_point`` of a benchmark gives, or None and why it failed."""
     done = subprocess.run(
-        [sys.executable, __file__, "--point", json.dumps(point)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        [sys.executable, file, "--point", json.dumps(point)],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,

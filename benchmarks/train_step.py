@@ -17,14 +17,14 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from loss_head import VOCABULARY, _ratio, _resident
+from loss_head import VOCABULARY, _ratio, in_own_process
+
+from dft_factory.estimate.measure import resident
 
 RECIPES: dict[str, dict[str, Any]] = {
     "stock SFT (full)": {"finetuning_type": "full"},
@@ -91,7 +91,7 @@ def run_point(point: dict[str, Any]) -> dict[str, Any]:
         """Clock and memory around every optimizer step."""
 
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            state["before"] = torch.cuda.memory_allocated() if cuda else _resident()["VmRSS"]
+            state["before"] = torch.cuda.memory_allocated() if cuda else resident("VmRSS")
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if cuda:
@@ -105,7 +105,7 @@ def run_point(point: dict[str, Any]) -> dict[str, Any]:
             if cuda:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - state["started"])
-            peak = torch.cuda.max_memory_allocated() if cuda else _resident()["VmHWM"]
+            peak = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")
             peaks.append(peak - int(state["before"]))
 
     from llamafactory.train.tuner import run_exp
@@ -174,18 +174,11 @@ def main() -> None:
                 "threads": args.threads,
                 "dtype": args.dtype,
             }
-            done = subprocess.run(
-                [sys.executable, __file__, "--point", json.dumps(point)],
-                env={**os.environ, "OMP_NUM_THREADS": str(args.threads)},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            lines = [x for x in done.stdout.splitlines() if x.startswith("POINT ")]
-            if not lines:
-                print(f"{recipe:24}failed: {done.stderr.strip().splitlines()[-1:]}")
-                continue
-            rows[recipe] = json.loads(lines[0].removeprefix("POINT "))
+            done, why = in_own_process(__file__, point, {"OMP_NUM_THREADS": str(args.threads)})
+            if done is None:
+                print(f"{recipe:24}failed: {why}")
+            else:
+                rows[recipe] = done
     print(f"{'':24}{'s a step':>10}{'x stock':>9}{'peak MiB':>10}{'x stock':>9}")
     for recipe, row in rows.items():
         stock = rows.get(f"stock SFT ({'lora' if 'lora' in recipe else 'full'})")
