@@ -11,15 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dft_factory.errors import ConfigError
+from dft_factory.estimate.worker import BESIDE_STEPS
 from dft_factory.worker_process import serve
 
 STEPS = 3
-_OFF = (
-    *("eval_strategy", "eval_steps", "eval_on_start", "do_eval", "do_predict", "eval_dataset"),
-    *("val_size", "load_best_model_at_end", "predict_with_generate", "push_to_hub", "plot_loss"),
-    *("resume_from_checkpoint", "save_steps", "compute_accuracy", "early_stopping_steps"),
-)
-"""Settings of a whole training that three steps must not bring up."""
 
 
 def measure(values: Mapping[str, Any]) -> dict[str, float]:
@@ -27,13 +23,21 @@ def measure(values: Mapping[str, Any]) -> dict[str, float]:
 
     The peak is torch's on a GPU; on a CPU resident memory above that before the model was loaded,
     with the libraries that the training brings in.
+
+    Raises:
+        ConfigError: a training for a GPU, and none is here.
     """
     import torch
     from llamafactory.train.sft import workflow
     from llamafactory.train.tuner import run_exp
     from transformers import TrainerCallback
 
-    on_gpu = torch.cuda.is_available() and not values.get("use_cpu")
+    on_gpu = not values.get("use_cpu")
+    if on_gpu and not torch.cuda.is_available():
+        raise ConfigError(
+            "--measure: torch sees no GPU here, and the YAML trains on one. Run it where the GPU "
+            "is, put use_cpu=true after the YAML, or state a rate: --tokens-per-second X."
+        )
     before: list[int] = []
     peaks: list[int] = []
     clocks: list[tuple[float, int]] = []
@@ -63,9 +67,12 @@ def measure(values: Mapping[str, Any]) -> dict[str, float]:
 
     workflow.load_model = load
     with tempfile.TemporaryDirectory() as scratch:
-        settings = {key: value for key, value in values.items() if key not in _OFF}
+        settings = {key: value for key, value in values.items() if key not in BESIDE_STEPS}
         settings.update(output_dir=scratch, report_to="none", save_strategy="no", do_train=True)
-        settings.update(max_steps=STEPS, logging_steps=1, include_num_input_tokens_seen=True)
+        # As the data set's lengths: padding is part of a packed row alone.
+        packed = values.get("packing") or values.get("neat_packing")
+        settings.update(include_num_input_tokens_seen="all" if packed else "non_padding")
+        settings.update(max_steps=STEPS, logging_steps=1)
         run_exp(settings, callbacks=[Watch()])
     (start, first), (end, last) = clocks[0], clocks[-1]
     return {"tokens": last - first, "seconds": end - start, "peak": peaks[0]}

@@ -18,6 +18,13 @@ from dft_factory.worker_process import serve
 
 FLASH = ("fa2", "fa3")
 """Kernels that are no part of torch; its own keep the same tensors."""
+BESIDE_STEPS = (
+    *("eval_strategy", "eval_steps", "eval_on_start", "do_eval", "do_predict", "eval_dataset"),
+    *("load_best_model_at_end", "predict_with_generate", "push_to_hub", "plot_loss"),
+    *("resume_from_checkpoint", "save_steps", "compute_accuracy", "early_stopping_steps"),
+    *("score_task", "score_steps", "score_limit"),
+)
+"""Settings of what a training does beside its steps: left out, they change no step."""
 
 
 def parse(values: Mapping[str, Any], scratch: str, *, zero: bool, fsdp: bool) -> tuple[Any, ...]:
@@ -31,7 +38,7 @@ def parse(values: Mapping[str, Any], scratch: str, *, zero: bool, fsdp: bool) ->
 
     changes: dict[str, Any] = {"output_dir": scratch, "use_cpu": True, "report_to": "none"}
     changes.update(train_from_scratch=True, tokenized_path=None, tf32=None, deepspeed=None)
-    changes.update(overwrite_output_dir=None, resume_from_checkpoint=None)
+    changes.update(overwrite_output_dir=None, **dict.fromkeys(BESIDE_STEPS))
     if values.get("flash_attn") in FLASH:
         changes["flash_attn"] = "sdpa"
     if zero:

@@ -165,6 +165,7 @@ def _run_worker(jobs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         )
     except subprocess.TimeoutExpired as error:
         raise UpstreamContractError(
-            f"LLaMA-Factory took more than {WORKER_SECONDS} s for these files. Try fewer."
+            f"LLaMA-Factory took more than {WORKER_SECONDS} s for {len(jobs)} of these files. "
+            "The machine is busy, or there are too many files. Try again, or give fewer."
         ) from error
     return answers

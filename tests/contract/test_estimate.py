@@ -13,8 +13,9 @@ import yaml
 from safetensors import safe_open
 
 from dft_factory.errors import ConfigError
-from dft_factory.estimate import worker
+from dft_factory.estimate import measure, worker
 from tests.conftest import Bench
+from tests.contract.test_scores import write_task
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -107,3 +108,30 @@ def test_uncovered_trainings_are_refused(text_bench: Bench, vl_bench: Bench) -> 
     config = vl_bench.config(image_max_pixels=448 * 448, cutoff_len=128)
     with pytest.raises(ConfigError, match="cutoff_len: 128 is too short for 1 pictures"):
         simulated(config)
+
+
+def evaluated(folder: Path) -> dict[str, Any]:
+    """Settings of evaluation and scores during a training: they change no step."""
+    task = str(write_task(folder))
+    return {"eval_strategy": "epoch", "eval_dataset": "tiny_text", "score_task": task}
+
+
+def test_padding_is_no_token_of_the_rate(
+    text_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All eight examples, of unlike lengths, in each of the two steps that count."""
+    from llamafactory.train.sft import workflow
+
+    monkeypatch.setattr(workflow, "load_model", workflow.load_model)  # put back afterwards
+    config = text_bench.config(optim="adamw_torch", per_device_train_batch_size=8)
+    config |= evaluated(tmp_path)
+    mean = simulated(config, plan=True)["plan"]["mean_tokens"]
+    assert measure.measure(config)["tokens"] == 2 * 8 * mean
+
+
+def test_a_gpu_training_is_not_measured_on_a_cpu(
+    text_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="--measure: torch sees no GPU"):
+        measure.measure(text_bench.config(use_cpu=False))
