@@ -194,13 +194,14 @@ def score(
     """
     if (folder / SHARDS).is_dir():
         merge_shards(folder, benchmark_of)
-    generation = flow.read_generation(folder)
-    chosen = [benchmark_of(run) for run in generation.runs]
+    flow.read_generation(folder)  # refused before a lock is made
     here: dict[str, Any] = {"out": folder, "sandboxed": sandboxed, "sandbox": sandbox_name}
     here.update(judge_workers=judge_workers, fresh=fresh)
     held_by = None
     jobs = []
     with only_writer(folder):
+        generation = flow.read_generation(folder)
+        chosen = [benchmark_of(run) for run in generation.runs]
         for benchmark, run in zip(chosen, generation.runs, strict=True):
             request = replace(run.request, **here)
             if run is generation.runs[0]:

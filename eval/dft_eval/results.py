@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -167,20 +168,14 @@ def atomic_write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Holds ``folder`` for this command: of two, each would drop what the other generated.
-
-    Raises:
-        UsageError: another command holds it.
-    """
+    """Waits until no other command writes into ``folder``: it would drop what this one wrote."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"{folder}: another dft-factory command is writing into this folder. Wait for it, "
-                "or use another --out."
-            ) from error
+        except BlockingIOError:
+            sys.stderr.write(f"{folder}: waiting for another command that writes into it\n")
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
