@@ -6,6 +6,7 @@ parameters: |g - g'| / |g'|.
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -309,19 +310,13 @@ def test_evaluation_ignores_the_batch_size(text_bench: Bench, tmp_path: Path, ra
             compute_accuracy=size == 2,
         )
         run = train(config, tmp_path / f"bs{size}", ranks=ranks).ok()
-        evaluations.append(_evaluation(run))
+        evaluations.append(json.loads((run.folder / "eval_results.json").read_text()))
         assert ("eval_accuracy" in evaluations[-1]) == (size == 2)
     names = ("loss", "nll", "mean_token_prob", "token_weight_mean", "mean_token_entropy")
     for name in names:
         values = [row[f"eval_{name}"] for row in evaluations]
         assert values == pytest.approx([values[0]] * 3, rel=1e-5), name
     assert evaluations[0]["eval_nll"] > 10 * evaluations[0]["eval_loss"]
-
-
-def _evaluation(run: Run) -> dict[str, Any]:
-    import json
-
-    return dict(json.loads((run.folder / "eval_results.json").read_text()))
 
 
 @pytest.mark.parametrize("method", ["lora", "freeze", "oft"])

@@ -135,14 +135,6 @@ def finished(bed: Bed) -> tuple[Bed, str, str]:
     return bed, killed, output
 
 
-def scores(bed: Bed) -> dict[str, float]:
-    rows = {}
-    for file in sorted(bed.folder.glob("runs/*/results.json")):
-        result = json.loads(file.read_text())
-        rows[result["label"]] = result["results"][0]["n_scored"]
-    return rows
-
-
 @pytest.mark.cli
 def test_a_killed_run_continues(finished: tuple[Bed, str, str]) -> None:
     bed, killed, output = finished
@@ -153,7 +145,9 @@ def test_a_killed_run_continues(finished: tuple[Bed, str, str]) -> None:
     steps = json.loads((bed.folder / "runs/sft/model/trainer_state.json").read_text())
     assert [row["step"] for row in steps["log_history"] if "loss" in row] == [1, 2, 3, 4]
     assert "Resuming training from" in (bed.folder / "runs/jobs/sft.train.log").read_text()
-    assert scores(bed) == {"base": 4, "sft": 4, "dft": 4}
+    results = [json.loads(file.read_text()) for file in bed.folder.glob("runs/*/results.json")]
+    n_scored = {result["label"]: result["results"][0]["n_scored"] for result in results}
+    assert n_scored == {"base": 4, "sft": 4, "dft": 4}
     report = (bed.folder / "runs/report.md").read_text()
     assert all(label in report for label in ("base", "sft", "dft"))
     card = (bed.folder / "runs/dft/model/README.md").read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -125,16 +127,12 @@ def _code() -> list[tuple[str, str]]:
 
 
 def _letters() -> list[tuple[str, str]]:
-    import random
-
     noise = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
     return [("Go on.", "".join(noise.choices(letters, k=40))) for _ in range(24)]
 
 
 def _natural_questions(test_data: Path) -> list[tuple[str, str]]:
-    import json
-
     lines = (test_data / "natural_questions" / "nq_open_dev.jsonl").read_text().splitlines()[:24]
     rows = [json.loads(line) for line in lines]
     return [(f"{row['question']}?", row["answer"][0]) for row in rows]
@@ -143,8 +141,6 @@ def _natural_questions(test_data: Path) -> list[tuple[str, str]]:
 @pytest.mark.cli
 def test_the_probe_orders_data_by_knowledge(smollm2: Path, test_data: Path, tmp_path: Path) -> None:
     """Code above NQ answers above random letters; counting above made-up facts above letters."""
-    import json
-
     from dft_factory.probe.run import probe
 
     sets = {

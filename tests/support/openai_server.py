@@ -203,7 +203,7 @@ def serve(state: FakeServer, port: int = 0) -> Iterator[FakeServer]:
 
 
 @contextlib.contextmanager
-def http_server(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
+def http_server(handler: Callable[..., BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
     """Serve on a loopback port (0: a free one) in a thread; gives the base URL."""
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True

@@ -239,14 +239,11 @@ def test_several_models_are_compared_one_by_one() -> None:
     assert (recipe["model_name_or_path"], recipe["learning_rate"]) == ("Qwen/B", 2e-5)
 
 
-def test_shipped_deepspeed_files_are_started_by_torchrun() -> None:
+def test_launchers_of_deepspeed_and_of_several_nodes() -> None:
     plan = plan_of(TEN_LINES, "train.set.deepspeed=configs/deepspeed/zero3.json", "train.seeds=[0]")
     recipe = yaml.safe_load(plan.recipes["runs/own/dft/seed0/train.yaml"])
     assert Path(recipe["deepspeed"]).is_file()
     assert plan.jobs["train dft/seed0"].commands[0][:2] == ("env", "FORCE_TORCHRUN=1")
-
-
-def test_nodes_start_through_the_launcher() -> None:
     plan = plan_of(TEN_LINES, "resources.train.nodes=2", "train.seeds=[0]")
     words = plan.jobs["train dft/seed0"].commands[0]
     assert words[:4] == ("python", "-m", "dft_factory.experiments.launch", "2")

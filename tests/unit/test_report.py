@@ -565,17 +565,14 @@ def test_examples_begin_with_disagreements_of_each_benchmark(tmp_path: Path) -> 
     assert [key[0] for key, _ in chosen[3:]] == ["p", "q", "p", "q", "p", "q", "p"]
 
 
-def test_long_completions_are_cut(tmp_path: Path) -> None:
+def test_the_text_of_completions(tmp_path: Path) -> None:
+    """Long ones are cut, and unusual line separators do not split one."""
     run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
     write_completions(run / "toy.completions.jsonl", {"x": "y" * 1600, "ghost": ""})
     text = report([run], tmp_path / "out")
     assert "cut here: 1,500 of 1,600 characters are shown" in text
     assert "y" * 1500 + "\n" in text
     assert "a, toy (chat): 1 completion without an item." in text
-
-
-def test_unusual_line_separators_do_not_split_a_completion(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a", "a", {"toy": {"x": 1}})
     write_completions(run / "toy.completions.jsonl", {"x": "one\u2028two\x85three"})
     assert "one\u2028two" in report([run], tmp_path / "out")
 

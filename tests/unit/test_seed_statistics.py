@@ -116,13 +116,10 @@ def test_interval_and_test_agree(seeds: list[list[float]]) -> None:
     low, high = difference.interval
     assert -1 <= low <= high <= 1
     assert (low <= 0 <= high) == (difference.p >= LEVEL) or 0 in (low, high)
-    over_items = sign_flip_test(cluster_sums(*_pooled(seeds))[0])
-    assert difference.p >= over_items - 1e-12
-
-
-def _pooled(seeds: list[list[float]]) -> tuple[list[float], list[int]]:
     values = [value for differences in seeds for value in differences]
-    return values, [item for differences in seeds for item in range(len(differences))]
+    items = [item for differences in seeds for item in range(len(differences))]
+    over_items = sign_flip_test(cluster_sums(values, items)[0])
+    assert difference.p >= over_items - 1e-12
 
 
 def test_a_score_is_wilsons_over_items_and_wider_by_the_seeds() -> None:

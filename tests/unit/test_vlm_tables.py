@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import http.server
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from PIL import Image
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.vlm import mathvision, tables
 from dft_eval.vlm.tables import Published, Row, Table, fetch, read_table
+from tests.support.openai_server import http_server
 from tests.support.vlm_tables import mathvision_row, picture, write_table
 
 COLUMNS = mathvision.TASK.columns
@@ -125,17 +125,12 @@ def test_missing_tables_and_malformed_cells(tmp_path: Path) -> None:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+    class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
+    with http_server(functools.partial(Quiet, directory=str(folder))) as url:
+        yield url.removesuffix("/v1")
 
 
 def test_a_table_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
