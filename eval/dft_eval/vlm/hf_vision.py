@@ -203,7 +203,7 @@ class _PicturePrefill(Prefill):
         return self._texts[row], self._chats[row].images
 
     def run(self, rows: list[int]) -> tuple[Any, State]:
-        chats, texts = ([values[row] for row in rows] for values in (self._chats, self._texts))
+        chats, texts = [self._chats[row] for row in rows], [self._texts[row] for row in rows]
         inputs = _inputs(self._processor, chats, texts, self._pixels)
         inputs = inputs.to(hf_load.first_device(self.model))
         mask, cache = inputs["attention_mask"], new_cache(self.model.config)
