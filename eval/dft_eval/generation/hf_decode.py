@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -20,16 +22,44 @@ PADDED = 0.25
 
 
 @dataclass
-class _Batch:
-    """Rows that are run together. ``rows``: the prompt of each; ``tokens``: its last, not yet run.
+class State:
+    """What a model has read of B rows.
 
-    ``mask`` (B, T): 1 where a column of the cache holds a token of the row.
+    Attributes:
+        mask: (B, T), 1 where a column of the cache holds a token of the row.
+        positions: of each row's last column: (B, 1), or (3, B, 1) where they have three axes.
+        cache: keys and values.
     """
+
+    mask: Any
+    positions: Any
+    cache: Any
+
+    def select(self, places: list[int]) -> None:
+        """Keep these rows alone; they may repeat."""
+        self.mask = select(self.cache, self.mask, places)
+        self.positions = self.positions[..., places, :]
+
+    def copy(self, places: list[int]) -> State:
+        """These rows, with a cache of their own."""
+        mask, cache = copy_rows(self.cache, self.mask, places)
+        return State(mask, self.positions[..., places, :], cache)
+
+    def join(self, other: State) -> None:
+        """Put the rows of another state after those of this one."""
+        import torch
+
+        self.mask = join(self.cache, self.mask, other.cache, other.mask)
+        self.positions = torch.cat([self.positions, other.positions], dim=-2)
+
+
+@dataclass
+class _Batch:
+    """Rows that run together. ``rows``: the prompt of each; ``tokens``: its last, not yet run."""
 
     rows: list[int]
     tokens: list[int]
-    mask: Any
-    cache: Any
+    state: State
 
 
 def decode(
@@ -39,12 +69,15 @@ def decode(
     seeds: Sequence[int],
     ended: Callable[[int, list[int]], bool],
     row_ended: Callable[[int, list[int], float], None] = lambda row, ids, mean_entropy: None,
+    prefill: Prefill | None = None,
 ) -> list[list[int]]:
     """New token ids of every prompt, up to ``decoding.max_new_tokens`` or the end of each.
 
     ``decoding.batch_size`` rows run together; those that have ended are replaced by the next
     prompts, whose prefix is run by itself and joined to the others' cache. Equal prompts that
-    follow one another (the samples of one) are run once.
+    follow one another (the samples of one) are run once. A cache that cannot be joined
+    (:func:`~dft_eval.generation.hf_cache.can_join`) is not refilled: the next rows wait for the
+    end of all, which is said on stderr.
 
     Args:
         prompts: token ids, in the order in which they are to be begun.
@@ -52,11 +85,14 @@ def decode(
         ended: whether row i ends with the token that was just added to its new ids.
         row_ended: called with a row that has ended, for whatever reason, its new ids and the mean
             of their entropies (:class:`~dft_eval.generation.hf_sampling.Chooser`).
+        prefill: runs the prompts where they are more than text.
     """
     import torch
 
     choose = Chooser(model, prompts, decoding, seeds)
-    prefill = _Prefill(model, prompts)
+    prefill = prefill or Prefill(model, prompts)
+    if len(prompts) > decoding.batch_size and not can_join(new_cache(model.config)):
+        _say_not_refilled(model.config.model_type)
     waiting = deque(range(len(prompts)))
     new_ids: list[list[int]] = [[] for _ in prompts]
     batch: _Batch | None = None
@@ -73,7 +109,7 @@ def decode(
     with torch.no_grad():
         while True:
             room = decoding.batch_size - (len(batch.rows) if batch else 0)
-            if waiting and (batch is None or (room and can_join(batch.cache))):
+            if waiting and (batch is None or (room and can_join(batch.state.cache))):
                 rows = [waiting.popleft() for _ in range(min(room, len(waiting)))]
                 new = _begin(prefill, rows, choose)
                 batch = _joined(batch, new)
@@ -93,52 +129,73 @@ def decode(
                 alive = [True] * len(places)
 
 
-def _begin(prefill: _Prefill, rows: list[int], choose: Chooser) -> _Batch:
+@lru_cache(maxsize=1)
+def _say_not_refilled(model_type: str) -> None:
+    sys.stderr.write(
+        f"dft-factory: the cache of this {model_type} model cannot be joined (sliding windows or "
+        "recurrent layers): rows that end early are not replaced until their batch is done.\n"
+    )
+
+
+def _begin(prefill: Prefill, rows: list[int], choose: Chooser) -> _Batch:
     """Run these prompts and choose the first token of each."""
     batch: _Batch | None = None
     for part in prefill.parts(rows):
-        logits, mask, cache = prefill(part)
-        batch = _joined(batch, _Batch(part, choose(logits, part), mask, cache))
+        logits, state = prefill(part)
+        batch = _joined(batch, _Batch(part, choose(logits, part), state))
     assert batch is not None
     return batch
 
 
-class _Prefill:
+class Prefill:
     """Runs prompts, each once for all of its samples.
 
-    While samples of the last prompt wait for room in the batch, its cache and logits are kept.
+    While samples of the last prompt wait for room in the batch, its state and logits are kept.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
-        self._model = model
-        self._prompts = prompts
-        self._kept: tuple[Sequence[int], Any, Any, Any] | None = None
+        self.model = model
+        self.prompts = prompts
+        self._kept: tuple[Hashable, Any, State] | None = None
+
+    def key(self, row: int) -> Hashable:
+        """What is equal of equal prompts alone."""
+        return tuple(self.prompts[row])
+
+    def run(self, rows: list[int]) -> tuple[Any, State]:
+        """Run these prompts together, padded on the left: logits (B, V) of the first new token."""
+        return _run_padded(self.model, [self.prompts[row] for row in rows])
 
     def parts(self, rows: list[int]) -> list[list[int]]:
         """Rows that are begun together: samples of a kept prompt, then those of like length."""
-        if not can_join(new_cache(self._model.config)):
+        if not can_join(new_cache(self.model.config)):
             return [rows]
-        prompt = self._kept[0] if self._kept else None
-        samples = list(takewhile(lambda row: self._prompts[row] == prompt, rows))
+        key = self._kept[0] if self._kept else None
+        samples = list(takewhile(lambda row: self.key(row) == key, rows))
         others = rows[len(samples) :]
-        parts = alike(others, [len(self._prompts[row]) for row in others])
+        parts = alike(others, [len(self.prompts[row]) for row in others])
         return [samples, *parts] if samples else parts
 
-    def __call__(self, rows: list[int]) -> tuple[Any, Any, Any]:
-        """Logits (B, V) of the first new token, mask (B, T) and cache of one of the parts."""
-        distinct: dict[tuple[int, ...], int] = {}
-        places = [distinct.setdefault(tuple(self._prompts[row]), len(distinct)) for row in rows]
-        if self._kept is not None and self._prompts[rows[0]] == self._kept[0]:
-            _, logits, mask, cache = self._kept
+    def __call__(self, rows: list[int]) -> tuple[Any, State]:
+        """Logits (B, V) of the first new token, and the state, of one of the parts."""
+        distinct: dict[Hashable, int] = {}
+        places = [distinct.setdefault(self.key(row), len(distinct)) for row in rows]
+        if self._kept is not None and self.key(rows[0]) == self._kept[0]:
+            _, logits, state = self._kept
         else:
-            logits, mask, cache = _run_padded(self._model, list(distinct))
+            logits, state = self.run([rows[places.index(place)] for place in range(len(distinct))])
         self._kept = None
-        last, following = self._prompts[rows[-1]], self._prompts[rows[-1] + 1 : rows[-1] + 2]
-        if following == [last] and can_join(cache):  # else nothing joins this batch
-            self._kept = (last, logits[places[-1:]], *copy_rows(cache, mask, places[-1:]))
+        last, following = rows[-1], rows[-1] + 1
+        if (
+            following < len(self.prompts)
+            and self.key(following) == self.key(last)
+            and can_join(state.cache)  # else nothing joins this batch
+        ):
+            self._kept = (self.key(last), logits[places[-1:]], state.copy(places[-1:]))
         if len(distinct) < len(rows):
-            logits, mask = logits[places], select(cache, mask, places)
-        return logits, mask, cache
+            logits = logits[places]
+            state.select(places)
+        return logits, state
 
 
 def alike(rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
@@ -154,8 +211,8 @@ def alike(rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     return parts
 
 
-def _run_padded(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, Any, Any]:
-    """Run prompts together, padded on the left: logits (B, V), mask (B, T) and cache."""
+def _run_padded(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, State]:
+    """Run prompts together, padded on the left: logits (B, V) and state."""
     import torch
 
     width = max(map(len, prompts))
@@ -173,19 +230,21 @@ def _run_padded(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, Any,
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
-    return logits, mask, cache
+    return logits, State(mask, mask.sum(1, keepdim=True) - 1, cache)
 
 
 def _step(model: Any, batch: _Batch) -> Any:
     """Run the last token of every row; logits (B, V)."""
     import torch
 
-    batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.rows), 1)], dim=1)
+    state = batch.state
+    state.mask = torch.cat([state.mask, state.mask.new_ones(len(batch.rows), 1)], dim=1)
+    state.positions = state.positions + 1
     return model(
-        input_ids=torch.tensor(batch.tokens, device=batch.mask.device)[:, None],
-        attention_mask=batch.mask,
-        position_ids=batch.mask.sum(1, keepdim=True) - 1,
-        past_key_values=batch.cache,
+        input_ids=torch.tensor(batch.tokens, device=state.mask.device)[:, None],
+        attention_mask=state.mask,
+        position_ids=state.positions,
+        past_key_values=state.cache,
         use_cache=True,
     ).logits[:, -1]
 
@@ -193,13 +252,13 @@ def _step(model: Any, batch: _Batch) -> Any:
 def _joined(batch: _Batch | None, new: _Batch) -> _Batch:
     if batch is None:
         return new
-    mask = join(batch.cache, batch.mask, new.cache, new.mask)
-    return _Batch(batch.rows + new.rows, batch.tokens + new.tokens, mask, batch.cache)
+    batch.state.join(new.state)
+    return _Batch(batch.rows + new.rows, batch.tokens + new.tokens, batch.state)
 
 
 def _kept(batch: _Batch, places: list[int]) -> _Batch | None:
     if not places:
         return None
-    mask = select(batch.cache, batch.mask, places)
+    batch.state.select(places)
     rows, tokens = ([values[place] for place in places] for values in (batch.rows, batch.tokens))
-    return _Batch(rows, tokens, mask, batch.cache)
+    return _Batch(rows, tokens, batch.state)

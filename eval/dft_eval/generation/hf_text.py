@@ -7,7 +7,7 @@ from typing import Any
 
 from dft_eval.errors import UsageError
 from dft_eval.generation.chat import decode_text, render_chat, stop_tokens
-from dft_eval.generation.hf_decode import decode
+from dft_eval.generation.hf_decode import Prefill, decode
 from dft_eval.generation.hf_prepare import memory_errors
 from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
 
@@ -85,8 +85,28 @@ def complete_batch(
         tokenizer(text, add_special_tokens=not prompt.chat)["input_ids"]
         for prompt, text in zip(prompts, texts, strict=True)
     ]
+    prefill = Prefill(model, starts)
+    return complete_rendered(tokenizer, prompts, texts, prefill, decoding, row_ended)
+
+
+def complete_rendered(
+    renderer: Any,
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+    prefill: Prefill,
+    decoding: Decoding,
+    row_ended: Callable[[Completion], None],
+) -> list[Completion]:
+    """Completions of one group of rendered prompts; raises as :func:`decode`.
+
+    Args:
+        renderer: the tokenizer, or the processor of a model that reads pictures.
+        texts: the whole inputs.
+        prefill: runs them.
+    """
+    model, tokenizer = prefill.model, getattr(renderer, "tokenizer", renderer)
     ends = [
-        stop_tokens(model, tokenizer, chat=prompt.chat, stop=decoding.stop) for prompt in prompts
+        stop_tokens(model, renderer, chat=prompt.chat, stop=decoding.stop) for prompt in prompts
     ]
     # A stop text of n bytes lies within the last n tokens; some more, since decoders may treat the
     # first token of a text in a way of its own.
@@ -96,7 +116,9 @@ def complete_batch(
         return cut(decode_text(tokenizer, ids), decoding.stop)[1]
 
     def ended(row: int, ids: list[int]) -> bool:
-        return ids[-1] in ends[row] or (has_stop(ids[-reach:]) and has_stop(ids))
+        if ids[-1] in ends[row]:
+            return True
+        return bool(decoding.stop) and has_stop(ids[-reach:]) and has_stop(ids)
 
     seeds = [decoding.row_seed(prompt.id) for prompt in prompts]
     rows: dict[int, Completion] = {}
@@ -115,5 +137,5 @@ def complete_batch(
         )
         row_ended(rows[row])
 
-    decode(model, starts, decoding, seeds, ended, complete)
+    decode(model, prefill.prompts, decoding, seeds, ended, complete, prefill)
     return [rows[row] for row in range(len(prompts))]

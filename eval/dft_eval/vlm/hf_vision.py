@@ -1,33 +1,31 @@
-"""Prompts with pictures to greedy completions, batched, by a vision-language model of transformers.
+"""Prompts with pictures to completions, batched, by a vision-language model of transformers.
 
 Qwen2-VL, Qwen2.5-VL and models with their interface. A picture is resized by Qwen's own
 ``qwen_vl_utils`` into the pixel range asked for and then goes through the checkpoint's processor,
-as in VLMEvalKit 0.0.20 (``Qwen2VLChat``). Rows of like length run together, padded on the left;
-the prompt is read once and rows that have ended leave the batch and its cache.
+as in VLMEvalKit 0.0.20 (``Qwen2VLChat``). The decoding loop is that of text (``hf_decode``); a
+picture is read from its file when its row begins.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from statistics import fmean
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dft_eval.benchmark import PixelRange, is_installed
 from dft_eval.errors import PrerequisiteError, UsageError
 from dft_eval.generation import hf_load
-from dft_eval.generation.chat import decode_text, render_chat, stop_tokens
-from dft_eval.generation.hf_cache import new_cache, select
+from dft_eval.generation.chat import render_chat
+from dft_eval.generation.hf_cache import new_cache
+from dft_eval.generation.hf_decode import Prefill, State
 from dft_eval.generation.hf_prepare import memory_errors
-from dft_eval.generation.hf_sampling import check_generation_config, entropy, penalise
-from dft_eval.generation.run import Completion, Decoding, Prompt, cut, noop
+from dft_eval.generation.hf_text import GROUP, complete_rendered
+from dft_eval.generation.run import Completion, Decoding, Prompt, noop
 from dft_eval.model_files import PROCESSOR, ModelFiles
 
-STEPS_BETWEEN_CHECKS = 16
-"""Tokens made before the rows that have ended are looked for (a GPU waits at each look)."""
-
 MAX_BATCH_TOKENS = 65_536
-"""Prompt tokens, padding included, of one batch: what its cache and pictures may take."""
+"""Prompt tokens, padding included, of rows that run together: what cache and pictures may take."""
 
 
 def load(
@@ -94,11 +92,9 @@ class HfVisionBackend:
     def batches(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         """Prompts of like length together, longest first."""
         _, processor = self._load()
-        lengths = [
-            prompt_tokens(processor, prompt, self._pixels, decoding.system_prompt)
-            for prompt in prompts
-        ]
-        return batches(lengths, decoding.batch_size, MAX_BATCH_TOKENS)
+        texts = [render(processor, prompt, decoding.system_prompt) for prompt in prompts]
+        ids = prompt_ids(processor, prompts, texts, self._pixels)
+        return batches([len(each) for each in ids], decoding.batch_size, MAX_BATCH_TOKENS)
 
     def complete(
         self,
@@ -106,22 +102,26 @@ class HfVisionBackend:
         decoding: Decoding,
         ended: Callable[[Completion], None] = noop,
     ) -> list[Completion]:
-        """Greedy completions of one batch."""
+        """Completions of one batch."""
         with memory_errors(decoding.batch_size):
             return complete_batch(*self._load(), prompts, decoding, self._pixels, ended)
 
 
+def rows_together(longest: int, size: int, max_tokens: int) -> int:
+    """Rows that run together: ``size``, or fewer (at least one) whose prompts, padded to the
+    longest, take ``max_tokens``."""
+    return max(1, min(size, max_tokens // longest))
+
+
 def batches(lengths: Sequence[int], size: int, max_tokens: int) -> list[list[int]]:
-    """Indices in fixed batches, longest first, none above ``size`` rows or (with more than one
-    row) ``max_tokens`` padded tokens."""
+    """Indices in fixed batches, longest first, of ``GROUP`` times the rows that run together."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     planned: list[list[int]] = []
-    room = 0
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if room == 0:
-            planned.append([])
-            room = max(1, min(size, max_tokens // max(1, lengths[i])))
-        planned[-1].append(i)
-        room -= 1
+    start = 0
+    while start < len(order):
+        rows = GROUP * rows_together(lengths[order[start]], size, max_tokens)
+        planned.append(order[start : start + rows])
+        start += rows
     return planned
 
 
@@ -129,29 +129,50 @@ def render(processor: Any, prompt: Prompt, system_prompt: str | None = None) -> 
     """The whole input: one user turn, pictures before the text, in the processor's template.
 
     Raises:
-        UsageError: a raw prompt; pictures are shown in a chat alone.
+        UsageError: a raw prompt (pictures are shown in a chat alone), or one with the model's
+            placeholder of a picture in its text.
     """
     if not prompt.chat:
         raise UsageError(f"{prompt.id}: a prompt with pictures is a chat (--prompt-style chat).")
+    if processor.image_token in prompt.text:
+        raise UsageError(
+            f"{prompt.id}: the question holds {processor.image_token!r}, which stands for a "
+            "picture. Remove it from the question's text."
+        )
     content = [{"type": "image"} for _ in prompt.images] + [{"type": "text", "text": prompt.text}]
     return f"{render_chat(processor, content, system_prompt)}{prompt.answer_begins}"
 
 
-def prompt_tokens(
-    processor: Any, prompt: Prompt, pixels: PixelRange, system_prompt: str | None = None
-) -> int:
-    """Length of the prompt in tokens, pictures included, without decoding a picture."""
+def prompt_ids(
+    processor: Any, prompts: Sequence[Prompt], texts: Sequence[str], pixels: PixelRange
+) -> list[list[int]]:
+    """Token ids of rendered prompts, pictures included, without decoding a picture."""
+    return [
+        _expanded(processor, ids, prompt.images, pixels)
+        for prompt, ids in zip(prompts, processor.tokenizer(list(texts))["input_ids"], strict=True)
+    ]
+
+
+def _expanded(
+    processor: Any, ids: Sequence[int], images: Sequence[str], pixels: PixelRange
+) -> list[int]:
+    """``ids`` with the placeholder of each picture as often as the picture has tokens."""
     from PIL import Image
     from qwen_vl_utils.vision_process import smart_resize  # type: ignore[import-untyped]
 
     patch = processor.image_processor.patch_size * processor.image_processor.merge_size
-    count = len(processor.tokenizer(render(processor, prompt, system_prompt))["input_ids"])
-    for path in prompt.images:
-        with Image.open(path) as picture:
-            width, height = picture.size
-        height, width = smart_resize(height, width, patch, pixels.min_pixels, pixels.max_pixels)
-        count += height * width // patch**2
-    return count
+    placeholder = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    expanded: list[int] = []
+    paths = iter(images)
+    for token in ids:
+        count = 1
+        if token == placeholder:
+            with Image.open(next(paths)) as picture:
+                width, height = picture.size
+            sides = smart_resize(height, width, patch, pixels.min_pixels, pixels.max_pixels)
+            count = sides[0] * sides[1] // patch**2
+        expanded += [token] * count
+    return expanded
 
 
 def _inputs(processor: Any, prompts: Sequence[Prompt], texts: list[str], pixels: PixelRange) -> Any:
@@ -167,6 +188,41 @@ def _inputs(processor: Any, prompts: Sequence[Prompt], texts: list[str], pixels:
     return processor(text=texts, images=pictures or None, padding=True, return_tensors="pt")
 
 
+class _PicturePrefill(Prefill):
+    """Runs prompts with pictures, whose files are read then."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        prompts: Sequence[Prompt],
+        texts: Sequence[str],
+        pixels: PixelRange,
+    ) -> None:
+        super().__init__(model, prompt_ids(processor, prompts, texts, pixels))
+        self._processor = processor
+        self._chats = prompts
+        self._texts = texts
+        self._pixels = pixels
+
+    def key(self, row: int) -> Hashable:
+        return self._texts[row], self._chats[row].images
+
+    def run(self, rows: list[int]) -> tuple[Any, State]:
+        chats, texts = [self._chats[row] for row in rows], [self._texts[row] for row in rows]
+        inputs = _inputs(self._processor, chats, texts, self._pixels)
+        inputs = inputs.to(hf_load.first_device(self.model))
+        mask, cache = inputs["attention_mask"], new_cache(self.model.config)
+        positions = mask.sum(1, keepdim=True) - 1
+        pictures = inputs.get("pixel_values") is not None
+        if not pictures:  # the model would count the blanks of padding
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0).expand(3, -1, -1)
+        output = self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        if pictures:  # they take fewer positions than tokens
+            positions = positions + output.rope_deltas.to(mask.device)
+        return output.logits[:, -1], State(mask, positions.expand(3, -1, -1), cache)
+
+
 def complete_batch(
     model: Any,
     processor: Any,
@@ -175,84 +231,10 @@ def complete_batch(
     pixels: PixelRange,
     ended: Callable[[Completion], None] = noop,
 ) -> list[Completion]:
-    """Greedy completions of one batch."""
-    import torch
-
+    """Completions of one group of prompts."""
     texts = [render(processor, prompt, decoding.system_prompt) for prompt in prompts]
-    inputs = _inputs(processor, prompts, texts, pixels).to(hf_load.first_device(model))
-    check_generation_config(model.generation_config)
-    ends = stop_tokens(model, processor, chat=True)
-    penalty = decoding.repetition_penalty
-    rows: dict[int, Completion] = {}
-    active = list(range(len(prompts)))
-    new_ids: list[list[int]] = [[] for _ in prompts]
-    entropies: list[list[float]] = [[] for _ in prompts]
-    with torch.inference_mode():
-        mask, cache = inputs["attention_mask"], new_cache(model.config)
-        output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        # Pictures take fewer positions than tokens; the difference goes on for every later token.
-        shift = output.rope_deltas if inputs.get("pixel_values") is not None else 0
-        seen = torch.zeros_like(output.logits[:, -1], dtype=torch.bool)
-        if penalty != 1.0:
-            for row, ids, held in zip(seen, inputs["input_ids"], mask.bool(), strict=True):
-                row[ids[held]] = True
-        while active:
-            tokens, nats = [], []
-            for _ in range(STEPS_BETWEEN_CHECKS):
-                logits = output.logits[:, -1].float()
-                if penalty != 1.0:
-                    logits = penalise(logits, seen, penalty)
-                nats.append(entropy(logits, logits.softmax(-1)))
-                tokens.append(logits.argmax(-1))
-                seen.scatter_(1, tokens[-1][:, None], value=True)
-                if len(new_ids[active[0]]) + len(tokens) >= decoding.max_new_tokens:
-                    break
-                mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-                positions = mask.sum(1, keepdim=True) - 1 + shift
-                output = model(
-                    input_ids=tokens[-1][:, None],
-                    attention_mask=mask,
-                    position_ids=positions.expand(3, -1, -1),
-                    past_key_values=cache,
-                    use_cache=True,
-                )
-            columns = (torch.stack(each, dim=1).tolist() for each in (tokens, nats))
-            for i, new, values in zip(active, *columns, strict=True):
-                new_ids[i] += new
-                entropies[i] += values
-                row = _ended(
-                    processor.tokenizer, prompts[i].id, texts[i], new_ids[i], ends, decoding
-                )
-                if row is not None:
-                    with_end = entropies[i][: row.n_tokens + 1]
-                    row = row.model_copy(update={"mean_entropy": round(fmean(with_end), 6)})
-                    rows[i] = row
-                    ended(row)
-            stay = [place for place, i in enumerate(active) if i not in rows]
-            if stay and len(stay) < len(active):
-                mask = select(cache, mask, stay)
-                output.logits, seen = output.logits[stay], seen[stay]
-                shift = shift if isinstance(shift, int) else shift[stay]
-            active = [active[place] for place in stay]
-    return [rows[i] for i in range(len(prompts))]
-
-
-def _ended(
-    tokenizer: Any, id: str, prompt: str, ids: list[int], ends: set[int], decoding: Decoding
-) -> Completion | None:
-    """The completion of one row, if it has ended; what follows its end is dropped."""
-    end = next((i for i, token in enumerate(ids) if token in ends), None)
-    if end is None and not decoding.stop and len(ids) < decoding.max_new_tokens:
-        return None
-    text = decode_text(tokenizer, ids if end is None else ids[:end])
-    text, stopped = cut(text, decoding.stop)
-    finished = stopped or end is not None
-    if not finished and len(ids) < decoding.max_new_tokens:
-        return None
-    return Completion(
-        id=id,
-        prompt=prompt,
-        completion=text,
-        finish_reason="stop" if finished else "length",
-        n_tokens=len(ids) if end is None else end,
-    )
+    prefill = _PicturePrefill(model, processor, prompts, texts, pixels)
+    longest = max(map(len, prefill.prompts))
+    rows = rows_together(longest, decoding.batch_size, MAX_BATCH_TOKENS)
+    decoding = replace(decoding, batch_size=rows)
+    return complete_rendered(processor, prompts, texts, prefill, decoding, ended)
