@@ -21,7 +21,7 @@ from dft_eval.model_files import find_model, hashes_for_children, model_sha256
 from dft_eval.per_gpu import check_gpus, select_gpus
 from tests.conftest import Bench
 from tests.support.cli import clean_environment, executable, obey_ctrl_c
-from tests.unit.test_shards import scored, write_task
+from tests.unit.test_shards import assert_same, write_task
 
 MIG = """\
 GPU 0: NVIDIA H200 (UUID: GPU-5c8e8b5a-0001)
@@ -79,21 +79,6 @@ def test_more_gpus_than_are_visible(count: int | None, named: str, says: str) ->
 def test_conflicting_options(values: tuple[str, str, str | None, str | None], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         check_gpus(*values)
-
-
-def assert_same(parts: Path, whole: Path) -> None:
-    """All files; entropies but for what another batch and another number of threads round."""
-
-    def entropies(text: str) -> list[float]:
-        return [float(value) for value in re.findall(r'"mean_entropy": ?([0-9.]+)', text)]
-
-    files, expected = scored(parts), scored(whole)
-    assert files.keys() == expected.keys()
-    assert "task.chat.completions.jsonl" in files
-    for name, text in files.items():
-        without = [re.sub(r'"mean_entropy": ?[0-9.]+', "", each) for each in (text, expected[name])]
-        assert without[0] == without[1]
-        assert entropies(text) == pytest.approx(entropies(expected[name]), abs=1e-5)
 
 
 def start(words: list[str], gpus: str) -> subprocess.Popen[str]:
