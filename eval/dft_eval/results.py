@@ -8,6 +8,7 @@ which is never the same as wrong.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -168,7 +169,10 @@ def atomic_write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Waits until no other command writes into ``folder``: it would drop what this one wrote."""
+    """Waits until no other command writes into ``folder``: it would drop what this one wrote.
+
+    On a file system without locks (some of clusters) a line on stderr says that nothing waits.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:
         try:
@@ -176,6 +180,12 @@ def only_writer(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             sys.stderr.write(f"{folder}: waiting for another command that writes into it\n")
             fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            sys.stderr.write(
+                f"{folder}: this file system has no locks; run one command at a time in it\n"
+            )
         yield
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import shutil
 from dataclasses import replace
@@ -15,7 +17,7 @@ from dft_eval.benchmark import JudgeChoice, Request
 from dft_eval.benchmarks import evaluate, score
 from dft_eval.errors import EvaluationError, UsageError
 from dft_eval.generation.run import Decoding
-from dft_eval.results import read_items, read_results
+from dft_eval.results import only_writer, read_items, read_results
 from tests.conftest import Bench
 from tests.support.openai_server import FakeServer, serve
 from tests.support.vlm_tables import mathvision_row, write_table
@@ -115,6 +117,17 @@ def test_two_commands_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"{out}: waiting for another command that writes into it" in capsys.readouterr().err
     score(out)
     assert [row.benchmark for row in read_results(out).results] == ["nq", "humaneval"]
+
+
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(stream: Any, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with only_writer(tmp_path / "out"):
+        assert "this file system has no locks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
