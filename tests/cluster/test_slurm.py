@@ -112,7 +112,7 @@ class Experiment:
 
 
 def make_experiment(folder: Path, bench: Bench) -> Experiment:
-    """SFT and DFT, each on two nodes, scored on four questions of our own."""
+    """SFT and DFT, each on two nodes, scored on four questions of our own in two shards."""
     folder.mkdir()
     recipe = bench.config(
         max_steps=8,
@@ -131,7 +131,7 @@ def make_experiment(folder: Path, bench: Bench) -> Experiment:
         "model": str(bench.model),
         "base": False,  # both trainings start at once
         "train": {"recipe": "recipe.yaml", "variants": ["sft", "dft"]},
-        "evaluate": [{"benchmarks": ["nq"], "data": "nq.jsonl", "max_new_tokens": 8}],
+        "evaluate": [{"benchmarks": ["nq"], "data": "nq.jsonl", "max_new_tokens": 8, "shards": 2}],
         "resources": {
             "train": {**small, "nodes": 2, "gpus": 1, "hours": 1},
             **dict.fromkeys(("generate", "score", "report"), small),
@@ -171,7 +171,19 @@ def test_two_trainings_at_once_each_on_two_nodes(undisturbed: Experiment) -> Non
         state = json.loads((undisturbed.root / name / "model/trainer_state.json").read_text())
         assert state["epoch"] == 2
     assert (undisturbed.root / "report.html").is_file()
-    assert undisturbed.results("dft")["results"][0]["n_total"] == 4
+
+
+def test_each_shard_is_a_job(undisturbed: Experiment) -> None:
+    """Two of the four questions each; the score has all of them."""
+    comments = [job.comment for job in undisturbed.slurm_jobs()]
+    assert sum(comment.startswith("rule_generate") for comment in comments) == 4
+    assert sum(comment.startswith("rule_score") for comment in comments) == 2
+    for name in ("sft", "dft"):
+        for shard in ("1-of-2", "2-of-2"):
+            path = undisturbed.root / name / "shards" / shard / "nq.chat.completions.jsonl"
+            assert len(path.read_text().splitlines()) == 2
+        (result,) = undisturbed.results(name)["results"]
+        assert (result["n_total"], result["n_scored"]) == (4, 4)
 
 
 def test_killed_while_both_train(

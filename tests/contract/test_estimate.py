@@ -50,6 +50,7 @@ def test_full_training_of_text_without_its_weights(
     bare = shutil.copytree(text_bench.model, tmp_path / "model")
     (bare / "model.safetensors").unlink()
     config = text_bench.config(model_name_or_path=str(bare), optim="adamw_torch")
+    config.update(val_size=2, eval_strategy="epoch")
     assert run(monkeypatch, recipe(tmp_path, config), "--json", "cutoff_len=64") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["parameters"] == result["trained"] == n
@@ -114,6 +115,27 @@ def evaluated(folder: Path) -> dict[str, Any]:
     """Settings of evaluation and scores during a training: they change no step."""
     task = str(write_task(folder))
     return {"eval_strategy": "epoch", "eval_dataset": "tiny_text", "score_task": task}
+
+
+def test_a_measurement_has_a_rate_hours_and_a_peak(
+    text_bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = text_bench.config(optim="adamw_torch", num_train_epochs=5, max_steps=None)
+    path = recipe(tmp_path, config | evaluated(tmp_path))
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, path, "--measure", "--json") == 0
+    assert sorted(tmp_path.iterdir()) == before
+    result = json.loads(capsys.readouterr().out)
+    duration = result["duration"]
+    assert duration["basis"].startswith("8 examples x 5 epochs, ")
+    assert duration["peak"] >= n_elements(text_bench.model) * 16
+    assert duration["hours"] == pytest.approx(
+        duration["tokens"] / duration["tokens_per_second"] / 3600
+    )
 
 
 def test_padding_is_no_token_of_the_rate(

@@ -1,4 +1,4 @@
-"""Data sets of VLMEvalKit, run by the harness itself on a tiny Qwen2.5-VL that answers ``B``."""
+"""Data sets of VLMEvalKit, run by the harness itself on tiny checkpoints that answer ``B``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dft_eval.report import build_report
 from dft_eval.results import BenchmarkResult, read_items
 from tests.conftest import Bench
 from tests.support.cli import run_command
+from tests.support.vision_models import make_vision_model
 from tests.support.vlm_tables import picture, write_table
 
 QUESTIONS = (
@@ -29,12 +30,16 @@ QUESTIONS = (
 )
 
 
-def teach(model_folder: Path, folder: Path, answer: str) -> Path:
-    """The tiny checkpoint, trained until it answers every prompt with ``answer``."""
+def teach(model_folder: Path, folder: Path, answer: str, *, lora: bool = False) -> Path:
+    """The tiny checkpoint, or an adapter on it, that answers every prompt with ``answer``."""
     import torch
+    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model = AutoModelForImageTextToText.from_pretrained(model_folder, dtype=torch.float32)
+    if lora:
+        layers = r".*language_model.*_proj"
+        model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=layers))
     processor = AutoProcessor.from_pretrained(model_folder)
     end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     target = [*processor.tokenizer(answer, add_special_tokens=False)["input_ids"], end]
@@ -176,6 +181,34 @@ def test_free_answers_and_scoring_again(request_: Request, results: Results) -> 
         "test_augmented": float(printed["test_augmented"]) / 100,
     }
     assert _ids(request_, row) == {"0": 1.0, "1": 0.0, "2": 1.0}
+
+
+@pytest.mark.parametrize(("kind", "prompts"), [("qwen2_vl", "the model"), ("lora", "the data set")])
+def test_qwen2_vl_and_adapters(
+    request_: Request, vl_bench: Bench, tmp_path: Path, kind: str, prompts: str
+) -> None:
+    """Every answer is the taught one, which no random weights give.
+
+    Prompts are those of the harness's table of models.
+    """
+    base = vl_bench.model
+    if kind == "qwen2_vl":
+        base = make_vision_model(kind, base, tmp_path / "base")
+    model = teach(base, tmp_path / "model", "B", lora=kind == "lora")
+    assert (model / "adapter_config.json").is_file() == (kind == "lora")
+    request = replace(request_, model=str(model), out=tmp_path / "out")
+    (row,) = evaluate(["vlmeval:MMMU_DEV_VAL"], request).results
+    (records,) = request.out.glob("vlmeval-*/records/**/model_MMMU_DEV_VAL.tsv")
+    with records.open(newline="", encoding="utf-8") as stream:
+        answers = {row["prediction"] for row in csv.DictReader(stream, delimiter="\t")}
+    assert answers == {"B"}
+    assert row.score == 3 / 5
+    assert f"asked with the harness's prompts of {prompts}" in row.notes
+
+
+def test_scoring_again_needs_the_folder_alone(
+    request_: Request, results: Mapping[str, BenchmarkResult]
+) -> None:
     assert {row.benchmark: row for row in score(request_.out).results} == results
 
 
