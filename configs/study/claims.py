@@ -101,6 +101,13 @@ CLAIMS = (
         expected=-1,
     ),
     Claim(
+        "Trained in that style, DFT scores higher than SFT at temperature 1",
+        "dft",
+        "sft",
+        NOTATION,
+        "a score of the style itself: DFT may score by keeping the model's own style.",
+    ),
+    Claim(
         "A floor of 0.1 under the weight scores higher than DFT in that style",
         "dft-floor",
         "dft",
@@ -153,5 +160,12 @@ CLAIMS = (
         NOISE,
         "more noise, kinds of noise and tasks.",
         decoding="greedy",
+    ),
+    Claim(
+        "Trained on wrong labels, DFT scores higher than SFT at temperature 1",
+        "dft",
+        "sft",
+        NOISE,
+        "more noise, kinds of noise and tasks.",
     ),
 )

@@ -153,7 +153,7 @@ def never_ends(bench: Bench, folder: Path) -> Path:
     labels[labels == tokenizer.eos_token_id] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     with torch.random.fork_rng(devices=[]):
-        for _ in range(80):
+        for _ in range(160):
             optimizer.zero_grad()
             model(input_ids=ids, labels=labels).loss.backward()
             optimizer.step()

@@ -157,7 +157,7 @@ def test_a_resumed_run_repeats_no_request(tmp_path: Path) -> None:
             tmp_path,
             kills=4,
             environment=clean_environment(),
-            is_time=kill_now,
+            now=kill_now,
             after_kill=after_kill,
         )
     assert repeated == []

@@ -229,10 +229,10 @@ def test_rows_become_items(tmp_path: Path) -> None:
     items = load(tmp_path, [], data, prompt="{{{n}}} + {m}", answer="a").items
     rows = [(item.id, item.prompt, item.answers) for item in items]
     assert rows == [("1", "{1} + 2.5", ("3",)), ("3", "{{x}} + 0", ("4",))]
-    rows = [{"q": "?", "a": a, "c": ["B", "x", 7]} for a in ("B", "x", 2, "C", "7")]
+    rows = [{"q": "?", "a": a, "c": ["y", "x", 7]} for a in ("y", "x", 2, "C", "7")]
     items = load(tmp_path, rows, prompt="{q}\n{c}", answer="a", **CHOICE).items
     assert [item.answers for item in items] == [("A",), ("B",), ("C",), ("C",), ("C",)]
-    assert items[0].prompt == "?\nA. B\nB. x\nC. 7"
+    assert items[0].prompt == "?\nA. y\nB. x\nC. 7"
 
 
 def test_a_hub_split_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +417,7 @@ def test_a_judge_needs_a_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--judge openai --judge-model NAME .* in task\.yaml"):
         run(path, str)
     request = Request(model="m", out=tmp_path, label="b", judge=JudgeChoice("rules"))
-    with pytest.raises(UsageError, match="--judge openai has no effect on task"):
+    with pytest.raises(UsageError, match="--judge rules has no effect on task"):
         check([str(write_task(tmp_path, ROWS))], request)
 
 

@@ -475,7 +475,7 @@ def test_seeds_are_a_mean_with_the_spread_between_them(tmp_path: Path) -> None:
 
 
 def math_run(folder: Path, label: str, leave_out: str = "", offset: int = 0, **fields: Any) -> Path:
-    """Half of the items of each set right, and ``more``."""
+    """Half of the items of each set right, and ``offset`` more."""
     sizes = {name: size for name, size in MATH.items() if name != leave_out}
     scores = {name: first_right(size // 2 + offset, size, "") for name, size in sizes.items()}
     settings = {**MATH_FIELDS, **fields}
@@ -493,7 +493,7 @@ def test_the_average_of_mathematics_and_the_lora_table(tmp_path: Path) -> None:
     """
     dft = math_run(tmp_path / "dft", "dft")
     lora = math_run(tmp_path / "lora", "dft_lora", model="runs/lora/dft")
-    base = math_run(tmp_path / "base", "base", more=-3)
+    base = math_run(tmp_path / "base", "base", offset=-3)
     text = section([base, dft, lora], tmp_path / "out")
     (average,) = lines(text, "dft", "Mathematics Avg. (chat, temperature 1)")
     assert "| 1 | 31.58 % | 50.0 ± 2.6 % | +18.4 ± 2.6 | 45.0 % to 55.0 % | no |" in average

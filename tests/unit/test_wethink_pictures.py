@@ -116,7 +116,8 @@ def tar_of(path: Path, mode: str, files: dict[str, bytes]) -> Path:
 
 
 def as_tar(folder: Path) -> Path:
-    return tar_of(folder, "w", FILES)
+    folder.mkdir()
+    return tar_of(folder / "image.tar", "w", FILES)
 
 
 def as_tar_gz(folder: Path) -> Path:
