@@ -24,6 +24,7 @@ import yaml
 from claims import CLAIMS, Claim, Where
 
 from dft_eval.report.collect import read_run
+from dft_eval.report.formats import p_value
 from dft_eval.results import read_items, read_results
 from dft_eval.seed_statistics import PairedDifference, crossed, paired_difference, score_interval
 from dft_factory.probe.collapse import HEADLINES
@@ -324,7 +325,7 @@ def claim_section(claim: Claim, tables: Mapping[str, Table]) -> list[str]:
                 f"{first[0].label.partition(', ')[0]} less {claim.second} ({claim.decoding}) "
                 f"{100 * result.estimate.mean:+.1f} points "
                 f"({100 * low:+.1f} to {100 * high:+.1f}), "
-                f"p = {result.p:.3f}, {len(first)} seed{'s' * (len(first) > 1)}, "
+                f"{p_value(result.p)}, {len(first)} seed{'s' * (len(first) > 1)}, "
                 f"{len(first[0].scores)} problems."
             )
             is_run = True
