@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dft_eval.results import BenchmarkResult, ResultFile, read_items, read_results
+from dft_eval.results import BenchmarkResult, ResultFile, problems_path, read_items, read_results
 from dft_eval.seed_statistics import mean_interval
 from dft_eval.training_file import training_record
 from dft_factory.errors import ConfigError
@@ -18,11 +18,11 @@ BEGIN, END = "<!-- dft-factory: begin -->", "<!-- dft-factory: end -->"
 
 
 def interval_of(folder: Path, row: BenchmarkResult) -> tuple[float, float] | None:
-    """95 % interval of a score from what it is the mean of; None where it is no such mean.
+    """95 % interval of a score; None if the score is not the mean of its items.
 
-    That are whole problems where there is a file of them (WeMath), else the items.
+    WeMath scores whole problems, which are in a file beside its items.
     """
-    problems = folder / f"{row.items.removesuffix('.items.jsonl')}.problems.jsonl"
+    problems = problems_path(folder, row)
     path = problems if problems.is_file() else folder / row.items
     items = [item for item in read_items(path) if item.score is not None]
     scores = [item.score or 0.0 for item in items]

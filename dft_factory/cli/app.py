@@ -43,7 +43,7 @@ _RIGHTS = "Use a folder that this user may write to, or change its permissions."
 _SPACE = "Free some, or use another folder. The same command then goes on where it can."
 _FILE_ERRORS = {
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), _FOLDER),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
+    **dict.fromkeys((errno.EACCES, errno.EROFS), _RIGHTS),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE),
     errno.ENAMETOOLONG: "Use a shorter name.",
 }

@@ -187,7 +187,7 @@ class Evaluation(BaseModel):
 
     @property
     def where(self) -> str:
-        """It in an error message."""
+        """How error messages name this evaluation."""
         return "without a name" if self.name is None else f"named {self.name!r}"
 
 
@@ -262,11 +262,6 @@ class Experiment(Part):
             raise ValueError("give 'model' (one) or 'models' (several by name), not both")
         for name in self.models:
             _refuse_taken("models:", name, _TAKEN_MODELS)
-        for each in self.evaluate:
-            if each.name is not None:
-                # The report of a named evaluation lies beside the variants.
-                taken = {*_TAKEN_EVALUATIONS, *self.train.variants}
-                _refuse_taken("evaluate: name", each.name, taken)
         models = list(self.models.values()) or [self.model or ModelSpec()]
         if self.train.recipe is None and any(model.recipe is None for model in models):
             raise ValueError("train: give 'recipe', or each of the models its own")
@@ -275,7 +270,11 @@ class Experiment(Part):
             choices = ", ".join(("base", *self.train.variants))
             raise ValueError(f"report.reference {reference!r}: choose from: {choices}")
         seen: set[tuple[str | None, str]] = set()
+        # The report of a named evaluation lies beside the variants.
+        taken = {*_TAKEN_EVALUATIONS, *self.train.variants}
         for evaluation in self.evaluate:
+            if evaluation.name is not None:
+                _refuse_taken("evaluate: name", evaluation.name, taken)
             self._check_match(evaluation)
             for benchmark in evaluation.benchmarks:
                 if (evaluation.name, benchmark) in seen:

@@ -63,7 +63,7 @@ def count_labelled(labels: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
 
 
 def check_targets(targets: Tensor, vocabulary: int, ignore_index: int = IGNORE_INDEX) -> None:
-    """Refuse labels that are no tokens, for which the kernels would read another row's logits.
+    """Refuse labels that are not token ids, for which the kernels would read another row's logits.
 
     Args:
         targets: (n,), no ignored ones.
@@ -74,7 +74,7 @@ def check_targets(targets: Tensor, vocabulary: int, ignore_index: int = IGNORE_I
     outside = targets[(targets < 0) | (targets >= vocabulary)]
     if len(outside):
         raise ConfigError(
-            f"labels: {outside[0].item()} is no token of the model, whose logits have {vocabulary} "
+            f"labels: {outside[0].item()} is not a token id of the model, which has {vocabulary} "
             f"(0 to {vocabulary - 1}). Label what is not trained on with {ignore_index}; enlarge "
             "the model's vocabulary if the tokenizer has more tokens (resize_token_embeddings)."
         )

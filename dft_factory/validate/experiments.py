@@ -52,9 +52,8 @@ def check_requirements(plan: Plan) -> None:
         for benchmark in check_evaluation(words):
             for requirement in benchmark.missing():
                 if requirement.blocks:
-                    lines[f"{benchmark.name} needs {requirement.name}. Fix: {requirement.fix}"] = (
-                        None
-                    )
+                    line = f"{benchmark.name} needs {requirement.name}. Fix: {requirement.fix}"
+                    lines[line] = None
     if lines:
         raise PrerequisiteError("\n".join(lines))
 

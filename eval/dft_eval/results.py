@@ -171,7 +171,7 @@ def atomic_write(path: Path, text: str) -> None:
 def only_writer(folder: Path) -> Iterator[None]:
     """Waits until no other command writes into ``folder``: it would drop what this one wrote.
 
-    On a file system without locks (some of clusters) a line on stderr says that nothing waits.
+    On a file system without locks, as some clusters have, a line on stderr says so instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:
@@ -192,6 +192,11 @@ def only_writer(folder: Path) -> Iterator[None]:
 def write_items(path: Path, items: Iterable[ItemScore]) -> None:
     """Write the items file of one benchmark."""
     atomic_write(path, "".join(item.model_dump_json() + "\n" for item in items))
+
+
+def problems_path(folder: Path, row: BenchmarkResult) -> Path:
+    """The items file of whole problems, where a benchmark scores those (WeMath)."""
+    return folder / f"{row.items.removesuffix('.items.jsonl')}.problems.jsonl"
 
 
 def read_utf8(path: Path) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from dft_eval.report import build_report
 from dft_eval.results import ItemScore, summarise, write_items
-from tests.conftest import NOT_RUN
+from tests.conftest import not_run
 
 pytestmark = pytest.mark.needs("chromium")
 LABELS = ("base", "sft", "dft")
@@ -86,7 +86,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> str:
 def browser() -> Iterator[Any]:
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip(f"{NOT_RUN}chromium not found. Install it: `bash scripts/toolchains.sh`")
+        not_run("chromium not found. Install it: `bash scripts/toolchains.sh`")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

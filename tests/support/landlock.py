@@ -6,20 +6,18 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from dft_eval.sandbox import Completed
 from dft_eval.sandbox.backends import BACKENDS
 from dft_eval.sandbox.landlock import abi
 from dft_eval.sandbox.selection import using
-from tests.conftest import NOT_RUN
+from tests.conftest import not_run
 from tests.support.hostile import MARK, Scene
 
 
 def need_landlock() -> None:
     """Skip the calling test on a kernel without Landlock."""
     if abi() == 0:
-        pytest.skip(f"{NOT_RUN}this kernel has no Landlock")
+        not_run("this kernel has no Landlock")
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from dft_eval.languages import LANGUAGES, unusable
-from tests.conftest import NOT_RUN
+from tests.conftest import not_run
 
 
 def need(code: str) -> None:
     """Skip the calling test unless programs of this language can be judged here."""
     reason = unusable(LANGUAGES[code])
     if reason is not None:
-        pytest.skip(f"{NOT_RUN}{reason}")
+        not_run(reason)

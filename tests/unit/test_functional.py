@@ -93,7 +93,7 @@ def test_labels_that_are_no_tokens_are_refused(label: int) -> None:
     """The GPU kernels would take the logit of another row."""
     hidden, head, labels = leaves()
     labels[1, 5] = label
-    message = rf"labels: {label} is no token of the model, whose logits have 11 \(0 to 10\)"
+    message = rf"labels: {label} is not a token id of the model, which has 11 \(0 to 10\)"
     with pytest.raises(ConfigError, match=message):
         chunked_dft_loss(hidden, head, labels)
     with pytest.raises(ConfigError, match=message):

@@ -112,7 +112,7 @@ def test_the_picture_draws_each_score_with_its_interval_and_not_the_base(
 
 
 def test_seeds_are_pooled(tmp_path: Path) -> None:
-    """(6 + 8) / 2 of ten; a step that one seed lacks is the other's alone."""
+    """The mean over seeds, (6 + 8) / 2 of ten items; step 40 was scored in one seed only."""
     runs = [
         trained(tmp_path, "dft", line(0, 1), line(20, 6), seed=0),
         trained(tmp_path, "dft", line(0, 3), line(20, 8), line(40, 9), seed=1),

@@ -17,7 +17,7 @@ from dft_eval.sandbox import host
 from dft_factory.doctor import render_text, to_json
 from dft_factory.doctor.benchmarks import toolchain_rows
 from dft_factory.doctor.report import Activation, BenchmarkRow, Report, ToolchainRow
-from tests.conftest import NOT_RUN
+from tests.conftest import not_run
 from tests.support.toolchains import need
 
 SCRIPT = (Path(__file__).parents[2] / "scripts" / "toolchains.sh").read_text(encoding="utf-8")
@@ -126,7 +126,7 @@ def test_the_script_does_nothing_if_all_is_installed() -> None:
         need(code)
     root = Path(__file__).parents[2]
     if not (root / ".toolchains").is_dir():
-        pytest.skip(f"{NOT_RUN}no .toolchains in this checkout: bash scripts/toolchains.sh")
+        not_run("no .toolchains in this checkout: bash scripts/toolchains.sh")
     command = ["bash", str(root / "scripts" / "toolchains.sh")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stderr == "toolchains: all there.\n"

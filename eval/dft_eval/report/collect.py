@@ -28,7 +28,14 @@ from dft_eval.report.files import (
 )
 from dft_eval.report.formats import one_line
 from dft_eval.report.runs import Evaluation, Key, Run, Variant, key_name
-from dft_eval.results import RESULTS_NAME, BenchmarkResult, ItemScore, read_items, read_results
+from dft_eval.results import (
+    RESULTS_NAME,
+    BenchmarkResult,
+    ItemScore,
+    problems_path,
+    read_items,
+    read_results,
+)
 
 
 def _by_id(rows: Sequence[ItemScore], path: Path) -> dict[str, ItemScore]:
@@ -96,7 +103,7 @@ def read_run(folder: Path) -> Run:
     for row in results.results:
         completions = read_completions(_completions_path(folder, row, results.results))
         items = _read_items(folder, row)
-        path = folder / f"{row.items.removesuffix('.items.jsonl')}.problems.jsonl"
+        path = problems_path(folder, row)
         problems = _by_id(read_items(path), path) if path.is_file() else None
         evaluation = Evaluation(folder, row, items, problems, completions)
         if completions and evaluation.samples > 1:

@@ -18,6 +18,8 @@ from dft_eval.training_file import TRAINER_STATE, is_checkpoint
 TOKEN_PROBABILITIES = "token_probabilities.json"
 PROBE = "probe.json"
 TRAINING_SCORES = "scores.jsonl"
+_OF_RESULT = BenchmarkResult.model_fields.keys() - {"items", "notes"}
+"""Fields of a result in a line of ``scores.jsonl``."""
 CURVES = ("nll", "mean_token_prob")
 """Logged quantities to plot: nats per labelled token, and a probability."""
 
@@ -233,9 +235,6 @@ def read_training_scores(folder: Path, model: str) -> TrainingScores | None:
         result = _parse(BenchmarkResult, json.dumps({**fields, "items": path.name}), where)
         results[line.step] = result, {item.id: item for item in line.items}
     return TrainingScores(path, results, problems)
-
-
-_OF_RESULT = BenchmarkResult.model_fields.keys() - {"items", "notes"}
 
 
 def read_probabilities(folder: Path, results: ResultFile) -> TokenProbabilities | None:

@@ -21,7 +21,7 @@ from dft_eval.report.formats import markdown_fence, markdown_inline, visible
 from dft_eval.report.pairs import objective
 from dft_eval.report.runs import Variant
 from dft_eval.report.step_figure import scores_over_steps
-from dft_eval.report.steps import Series, find_series, rows_of, step_titles
+from dft_eval.report.steps import Series, find_series, rows_of
 from dft_eval.report.view import MissingRun, View
 from dft_eval.results import atomic_write
 
@@ -108,9 +108,7 @@ def _pictures(
     if view.pass_at_k is not None:
         pictures[PASS_PNG] = figures.pass_at_k(variants, dark=dark)
     if view.steps:
-        points = [variant for line in lines for variant in line.variants.values()]
-        titles = step_titles(lines, points)
-        pictures[STEPS_PNG] = scores_over_steps(lines, variants, titles, dark=dark)
+        pictures[STEPS_PNG] = scores_over_steps(lines, variants, view.step_titles, dark=dark)
     if (scores := view.training_scores).lines:
         pictures[TRAINING_PNG] = scores_over_steps(
             scores.lines, variants, scores.titles, with_base=False, dark=dark

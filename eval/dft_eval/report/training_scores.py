@@ -33,18 +33,17 @@ def training_scores(variants: Sequence[Variant]) -> TrainingScoresView:
     titles, headings = {}, {}
     for key in benchmarks(points):
         rows = [
-            row for each in points if key in each.evaluations for row in each.evaluations[key].rows
+            row
+            for point in points
+            if key in point.evaluations
+            for row in point.evaluations[key].rows
         ]
         counts = sorted({row.n_total for row in rows})
         items = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         titles[key] = f"{key_name(key)}, {items} items"
         metric = " / ".join(dict.fromkeys(row.metric for row in rows))
-        same = (
-            "the same " * (len(counts) == 1)
-            + f"{items} items"
-            + " at every step" * (len(counts) == 1)
-        )
-        headings[key] = f"{key_name(key)}, {metric}, {same}"
+        scored = f"the same {items} items at every step" if len(counts) == 1 else f"{items} items"
+        headings[key] = f"{key_name(key)}, {metric}, {scored}"
     notes = [
         *(note for variant in variants for note in _failures(variant)),
         *(note for line in lines for note in _missing_seeds(line)),

@@ -105,7 +105,8 @@ class View:
         self.decodings = decodings.decoding_table(variants)
         self.pass_at_k = samples.pass_table(variants)
         self.forgetting = forgetting.forgetting_table(variants)
-        self.steps = steps.step_tables(lines, steps.step_titles(lines, everything))
+        self.step_titles = steps.step_titles(lines, everything)
+        self.steps = steps.step_tables(lines, self.step_titles)
         self.selection = select(lines, everything, chosen) if lines else None
         self.harnesses = scores.harness_table(variants)
         self.models = provenance.models(everything)

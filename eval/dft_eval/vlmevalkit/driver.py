@@ -12,7 +12,6 @@ are equally likely.
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 import sys
@@ -20,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dft_eval.errors import UsageError
+from dft_eval.errors import UsageError, did_you_mean
 from dft_eval.generation import hf_load
 from dft_eval.model_files import find_model
 from dft_eval.vlm import hf_vision
@@ -64,10 +63,9 @@ def find_class(name: str) -> tuple[type, str]:
 
     able = [each for each, cls in names.items() if kind_of(cls)]
     if name not in names:
-        near = difflib.get_close_matches(name, able, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(
-            f"vlmeval:{name} is unknown to VLMEvalKit.{hint} Choose from: {', '.join(able)}."
+            f"vlmeval:{name} is unknown to VLMEvalKit.{did_you_mean(name, able)} Choose from: "
+            f"{', '.join(able)}."
         )
     kind = kind_of(names[name])
     if kind is None:
