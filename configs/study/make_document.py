@@ -71,25 +71,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Training:
-    """What came of a DFT training: differences and bounds in points, against the base, greedily.
+    """A DFT training that is evaluated greedily.
 
     Attributes:
-        risk: the advice of ``probe`` on its settings; ``watch``: what the watch said.
+        risk: the advice of ``probe`` on its settings.
+        watch: what the watch said during the training.
     """
 
     label: str
     seed: int
     benchmark: str
-    difference: float
-    low: float
-    high: float
     risk: str
     watch: str
-
-    @property
-    def collapsed(self) -> bool:
-        """Below the base by more than the interval."""
-        return self.high < 0
 
 
 class Cell(NamedTuple):
@@ -173,14 +166,10 @@ def dft_trainings(base: Path, run: Path) -> Iterator[Training]:
     results = read_results(run / "results.json")
     for outcome in outcomes(read_run(base), read_run(run)):
         if outcome.dft and results.training is not None:
-            low, high = outcome.effect.interval
             yield Training(
                 label=results.label,
                 seed=results.training.seed or 0,
                 benchmark=outcome.benchmark,
-                difference=round(100 * outcome.effect.difference, 1),
-                low=round(100 * low, 1),
-                high=round(100 * high, 1),
                 risk=HEADLINES[outcome.risk],
                 watch=OUTCOMES[outcome.warned],
             )
@@ -347,22 +336,32 @@ def experiment_section(name: str, table: Table) -> list[str]:
     return lines + result_table(table)
 
 
-def collapse_section(trainings: Mapping[str, Sequence[Training]]) -> list[str]:
+def collapse_section(stored: Mapping[str, Stored]) -> list[str]:
     """DFT's trainings against the base, and what advice and watch said of them."""
-    rows = [row for name in trainings for row in trainings[name]]
-    advice = confusion("advice of `probe`", [(row.risk, row.collapsed) for row in rows])
-    watch = confusion("watch in training", [(row.watch, row.collapsed) for row in rows])
-    lines = ["", COLLAPSE, "", advice, "", watch, ""]
-    lines += ["| experiment | training | seed | less base, greedy, points | advice | watch |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for name in trainings:
-        for row in trainings[name]:
-            difference = f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
-            lines.append(
-                f"| {name} | {row.label} | {row.seed} | {difference}"
-                f"{' **collapsed**' if row.collapsed else ''} | {row.risk} | {row.watch} |"
+    advice, watch, rows = [], [], []
+    for name, results in stored.items():
+        table = results.table
+        for training in results.trainings:
+            cell = Cell(training.label, training.benchmark, "greedy")
+            tuned = [row for row in table[cell] if row.seed == training.seed]
+            result = difference(tuned, table[cell._replace(label="base")])
+            if result is None:
+                continue
+            low, high = (100 * end for end in result.interval)
+            advice.append((training.risk, high < 0))
+            watch.append((training.watch, high < 0))
+            rows.append(
+                f"| {name} | {training.label} | {training.seed} | "
+                f"{100 * result.estimate.mean:+.1f} ({low:+.1f} to {high:+.1f})"
+                f"{' **collapsed**' if high < 0 else ''} | {training.risk} | {training.watch} |"
             )
-    return lines
+    return [
+        *("", COLLAPSE, "", confusion("advice of `probe`", advice)),
+        *("", confusion("watch in training", watch), ""),
+        "| experiment | training | seed | less base, greedy, points | advice | watch |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
 
 
 def main() -> None:
@@ -381,7 +380,7 @@ def main() -> None:
     for claim in CLAIMS:
         lines += claim_section(claim, tables)
     lines += ["", "## Collapse"]
-    lines += collapse_section({name: stored[name].trainings for name in run})
+    lines += collapse_section(stored)
     lines += ["", "## Results"]
     for name in run:
         lines += experiment_section(name, tables[name])
