@@ -52,7 +52,9 @@ def data_prepare(
 
 @app.command("tiny")
 def tiny_command(
-    kind: Annotated[str, typer.Argument(help="qwen2.5-coder, qwen2.5-vl, llama3, deepseek")],
+    kind: Annotated[
+        str, typer.Argument(metavar="qwen2.5-coder|qwen2.5-vl|llama3|deepseek", help="Its kind.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     force: Annotated[

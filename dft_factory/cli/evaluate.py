@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +14,12 @@ from dft_factory.cli.options import (
     SandboxOption,
     Track,
     Unsafe,
-    choice_of,
-    judge_choice,
     words_of,
 )
+from dft_factory.cli.requests import requests_from
 
 if TYPE_CHECKING:
-    from dft_eval.benchmark import Benchmark, Request
+    from dft_eval.benchmark import Benchmark
     from dft_eval.results import ResultFile
 
 
@@ -237,120 +235,20 @@ def eval_command(
     from dft_eval.per_gpu import evaluate_per_gpu, parse_gpus
     from dft_eval.several_models import evaluate_all
 
-    values = dict(context.params)
     scored = context.info_name != "generate"
-    names, requests = _evaluation(values, scored=scored)
+    requests = requests_from(context.params, scored=scored)
     if gpus is None:
-        done = evaluate_all(names, requests, scored=scored)
+        done = evaluate_all(benchmarks, requests, scored=scored)
     else:
         command = words_of(context, "generate", without=("gpus", "track", "unsafe_no_sandbox"))
         number = parse_gpus(gpus)
-        done = evaluate_per_gpu(names, requests, number, command, out, scored=scored)
+        done = evaluate_per_gpu(benchmarks, requests, number, command, out, scored=scored)
     for request, results in done:
         if not scored:
             typer.echo(f"completions are in {request.out}: dft-factory score {request.out}")
         print_scores(results)
         if track:
             track_scores(results)
-
-
-def _evaluation(values: dict[str, Any], *, scored: bool) -> tuple[list[str], list[Request]]:
-    """Benchmarks and the request of each model that the options of ``eval`` make.
-
-    Raises:
-        UsageError: an option that cannot be honoured.
-    """
-    from dft_eval.benchmark import BACKENDS, PROMPT_STYLES, Request
-    from dft_eval.checkpoints import requests_of_run
-    from dft_eval.errors import UsageError
-    from dft_eval.generation.hf_load import DEVICE_MAPS
-    from dft_eval.generation.run import Decoding
-    from dft_eval.generation.shard import parse_shard
-    from dft_eval.model_files import DTYPES
-    from dft_eval.per_gpu import check_gpus
-    from dft_eval.sandbox import SANDBOXES
-    from dft_eval.serving.engines import ServeOptions
-    from dft_eval.several_models import requests_of
-    from dft_eval.system_prompts import parse_system_prompt
-    from dft_eval.tracking import tracking_runs
-
-    run, every = values.pop("checkpoints"), values.pop("every")
-    names, models = values.pop("benchmarks"), values.pop("model") or ()
-    check_gpus(values.pop("gpus"), *(values[name] for name in ("backend", "shard", "device_map")))
-    if bool(models) == (run is not None):
-        both = f", not both {', '.join(map(repr, models))} and {str(run)!r}" if models else ""
-        raise UsageError(f"Give either --model or --checkpoints{both}.")
-    if run is not None and values["backend"] != "hf":
-        raise UsageError(f"--checkpoints {run} needs --backend hf: a server has one model.")
-    if every is not None and run is None:
-        raise UsageError(f"--every {every} is for --checkpoints RUN_DIR. Leave it out.")
-    for name in ("out", "data"):  # click's own values are texts
-        values[name] = None if values[name] is None else Path(values[name])
-    unsafe, track = values.pop("unsafe_no_sandbox"), values.pop("track")
-    if track and not scored:
-        raise UsageError("--track is for dft-factory score: generate makes no scores.")
-    values["shard"] = parse_shard(values["shard"])
-    if values["shard"] is not None and scored:
-        raise UsageError(
-            f"--shard {values['shard']} is for dft-factory generate; dft-factory score puts the "
-            "shards together."
-        )
-    if unsafe and not scored:
-        raise UsageError("--unsafe-no-sandbox is for dft-factory score: generate runs no program.")
-    for name, choices in (
-        ("backend", BACKENDS),
-        ("prompt_style", PROMPT_STYLES),
-        ("dtype", DTYPES),
-        ("device_map", DEVICE_MAPS),
-        ("sandbox", SANDBOXES),
-    ):
-        if values[name] is not None:
-            choice_of(f"--{name.replace('_', '-')}", values[name], choices)
-    if values["device_map"] is not None and values["backend"] != "hf":
-        raise UsageError(
-            f"--device-map {values['device_map']} is for --backend hf: vllm and sglang take "
-            "--tensor-parallel."
-        )
-    folders = tuple(map(Path, values.pop("match_entropy") or ()))
-    if folders and values["temperature"] is not None:
-        raise UsageError("--match-entropy chooses the temperature: leave --temperature out.")
-    if folders and values["backend"] != "hf":
-        raise UsageError("--match-entropy needs --backend hf, which knows the entropy.")
-    if values["temperature"] is None:
-        values["temperature"] = 1.0 if folders else 0.0
-    max_new_tokens = values.pop("max_new_tokens")
-    sampling = ("batch_size", "samples", "temperature", "top_p", "top_k", "min_p")
-    decoding = Decoding(
-        **{name: values.pop(name) for name in (*sampling, "repetition_penalty")},
-        seed=values["seed"],
-        system_prompt=parse_system_prompt(values.pop("system_prompt")),
-    )
-    if max_new_tokens is not None:
-        decoding = replace(decoding, max_new_tokens=max_new_tokens)
-    judge = judge_choice(*(values.pop(f"judge{part}") for part in ("", "_model", "_base_url")))
-    if len(models) > 1 and values["label"] != "model":
-        raise UsageError(
-            f"--label {values['label']!r}: of several models each has its own: --model LABEL=MODEL."
-        )
-    serve = {name: values.pop(f"serve_{name}") for name in ("python", "args", "command", "timeout")}
-    serve |= {name: values.pop(name) for name in ("tensor_parallel", "data_parallel")}
-    if serve["python"] is not None:
-        serve["python"] = Path(serve["python"])
-    request = Request(
-        **values,
-        model="",
-        serve=ServeOptions(**serve),
-        sandboxed=not unsafe,
-        decoding=decoding,
-        match_entropy=folders,
-        own_max_new_tokens=max_new_tokens is None,
-        judge=judge,
-    )
-    requests = requests_of_run(run, request, every) if run else requests_of(models, request)
-    if track:
-        for one in requests:
-            tracking_runs(one.model)  # refused before anything is generated
-    return names, requests
 
 
 def check_evaluation(words: Sequence[str]) -> list[Benchmark]:
@@ -372,10 +270,9 @@ def check_evaluation(words: Sequence[str]) -> list[Benchmark]:
         context = group.commands["generate"].make_context("generate", list(words))
     except usage_error as error:
         raise UsageError(error.format_message()) from error
-    names, requests = _evaluation(dict(context.params), scored=False)
     benchmarks: list[Benchmark] = []
-    for request in requests:
-        benchmarks = check(names, request)
+    for request in requests_from(context.params, scored=False):
+        benchmarks = check(context.params["benchmarks"], request)
     return benchmarks
 
 
