@@ -127,7 +127,7 @@ def _convert(folder: Path) -> None:
     )
     # Check the saved model: saving and loading can break a tokenizer.
     reply = answer(
-        AutoModelForCausalLM.from_pretrained(folder, dtype="auto"),
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
         AutoTokenizer.from_pretrained(folder),
         CHECK_QUESTION,
     )

@@ -13,6 +13,9 @@ import pytest
 from tests.support.cli import base_config
 from tests.support.datasets import write_picture_set, write_text_set
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker a core
+
 # Examples on a busy machine take longer than hypothesis' 200 ms.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")

@@ -136,6 +136,9 @@ def _measure(
         )
         with _loading_errors(shown):
             model = load_model(tokenizer, model_args, finetuning_args, False).eval()
+    full = finetuning_args.finetuning_type == "full"
+    if full and model_args.compute_dtype == torch.float32:
+        model.float()  # as in training; LLaMA-Factory loads weights in the dtype of their files
     for part in (model.config, getattr(model.config, "text_config", None)):
         if part is not None and hasattr(part, "use_cache"):
             part.use_cache = False
@@ -193,7 +196,7 @@ def _measure(
             dataset=", ".join(data_args.dataset or [str(settings.get("tokenized_path"))]),
             n_examples=len(dataset),
         ),
-        plan=_plan(training_args, n_examples, full=finetuning_args.finetuning_type == "full"),
+        plan=_plan(training_args, n_examples, full=full),
     )
 
 

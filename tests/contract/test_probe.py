@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,23 @@ def test_log_probabilities_equal_full_logits(bench: Bench, tmp_path: Path) -> No
         row = measured.rows[number]
         assert [row[i] for i in measured.position[mine].tolist()] == list(key)
     assert n_tokens == measured.logps.numel()
+
+
+def test_weights_saved_in_bf16_are_probed_as_they_are_trained(
+    text_bench: Bench, tmp_path: Path
+) -> None:
+    """Full fine-tuning without ``bf16: true`` computes in float32, whatever the weights' dtype."""
+    from transformers import AutoModelForCausalLM
+
+    models = {}
+    for name, dtype in (("saved", torch.bfloat16), ("rounded", torch.float32)):
+        folder = shutil.copytree(text_bench.model, tmp_path / name)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        model.to(dtype).save_pretrained(folder)
+        models[name] = str(folder)
+    saved, rounded = measure(text_bench.config(), models, limit=4, progress=quiet)
+    assert torch.equal(saved.logps, rounded.logps)
+    assert saved.logps.dtype == torch.float32
 
 
 def test_seeded_samples_and_segments(text_bench: Bench) -> None:

@@ -77,6 +77,26 @@ def test_a_busy_server_is_retried(tmp_path: Path) -> None:
     assert len(server.prompts) == 4
 
 
+@pytest.mark.parametrize(("status", "requests", "works"), [(429, 5, True), (503, 3, False)])
+def test_the_first_call_waits_for_a_busy_server_alone(
+    tmp_path: Path, status: int, requests: int, works: bool
+) -> None:
+    """One that is down is the user's to start: after three attempts there is a message."""
+
+    def late(prompt: str, number: int) -> Answer:
+        headers = {"Retry-After": "0"}
+        return Answer("yes") if number >= 5 else Answer(status=status, raw="{}", headers=headers)
+
+    with judge_server(late) as server:
+        judge = judge_at(server.url, tmp_path)
+        if works:
+            judge.check()
+        else:
+            with pytest.raises(PrerequisiteError, match="does not work: .*status 503"):
+                judge.check()
+    assert len(server.prompts) == requests
+
+
 @pytest.mark.parametrize(
     ("behave", "message"),
     [

@@ -85,28 +85,40 @@ class Connection:
         self._key = (key or "").strip()
         if not self._key.isascii():
             raise UsageError("The API key holds characters that no HTTP header can carry.")
-        self._attempts = attempts
         self._client = openai.OpenAI(
             base_url=self.base_url,
             api_key=self._key or "EMPTY",  # the client insists on one
             max_retries=attempts - 1,
             http_client=openai.DefaultHttpxClient(trust_env=False) if direct else None,
         )
+        retries = min(attempts, FIRST_CONTACT_ATTEMPTS) - 1
+        self._impatient = self._client.with_options(max_retries=retries)
         self._check = check
         self._fix = fix
         self._read_seconds = read_seconds
 
     def get(self, path: str) -> dict[str, Any]:
         """The answer to a GET of ``path``, below the base URL."""
-        retries = min(self._attempts, FIRST_CONTACT_ATTEMPTS) - 1
-        return self._request("GET", path, None, self._client.with_options(max_retries=retries))
+        return self._request("GET", path, None, self._impatient)
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(
+        self, path: str, body: dict[str, Any], *, first_contact: bool = False
+    ) -> dict[str, Any]:
         """The answer to a POST of ``body``.
+
+        Args:
+            first_contact: before a run: a server that does not answer is not waited for, one that
+                is busy (status 429) is.
 
         Raises:
             RequestFailedError: the server refused it, or all attempts failed.
         """
+        if first_contact:
+            try:
+                return self._request("POST", path, body, self._impatient)
+            except RequestFailedError as error:
+                if error.status != 429:
+                    raise
         return self._request("POST", path, body, self._client)
 
     def _request(

@@ -107,7 +107,8 @@ class OpenAIJudge:
             PrerequisiteError: the judge does not work, with the fix.
         """
         try:
-            problem = "" if self._request("hello", 0.0) else "it answers 'hello' without a text."
+            reply = self._request("hello", 0.0, first_contact=True)
+            problem = "" if reply else "it answers 'hello' without a text."
         except RequestFailedError as error:
             problem = _failure_text(error)
         if problem:
@@ -187,7 +188,7 @@ class OpenAIJudge:
             if self._failed_in_a_row >= OUTAGE_AFTER:
                 self._outage = _failure_text(error)
 
-    def _request(self, prompt: str, temperature: float) -> str:
+    def _request(self, prompt: str, temperature: float, *, first_contact: bool = False) -> str:
         """The content of one chat completion; empty where the server's answer holds none."""
         body: dict[str, Any] = {
             "model": self.model,
@@ -198,13 +199,13 @@ class OpenAIJudge:
         else:
             body |= {"max_tokens": MAX_TOKENS, "temperature": temperature}
         try:
-            answer = self._connection.post("/chat/completions", body)
+            answer = self._connection.post("/chat/completions", body, first_contact=first_contact)
         except RequestFailedError as error:
             wants_other = error.status == 400 and "max_completion_tokens" in str(error)
             if not wants_other or self._reasoning:
                 raise
             self._reasoning = True
-            return self._request(prompt, temperature)
+            return self._request(prompt, temperature, first_contact=first_contact)
         try:
             content = answer["choices"][0]["message"]["content"]
         except (LookupError, TypeError):
