@@ -31,10 +31,10 @@ def document(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Module
     monkeypatch.syspath_prepend(str(STUDY))
     module = __import__("make_document")
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(module, "STORE", tmp_path / "docs" / "study")
+    monkeypatch.setattr(sys.modules["stored"], "STORE", tmp_path / "docs" / "study")
     (tmp_path / "docs").mkdir()
     yield module
-    for name in ("make_document", "claims"):
+    for name in ("make_document", "claims", "stored"):
         del sys.modules[name]
 
 
@@ -105,6 +105,8 @@ def test_verdicts(document: ModuleType, tmp_path: Path, monkeypatch: pytest.Monk
     unclear = section(text, "DFT's gain at temperature 1 is more than sharpening")
     assert "**not confirmed here**" in unclear
     assert "+1.7 points" in unclear
+    assert "| DFT scores higher than SFT at temperature 1 | 1 | 0 | 0 |" in text
+    assert "| DFT scores higher than SFT under greedy decoding | 0 | 0 | 1 |" in text
     assert "**not run**: `dft-factory run study/lora`" in section(text, "With LoRA too")
     table = section(text, "demo")
     assert "| dft | 16.7% (" in table
