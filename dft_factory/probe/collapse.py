@@ -1,9 +1,9 @@
 """Does the learning rate put DFT at risk of collapse? A heuristic from a few measured trainings.
 
 DFT sharpens what the model already believes. Where the learning rate is too high for that, its
-greedy answers shrink to a few tokens (``return n``) and its score falls below the base model's,
-while the DFT loss looks fine. The learning rate decides, not the number of steps: at 5e-5 the same
-144 examples end alike in 18 steps of batch 8 and in 10 of batch 32.
+greedy answers can shrink to a few tokens (``return n``) and its score fall below the base model's,
+while the DFT loss looks fine. The data decide too: at 5e-5 code instructions collapsed, in 18 steps
+of batch 8 and in 10 of batch 32 alike, and word problems did not.
 """
 
 from __future__ import annotations
@@ -51,32 +51,55 @@ class Training:
     source: str
 
 
-def _demo(learning_rate: float, batch: int, steps: int, collapsed: bool, source: str) -> Training:
-    plan = Plan(learning_rate, batch, 144, steps, full=True)
-    return Training("code instructions (configs/demo)", plan, collapsed, source)
+_DEMO = "code instructions (configs/demo)"
+_PYTHON = "one-line Python functions (configs/study)"
+_WORDS = "word problems (configs/study)"
+_PREFIX = "word problems in prefix notation (configs/study)"
+_WRONG = "word problems with wrong results (configs/study)"
+_MEASURED = "measured, SmolLM2-135M,"
+_BF16 = f"{_MEASURED} bf16, python-basics greedy:"
+_FIRST = f"{_MEASURED} float32, study/first greedy, one seed:"
+_FIRST_WORDS = f"{_MEASURED} float32, study/first_words greedy, one seed:"
 
 
-def _study(learning_rate: float, scores: str) -> Training:
-    plan = Plan(learning_rate, 8, 160, 20, full=True)
-    source = f"measured, SmolLM2-135M, float32, study/first greedy, one seed: {scores}"
-    return Training("one-line Python functions (configs/study)", plan, False, source)
+def _small(learning_rate: float, n_examples: int, steps: int, batch: int = 8) -> Plan:
+    return Plan(learning_rate, batch, n_examples, steps, full=True)
 
 
-_MEASURED = "measured, SmolLM2-135M, bf16, python-basics greedy"
 TRAININGS = (
-    _demo(1e-5, 8, 18, False, f"{_MEASURED}: base 40.0, DFT 43.3"),
-    _demo(2e-5, 8, 18, False, f"{_MEASURED}: base 40.0, DFT 31.7, within the interval"),
-    _demo(5e-5, 8, 18, True, f"{_MEASURED}: base 40.0, DFT 10.0; scored in float32 48.3, 10.0"),
-    _demo(5e-5, 32, 10, True, f"{_MEASURED}: base 40.0, DFT 15.0"),
-    _demo(
-        5e-5,
-        8,
-        18,
+    Training(_DEMO, _small(1e-5, 144, 18), False, f"{_BF16} base 40.0, DFT 43.3"),
+    Training(
+        _DEMO,
+        _small(2e-5, 144, 18),
         False,
-        "measured, SmolLM2-135M, float32, another processor: base 48.3, DFT 38.3",
+        f"{_BF16} base 40.0, DFT 31.7, within the interval",
     ),
-    _study(1e-5, "base 22.0, DFT 32.0"),
-    _study(5e-5, "base 22.0, DFT 21.0, 19 points below SFT"),
+    Training(
+        _DEMO,
+        _small(5e-5, 144, 18),
+        True,
+        f"{_BF16} base 40.0, DFT 10.0; scored in float32 48.3, 10.0",
+    ),
+    Training(_DEMO, _small(5e-5, 144, 10, batch=32), True, f"{_BF16} base 40.0, DFT 15.0"),
+    Training(
+        _DEMO,
+        _small(5e-5, 144, 18),
+        False,
+        f"{_MEASURED} float32, another processor: base 48.3, DFT 38.3",
+    ),
+    Training(_PYTHON, _small(1e-5, 160, 20), False, f"{_FIRST} base 22.0, DFT 32.0"),
+    Training(
+        _PYTHON,
+        _small(5e-5, 160, 20),
+        False,
+        f"{_FIRST} base 22.0, DFT 21.0, 19 points below SFT",
+    ),
+    Training(_WORDS, _small(1e-5, 144, 18), False, f"{_FIRST_WORDS} base 34.0, DFT 70.0"),
+    Training(_WORDS, _small(5e-5, 144, 18), False, f"{_FIRST_WORDS} base 34.0, DFT 72.0"),
+    Training(_PREFIX, _small(1e-5, 144, 18), False, f"{_FIRST_WORDS} base 34.0, DFT 52.0"),
+    Training(_PREFIX, _small(5e-5, 144, 18), False, f"{_FIRST_WORDS} base 34.0, DFT 54.0"),
+    Training(_WRONG, _small(1e-5, 144, 18), False, f"{_FIRST_WORDS} base 34.0, DFT 69.0"),
+    Training(_WRONG, _small(5e-5, 144, 18), False, f"{_FIRST_WORDS} base 34.0, DFT 64.0"),
     Training(
         "NuminaMath-CoT",
         Plan(5e-5, 256, 100_000, 390, full=True),
@@ -135,8 +158,8 @@ def at_risk(plan: Plan) -> bool | None:
 def risk_of(plan: Plan) -> Risk:
     """Whether DFT (``dft_weight: token``) with these settings is at risk of collapse."""
     risk, known = at_risk(plan), nearest(plan)
-    verdicts = [(at_risk(training.plan), training.collapsed) for training in TRAININGS]
-    definite = [verdict == collapsed for verdict, collapsed in verdicts if verdict is not None]
+    alike = [training.collapsed for training in TRAININGS if at_risk(training.plan) == risk]
+    share = f"{sum(alike)} of the {len(alike)} known trainings"
     text = (
         f"learning_rate {plan.learning_rate:g} with {plan.batch} examples a step ({plan.steps} "
         f"steps over {plan.n_examples} examples)"
@@ -149,17 +172,16 @@ def risk_of(plan: Plan) -> Risk:
         )
     elif risk:
         text += (
-            f" is in the range in which DFT collapsed (from {LEARNING_RATE:g} on, below "
-            f"{SAFE_BATCH} examples a step). Train with learning_rate: 1e-5 or dft_weight: "
-            "floor:0.1, and let an evaluation decide."
+            f" is in the range (from {LEARNING_RATE:g} on, below {SAFE_BATCH} examples a step) in "
+            f"which {share} collapsed. Train with learning_rate: 1e-5 or dft_weight: floor:0.1 "
+            "too, and let an evaluation decide."
         )
     else:
-        text += f" is below {LEARNING_RATE:g}, where no collapse is known."
+        text += f" is below {LEARNING_RATE:g}, where {share} collapsed."
     outcome = "it collapsed" if known.collapsed else "it did not collapse"
     text += (
         f" Nearest known training: {known.data}, {known.plan.learning_rate:g}, batch "
-        f"{known.plan.batch}: {outcome} ({known.source}). The rule is right for "
-        f"{sum(definite)} of the {len(definite)} known trainings that it speaks of, almost all of "
-        "one small model."
+        f"{known.plan.batch}: {outcome} ({known.source}). Almost all known trainings are of one "
+        "small model."
     )
     return Risk(plan, risk, text)

@@ -404,9 +404,11 @@ def test_the_rule_never_misses_a_known_collapse() -> None:
     """False alarms are possible, as for the demo in float32; the reason counts them."""
     pairs = [(at_risk(training.plan), training.collapsed) for training in TRAININGS]
     assert all(risk for risk, collapsed in pairs if collapsed)
-    judged = [pair for pair in pairs if pair[0] is not None]
-    right = sum(risk == collapsed for risk, collapsed in judged)
-    assert f"right for {right} of the {len(judged)} known" in risk_of(PLAN).reason
+    for learning_rate, at in ((1e-5, False), (5e-5, True)):
+        alike = [collapsed for risk, collapsed in pairs if risk is at]
+        share = f"which {sum(alike)} of the" if at else f"where {sum(alike)} of the"
+        reason = risk_of(dataclasses.replace(PLAN, learning_rate=learning_rate)).reason
+        assert f"{share} {len(alike)} known trainings collapsed" in reason
 
 
 def test_advice_is_not_one_for_all() -> None:
