@@ -18,7 +18,7 @@ import yaml
 
 from dft_factory.experiments.slurm import job_name_prefix, queued_jobs
 from tests.conftest import Bench
-from tests.support.cli import clean_environment, executable
+from tests.support.cli import clean_environment, executable, obey_ctrl_c
 
 SLURM_LOCAL = Path(__file__).parents[2] / "scripts" / "slurm_local.sh"
 TIMEOUT_SECONDS = 1500
@@ -93,6 +93,7 @@ class Experiment:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=obey_ctrl_c,
             )
 
     def finish(self, log: Path) -> None:
