@@ -225,8 +225,9 @@ def test_ctrl_c_cancels(cluster: None, text_bench: Bench, tmp_path: Path) -> Non
     experiment = make_experiment(tmp_path / "tiny", text_bench)
     process = experiment.start(tmp_path / "run.log")
     try:
-        # Written when Snakemake knows the job's id.
-        wait_until(lambda: len([*experiment.root.glob(".snakemake/incomplete/*")]) == 2)
+        # Snakemake's files name the jobs' ids as soon as it knows them.
+        incomplete = experiment.root / ".snakemake" / "incomplete"
+        wait_until(lambda: len(queued_jobs(experiment.root)) == len([*incomplete.glob("*")]) == 2)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(TIMEOUT_SECONDS) != 0
     finally:
