@@ -92,7 +92,7 @@ def test_the_first_call_waits_for_a_busy_server_alone(
         if works:
             judge.check()
         else:
-            with pytest.raises(PrerequisiteError, match="does not work: .*status 503"):
+            with pytest.raises(PrerequisiteError, match=r"does not work: .*status 503"):
                 judge.check()
     assert len(server.prompts) == requests
 
