@@ -106,7 +106,7 @@ class _Planner(Jobs):
             for name in group:
                 if base in runs:
                     jobs |= self._evaluate_matched(base, name, base_model, runs, scored)
-            self._report(prefix, group[0], base_model, jobs, probes if None in group else [])
+            self._report(prefix, group, base_model, jobs, probes if None in group else [])
 
     def _train_base(self, prefix: str, spec: TrainingSpec, path: str, after: Sequence[str]) -> Run:
         values = {**self.recipe(spec.recipe), **spec.set, "model_name_or_path": path}
@@ -225,12 +225,13 @@ class _Planner(Jobs):
     def _report(
         self,
         prefix: str,
-        name: str | None,
+        group: Sequence[str | None],
         base_model: str | None,
         scored: Mapping[str, str],
         probes: Sequence[str],
     ) -> None:
-        report = self.experiment.report
+        report, name = self.experiment.report, group[0]
+        evaluations = [one for one in self.experiment.evaluate if one.name in group]
         title = report.title or f"{base_model or self.loaded.name}: " + ", ".join(
             self.experiment.train.variants
         )
@@ -238,7 +239,7 @@ class _Planner(Jobs):
         comparison = Comparison(
             out=self.path(folder),
             title=title if name is None else f"{title} ({name})",
-            pairs=pairs(self.experiment),
+            pairs=pairs(self.experiment, evaluations),
             against_paper=report.against_paper,
             jobs=scored,
         )

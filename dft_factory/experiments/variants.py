@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 from dft_factory.experiments.plan import BASE
-from dft_factory.experiments.schema import Experiment, Training
+from dft_factory.experiments.schema import Evaluation, Experiment, Training
 from dft_factory.objectives import split_finetuning_type
 
 
@@ -54,8 +54,12 @@ def grid(train: Training) -> list[dict[str, Any]]:
     return [dict(zip(train.grid, point, strict=True)) for point in product(*train.grid.values())]
 
 
-def pairs(experiment: Experiment) -> tuple[tuple[str, str], ...]:
-    """The variants against the reference, each at its own point of the grid."""
+def pairs(experiment: Experiment, evaluations: Sequence[Evaluation]) -> tuple[tuple[str, str], ...]:
+    """The variants against the reference, each at its own point of the grid.
+
+    Args:
+        evaluations: those of one report; a base at a variant's entropy is there if one asks for it.
+    """
     train, reference = experiment.train, experiment.report.reference
     if reference is None and not train.grid:
         return ()
@@ -67,7 +71,7 @@ def pairs(experiment: Experiment) -> tuple[tuple[str, str], ...]:
         for name in names
         if name != reference
     ]
-    matched = dict.fromkeys(evaluation.match_entropy for evaluation in experiment.evaluate)
+    matched = dict.fromkeys(evaluation.match_entropy for evaluation in evaluations)
     labels = [label_of(variant, axes) for variant in matched if variant for axes in grid(train)]
     return (*against_reference, *((label, matched_label(label)) for label in labels))
 

@@ -438,6 +438,15 @@ def test_each_point_of_the_grid_has_its_own_match() -> None:
     assert (label, f"base at the entropy of {label}") in plan.reports["report own"].pairs
 
 
+def test_reports_compare_with_a_matched_base_where_there_is_one() -> None:
+    """An evaluation of other items has a report of its own, and here no base at DFT's entropy."""
+    other = "  - {name: other, benchmarks: [nq]}\n"
+    plan = plan_of(f"{MATCHED}{other}report: {{reference: sft}}\n")
+    matched = ("dft", "base at the entropy of dft")
+    assert matched in plan.reports["report own"].pairs
+    assert plan.reports["report other"].pairs == (("dft", "sft"), ("base", "sft"))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
