@@ -87,7 +87,7 @@ TRAININGS = (
         False,
         f"{_MEASURED} float32, another processor: base 48.3, DFT 38.3",
     ),
-    Training(_PYTHON, _small(1e-5, 160, 20), False, f"{_FIRST} base 22.0, DFT 32.0"),
+    Training(_PYTHON, _small(1e-5, 144, 18), False, f"{_FIRST} base 22.0, DFT 31.0"),
     Training(
         _PYTHON,
         _small(5e-5, 160, 20),
